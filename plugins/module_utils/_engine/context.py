@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What every verb is handed: the configuration, the clock, the runner, the places and somebody to report to."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Iterator, List, Optional
+
+from .config import secrets_of
+from .durable import make_dirs
+from .errors import UsageError
+from .lock import hold
+from .places.base import Place
+from .places.local import LocalPlace
+from .places.s3 import S3Place
+from .redaction import Redactor
+from .runner import Runner
+from .settings import Config
+from .times import Clock, utc_now
+
+
+class Reporter:
+    """Hears how the work goes. This one is silent; the command line has one that speaks."""
+
+    def note(self, text: str) -> None:
+        """Hear one line about what happens now."""
+
+    def phase(self, name: str, total: int = 0) -> None:
+        """Hear that a phase begins, of `total` bytes (0 when that is unknown)."""
+
+    def advance(self, count: int) -> None:
+        """Hear that `count` more bytes of the phase are done. Called from several threads."""
+
+    def done(self) -> None:
+        """Hear that the phase has ended."""
+
+
+@dataclass
+class Context:
+    """One run's surroundings. `warnings` gathers what the run skipped, degraded or guessed; it ends up in the result."""
+
+    config: Config
+    host: str
+    clock: Clock = utc_now
+    reporter: Reporter = field(default_factory=Reporter)
+    warnings: List[str] = field(default_factory=list)
+    runner: Runner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runner = Runner(Redactor(secrets_of(self.config)))
+
+    @property
+    def redactor(self) -> Redactor:
+        """Masks the secrets of this configuration."""
+        return self.runner.redactor
+
+    def warn(self, text: str) -> None:
+        """Remember and report that something was skipped, degraded or guessed."""
+        text = self.redactor.text(text)
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.reporter.note("warning: " + text)
+
+    @property
+    def state(self) -> Path:
+        """The directory of this instance's state."""
+        return Path(self.config.state_dir) / self.config.instance
+
+    @property
+    def local(self) -> LocalPlace:
+        """The local place."""
+        return LocalPlace(Path(self.config.local.path), self.config.instance)
+
+    def s3(self) -> S3Place:
+        """Return the S3 place. Raise UsageError if the configuration has none."""
+        if self.config.s3 is None:
+            raise UsageError("The configuration has no S3 place.", hint="Add the section s3 with at least its bucket.")
+        return S3Place(self.config.s3, self.config.instance, state=self.state, warn=self.warn)
+
+    def place(self, name: str) -> Place:
+        """Return the place called `name` (`local`, `s3`, or `auto`: S3 where there is one)."""
+        if name == "auto":
+            name = "s3" if self.config.s3 is not None else "local"
+        return self.s3() if name == "s3" else self.local
+
+    def places(self) -> List[Place]:
+        """Return all places of the configuration, the local one first."""
+        return [self.local, self.s3()] if self.config.s3 is not None else [self.local]
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, shared: bool = False, wait: Optional[timedelta] = None) -> Iterator[None]:
+        """Hold this instance's lock `name`. Raise BusyError if others keep it for longer than `wait`.
+
+        `backup`: one backup at a time; a sync waits for it. `sets`: readers share it, whoever removes sets holds it alone.
+        """
+        path = self.state / "locks" / ("%s.lock" % name)
+        what = "%s of %s" % (name, self.config.instance)
+        with hold(path, what, clock=self.clock, shared=shared, wait=wait or timedelta(0)):
+            yield
+
+    @contextlib.contextmanager
+    def scratch(self, label: str) -> Iterator[Path]:
+        """Yield a private directory for files that are needed for a while; it is removed at the end.
+
+        Raise UsageError if it cannot be made.
+        """
+        base = Path(self.config.work_dir) if self.config.work_dir else self.state / "work"
+        path = base / ("%s-%s" % (label, secrets.token_hex(4)))
+        try:
+            make_dirs(path, 0o700)
+        except OSError as error:
+            raise UsageError("%s cannot be made: %s." % (path, error.strerror), hint="Check work_dir and its owner.") from error
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+__all__ = ("Context", "Reporter")

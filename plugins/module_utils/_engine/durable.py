@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Files that are wholly there or not at all, also after a power cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Iterator
+
+CHUNK = 1024 * 1024
+
+
+def sync_dir(path: Path) -> None:
+    """Make renames in the directory `path` durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of the file `path` durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def adopt(path: Path) -> None:
+    """Give `path` to the owner of its parent when we are root, so that the nightly run of that owner can go on with it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def make_dirs(path: Path, mode: int = 0o750) -> None:
+    """Make the directory `path` and its missing parents with `mode`; one that exists stays as it is."""
+    if path.is_dir():
+        return
+    make_dirs(path.parent, mode)
+    path.mkdir(mode=mode, exist_ok=True)
+    adopt(path)
+
+
+def create_private(path: Path) -> BinaryIO:
+    """Open the new file `path` for writing, mode 0600. Raise FileExistsError if it exists."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    adopt(path)
+    return os.fdopen(handle, "wb")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` (0600) by a temporary file, fsync and one rename."""
+    temporary = path.with_name(".%s.%d.tmp" % (path.name, os.getpid()))
+    temporary.unlink(missing_ok=True)
+    try:
+        with create_private(temporary) as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_dir(path.parent)
+
+
+def to_json(value: Any) -> bytes:
+    """Return `value` as the JSON text that we store: sorted keys, indented, UTF-8; lone surrogates as escapes."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def chunks(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """Yield the content of `path` from `offset` on, a chunk at a time."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        while True:
+            chunk = stream.read(CHUNK)
+            if not chunk:
+                return
+            yield chunk
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of the file `path` as hex digits."""
+    digest = hashlib.sha256()
+    for chunk in chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that an ordinary user may still write on the file system of `path` or its nearest existing parent."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    usage = os.statvfs(path)
+    return usage.f_bavail * usage.f_frsize
+
+
+__all__ = (
+    "CHUNK",
+    "adopt",
+    "chunks",
+    "create_private",
+    "free_bytes",
+    "make_dirs",
+    "sha256_file",
+    "sync_dir",
+    "sync_file",
+    "to_json",
+    "write_bytes",
+)

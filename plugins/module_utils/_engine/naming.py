@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Names: hostile ones made safe for files and for PostgreSQL, and our own ones checked."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from .errors import UsageError
+from .times import compact
+
+_SET_ID = re.compile(r"\d{8}T\d{6}Z-(logical|base|incremental)")
+_INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PLAIN_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
+
+
+def set_id(moment: datetime, kind: str) -> str:
+    """Return the id of a set of `kind` that began at `moment`: `20261122T020000Z-logical`."""
+    return "%s-%s" % (compact(moment), kind)
+
+
+def is_set_id(text: str) -> bool:
+    """Tell whether `text` has the form of a set id."""
+    return _SET_ID.fullmatch(text) is not None
+
+
+def check_instance(text: str) -> str:
+    """Return `text` if it can name an instance in every place. Raise UsageError otherwise."""
+    if not _INSTANCE.fullmatch(text):
+        raise UsageError(
+            "%r cannot name an instance." % (text,),
+            hint="Use 1 to 100 letters, digits, dots, dashes and underscores, a letter or digit first.",
+        )
+    return text
+
+
+def file_stem(name: str) -> str:
+    """Return a file name for the database `name`, safe in any file system, shell and URL; distinct names stay distinct.
+
+    Every byte that is not a plain letter, digit, `_`, `-` or `.` becomes `~xx`; so does a leading dash or dot.
+    """
+    raw = name.encode("utf-8", "surrogateescape")
+    parts = [
+        chr(byte) if byte in _PLAIN_BYTES and not (index == 0 and byte in b"-.") else "~%02x" % byte
+        for index, byte in enumerate(raw)
+    ]
+    return "".join(parts)
+
+
+def quote_ident(name: str) -> str:
+    """Return `name` as an SQL identifier."""
+    if "\0" in name:
+        raise UsageError("A name with a NUL byte cannot exist in PostgreSQL: %r" % (name,))
+    return '"%s"' % name.replace('"', '""')
+
+
+def quote_literal(text: str) -> str:
+    """Return `text` as an SQL string literal that reads the same whatever standard_conforming_strings says."""
+    if "\0" in text:
+        raise UsageError("A text with a NUL byte cannot exist in PostgreSQL: %r" % (text,))
+    quoted = "'%s'" % text.replace("'", "''").replace("\\", "\\\\")
+    return " E" + quoted if "\\" in text else quoted
+
+
+def conninfo_value(text: str) -> str:
+    """Return `text` quoted as a value of a libpq connection string."""
+    return "'%s'" % text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def database_argument(name: str) -> str:
+    """Return the argument that makes a PostgreSQL client open exactly the database `name`.
+
+    A bare name with `=` in it, or one that begins like a URI, would be read as a connection string
+    (PostgreSQL manual, 34.1.1), so every name travels inside one.
+    """
+    return "--dbname=dbname=%s" % conninfo_value(name)
+
+
+__all__ = (
+    "check_instance",
+    "conninfo_value",
+    "database_argument",
+    "file_stem",
+    "is_set_id",
+    "quote_ident",
+    "quote_literal",
+    "set_id",
+)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The local place: a directory on this host. A set is published by one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, Optional
+
+from ..durable import chunks, create_private, make_dirs, sync_dir, sync_file, write_bytes
+from ..errors import DamagedError, MissingError, UsageError
+from ..manifest import NAME, File, safe_path
+from .base import SETS, Entry, Place, Progress
+
+_UNFINISHED = ".unfinished-"
+_TRASH = ".trash-"
+
+
+class LocalPlace(Place):
+    """Sets in the directory `<path>/<instance>/`."""
+
+    name = "local"
+
+    def __init__(self, path: Path, instance: str) -> None:
+        self.root = str(path / instance)
+        self._home = path / instance
+
+    @property
+    def home(self) -> Path:
+        """The directory of this instance."""
+        return self._home
+
+    def path(self, path: str) -> Path:
+        """Return where the stored `path` lies. Raise DamagedError if it would lie outside."""
+        if not safe_path(path):
+            raise DamagedError("%r is not a path inside %s." % (path, self.root))
+        return self._home / path
+
+    def entries(self, prefix: str) -> Dict[str, Entry]:
+        found: Dict[str, Entry] = {}
+        top = self.path(prefix)
+        for folder, names, files in os.walk(top, onerror=_raise):
+            names[:] = sorted(n for n in names if not n.startswith((_UNFINISHED, _TRASH)))
+            for file in files:
+                full = Path(folder) / file
+                facts = full.lstat()
+                path = full.relative_to(self._home).as_posix()
+                tag = "%d-%d-%d" % (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+                found[path] = Entry(path, facts.st_size, datetime.fromtimestamp(facts.st_mtime, timezone.utc), tag)
+        return found
+
+    def read(self, path: str) -> bytes:
+        try:
+            return self.path(path).read_bytes()
+        except FileNotFoundError:
+            raise MissingError("There is no %s in %s." % (path, self.root)) from None
+
+    def stream(self, path: str, *, progress: Optional[Progress] = None) -> Iterator[bytes]:
+        full = self.path(path)
+        if not full.is_file():
+            raise MissingError("There is no %s in %s." % (path, self.root))
+        for chunk in chunks(full):
+            if progress:
+                progress(len(chunk))
+            yield chunk
+
+    def write(self, path: str, content: bytes) -> None:
+        full = self.path(path)
+        make_dirs(full.parent)
+        write_bytes(full, content)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self.path(path).unlink(missing_ok=True)
+
+    def delete_set(self, set_id: str) -> int:
+        folder = self.path("%s/%s" % (SETS, set_id))
+        if not folder.is_dir():
+            raise MissingError("There is no set %s in %s." % (set_id, self.root))
+        freed = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+        trash = folder.with_name(_TRASH + set_id)
+        shutil.rmtree(trash, ignore_errors=True)
+        folder.rename(trash)
+        sync_dir(folder.parent)
+        shutil.rmtree(trash)
+        return freed
+
+    def fetch(self, set_id: str, file: File, target: Path, *, progress: Optional[Progress] = None) -> None:
+        digest = hashlib.sha256()
+        with create_private(target) as stream:
+            for chunk in self.stream("%s/%s/%s" % (SETS, set_id, file.path), progress=progress):
+                digest.update(chunk)
+                stream.write(chunk)
+        _compare(file, target.stat().st_size, digest.hexdigest(), self.root)
+
+    def check_file(self, set_id: str, file: File, *, progress: Optional[Progress] = None) -> str:
+        digest, size = hashlib.sha256(), 0
+        for chunk in self.stream("%s/%s/%s" % (SETS, set_id, file.path), progress=progress):
+            digest.update(chunk)
+            size += len(chunk)
+        _compare(file, size, digest.hexdigest(), self.root)
+        return "read"
+
+    @contextlib.contextmanager
+    def new_set(self, set_id: str) -> Iterator[Path]:
+        """Yield the folder in which to write the set; publish it when the block ends well, remove it otherwise.
+
+        The block writes manifest.json last. Every file is fsynced before the one rename that makes it a set.
+        Raise UsageError if the directory cannot be written or the set exists.
+        """
+        folder = self.path("%s/%s" % (SETS, set_id))
+        unfinished = folder.with_name(_UNFINISHED + set_id)
+        if folder.exists():
+            raise UsageError("There is a set %s in %s already." % (set_id, self.root))
+        try:
+            make_dirs(folder.parent)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make_dirs(unfinished, 0o700)
+        except OSError as error:
+            raise UsageError(
+                "%s cannot be written: %s." % (folder.parent, error.strerror),
+                hint="Make the directory and give it to the account that runs the backups.",
+            ) from error
+        try:
+            yield unfinished
+            if not (unfinished / NAME).is_file():
+                raise MissingError("The set %s has no manifest." % set_id)
+            _sync_tree(unfinished)
+            unfinished.chmod(0o750)
+            unfinished.rename(folder)
+            sync_dir(folder.parent)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+
+    def leftovers(self) -> Dict[str, int]:
+        """Return half-written sets and trash that a killed run left behind: path to bytes."""
+        folder = self._home / SETS
+        found = [p for p in folder.iterdir() if p.name.startswith((_UNFINISHED, _TRASH))] if folder.is_dir() else []
+        return {str(p): sum(f.lstat().st_size for f in p.rglob("*") if not f.is_dir()) for p in found}
+
+    def clear_leftovers(self) -> Dict[str, int]:
+        """Remove what leftovers() lists and return it. Only for a run that holds the backup lock."""
+        found = self.leftovers()
+        for path in found:
+            shutil.rmtree(path)
+        return found
+
+
+def _sync_tree(top: Path) -> None:
+    for folder, _names, files in os.walk(top, topdown=False):
+        for file in files:
+            sync_file(Path(folder) / file)
+        sync_dir(Path(folder))
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise UsageError("%s cannot be read: %s." % (error.filename, error.strerror), hint="Run as the owner of the backups.")
+
+
+def _compare(file: File, size: int, sha256: str, where: str) -> None:
+    if size != file.size:
+        raise DamagedError("%s in %s has %d bytes; the manifest says %d." % (file.path, where, size, file.size))
+    if sha256 != file.sha256:
+        raise DamagedError("%s in %s is not what the manifest says (SHA-256 differs)." % (file.path, where))
+
+
+__all__ = ("LocalPlace",)

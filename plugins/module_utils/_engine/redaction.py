@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Keep secrets out of whatever a person or a program reads: messages, results, run records."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterable
+
+MASK = "********"
+
+_PATTERNS = (
+    # user:password@ in a URI; the password may hold anything but what ends the authority
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@/]+@"), r"\1:%s@" % MASK),
+    # password=… in a connection string, also quoted; PGPASSWORD=…
+    (re.compile(r"(?i)\b((?:pg|ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'&]+)"), r"\1%s" % MASK),
+    # PASSWORD '…' in SQL
+    (re.compile(r"(?i)\b(password\s+)'(?:[^']|'')*'"), r"\1'%s'" % MASK),
+    # stored verifiers
+    (re.compile(r"SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/=$:]+"), MASK),
+    (re.compile(r"\bmd5[0-9a-f]{32}\b"), MASK),
+    # age secret keys, signed S3 URLs
+    (re.compile(r"AGE-SECRET-KEY-[A-Z0-9]+"), MASK),
+    (re.compile(r"(?i)((?:X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token)=)[^&\s]+"), r"\1%s" % MASK),
+)
+
+
+class Redactor:
+    """Mask known secrets and everything that looks like one."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        # A very short secret would mask half of every message; longest first, so that none hides in another.
+        self._secrets = sorted({s for s in secrets if s and len(s) >= 4}, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """Return `text` with secrets masked."""
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
+        return text
+
+    def data(self, value: Any) -> Any:
+        """Return `value` (JSON-shaped) with every string in it masked; keys stay."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {key: self.data(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.data(item) for item in value]
+        return value
+
+
+__all__ = ("MASK", "Redactor")

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The one file that spawns processes. Commands are lists; secrets travel in the environment of one child."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess  # pylint: disable=ansible-bad-import-from  # run_command buffers and cannot stream a dump
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import IO, Callable, Deque, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from .errors import CommandError, UnreachableError
+from .redaction import Redactor
+
+_KEPT_LINES = 200
+_GRACE_SECONDS = 5.0
+_PASSED_ON = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PGPASSFILE", "SSL_CERT_FILE", "TMPDIR", "TZ", "USER", "LOGNAME")
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program to run: `argv` (no shell), `env` added to a small clean environment, and the account when root runs it."""
+
+    argv: Tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    cwd: str = "/"
+
+    @property
+    def name(self) -> str:
+        """The program's bare name, for messages."""
+        return os.path.basename(self.argv[0])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a program left: exit status, standard output, redacted standard error."""
+
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+
+class _Process:
+    """A started program whose standard error is being read."""
+
+    def __init__(self, command: Command, redactor: Redactor, *, stdin: Optional[int], stdout: Optional[int], on_line: Optional[OnLine]) -> None:
+        self.command = command
+        self.lines: Deque[str] = deque(maxlen=_KEPT_LINES)
+        self.trouble: Optional[BaseException] = None
+        try:
+            self.popen = _spawn(command, stdin, stdout)
+        except OSError as error:
+            raise UnreachableError(
+                "%s cannot be run: %s." % (command.argv[0], error.strerror or error),
+                hint="Install it, or name its directory in the configuration.",
+            ) from error
+        self._reader = threading.Thread(target=self._read, args=(redactor, on_line), daemon=True)
+        self._reader.start()
+
+    def _read(self, redactor: Redactor, on_line: Optional[OnLine]) -> None:
+        stream = self.popen.stderr
+        if stream is None:
+            return
+        for raw in stream:
+            line = redactor.text(raw.decode("utf-8", "replace").rstrip("\n"))
+            self.lines.append(line)
+            if on_line and self.trouble is None:
+                try:
+                    on_line(line)
+                except Exception as error:  # handed to the caller's thread, which re-raises it
+                    self.trouble = error
+                    self.stop()
+        stream.close()
+
+    def stop(self) -> None:
+        """Ask the program and its children to end, then insist."""
+        _signal_group(self.popen, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while self.popen.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        _signal_group(self.popen, signal.SIGKILL)
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        code = self.popen.wait(timeout)
+        self._reader.join()
+        return code
+
+    @property
+    def stderr(self) -> str:
+        return "\n".join(self.lines)
+
+
+class Runner:
+    """Runs programs and pipelines of programs; nothing that it started outlives a failure."""
+
+    def __init__(self, redactor: Optional[Redactor] = None) -> None:
+        self.redactor = redactor or Redactor()
+
+    def find(self, name: str) -> Optional[str]:
+        """Return the path of the program `name`, or None when it is not on PATH."""
+        return shutil.which(name)
+
+    def run(
+        self,
+        command: Command,
+        *,
+        stdin: bytes = b"",
+        check: bool = True,
+        timeout: Optional[float] = None,
+        on_line: Optional[OnLine] = None,
+    ) -> Finished:
+        """Run `command` to its end and return what it left.
+
+        Raise CommandError if it fails and `check` holds or if it outlives `timeout` seconds, UnreachableError if it
+        cannot be started, and whatever `on_line` raises for a line of its standard error.
+        """
+        output: List[bytes] = []
+        codes = self._pump([command], [stdin] if stdin else [], output.append, on_line, timeout)
+        process = codes[0]
+        if check and process.popen.returncode != 0:
+            raise _failure(process)
+        return Finished(process.popen.returncode, b"".join(output), process.stderr)
+
+    def pipe(
+        self,
+        commands: Sequence[Command],
+        *,
+        source: Optional[Iterable[bytes]] = None,
+        sink: Optional[Callable[[bytes], object]] = None,
+        on_line: Optional[OnLine] = None,
+    ) -> str:
+        """Run `commands` as a pipeline from the chunks of `source` into `sink`; return their standard errors, joined.
+
+        Every exit status counts. Raise CommandError for the first program of the pipeline that failed by itself,
+        and whatever `source`, `sink` or `on_line` raise; all programs have ended then.
+        """
+        processes = self._pump(commands, source if source is not None else [], sink or (lambda chunk: None), on_line, None)
+        failed = [p for p in processes if p.popen.returncode != 0]
+        if failed:
+            # A program that died of a closed pipe is a victim, not the cause.
+            causes = [p for p in failed if p.popen.returncode != -signal.SIGPIPE] or failed
+            raise _failure(causes[0])
+        return "\n".join(p.stderr for p in processes if p.stderr)
+
+    def _pump(
+        self,
+        commands: Sequence[Command],
+        source: Iterable[bytes],
+        sink: Callable[[bytes], object],
+        on_line: Optional[OnLine],
+        timeout: Optional[float],
+    ) -> List[_Process]:
+        processes: List[_Process] = []
+        feeder: Optional[_Feeder] = None
+        killer: Optional[threading.Timer] = None
+        expired = threading.Event()
+        try:
+            upstream: Optional[IO[bytes]] = None
+            for index, command in enumerate(commands):
+                stdin = subprocess.PIPE if index == 0 else (upstream.fileno() if upstream else None)
+                processes.append(_Process(command, self.redactor, stdin=stdin, stdout=subprocess.PIPE, on_line=on_line))
+                if upstream:
+                    upstream.close()  # the child holds it; ours must go, or a dead reader would never be noticed
+                upstream = processes[-1].popen.stdout
+            feeder = _Feeder(processes[0].popen.stdin, source)
+            if timeout is not None:
+                killer = threading.Timer(timeout, _expire, (processes, expired))
+                killer.start()
+            output = processes[-1].popen.stdout
+            while output is not None:
+                chunk = output.read1(1024 * 1024)  # type: ignore[attr-defined]  # Popen pipes are BufferedReaders
+                if not chunk:
+                    break
+                sink(chunk)
+            for process in processes:
+                process.wait()
+            feeder.join()
+        except BaseException:
+            for process in processes:
+                process.stop()
+                process.wait()
+            raise
+        finally:
+            if killer:
+                killer.cancel()
+            for process in processes:
+                if process.popen.stdout:
+                    process.popen.stdout.close()
+        for process in processes:
+            if process.trouble is not None:
+                raise process.trouble
+        if feeder.trouble is not None:
+            raise feeder.trouble
+        if expired.is_set():
+            raise CommandError("%s did not end within %.0f s and was stopped." % (processes[0].command.name, timeout or 0))
+        return processes
+
+
+class _Feeder(threading.Thread):
+    """Writes the chunks of a source into a pipe; a reader that ended early is no error of ours."""
+
+    def __init__(self, pipe: Optional[IO[bytes]], source: Iterable[bytes]) -> None:
+        super().__init__(daemon=True)
+        self.trouble: Optional[BaseException] = None
+        self._pipe, self._source = pipe, source
+        self.start()
+
+    def run(self) -> None:
+        if self._pipe is None:
+            return
+        try:
+            for chunk in self._source:
+                self._pipe.write(chunk)
+        except BrokenPipeError:
+            pass
+        except Exception as error:  # re-raised in the caller's thread
+            self.trouble = error
+        try:
+            self._pipe.close()
+        except BrokenPipeError:
+            pass
+
+
+def _expire(processes: List[_Process], expired: threading.Event) -> None:
+    expired.set()
+    for process in processes:
+        process.stop()
+
+
+def _spawn(command: Command, stdin: Optional[int], stdout: Optional[int]) -> "subprocess.Popen[bytes]":
+    options: Dict[str, object] = {}
+    if command.user and os.geteuid() == 0:
+        options = {"user": command.user, "group": _group_of(command.user), "extra_groups": []}
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # noqa: S603  # a list, never a shell string
+        list(command.argv),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=_environment(command.env),
+        cwd=command.cwd,
+        start_new_session=True,
+        **options,
+    )
+
+
+def _group_of(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def _environment(extra: Mapping[str, str]) -> Dict[str, str]:
+    clean = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+    clean.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+    return {**clean, "LC_ALL": "C", "PGCLIENTENCODING": "UTF8", **extra}
+
+
+def _signal_group(popen: "subprocess.Popen[bytes]", number: int) -> None:
+    if popen.poll() is None or number == signal.SIGKILL:
+        try:
+            os.killpg(popen.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _failure(process: _Process) -> CommandError:
+    code = process.popen.returncode
+    how = "was killed by signal %d" % -code if code < 0 else "ended with status %d" % code
+    lines = [line for line in process.lines if line.strip()]
+    said = ": %s" % " / ".join(lines[-3:]) if lines else " and said nothing."
+    return CommandError("%s %s%s" % (process.command.name, how, said), stderr=process.stderr, returncode=code)
+
+
+__all__ = ("Command", "Finished", "OnLine", "Runner")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Run records: every execution of a verb leaves one, whatever its outcome. Status, metrics and alerts read them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+from . import __version__
+from .context import Context
+from .durable import adopt, make_dirs, to_json, write_bytes
+from .errors import PgopsError
+from .times import compact, iso
+
+FORMAT = 1
+_KEPT = 2000
+# What a verb found in detail is in manifests and evidence; a run record says how it went.
+_LEFT_TO_THE_RESULT = frozenset({"plan", "sets", "databases", "catalog", "findings", "places", "commands"})
+
+Result = Dict[str, Any]
+
+
+def perform(context: Context, verb: str, work: Callable[[Context], Result], *, dry_run: bool = False) -> Result:
+    """Do `work`, record the run, and return its result with the keys that every verb has.
+
+    These are `verb`, `instance`, `changed`, `dry_run`, `started`, `finished` (ISO 8601, UTC), `seconds` and `warnings`.
+    A dry run touches nothing and so leaves no record. What `work` raises is recorded and raised again.
+    """
+    started, tick = context.clock(), time.monotonic()
+    result: Result = {}
+    failure: Optional[BaseException] = None
+    try:
+        result = work(context)
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        result = {
+            "verb": verb,
+            "instance": context.config.instance,
+            "changed": False,
+            **result,
+            "dry_run": dry_run,
+            "started": iso(started),
+            "finished": iso(context.clock()),
+            "seconds": round(time.monotonic() - tick, 3),
+            "warnings": list(context.warnings),
+        }
+        if not dry_run:
+            _record(context, result, failure)
+    return context.redactor.data(result)  # type: ignore[no-any-return]
+
+
+def _record(context: Context, result: Result, failure: Optional[BaseException]) -> None:
+    record = {key: value for key, value in result.items() if key not in _LEFT_TO_THE_RESULT}
+    record.update(format=FORMAT, host=context.host, engine=__version__, pid=os.getpid(), **_outcome(failure))
+    record = context.redactor.data(record)
+    name = "%s-%s-%d.json" % (compact(context.clock()), result["verb"], os.getpid())
+    try:
+        folder = context.state / "runs"
+        make_dirs(folder)
+        write_bytes(folder / name, to_json(record))
+        _log(context, record)
+        _forget_old(folder)
+    except OSError as error:
+        # The work's own outcome counts for more than its record, but the loss is not silent.
+        context.warn("This run could not be recorded: %s." % error)
+        result["warnings"] = list(context.warnings)
+
+
+def _outcome(failure: Optional[BaseException]) -> Dict[str, Any]:
+    if failure is None:
+        return {"outcome": "ok", "exit_code": 0, "reason": ""}
+    if isinstance(failure, PgopsError):
+        return {"outcome": failure.outcome, "exit_code": failure.exit_code, "reason": str(failure)}
+    if isinstance(failure, KeyboardInterrupt):
+        return {"outcome": "interrupted", "exit_code": 1, "reason": "The run was interrupted."}
+    return {"outcome": "failed", "exit_code": 1, "reason": "%s: %s" % (type(failure).__name__, failure)}
+
+
+def _log(context: Context, record: Dict[str, Any]) -> None:
+    """Add one line to the log of the verb: /var/log/backups/backup.log and its like."""
+    if not context.config.log_dir:
+        return
+    path = Path(context.config.log_dir) / ("%s.log" % record["verb"])
+    make_dirs(path.parent)
+    reason = " ".join(str(record["reason"]).split())
+    line = "%s %s %s %s in %.1f s%s" % (
+        record["finished"],
+        record["instance"],
+        record["verb"],
+        record["outcome"],
+        record["seconds"],
+        ": " + reason if reason else "",
+    )
+    lines = [line] + ["%s %s warning: %s" % (record["finished"], record["instance"], " ".join(w.split())) for w in record["warnings"]]
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    with os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write("\n".join(lines) + "\n")
+    adopt(path)
+
+
+def _forget_old(folder: Path) -> None:
+    names = sorted(p.name for p in folder.iterdir() if p.suffix == ".json")
+    for name in names[:-_KEPT]:
+        (folder / name).unlink(missing_ok=True)
+
+
+def history(state: Path, verb: str = "") -> Iterator[Dict[str, Any]]:
+    """Yield the run records of the instance with the directory `state`, the newest first; all verbs unless one is named."""
+    folder = state / "runs"
+    names: List[str] = sorted((p.name for p in folder.iterdir()), reverse=True) if folder.is_dir() else []
+    for name in names:
+        if name.endswith(".json") and not name.startswith(".") and (not verb or "-%s-" % verb in name):
+            try:
+                yield json.loads((folder / name).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+
+
+__all__ = ("FORMAT", "Result", "history", "perform")

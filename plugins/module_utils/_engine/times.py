@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Moments and durations. Every moment is UTC with its offset written out; a moment without an offset is refused."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from typing import Callable
+
+from .errors import UsageError
+
+Clock = Callable[[], datetime]
+
+_SPAN_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def utc_now() -> datetime:
+    """Return the present moment in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def iso(moment: datetime) -> str:
+    """Return `moment` as `2026-11-22T02:00:00.123456+00:00`; raise ValueError if it has no offset."""
+    if moment.tzinfo is None:
+        raise ValueError("a moment without an offset: %r" % (moment,))
+    return moment.astimezone(timezone.utc).isoformat()
+
+
+def parse_iso(text: str) -> datetime:
+    """Return the moment that `text` names, in UTC. Raise UsageError if it is no ISO 8601 moment with an offset."""
+    try:
+        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+    except ValueError:
+        raise UsageError("%r is not a moment." % (text,), hint="Write it like 2026-11-22T02:00:00+00:00.") from None
+    if moment.tzinfo is None:
+        raise UsageError(
+            "%r has no offset from UTC, so it names no single moment." % (text,),
+            hint="Write it like 2026-11-22T02:00:00+00:00.",
+        )
+    return moment.astimezone(timezone.utc)
+
+
+def compact(moment: datetime) -> str:
+    """Return `moment` as `20261122T020000Z`, the form that set ids and file names use."""
+    return moment.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+
+
+def parse_span(text: str) -> timedelta:
+    """Return the duration that `text` (`90s`, `15min`, `26h`, `7d`, `2w`) names. Raise UsageError if it names none."""
+    match = re.fullmatch(r"(\d+)\s*(s|min|h|d|w)", text.strip())
+    if not match:
+        raise UsageError("%r is not a duration." % (text,), hint="Write it like 90s, 15min, 26h, 7d or 2w.")
+    return timedelta(seconds=int(match.group(1)) * _SPAN_UNITS[match.group(2)])
+
+
+def human_span(seconds: float) -> str:
+    """Return `seconds` for a person: `4.2 s`, `3 min 20 s`, `5 h 10 min`, `3 d 4 h`."""
+    if seconds < 60:
+        return "%.1f s" % seconds
+    whole = int(round(seconds))
+    if whole < 3600:
+        return "%d min %d s" % divmod(whole, 60)
+    if whole < 86400:
+        return "%d h %d min" % (whole // 3600, whole % 3600 // 60)
+    return "%d d %d h" % (whole // 86400, whole % 86400 // 3600)
+
+
+__all__ = ("Clock", "compact", "human_span", "iso", "parse_iso", "parse_span", "utc_now")
