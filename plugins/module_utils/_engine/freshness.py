@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Freshness: is there a backup, off the server, proven to restore, and recent? Pure: moments in, findings out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Optional
+
+from .times import human_span, iso
+
+OK, WARNING, CRITICAL = "ok", "warning", "critical"
+_RANK = {OK: 0, WARNING: 1, CRITICAL: 2}
+# Clocks of two hosts differ a little; what is further ahead than this is wrong.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+_DAY = timedelta(days=1)
+
+
+def limit(interval: timedelta) -> timedelta:
+    """Return how old the newest backup may become when one is due each `interval`.
+
+    A backup that began at 02:00 is replaced when the next one *ends*, which is later than 02:00 tomorrow by the time
+    that the run takes and waits. Two hours cover that for a nightly run: 26 hours, so that a single missed night is
+    heard of on the same morning. A longer interval has longer runs and is less urgent, so it gets a twelfth of itself,
+    at most half a day: 7 days and 12 hours for a weekly one. A shorter one keeps the two hours, as a dump takes as
+    long as it takes, however often it is made.
+    """
+    return interval + max(timedelta(hours=2), min(interval / 12, timedelta(hours=12)))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How old things may become."""
+
+    backup: timedelta = limit(_DAY)
+    offsite: timedelta = limit(_DAY) + timedelta(hours=2)
+    verified_warning: timedelta = timedelta(days=7)
+    verified_critical: timedelta = timedelta(days=14)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A set, and the moment that counts: when it began, or when it was proven."""
+
+    set_id: str
+    when: datetime
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about an instance's sets in all its places. Only whole, readable sets count.
+
+    `newest`, `oldest` and `offsite` are of sets that do not claim to begin in the future; `ahead` is one that does.
+    `verified` is the newest passed restore of a set that is verified now. `oldest` tells how long there have been sets.
+    `offsite_error` says why the place off the server could not be read, `local_error` the same of this host's.
+    """
+
+    newest: Optional[Seen] = None
+    oldest: Optional[Seen] = None
+    offsite: Optional[Seen] = None
+    verified: Optional[Seen] = None
+    ahead: Optional[Seen] = None
+    has_offsite: bool = True
+    offsite_error: str = ""
+    local_error: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One judged fact: `check` is a stable name, `text` a sentence, `since` the moment from which it has been so."""
+
+    check: str
+    severity: str
+    text: str
+    since: Optional[datetime] = None
+    age_seconds: Optional[float] = None
+    limit_seconds: Optional[float] = None
+
+    def as_data(self) -> dict[str, object]:
+        """Return the finding in JSON's types."""
+        return {
+            "check": self.check,
+            "severity": self.severity,
+            "text": self.text,
+            "since": iso(self.since) if self.since else None,
+            "age_seconds": self.age_seconds,
+            "limit_seconds": self.limit_seconds,
+        }
+
+
+def judge(facts: Facts, limits: Limits, now: datetime) -> list[Finding]:
+    """Return a finding for each question: backup, off-site copy, verification; and for a place or clock in trouble."""
+    findings = [_backup(facts, limits, now), _offsite(facts, limits, now), _verification(facts, limits, now)]
+    if facts.local_error:
+        text = "The local place cannot be read: %s" % facts.local_error
+        findings.append(Finding("local place", CRITICAL, text))
+    if facts.ahead:
+        text = "The set %s claims to begin %s from now and is not counted; check the clock of its host." % (
+            facts.ahead.set_id,
+            human_span((facts.ahead.when - now).total_seconds()),
+        )
+        findings.append(Finding("clock", WARNING, text))
+    return findings
+
+
+def worst(severities: Iterable[str]) -> str:
+    """Return the worst of `severities`; ok when there are none."""
+    return max(severities, key=_RANK.__getitem__, default=OK)
+
+
+def _backup(facts: Facts, limits: Limits, now: datetime) -> Finding:
+    if facts.newest is None:
+        return Finding("backup", CRITICAL, "There is no backup at all. Run: pgops backup.")
+    return _aged("backup", "The newest backup", facts.newest, limits.backup, now)
+
+
+def _offsite(facts: Facts, limits: Limits, now: datetime) -> Finding:
+    check = "off-site copy"
+    if not facts.has_offsite:
+        text = "No copy leaves this server, as the configuration has no S3 place: who loses the host loses the backups."
+        return Finding(check, WARNING, text)
+    if facts.offsite_error:
+        text = "Whether the copy off the server is recent is unknown: %s" % facts.offsite_error
+        return Finding(check, CRITICAL, text)
+    if facts.offsite is None:
+        return Finding(check, CRITICAL, "There is no backup off this server. Run: pgops sync.")
+    return _aged(check, "The newest backup off this server", facts.offsite, limits.offsite, now)
+
+
+def _aged(check: str, what: str, seen: Seen, allowed: timedelta, now: datetime) -> Finding:
+    age = now - seen.when
+    begun = "%s (%s) began %s ago" % (what, seen.set_id, human_span(max(0.0, age.total_seconds())))
+    late = age > allowed
+    text = "%s; it must not be older than %s." % (begun, human_span(allowed.total_seconds())) if late else begun + "."
+    return Finding(
+        check,
+        CRITICAL if late else OK,
+        text,
+        since=seen.when + allowed if late else None,
+        age_seconds=age.total_seconds(),
+        limit_seconds=allowed.total_seconds(),
+    )
+
+
+def _verification(facts: Facts, limits: Limits, now: datetime) -> Finding:
+    """Judge the newest proof; while there has never been one, the clock runs from the oldest set on."""
+    check = "verification"
+    if facts.newest is None:
+        return Finding(check, CRITICAL, "There is no backup that could be proven to restore.")
+    start = (facts.verified or facts.oldest or facts.newest).when
+    age = now - start
+    span = human_span(max(0.0, age.total_seconds()))
+    if facts.verified is not None:
+        text = "A restore was last proven %s ago (%s)" % (span, facts.verified.set_id)
+    else:
+        text = "No backup is proven to restore, and the oldest is from %s ago" % span
+    severity, allowed = OK, limits.verified_warning
+    if age > limits.verified_critical:
+        severity, allowed = CRITICAL, limits.verified_critical
+    elif age > limits.verified_warning or facts.verified is None:
+        severity = WARNING
+    text += "." if severity == OK else ". Run: pgops verify --level restore."
+    late = age > allowed
+    return Finding(
+        check,
+        severity,
+        text,
+        since=start + allowed if late else None,
+        age_seconds=age.total_seconds(),
+        limit_seconds=allowed.total_seconds(),
+    )
+
+
+__all__ = (
+    "CLOCK_TOLERANCE",
+    "CRITICAL",
+    "OK",
+    "WARNING",
+    "Facts",
+    "Finding",
+    "Limits",
+    "Seen",
+    "judge",
+    "limit",
+    "worst",
+)
