@@ -8,9 +8,10 @@ verified sets (at least one), sets that claim to come from the future, and every
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Optional
 
 from .settings import Retention
 from .times import parse_span
@@ -33,27 +34,27 @@ class Decision:
 
     id: str
     keep: bool
-    reasons: Tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One decision for each set, the newest set first: so whoever removes in this order removes children before parents."""
+    """One decision for each set, the newest set first: removing in this order takes children before parents."""
 
-    decisions: Tuple[Decision, ...]
+    decisions: tuple[Decision, ...]
 
     @property
-    def keep(self) -> Tuple[str, ...]:
+    def keep(self) -> tuple[str, ...]:
         """The ids of the sets that stay."""
         return tuple(d.id for d in self.decisions if d.keep)
 
     @property
-    def remove(self) -> Tuple[str, ...]:
+    def remove(self) -> tuple[str, ...]:
         """The ids of the sets that go."""
         return tuple(d.id for d in self.decisions if not d.keep)
 
 
-Reasons = Dict[str, List[str]]
+Reasons = dict[str, list[str]]
 
 
 def plan(facts: Sequence[SetFacts], rules: Retention, now: datetime) -> Plan:
@@ -86,7 +87,7 @@ def plan(facts: Sequence[SetFacts], rules: Retention, now: datetime) -> Plan:
     return Plan(tuple(Decision(f.id, bool(reasons[f.id]), tuple(reasons[f.id]) or (why,)) for f in ordered))
 
 
-def _by_age(past: List[SetFacts], rules: Retention, now: datetime, reasons: Reasons) -> None:
+def _by_age(past: list[SetFacts], rules: Retention, now: datetime, reasons: Reasons) -> None:
     if not rules.keep_within:
         return
     span = parse_span(rules.keep_within)
@@ -95,7 +96,7 @@ def _by_age(past: List[SetFacts], rules: Retention, now: datetime, reasons: Reas
             reasons[fact.id].append("younger than %s" % rules.keep_within)
 
 
-def _by_count(past: List[SetFacts], rules: Retention, reasons: Reasons) -> None:
+def _by_count(past: list[SetFacts], rules: Retention, reasons: Reasons) -> None:
     # keep_last 0 still keeps the newest: it may be the one that no verification has reached yet.
     for index, fact in enumerate(past[: max(1, rules.keep_last)]):
         reasons[fact.id].append("newest" if index == 0 else "among the newest %d" % rules.keep_last)
@@ -104,9 +105,11 @@ def _by_count(past: List[SetFacts], rules: Retention, reasons: Reasons) -> None:
         reasons[fact.id].append("verified floor")
 
 
-def _by_period(past: List[SetFacts], label: str, count: int, period: Callable[[datetime], str], reasons: Reasons) -> None:
+def _by_period(
+    past: list[SetFacts], label: str, count: int, period: Callable[[datetime], str], reasons: Reasons
+) -> None:
     """Keep one set of each of the newest `count` periods that have one: the newest verified, else the newest."""
-    members: Dict[str, List[SetFacts]] = {}
+    members: dict[str, list[SetFacts]] = {}
     for fact in past:
         members.setdefault(period(fact.begun.astimezone(timezone.utc)), []).append(fact)
     for name in list(members)[:count]:
@@ -114,7 +117,7 @@ def _by_period(past: List[SetFacts], label: str, count: int, period: Callable[[d
         reasons[chosen.id].append("%s %s" % (label, name))
 
 
-def _ancestors(ordered: List[SetFacts], reasons: Reasons) -> None:
+def _ancestors(ordered: list[SetFacts], reasons: Reasons) -> None:
     """Keep what kept sets build on, up to the first of the chain; a broken or circular chain ends where it breaks."""
     parents = {f.id: f.parent for f in ordered}
     for fact in ordered:
