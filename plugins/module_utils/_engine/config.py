@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Type
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .errors import UsageError
-from .naming import check_instance
+from .naming import check_instance, split_qualified
 from .settings import Config
 from .sizes import parse_size
 from .times import parse_span
@@ -206,8 +206,10 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: Lis
         errors.append("backup.format: directory cannot be encrypted without plaintext on disk; use auto, custom or plain.")
     for key in ("tables", "exclude_tables", "exclude_table_data"):
         for name in getattr(backup, key):
-            if "." not in name:
-                errors.append("backup.%s: write %r as schema.table." % (key, name))
+            try:
+                split_qualified(name)
+            except UsageError as error:
+                errors.append("backup.%s: %s" % (key, error))
     if config.s3 is not None:
         if not config.s3.bucket:
             errors.append("s3.bucket: missing. Leave the whole section s3 out when there is no bucket.")

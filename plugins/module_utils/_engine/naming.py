@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import Tuple
 
 from .errors import UsageError
 from .times import compact
@@ -63,6 +64,23 @@ def quote_literal(text: str) -> str:
     return " E" + quoted if "\\" in text else quoted
 
 
+def split_qualified(text: str) -> Tuple[str, str]:
+    """Return (schema, table) of `schema.table`; a part that holds a dot or a quote is written in double quotes.
+
+    Raise UsageError if `text` is not of that form.
+    """
+    match = re.fullmatch(r'("(?:[^"]|"")+"|[^".]+)\.("(?:[^"]|"")+"|[^".]+)', text, re.DOTALL)
+    if not match:
+        raise UsageError("%r names no table." % (text,), hint='Write schema.table; quote odd parts: public."my.table".')
+    schema, table = (p[1:-1].replace('""', '"') if p.startswith('"') else p for p in match.groups())
+    return schema, table
+
+
+def qualified(schema: str, name: str) -> str:
+    """Return the quoted full name of an object in a schema."""
+    return "%s.%s" % (quote_ident(schema), quote_ident(name))
+
+
 def conninfo_value(text: str) -> str:
     """Return `text` quoted as a value of a libpq connection string."""
     return "'%s'" % text.replace("\\", "\\\\").replace("'", "\\'")
@@ -83,7 +101,9 @@ __all__ = (
     "database_argument",
     "file_stem",
     "is_set_id",
+    "qualified",
     "quote_ident",
     "quote_literal",
     "set_id",
+    "split_qualified",
 )

@@ -20,7 +20,9 @@ from .redaction import Redactor
 _KEPT_LINES = 200
 _GRACE_SECONDS = 5.0
 _PASSED_ON = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PGPASSFILE", "SSL_CERT_FILE", "TMPDIR", "TZ", "USER", "LOGNAME")
+_WATCH_SECONDS = 0.5
 OnLine = Callable[[str], None]
+Watch = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,16 @@ class Runner:
         check: bool = True,
         timeout: Optional[float] = None,
         on_line: Optional[OnLine] = None,
+        watch: Optional[Watch] = None,
     ) -> Finished:
         """Run `command` to its end and return what it left.
 
+        `watch` is called twice a second from another thread; what it raises ends the program.
         Raise CommandError if it fails and `check` holds or if it outlives `timeout` seconds, UnreachableError if it
-        cannot be started, and whatever `on_line` raises for a line of its standard error.
+        cannot be started, and whatever `watch` raises, or `on_line` for a line of its standard error.
         """
         output: List[bytes] = []
-        codes = self._pump([command], [stdin] if stdin else [], output.append, on_line, timeout)
-        process = codes[0]
+        process = self._pump([command], [stdin] if stdin else [], output.append, on_line, timeout, watch)[0]
         if check and process.popen.returncode != 0:
             raise _failure(process)
         return Finished(process.popen.returncode, b"".join(output), process.stderr)
@@ -135,13 +138,15 @@ class Runner:
         source: Optional[Iterable[bytes]] = None,
         sink: Optional[Callable[[bytes], object]] = None,
         on_line: Optional[OnLine] = None,
+        watch: Optional[Watch] = None,
     ) -> str:
         """Run `commands` as a pipeline from the chunks of `source` into `sink`; return their standard errors, joined.
 
         Every exit status counts. Raise CommandError for the first program of the pipeline that failed by itself,
-        and whatever `source`, `sink` or `on_line` raise; all programs have ended then.
+        and whatever `source`, `sink`, `on_line` or `watch` raise; all programs have ended then.
         """
-        processes = self._pump(commands, source if source is not None else [], sink or (lambda chunk: None), on_line, None)
+        fed = source if source is not None else []
+        processes = self._pump(commands, fed, sink or (lambda chunk: None), on_line, None, watch)
         failed = [p for p in processes if p.popen.returncode != 0]
         if failed:
             # A program that died of a closed pipe is a victim, not the cause.
@@ -156,9 +161,11 @@ class Runner:
         sink: Callable[[bytes], object],
         on_line: Optional[OnLine],
         timeout: Optional[float],
+        watch: Optional[Watch],
     ) -> List[_Process]:
         processes: List[_Process] = []
         feeder: Optional[_Feeder] = None
+        watcher: Optional[_Watcher] = None
         killer: Optional[threading.Timer] = None
         expired = threading.Event()
         try:
@@ -173,6 +180,8 @@ class Runner:
             if timeout is not None:
                 killer = threading.Timer(timeout, _expire, (processes, expired))
                 killer.start()
+            if watch is not None:
+                watcher = _Watcher(watch, processes)
             output = processes[-1].popen.stdout
             while output is not None:
                 chunk = output.read1(1024 * 1024)  # type: ignore[attr-defined]  # Popen pipes are BufferedReaders
@@ -190,14 +199,17 @@ class Runner:
         finally:
             if killer:
                 killer.cancel()
+            if watcher:
+                watcher.end()
             for process in processes:
                 if process.popen.stdout:
                     process.popen.stdout.close()
         for process in processes:
             if process.trouble is not None:
                 raise process.trouble
-        if feeder.trouble is not None:
-            raise feeder.trouble
+        for helper in (watcher, feeder):
+            if helper is not None and helper.trouble is not None:
+                raise helper.trouble
         if expired.is_set():
             raise CommandError("%s did not end within %.0f s and was stopped." % (processes[0].command.name, timeout or 0))
         return processes
@@ -226,6 +238,30 @@ class _Feeder(threading.Thread):
             self._pipe.close()
         except BrokenPipeError:
             pass
+
+
+class _Watcher(threading.Thread):
+    """Looks after running programs; what it raises ends them."""
+
+    def __init__(self, watch: Watch, processes: List[_Process]) -> None:
+        super().__init__(daemon=True)
+        self.trouble: Optional[BaseException] = None
+        self._watch, self._processes, self._over = watch, processes, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(_WATCH_SECONDS):
+            try:
+                self._watch()
+            except Exception as error:  # re-raised in the caller's thread
+                self.trouble = error
+                for process in self._processes:
+                    process.stop()
+                return
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
 
 
 def _expire(processes: List[_Process], expired: threading.Event) -> None:
@@ -278,4 +314,4 @@ def _failure(process: _Process) -> CommandError:
     return CommandError("%s %s%s" % (process.command.name, how, said), stderr=process.stderr, returncode=code)
 
 
-__all__ = ("Command", "Finished", "OnLine", "Runner")
+__all__ = ("Command", "Finished", "OnLine", "Runner", "Watch")
