@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the layers of the tests and print how each ended.
+
+A layer that fails prints its whole output; the logs of all stay in build/test/. The last line of the output
+is `N passed, N failed`, counted in layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tests.tools import archive, collection_tree, cores, program
+from tests.tools.bench import FAILED, NOT_RUN, PASSED, VENV, Bench, Children, LayerError, Outcome, Word, count_tests
+
+ROOT = collection_tree.ROOT
+LOGS = ROOT / "build" / "test"
+COVERAGE: tuple[Word, ...] = (VENV / "python", "-m", "coverage")
+MYPY_TARGETS = ("plugins/module_utils/_engine", "tests/tools")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the table. `group` is the target of the Makefile that runs it alone."""
+
+    name: str
+    group: str
+    work: Callable[[Bench], Outcome]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer that has ended."""
+
+    layer: Layer
+    outcome: Outcome
+    seconds: float
+    log: str
+
+
+def _tool(command: Sequence[str], counted: str, bench: Bench) -> Outcome:
+    """Run a tool of .venv on the checkout; `counted`, if any, finds the words for the table in what it prints."""
+    bench.must(VENV / command[0], *command[1:])
+    found = re.search(counted, bench.text()) if counted else None
+    return Outcome(PASSED, found.group(0) if found else "")
+
+
+def _mypy(bench: Bench) -> Outcome:
+    for target in MYPY_TARGETS:
+        # One by one: the engine is a package of its own name, the tools belong to `tests`.
+        bench.must(VENV / "mypy", "--strict", target)
+    return Outcome(PASSED, ", ".join(MYPY_TARGETS))
+
+
+def _ansible_lint(bench: Bench) -> Outcome:
+    """Lint the collection where its own names resolve."""
+    tree = collection_tree.copy_to(bench.scratch)
+    env = {"ANSIBLE_COLLECTIONS_PATH": str(bench.scratch), "ANSIBLE_HOME": str(bench.scratch / "home"), "NO_COLOR": "1"}
+    bench.must(VENV / "ansible-lint", "--offline", "--strict", cwd=tree, env={**env, "PATH": _path()})
+    found = re.search(r"(\d+) files processed", bench.text()) or re.search(r"in (\d+) files", bench.text())
+    if not found or not int(found.group(1)):
+        return Outcome(FAILED, "ansible-lint looked at no file")
+    return Outcome(PASSED, f"profile production, {found.group(1)} files")
+
+
+def _docs(bench: Bench) -> Outcome:
+    """Check that what is generated in docs/ is what the code says today."""
+    if not (ROOT / "docs" / "generate.py").is_file():
+        return Outcome(NOT_RUN, "there is no docs/generate.py")
+    bench.must(VENV / "python", "docs/generate.py", "--check")
+    return Outcome(PASSED)
+
+
+def _pytest(folders: Sequence[str], data: Path, bench: Bench) -> Outcome:
+    """Run pytest under coverage. No test at all is a failure."""
+    here = [folder for folder in folders if (ROOT / folder).is_dir()]
+    if not here:
+        return Outcome(FAILED, f"there is no {folders[0]}")
+    report = bench.scratch / "junit.xml"
+    env = {"COVERAGE_FILE": str(data), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"), "PATH": _path()}
+    code = bench.run(*COVERAGE, "run", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *here, env=env)
+    ran, words = count_tests([report] if report.is_file() else [])
+    if code or not ran:
+        return Outcome(FAILED, words if ran else "no test ran")
+    return Outcome(PASSED, words)
+
+
+def _path() -> str:
+    return os.pathsep.join([str(VENV), os.environ.get("PATH", os.defpath)])
+
+
+def all_layers(data: Path) -> list[Layer]:
+    """Return every layer, in the order of the table. `data` is where pytest leaves its coverage."""
+    return [
+        Layer("ruff check", "lint", partial(_tool, ["ruff", "check", "."], "")),
+        Layer("ruff format", "lint", partial(_tool, ["ruff", "format", "--check", "."], r"\d+ files")),
+        Layer("mypy --strict", "lint", _mypy),
+        Layer("yamllint", "lint", partial(_tool, ["yamllint", "--strict", "."], "")),
+        Layer("ansible-lint", "lint", _ansible_lint),
+        Layer("changelog", "lint", partial(_tool, ["antsibull-changelog", "lint"], "")),
+        Layer("generated docs", "lint", _docs),
+        *(Layer(f"sanity, core {core.version}", "sanity", partial(cores.sanity, core)) for core in cores.CORES),
+        *(Layer(f"units, core {core.version}", "sanity", partial(cores.units, core)) for core in cores.CORES),
+        Layer("engine on Python 3.9", "unit", program.floor),
+        Layer("pgops in one file", "unit", program.one_file),
+        Layer("unit", "unit", partial(_pytest, ["tests/unit"], data)),
+        Layer("integration", "integration", partial(_pytest, ["tests/integration", "tests/faults"], data)),
+        Layer("archive", "build", archive.smoke),
+    ]
+
+
+def run_layer(layer: Layer, scratch: Path, children: Children) -> Row:
+    """Run one layer; whatever happens in it is an outcome."""
+    folder = scratch / re.sub(r"[^a-z0-9.]+", "-", layer.name.lower())
+    folder.mkdir()
+    bench = Bench(scratch=folder, log=folder / "log", children=children)
+    began = time.monotonic()
+    try:
+        outcome = layer.work(bench)
+    except LayerError as problem:
+        outcome = Outcome(FAILED, str(problem))
+    except Exception as problem:  # noqa: BLE001 - one broken layer must not hide how the others ended
+        outcome = Outcome(FAILED, f"{type(problem).__name__}: {problem}")
+    return Row(layer, outcome, time.monotonic() - began, bench.text())
+
+
+def run_all(layers: Sequence[Layer], scratch: Path, jobs: int) -> list[Row]:
+    """Run the layers, `jobs` at a time, and tell of each as it ends."""
+    children = Children()
+    rows: dict[str, Row] = {}
+    # The slow ones first, so that no long layer starts when all else is done.
+    slow_first = sorted(layers, key=lambda layer: ("integration", "sanity", "unit", "build", "lint").index(layer.group))
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        futures: list[Future[Row]] = [pool.submit(run_layer, layer, scratch, children) for layer in slow_first]
+        try:
+            for future in as_completed(futures):
+                row = future.result()
+                rows[row.layer.name] = row
+                _tell(row)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            children.stop()
+            raise
+    return [rows[layer.name] for layer in layers]
+
+
+def _tell(row: Row) -> None:
+    print(f"{row.outcome.status:8} {row.layer.name} ({row.seconds:.1f} s) {row.outcome.detail}", flush=True)
+    if row.outcome.status == FAILED and row.log:
+        print(f"--- {row.layer.name}: all it printed ---\n{row.log.rstrip()}\n--- end ---", flush=True)
+
+
+def _keep_logs(rows: Sequence[Row]) -> None:
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        (LOGS / f"{re.sub(r'[^a-z0-9.]+', '-', row.layer.name.lower())}.log").write_text(row.log)
+
+
+def _print_coverage(data: Path) -> None:
+    """Print what the tests of this run covered, if any of them measured it."""
+    if not list(data.parent.glob(f"{data.name}.*")):
+        return
+    env = {"COVERAGE_FILE": str(data)}
+    bench = Bench(scratch=data.parent, log=data.parent / "coverage.log")
+    failed = bench.ask(*COVERAGE, "combine", "--quiet", env=env)[0]
+    table = bench.ask(*COVERAGE, "report", env=env)[1]
+    print(f"\nCoverage of the engine\n{table if not failed else bench.text()}", flush=True)
+
+
+def _print_table(rows: Sequence[Row]) -> None:
+    width = max(len(row.layer.name) for row in rows)
+    print(f"\n{'layer':{width}}  {'result':8} {'seconds':>8}  what")
+    for row in rows:
+        print(f"{row.layer.name:{width}}  {row.outcome.status:8} {row.seconds:8.1f}  {row.outcome.detail}".rstrip())
+
+
+def main() -> int:
+    """Run the layers of the groups that the command line names, or all."""
+    groups = sorted({layer.group for layer in all_layers(Path())})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", metavar="group", help=f"one or more of: {', '.join(groups)}; default: all")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="layers at a time (%(default)s)")
+    options = parser.parse_args()
+    unknown = sorted(set(options.groups) - set(groups))
+    if unknown:
+        parser.error(f"there is no group {', '.join(unknown)}; there are {', '.join(groups)}")
+
+    scratch = Path(tempfile.mkdtemp(prefix="pgops-test-"))
+    data = scratch / "coverage" / "data"
+    data.parent.mkdir()
+    layers = [layer for layer in all_layers(data) if not options.groups or layer.group in options.groups]
+    try:
+        rows = run_all(layers, scratch, options.jobs)
+        _keep_logs(rows)
+        _print_coverage(data)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    _print_table(rows)
+    statuses = [row.outcome.status for row in rows]
+    passed, failed = statuses.count(PASSED), statuses.count(FAILED)
+    print(f"\n{passed} passed, {failed} failed", flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None
