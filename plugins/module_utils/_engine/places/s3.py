@@ -4,20 +4,342 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import threading
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from .. import settings as _settings
-from .base import Place
+from ..errors import DamagedError, MissingError, PgopsError
+from ..manifest import NAME, File, safe_path
+from ..sizes import parse_size
+from .base import SETS, Entry, Place, Progress
+from .s3_client import Capabilities, Store, code_of, not_offered
+from .s3_download import Reader, compare
+from .s3_trial import Modes, abort, checksum_modes, same_composite
+from .s3_upload import Writer, label
+from .transfer import Bandwidth, Patience, StoppedError, b64, composite, parts_of, stretch
+
+_BATCH = 1000
+Job = Tuple[File, Path]
+
+
+@dataclass
+class Tally:
+    """What an upload did: the files that were sent, the bytes that passed, the files that were there already."""
+
+    sent: List[File] = field(default_factory=list)
+    skipped: List[File] = field(default_factory=list)
+    bytes_sent: int = 0
 
 
 class S3Place(Place):
-    """Sets below `s3://<bucket>/<prefix>/<instance>/`."""
+    """Sets below `s3://<bucket>/<prefix>/<instance>/`. One object may be used by several threads."""
 
     name = "s3"
 
-    def __init__(self, settings: _settings.S3, instance: str, *, state: Path, warn: Callable[[str], None]) -> None:
-        self.settings, self.instance, self.state, self.warn = settings, instance, state, warn
+    def __init__(
+        self,
+        settings: _settings.S3,
+        instance: str,
+        *,
+        state: Path,
+        warn: Callable[[str], None],
+        patience: Optional[Patience] = None,
+    ) -> None:
+        """Nothing is sent before the first use. `state` is where we remember what the store can do."""
+        self._home = "/".join(part for part in (settings.prefix.strip("/"), instance) if part) + "/"
+        self.root = "s3://%s/%s" % (settings.bucket, self._home.rstrip("/"))
+        self.store = Store(settings, patience=patience)
+        self.capabilities = Capabilities(state, settings, warn)
+        self._settings, self._warn = settings, warn
+        self._bandwidth = Bandwidth(parse_size(settings.bandwidth_limit) if settings.bandwidth_limit else 0)
+        slots = threading.BoundedSemaphore(settings.concurrency)
+        self._modes_lock = threading.Lock()
+        self.reader = Reader(self.store, self._bandwidth, slots)
+        self.writer = Writer(self.store, settings, self._home, self.modes, self.reader, self._bandwidth, slots)
+
+    def key(self, path: str) -> str:
+        """Return the key of the stored `path`. Raise DamagedError if it would lie outside."""
+        if not safe_path(path):
+            raise DamagedError("%r is not a path inside %s." % (path, self.root))
+        return self._home + path
+
+    # --- listing, small files ---
+
+    def entries(self, prefix: str) -> Dict[str, Entry]:
+        found: Dict[str, Entry] = {}
+        marker: Dict[str, Any] = {}
+        while True:
+            answer = self.store.call("list_objects_v2", Prefix=self.key(prefix) + "/", **marker)
+            for item in answer.get("Contents", []):
+                path = str(item["Key"])[len(self._home) :]
+                if safe_path(path):  # the "folders" that consoles make end in a slash
+                    found[path] = Entry(
+                        path, int(item["Size"]), item["LastModified"], str(item.get("ETag", "")).strip('"')
+                    )
+            if not answer.get("IsTruncated") or not answer.get("NextContinuationToken"):
+                return found
+            marker = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    def read(self, path: str) -> bytes:
+        return b"".join(self.stream(path))
+
+    def stream(self, path: str, *, progress: Optional[Progress] = None) -> Iterator[bytes]:
+        try:
+            yield from self.reader.stream(self.key(path), progress=progress)
+        except MissingError as error:
+            raise self._missing(error, path) from error
+
+    def write(self, path: str, content: bytes) -> None:
+        self.writer.put_bytes(self.key(path), content)
+
+    def publish(self, set_id: str, encoded: bytes) -> None:
+        """Make the set that has been uploaded a set: write its manifest."""
+        self.write("%s/%s/%s" % (SETS, set_id, NAME), encoded)
+
+    # --- removal ---
+
+    def delete(self, paths: Iterable[str]) -> None:
+        pending = iter([self.key(path) for path in paths])
+        while True:
+            batch = list(itertools.islice(pending, _BATCH))
+            if not batch:
+                return
+            if self.capabilities.get("batch_delete") is False or not self._delete_batch(batch):
+                for key in batch:
+                    self._delete_one(key)
+
+    def _delete_batch(self, keys: Sequence[str]) -> bool:
+        """Remove `keys` by one request; return False if the store does not offer that. Raise if any of them stays."""
+        try:
+            answer = self.store.call(
+                "delete_objects", Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        except PgopsError as error:
+            if not not_offered(error):
+                raise
+            self.capabilities.put(batch_delete=False)
+            return False
+        errors = [e for e in answer.get("Errors", []) if e.get("Code") not in ("NoSuchKey", "NoSuchVersion")]
+        if errors:
+            first = errors[0]
+            raise PgopsError(
+                "The store did not remove %d of %d objects; the first is %s: %s."
+                % (len(errors), len(keys), first.get("Key"), first.get("Code") or first.get("Message")),
+                hint="Allow s3:DeleteObject there, or wait until a retention lock of the bucket ends.",
+            )
+        return True
+
+    def _delete_one(self, key: str) -> None:
+        try:
+            self.store.call("delete_object", key)
+        except MissingError as error:
+            if code_of(error)[0] == "NoSuchBucket":
+                raise
+
+    def delete_set(self, set_id: str) -> int:
+        found = self.entries("%s/%s" % (SETS, set_id))
+        if not found:
+            raise MissingError("There is no set %s in %s." % (set_id, self.root))
+        manifest = "%s/%s/%s" % (SETS, set_id, NAME)
+        if manifest in found:
+            self.delete([manifest])
+        self.delete(path for path in found if path != manifest)
+        return sum(entry.size for entry in found.values())
+
+    def abort_stale_uploads(self, older_than: datetime) -> List[str]:
+        """Give up multipart uploads of this instance that began before the moment `older_than`; return their paths."""
+        self.writer.forget_unfinished()
+        given_up = [
+            key[len(self._home) :]
+            for key, uploads in sorted(self.writer.unfinished().items())
+            for upload in uploads
+            if upload["Initiated"] < older_than and abort(self.store, key, str(upload["UploadId"]))
+        ]
+        self.writer.forget_unfinished()
+        return given_up
+
+    # --- payload ---
+
+    def upload(self, set_id: str, file: File, source: Path, *, progress: Optional[Progress] = None) -> int:
+        """Store the payload file `source`, prove it and return the bytes sent. It is in no set before publish()."""
+        return self.upload_all(set_id, [(file, source)], progress=progress).bytes_sent
+
+    def upload_all(
+        self, set_id: str, jobs: Sequence[Job], *, present: Collection[str] = (), progress: Optional[Progress] = None
+    ) -> Tally:
+        """Store and prove payload files, several at once; one whose path in the set is in `present` is compared first.
+
+        The first failure stops the others and is raised: DamagedError if a source is not what its File says.
+        """
+        tally, lock = Tally(), threading.Lock()
+
+        def one(job: Job, parts: Executor) -> None:
+            file, source = job
+            if file.path in present and self.holds(set_id, file, source):
+                with lock:
+                    tally.skipped.append(file)
+                if progress:
+                    progress(file.size)
+                return
+            sent = self.writer.put_file(self.key("%s/%s/%s" % (SETS, set_id, file.path)), file, source, parts, progress)
+            with lock:
+                tally.sent.append(file)
+                tally.bytes_sent += sent
+
+        self._side_by_side(jobs, one)
+        return tally
+
+    def fetch(self, set_id: str, file: File, target: Path, *, progress: Optional[Progress] = None) -> None:
+        self.fetch_all(set_id, [(file, target)], progress=progress)
+
+    def fetch_all(self, set_id: str, jobs: Sequence[Job], *, progress: Optional[Progress] = None) -> None:
+        """Write files of a set to new files (0600), several at once. Raise DamagedError for what is not its File."""
+
+        def one(job: Job, parts: Executor) -> None:
+            file, target = job
+            path = "%s/%s/%s" % (SETS, set_id, file.path)
+            try:
+                self.reader.fetch(self.key(path), file, target, self.writer.part_size, parts, progress)
+            except MissingError as error:
+                raise self._missing(error, path) from error
+
+        self._side_by_side(jobs, one)
+
+    def _side_by_side(self, jobs: Sequence[Job], work: Callable[[Job, Executor], None]) -> None:
+        """Do `work` for all jobs, by as many threads as may have a request in flight, and as many for parts."""
+        self._bandwidth.stopped.clear()
+        count = self._settings.concurrency
+        with ThreadPoolExecutor(count, "pgops-part") as parts, ThreadPoolExecutor(count, "pgops-file") as files:
+            running: List[Future[None]] = []
+            try:
+                running = [files.submit(work, job, parts) for job in jobs]
+                wait(running, return_when=FIRST_EXCEPTION)
+            finally:
+                unfinished = [future for future in running if not future.done()]
+                if unfinished:
+                    self._bandwidth.stopped.set()
+                    for future in unfinished:
+                        future.cancel()
+                    wait(running)
+                    self._bandwidth.stopped.clear()
+        failures = [f.exception() for f in running if not f.cancelled() and f.exception() is not None]
+        for failure in sorted(failures, key=lambda f: isinstance(f, StoppedError)):
+            if failure is not None:
+                raise failure
+
+    # --- proof ---
+
+    def modes(self) -> Modes:
+        """Return how content is proven here. Under checksum_mode auto the store is tried once, and it is remembered."""
+        if self._settings.checksum_mode != "auto":
+            return Modes(self._settings.checksum_mode, self._settings.checksum_mode)
+        with self._modes_lock:
+            known = self._known_modes()
+            if known is None:
+                known = checksum_modes(self.store, self.key("probe/checksum"))
+                self.remember(known)
+                try:
+                    self._delete_one(self.key("probe/checksum"))
+                except PgopsError as error:
+                    self._warn("Our probe object could not be removed: %s" % error.message)
+            return known
+
+    def remember(self, modes: Modes) -> None:
+        """Keep what a trial found, and say so where it costs something."""
+        self.capabilities.put(put_checksum=modes.put, multipart_checksum=modes.multipart, checksum_why=modes.why)
+        if modes.why:
+            what = "each upload" if modes.put == "read" else "each large file"
+            self._warn(
+                "%s cannot prove content by SHA-256 (%s), so %s is read back after it was sent."
+                % (self.store.endpoint, modes.why, what)
+            )
+
+    def _known_modes(self) -> Optional[Modes]:
+        put, multipart = self.capabilities.get("put_checksum"), self.capabilities.get("multipart_checksum")
+        if put not in ("sha256", "read") or multipart not in ("sha256", "read"):
+            return None
+        return Modes(put, multipart, str(self.capabilities.get("checksum_why") or ""))
+
+    def _trusted(self) -> Modes:
+        """Return how far the store's checksums may be believed, without writing anything."""
+        if self._settings.checksum_mode != "auto":
+            return Modes(self._settings.checksum_mode, self._settings.checksum_mode)
+        return self._known_modes() or Modes("read", "read")
+
+    def check_file(self, set_id: str, file: File, *, progress: Optional[Progress] = None) -> str:
+        path = "%s/%s/%s" % (SETS, set_id, file.path)
+        where = "%s/%s" % (self.root, path)
+        try:
+            if self._trusted().put == "sha256":
+                facts = self._head(path)
+                kept = str(facts.get("ChecksumSHA256") or "")
+                if int(facts["ContentLength"]) == file.size and kept and not _of_parts(facts):
+                    compare(file, file.size, file.sha256 if kept == b64(bytes.fromhex(file.sha256)) else "", where)
+                    if progress:
+                        progress(file.size)
+                    return "store checksum"
+                if int(facts["ContentLength"]) != file.size:
+                    compare(file, int(facts["ContentLength"]), "", where)
+            digest, size = self.reader.sha256(self.key(path), progress=progress)
+        except MissingError as error:
+            raise self._missing(error, path) from error
+        compare(file, size, digest.hex(), where)
+        return "read"
+
+    def holds(self, set_id: str, file: File, source: Path) -> bool:
+        """Tell whether the stored file is what `file` says; `source` is a copy to compare its checksums with."""
+        path = "%s/%s/%s" % (SETS, set_id, file.path)
+        try:
+            facts = self._head(path)
+            if int(facts["ContentLength"]) != file.size or label(facts, "sha256") not in ("", file.sha256):
+                return False
+            kept, trusted = str(facts.get("ChecksumSHA256") or ""), self._trusted()
+            if kept and not _of_parts(facts) and trusted.put == "sha256":
+                return kept == b64(bytes.fromhex(file.sha256))
+            part_size = label(facts, "part-size")
+            if kept and trusted.multipart == "sha256" and part_size.isdigit() and int(part_size) > 0:
+                return same_composite(kept, _composite_of(source, file, int(part_size)))
+            digest, size = self.reader.sha256(self.key(path))
+        except MissingError:
+            return False
+        return (digest.hex(), size) == (file.sha256, file.size)
+
+    def _head(self, path: str) -> Mapping[str, Any]:
+        wish = {} if self._trusted().put == "read" else {"ChecksumMode": "ENABLED"}
+        return self.store.call("head_object", self.key(path), **wish)  # type: ignore[no-any-return]
+
+    def _missing(self, error: MissingError, path: str) -> MissingError:
+        if code_of(error)[0] == "NoSuchBucket":
+            return error
+        return MissingError("There is no %s in %s." % (path, self.root))
 
 
-__all__ = ("S3Place",)
+def _of_parts(facts: Mapping[str, Any]) -> bool:
+    """Tell whether the store's checksum is one of part checksums, which says nothing about the whole by itself."""
+    return (
+        facts.get("ChecksumType") == "COMPOSITE"
+        or "-" in str(facts.get("ChecksumSHA256") or "")
+        or bool(label(facts, "part-size"))
+    )
+
+
+def _composite_of(source: Path, file: File, part_size: int) -> str:
+    """Return the checksum that the store must have for `source`. Raise DamagedError if it is not what `file` says."""
+    whole, digests = hashlib.sha256(), []
+    for part in parts_of(file.size, part_size):
+        one = hashlib.sha256()
+        for chunk in stretch(source, part.offset, part.size):
+            one.update(chunk)
+            whole.update(chunk)
+        digests.append(one.digest())
+    compare(file, source.stat().st_size, whole.hexdigest(), str(source))
+    return composite(digests)
+
+
+__all__ = ("Job", "S3Place", "Tally")

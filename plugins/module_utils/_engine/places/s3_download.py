@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Reading from S3: streams that go on after a cut, and large files in parallel stretches."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any, Deque, Iterator, Optional, Tuple
+
+from ..durable import create_private
+from ..errors import DamagedError, PgopsError
+from ..manifest import File
+from .base import Progress
+from .s3_client import Store, code_of
+from .transfer import Bandwidth, Part, parts_of, stretch
+
+
+class Reader:
+    """Reads objects of one store within a shared speed limit."""
+
+    def __init__(self, store: Store, bandwidth: Bandwidth, slots: threading.Semaphore) -> None:
+        self._store, self._bandwidth, self._slots = store, bandwidth, slots
+
+    def stream(
+        self,
+        key: str,
+        *,
+        start: int = 0,
+        size: Optional[int] = None,
+        etag: str = "",
+        progress: Optional[Progress] = None,
+    ) -> Iterator[bytes]:
+        """Yield the object `key` from `start` on, `size` bytes of it or all; `etag` is what it must still be.
+
+        A cut connection is taken up at the broken offset; so many cuts in a row without a byte between them end it.
+        Raise DamagedError if the object changes meanwhile.
+        """
+        offset, stop, failed = start, None if size is None else start + size, 0
+        while stop is None or offset < stop:
+            trouble: Exception
+            try:
+                answer = self._open(key, offset, stop, etag)
+                etag = etag or str(answer.get("ETag", ""))
+                stop = offset + int(answer["ContentLength"])
+                for chunk in self._chunks(answer["Body"]):
+                    self._bandwidth.take(len(chunk))
+                    offset, failed = offset + len(chunk), 0
+                    if progress:
+                        progress(len(chunk))
+                    yield chunk
+                if offset >= stop:
+                    return
+                trouble = ConnectionError("the answer ended too soon")
+            except Exception as error:
+                if not self._store.may_pass(error):
+                    raise
+                trouble = error
+            failed += 1
+            if failed >= self._store.patience.tries:
+                raise self._store.translated(trouble, "get_object", key) from trouble
+            self._store.patience.pause(failed)
+
+    def _open(self, key: str, offset: int, stop: Optional[int], etag: str) -> Any:
+        arguments = {}
+        if offset or stop is not None:
+            arguments["Range"] = "bytes=%d-%s" % (offset, "" if stop is None else stop - 1)
+        if etag:
+            arguments["IfMatch"] = etag
+        try:
+            answer = self._store.try_once("get_object", key, **arguments)
+        except PgopsError as error:
+            code, status = code_of(error)
+            if status == 412 or code == "PreconditionFailed":
+                raise DamagedError("s3://%s/%s changed while it was being read." % (self._store.bucket, key)) from error
+            if status == 416 or code == "InvalidRange":
+                raise DamagedError("s3://%s/%s is shorter than it should be." % (self._store.bucket, key)) from error
+            raise
+        if offset and "ContentRange" not in answer:
+            answer["Body"].close()
+            raise PgopsError(
+                "The store at %s answers a request for a range with the whole object." % self._store.endpoint
+            )
+        return answer
+
+    def _chunks(self, body: Any) -> Iterator[bytes]:
+        try:
+            while True:
+                chunk = body.read(self._bandwidth.step)
+                if not chunk:
+                    return
+                yield chunk
+        finally:
+            body.close()
+
+    def sha256(
+        self,
+        key: str,
+        *,
+        start: int = 0,
+        size: Optional[int] = None,
+        etag: str = "",
+        progress: Optional[Progress] = None,
+    ) -> Tuple[bytes, int]:
+        """Return the SHA-256 and the length of the object, or of `size` bytes of it from `start` on."""
+        digest, length = hashlib.sha256(), 0
+        for chunk in self.stream(key, start=start, size=size, etag=etag, progress=progress):
+            digest.update(chunk)
+            length += len(chunk)
+        return digest.digest(), length
+
+    def fetch(
+        self, key: str, file: File, target: Path, part_size: int, pool: Executor, progress: Optional[Progress]
+    ) -> None:
+        """Write the object to the new file `target`, in parallel stretches by `pool` when it is large.
+
+        Raise DamagedError if what is on disk then is not what `file` says.
+        """
+        if file.size <= part_size:
+            digest = hashlib.sha256()
+            with self._slots, create_private(target) as stream:
+                for chunk in self.stream(key, progress=progress):
+                    digest.update(chunk)
+                    stream.write(chunk)
+            compare(file, target.stat().st_size, digest.hexdigest(), self._address(key))
+            return
+        facts = self._store.call("head_object", key)
+        if facts["ContentLength"] != file.size:
+            compare(file, facts["ContentLength"], "", self._address(key))
+        with create_private(target) as stream:
+            os.truncate(stream.fileno(), file.size)
+            found = self._fetch_parts(
+                key, file, target, stream.fileno(), str(facts.get("ETag", "")), part_size, pool, progress
+            )
+        compare(file, file.size, found, self._address(key))
+
+    def _fetch_parts(
+        self,
+        key: str,
+        file: File,
+        target: Path,
+        handle: int,
+        etag: str,
+        part_size: int,
+        pool: Executor,
+        progress: Optional[Progress],
+    ) -> str:
+        def one(part: Part) -> Part:
+            with self._slots:
+                at = part.offset
+                for chunk in self.stream(key, start=part.offset, size=part.size, etag=etag, progress=progress):
+                    view = memoryview(chunk)
+                    while view:
+                        written = os.pwrite(handle, view, at)
+                        view, at = view[written:], at + written
+            return part
+
+        digest = hashlib.sha256()
+        waiting: Deque[Future[Part]] = deque()
+        plan = parts_of(file.size, part_size)
+        try:
+            for part in plan:
+                waiting.append(pool.submit(one, part))
+            while waiting:
+                # The hash follows the writers through the file: it reads what the disk holds, from the page cache.
+                part = waiting.popleft().result()
+                for chunk in stretch(target, part.offset, part.size):
+                    digest.update(chunk)
+        finally:
+            for future in waiting:
+                future.cancel()
+            for future in waiting:
+                if not future.cancelled():
+                    future.exception()
+        return digest.hexdigest()
+
+    def _address(self, key: str) -> str:
+        return "s3://%s/%s" % (self._store.bucket, key)
+
+
+def compare(file: File, size: int, sha256: str, where: str) -> None:
+    """Raise DamagedError unless `size` and `sha256` (hex) are what `file` says."""
+    if size != file.size:
+        raise DamagedError("%s has %d bytes; the manifest says %d." % (where, size, file.size))
+    if sha256 != file.sha256:
+        raise DamagedError("%s is not what the manifest says (SHA-256 differs)." % where)
+
+
+__all__ = ("Reader", "compare")

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Writing to S3: objects put at once, and large files in parallel parts that an interrupted run takes up again.
+
+What has been uploaded is proven before it counts: by a SHA-256 that the store is known to check and keep, or by
+reading back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import deque
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional
+from urllib.parse import urlencode
+
+from ..durable import CHUNK
+from ..errors import DamagedError, MissingError, PgopsError, UnreachableError
+from ..manifest import File
+from ..settings import S3
+from ..sizes import parse_size
+from .base import Progress
+from .s3_client import Store, code_of, not_offered
+from .s3_download import Reader
+from .s3_trial import Modes, abort, same_composite
+from .transfer import Bandwidth, Part, Slice, StoppedError, b64, composite, digests, part_size_for, parts_of, stretch
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+Json = Dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A part that the store has: what completes the upload, its SHA-256, and the bytes that passed for it now."""
+
+    part: Part
+    etag: str
+    digest: bytes
+    sent: int
+
+
+class _Upload:
+    """An unfinished multipart upload: its id, and the parts of an earlier run by number."""
+
+    def __init__(self, upload_id: str, listed: Dict[int, Json]) -> None:
+        self.id, self.listed = upload_id, listed
+        self.resumed = bool(listed)
+
+
+class Writer:
+    """Writes objects below `home` within a shared speed limit and a shared number of requests in flight."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: S3,
+        home: str,
+        modes: Callable[[], Modes],
+        reader: Reader,
+        bandwidth: Bandwidth,
+        slots: threading.Semaphore,
+    ) -> None:
+        self._store, self._settings, self._home, self._modes = store, settings, home, modes
+        self._reader, self._bandwidth, self._slots = reader, bandwidth, slots
+        self.part_size = parse_size(settings.part_size)
+        self._unfinished: Optional[Dict[str, List[Json]]] = None
+        self._lock = threading.Lock()
+
+    def put_bytes(self, key: str, content: bytes) -> None:
+        """Store and prove a small object that is no payload."""
+        digest, md5 = hashlib.sha256(content).digest(), hashlib.md5(content, usedforsecurity=False).digest()
+        with self._slots:
+            self._bandwidth.take(len(content))
+            answer = self._store.call("put_object", key, Body=content, **self._facts(digest, md5, payload=False))
+            self._prove_put(key, digest, answer)
+
+    def put_file(self, key: str, file: File, source: Path, pool: Executor, progress: Optional[Progress] = None) -> int:
+        """Store and prove a payload file; return the bytes sent. Raise DamagedError if `source` is not `file`."""
+        if file.size > self.part_size:
+            return self._put_parts(key, file, source, pool, progress)
+        with self._slots:
+            digest, md5 = digests(source, 0, file.size + 1, md5=True)
+            _check_source(file, source, source.stat().st_size, digest)
+            facts = self._facts(digest, md5, payload=True)
+            answer = self._send("put_object", key, source, Part(1, 0, file.size), **facts)
+            self._prove_put(key, digest, answer)
+        if progress:
+            progress(file.size)
+        return file.size
+
+    def _facts(self, digest: bytes, md5: bytes, *, payload: bool) -> Json:
+        """Return the arguments that go with the content of one object that is put at once."""
+        checked = self._modes().put == "sha256"
+        proof: Json = {"ChecksumSHA256": b64(digest)} if checked else {"ContentMD5": b64(md5)}
+        return {"Metadata": {"sha256": digest.hex()}, **proof, **self._wishes(payload=payload)}
+
+    def _wishes(self, *, payload: bool) -> Json:
+        wishes: Json = {}
+        if payload and self._settings.storage_class:
+            wishes["StorageClass"] = self._settings.storage_class
+        if self._settings.sse:
+            wishes["ServerSideEncryption"] = self._settings.sse
+        if self._settings.sse_kms_key_id:
+            wishes["SSEKMSKeyId"] = self._settings.sse_kms_key_id
+        if self._settings.tags:
+            wishes["Tagging"] = urlencode(self._settings.tags)
+        return wishes
+
+    def _send(self, operation: str, key: str, source: Path, part: Part, **arguments: Any) -> Json:
+        """Send a stretch of `source`, again from its start while the trouble may pass; return the store's answer."""
+        if part.size <= CHUNK:
+            # One piece in memory saves a small object the round trip of `Expect: 100-continue`.
+            content = b"".join(stretch(source, part.offset, part.size))
+            self._bandwidth.take(len(content))
+            return self._store.call(operation, key, Body=content, **arguments)  # type: ignore[no-any-return]
+        with Slice(source, part.offset, part.size, self._bandwidth) as body:
+
+            def once() -> Json:
+                body.seek(0)
+                return self._store.try_once(operation, key, Body=body, **arguments)  # type: ignore[no-any-return]
+
+            return self._store.patience.call(once, self._store.may_pass)
+
+    def _prove_put(self, key: str, digest: bytes, answer: Json) -> None:
+        if self._modes().put == "sha256":
+            kept = answer.get("ChecksumSHA256") or self._store.call("head_object", key, ChecksumMode="ENABLED").get(
+                "ChecksumSHA256"
+            )
+            if kept == b64(digest):
+                return
+            if kept or self._settings.checksum_mode == "sha256":
+                raise self._unproven(key, kept)
+        if self._reader.sha256(key)[0] != digest:
+            raise self._unproven(key, None)
+
+    def _unproven(self, key: str, kept: Optional[str]) -> DamagedError:
+        return DamagedError(
+            "s3://%s/%s is not what was sent%s."
+            % (self._store.bucket, key, "" if kept is None else " (the store says SHA-256 %s)" % (kept or "unknown")),
+            hint="Try again. If it stays so, the store or something before it alters data; try checksum_mode: read.",
+        )
+
+    # --- large files ---
+
+    def _put_parts(
+        self, key: str, file: File, source: Path, pool: Executor, progress: Optional[Progress], *, resume: bool = True
+    ) -> int:
+        mode = self._modes().multipart
+        part_size = part_size_for(file.size, self.part_size)
+        upload = (self._taken_up(key, mode) if resume else None) or self._begun(key, file, part_size, mode)
+        try:
+            sent = self._send_parts(upload, key, file, source, parts_of(file.size, part_size), mode, pool, progress)
+            kept = self._complete(upload, key, file, sent, mode)
+        except (UnreachableError, StoppedError):
+            raise  # a later run takes it up where it broke
+        except PgopsError:
+            abort(self._store, key, upload.id)
+            raise
+        if upload.resumed and self._labelled(key) != file.sha256:
+            # It was begun for other content under this name; the parts are right, the label on them is not.
+            return self._put_parts(key, file, source, pool, None, resume=False)
+        self._prove_parts(key, sent, kept, mode, pool)
+        return sum(one.sent for one in sent)
+
+    def _begun(self, key: str, file: File, part_size: int, mode: str) -> _Upload:
+        algorithm: Json = {"ChecksumAlgorithm": "SHA256"} if mode == "sha256" else {}
+        label = {"sha256": file.sha256, "part-size": str(part_size)}
+        answer = self._store.call(
+            "create_multipart_upload", key, Metadata=label, **algorithm, **self._wishes(payload=True)
+        )
+        return _Upload(str(answer["UploadId"]), {})
+
+    def _send_parts(
+        self,
+        upload: _Upload,
+        key: str,
+        file: File,
+        source: Path,
+        plan: List[Part],
+        mode: str,
+        pool: Executor,
+        progress: Optional[Progress],
+    ) -> List[_Sent]:
+        """Send what is missing; return all parts. Raise DamagedError if the whole is not what `file` says."""
+
+        def one(part: Part) -> _Sent:
+            with self._slots:
+                found = self._send_part(upload, key, source, part, mode)
+            if progress:
+                progress(part.size)
+            return found
+
+        whole = hashlib.sha256()
+        running: Deque[Future[_Sent]] = deque()
+        done: List[_Sent] = []
+        try:
+            for part in plan:
+                # Reading a few parts ahead hashes the whole while they are sent, and warms the page cache for them.
+                for chunk in stretch(source, part.offset, part.size):
+                    whole.update(chunk)
+                running.append(pool.submit(one, part))
+                while len(running) > 2 * self._settings.concurrency or (running and running[0].done()):
+                    done.append(running.popleft().result())
+            while running:
+                done.append(running.popleft().result())
+        finally:
+            _settle(running)
+        _check_source(file, source, source.stat().st_size, whole.digest())
+        return done
+
+    def _send_part(self, upload: _Upload, key: str, source: Path, part: Part, mode: str) -> _Sent:
+        listed = upload.listed.get(part.number)
+        digest, md5 = digests(source, part.offset, part.size, md5=mode != "sha256" or listed is not None)
+        if listed is not None and same_part(part, listed, digest, md5):
+            return _Sent(part, str(listed["ETag"]), digest, 0)
+        proof: Json = {"ChecksumSHA256": b64(digest)} if mode == "sha256" else {"ContentMD5": b64(md5)}
+        answer = self._send("upload_part", key, source, part, UploadId=upload.id, PartNumber=part.number, **proof)
+        return _Sent(part, str(answer["ETag"]), digest, part.size)
+
+    def _complete(self, upload: _Upload, key: str, file: File, sent: List[_Sent], mode: str) -> str:
+        """Make the parts one object; return the checksum that the store answers with, if any."""
+        parts: List[Json] = []
+        for one in sent:
+            parts.append({"PartNumber": one.part.number, "ETag": one.etag})
+            if mode == "sha256":
+                parts[-1]["ChecksumSHA256"] = b64(one.digest)
+        try:
+            answer = self._store.call(
+                "complete_multipart_upload", key, UploadId=upload.id, MultipartUpload={"Parts": parts}
+            )
+        except MissingError:
+            # The first try may have succeeded although its answer was lost.
+            if self._labelled(key) != file.sha256:
+                raise
+            return ""
+        return str(answer.get("ChecksumSHA256") or "")
+
+    def _labelled(self, key: str) -> str:
+        try:
+            return label(self._store.call("head_object", key), "sha256")
+        except MissingError:
+            return ""
+
+    def _prove_parts(self, key: str, sent: List[_Sent], kept: str, mode: str, pool: Executor) -> None:
+        if mode == "sha256":
+            kept = kept or str(self._store.call("head_object", key, ChecksumMode="ENABLED").get("ChecksumSHA256") or "")
+            if same_composite(kept, composite([one.digest for one in sent])):
+                return
+            if kept or self._settings.checksum_mode == "sha256":
+                raise self._unproven(key, kept)
+
+        def one_back(one: _Sent) -> bool:
+            with self._slots:
+                return self._reader.sha256(key, start=one.part.offset, size=one.part.size) == (
+                    one.digest,
+                    one.part.size,
+                )
+
+        reading = deque(pool.submit(one_back, one) for one in sent)
+        try:
+            while reading:
+                if not reading.popleft().result():
+                    raise self._unproven(key, None)
+        finally:
+            _settle(reading)
+
+    # --- what earlier runs left ---
+
+    def unfinished(self) -> Dict[str, List[Json]]:
+        """Return the unfinished multipart uploads below `home` by key, the newest first; listed once."""
+        with self._lock:
+            if self._unfinished is None:
+                found: Dict[str, List[Json]] = {}
+                for upload in self._list_uploads():
+                    found.setdefault(str(upload["Key"]), []).append(upload)
+                for uploads in found.values():
+                    uploads.sort(key=lambda u: u["Initiated"], reverse=True)
+                self._unfinished = found
+            return self._unfinished
+
+    def forget_unfinished(self) -> None:
+        """Let the next call of unfinished() ask the store again."""
+        with self._lock:
+            self._unfinished = None
+
+    def _list_uploads(self) -> List[Json]:
+        found: List[Json] = []
+        marker: Json = {}
+        while True:
+            try:
+                answer = self._store.call("list_multipart_uploads", Prefix=self._home, **marker)
+            except PgopsError as error:
+                if isinstance(error, UnreachableError) or code_of(error)[0] == "NoSuchBucket":
+                    raise
+                # Without the permission or the feature there is nothing to take up; uploads work all the same.
+                # rclone's server says NoSuchUpload where there are none.
+                return []
+            found += [u for u in answer.get("Uploads", []) if str(u["Key"]).startswith(self._home)]
+            if not answer.get("IsTruncated") or not answer.get("NextKeyMarker"):
+                return found
+            marker = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer.get("NextUploadIdMarker", "")}
+
+    def _taken_up(self, key: str, mode: str) -> Optional[_Upload]:
+        """Return the newest unfinished upload of `key` that can be gone on with; give up the others."""
+        uploads = self.unfinished()
+        with self._lock:
+            candidates = uploads.pop(key, [])
+        chosen: Optional[_Upload] = None
+        for candidate in candidates:
+            upload_id = str(candidate["UploadId"])
+            fits = str(candidate.get("ChecksumAlgorithm") or "") == ("SHA256" if mode == "sha256" else "")
+            listed = self._list_parts(key, upload_id) if fits and chosen is None else None
+            if listed:
+                chosen = _Upload(upload_id, listed)
+            else:
+                abort(self._store, key, upload_id)
+        return chosen
+
+    def _list_parts(self, key: str, upload_id: str) -> Dict[int, Json]:
+        found: Dict[int, Json] = {}
+        marker: Json = {}
+        while True:
+            try:
+                answer = self._store.call("list_parts", key, UploadId=upload_id, **marker)
+            except MissingError:
+                return {}
+            except PgopsError as error:
+                if isinstance(error, UnreachableError) and not not_offered(error):
+                    raise
+                return {}
+            found.update((int(p["PartNumber"]), p) for p in answer.get("Parts", []))
+            if not answer.get("IsTruncated") or not answer.get("NextPartNumberMarker"):
+                return found
+            marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
+
+
+def same_part(part: Part, listed: Json, digest: bytes, md5: bytes) -> bool:
+    """Tell whether the part that the store lists holds exactly our bytes. What cannot be compared is not the same."""
+    if listed.get("Size") != part.size:
+        return False
+    if listed.get("ChecksumSHA256"):
+        return bool(listed["ChecksumSHA256"] == b64(digest))
+    etag = str(listed.get("ETag", "")).strip('"').lower()
+    return bool(_MD5.fullmatch(etag)) and etag == md5.hex()
+
+
+def label(facts: Mapping[str, Any], name: str) -> str:
+    """Return our metadata `name` from a HeadObject answer; some stores change the case of its name."""
+    return next((str(value) for key, value in facts.get("Metadata", {}).items() if key.lower() == name), "")
+
+
+def _check_source(file: File, source: Path, size: int, digest: bytes) -> None:
+    if size != file.size or digest.hex() != file.sha256:
+        raise DamagedError(
+            "%s is not what the manifest of its set says (%s)."
+            % (source, "SHA-256 differs" if size == file.size else "%d bytes instead of %d" % (size, file.size)),
+            hint="The local copy is damaged, so it is not sent. Verify the set, and make a new backup.",
+        )
+
+
+def _settle(futures: Deque[Future[Any]]) -> None:
+    """Leave no request behind: cancel what has not begun, wait for the rest."""
+    for future in futures:
+        future.cancel()
+    for future in futures:
+        if not future.cancelled():
+            future.exception()
+
+
+__all__ = ("Writer", "label", "same_part")

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What every transfer needs and no store knows of: parts, checksums of parts, a shared speed limit, patience."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import random
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
+
+from ..durable import CHUNK
+from ..errors import DamagedError, PgopsError
+
+MIB = 1024 * 1024
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+MAX_PARTS, MAX_PART_SIZE = 10_000, 5 * 1024 * MIB
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a file; `number` counts from 1, as S3 does."""
+
+    number: int
+    offset: int
+    size: int
+
+
+def part_size_for(size: int, wanted: int) -> int:
+    """Return the part size for a file of `size` bytes: `wanted`, or whole MiB more where 10,000 parts would not do."""
+    least = -(-size // MAX_PARTS)
+    return wanted if least <= wanted else min(-(-least // MIB) * MIB, MAX_PART_SIZE)
+
+
+def parts_of(size: int, part_size: int) -> List[Part]:
+    """Return the parts of a file of `size` bytes; an empty file has one empty part."""
+    starts = range(0, size, part_size) if size else range(1)
+    return [Part(n, start, min(part_size, size - start)) for n, start in enumerate(starts, start=1)]
+
+
+def b64(digest: bytes) -> str:
+    """Return `digest` as S3 writes it."""
+    return base64.b64encode(digest).decode("ascii")
+
+
+def composite(digests: Sequence[bytes]) -> str:
+    """Return the checksum that S3 gives an object of parts: that of their SHA-256 digests, and their count."""
+    return "%s-%d" % (b64(hashlib.sha256(b"".join(digests)).digest()), len(digests))
+
+
+class StoppedError(PgopsError):
+    """This stretch was given up because another one failed or a person stopped the run; never the first cause."""
+
+
+class Bandwidth:
+    """A speed limit that all threads share: a bucket of tokens, one per byte, that holds a quarter of a second's worth.
+
+    As every byte passes here, this is also where a transfer is stopped.
+    """
+
+    def __init__(
+        self,
+        per_second: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Optional[Callable[[float], object]] = None,
+    ) -> None:
+        """`per_second` 0 means no limit."""
+        self.stopped = threading.Event()
+        self._rate, self._clock, self._sleep = per_second, clock, sleep or self.stopped.wait
+        self._most = per_second / 4
+        self._tokens, self._seen = self._most, clock()
+        self._lock = threading.Lock()
+
+    @property
+    def step(self) -> int:
+        """The most bytes to move at once, so that the speed stays even."""
+        return max(4096, min(CHUNK, self._rate // 8)) if self._rate else CHUNK
+
+    def take(self, count: int) -> None:
+        """Return when `count` more bytes may pass; who makes a debt sleeps it off. Raise StoppedError once `stopped`."""
+        if self.stopped.is_set():
+            raise StoppedError("The transfer was stopped.")
+        if not self._rate:
+            return
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._most, self._tokens + (now - self._seen) * self._rate)
+            self._seen = now
+            self._tokens -= count
+            debt = -self._tokens
+        if debt > 0:
+            self._sleep(debt / self._rate)
+
+
+class Patience:
+    """How often and after what pauses a request is made again: exponential, full jitter, capped."""
+
+    def __init__(
+        self,
+        tries: int = 6,
+        *,
+        base: float = 0.5,
+        cap: float = 20.0,
+        sleep: Callable[[float], None] = time.sleep,
+        rng: Optional[random.Random] = None,
+    ) -> None:
+        self.tries, self._base, self._cap, self._sleep = tries, base, cap, sleep
+        self._rng = rng or random.Random()  # noqa: S311  # spreads load; guards nothing
+
+    def pause(self, failed: int) -> None:
+        """Sleep after the attempt number `failed` (from 1) has failed."""
+        self._sleep(self._rng.uniform(0, min(self._cap, self._base * 2 ** (failed - 1))))
+
+    def call(self, work: Callable[[], T], passing: Callable[[Exception], bool]) -> T:
+        """Return what `work` returns, made again while it raises what `passing` takes for a passing trouble."""
+        failed = 0
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                failed += 1
+                if failed >= self.tries or not passing(error):
+                    raise
+                self.pause(failed)
+
+
+class Slice(io.RawIOBase):
+    """A stretch of a local file as a body to send. It holds no content in memory, and can be sent again from its start.
+
+    Reads count against the speed limit only after metered(): what is read for a signature does not pass the wire.
+    """
+
+    def __init__(self, path: Path, offset: int, size: int, bandwidth: Bandwidth) -> None:
+        super().__init__()
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._path, self._offset, self._size, self._bandwidth = path, offset, size, bandwidth
+        self._at, self._metered = 0, False
+
+    def __len__(self) -> int:
+        return self._size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at, self._metered = base + offset, False
+        return self._at
+
+    def metered(self) -> None:
+        """Count what is read from now on, until the next seek()."""
+        self._metered = True
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._size - self._at
+        wanted = left if size < 0 else min(size, left)
+        if self._metered:
+            # http.client asks for 16 KiB at a time; a larger answer is sent as it is and saves most of the calls.
+            wanted = min(left, max(wanted, self._bandwidth.step))
+        if wanted <= 0:
+            return b""
+        try:
+            found = os.pread(self._handle, wanted, self._offset + self._at)
+        except OSError as error:
+            raise DamagedError("%s cannot be read: %s." % (self._path, error.strerror)) from error
+        if not found:
+            raise DamagedError("%s became shorter while it was being sent." % self._path)
+        self._at += len(found)
+        if self._metered:
+            self._bandwidth.take(len(found))
+        return found
+
+    def readinto(self, buffer: Any) -> int:
+        found = self.read(len(buffer))[: len(buffer)]
+        buffer[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._handle)
+        super().close()
+
+
+def stretch(path: Path, offset: int, size: int) -> Iterator[bytes]:
+    """Yield `size` bytes of the file `path` from `offset` on, fewer where it ends sooner."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        while size > 0:
+            chunk = stream.read(min(CHUNK, size))
+            if not chunk:
+                return
+            size -= len(chunk)
+            yield chunk
+
+
+def digests(path: Path, offset: int, size: int, *, md5: bool) -> Tuple[bytes, bytes]:
+    """Return the SHA-256 and (when `md5` holds, else empty) the MD5 of a stretch of the file `path`."""
+    sha, other = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    for chunk in stretch(path, offset, size):
+        sha.update(chunk)
+        if md5:
+            other.update(chunk)
+    return sha.digest(), other.digest() if md5 else b""
+
+
+__all__ = (
+    "MAX_PARTS",
+    "MAX_PART_SIZE",
+    "MIB",
+    "Bandwidth",
+    "Part",
+    "Patience",
+    "Slice",
+    "StoppedError",
+    "b64",
+    "composite",
+    "digests",
+    "part_size_for",
+    "parts_of",
+    "stretch",
+)
