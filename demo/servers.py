@@ -183,7 +183,7 @@ class PostgresServer:
         password_file.unlink()
 
     def start(self) -> None:
-        """Start the server and wait until it answers; on another port if a free one was just taken. Raises ServerError."""
+        """Start the server, on another port if the free one was just taken, and wait until it answers. Raises ServerError."""
         for attempt in range(1, 6):
             settings = {
                 "listen_addresses": self.host if self.tcp else "",
