@@ -24,12 +24,13 @@ _CLUSTER = "the server"
 # Values must read the same in any session; names come out with their schemas.
 _SESSION = """
 SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1;
-SET bytea_output = 'hex'; SET xmloption = 'content'; SET lc_monetary = 'C'; SET search_path = ''; SET row_security = off;
-SET statement_timeout = 0; SET lock_timeout = 0; SET jit = off; SET quote_all_identifiers = off;
+SET bytea_output = 'hex'; SET xmloption = 'content'; SET lc_monetary = 'C'; SET search_path = '';
+SET row_security = off; SET statement_timeout = 0; SET lock_timeout = 0; SET jit = off; SET quote_all_identifiers = off;
 CREATE FUNCTION pg_temp.acl(rights aclitem[], kind "char", owner oid) RETURNS text[] LANGUAGE sql STABLE AS
     $$ SELECT ARRAY(SELECT x::text FROM unnest(coalesce(rights, acldefault(kind, owner))) x ORDER BY 1) $$;
 CREATE FUNCTION pg_temp.name(oid) RETURNS text LANGUAGE sql STABLE AS
-    $$ SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = $1 $$;
+    $$ SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+       WHERE c.oid = $1 $$;
 CREATE TEMPORARY VIEW own_relations AS
     SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema';

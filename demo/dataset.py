@@ -114,13 +114,15 @@ def _add_extensions(cursor: Any) -> None:
     if "vector" in available:
         cursor.execute("CREATE EXTENSION vector SCHEMA stock")
         cursor.execute(
-            "CREATE TABLE stock.embeddings AS SELECT i, array[i, i / 2.0, -i]::real[]::stock.vector(3) AS v FROM generate_series(1, 200) i"
+            "CREATE TABLE stock.embeddings AS SELECT i, array[i, i / 2.0, -i]::real[]::stock.vector(3) AS v"
+            " FROM generate_series(1, 200) i"
         )
         cursor.execute("CREATE INDEX ON stock.embeddings USING hnsw (v stock.vector_l2_ops)")
     if "hstore" in available:
         cursor.execute("CREATE EXTENSION hstore SCHEMA public; COMMENT ON EXTENSION hstore IS 'it''s ours'")
         cursor.execute(
-            "CREATE TABLE stock.labels AS SELECT i, public.hstore('k' || i, NULLIF(i % 3, 0)::text) AS h FROM generate_series(1, 200) i"
+            "CREATE TABLE stock.labels AS SELECT i, public.hstore('k' || i, NULLIF(i % 3, 0)::text) AS h"
+            " FROM generate_series(1, 200) i"
         )
     if "pg_trgm" in available:
         cursor.execute("CREATE EXTENSION pg_trgm SCHEMA public")

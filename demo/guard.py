@@ -3,7 +3,8 @@
 
 The creator holds one end of a pipe. However it ends (a return, an exception, Ctrl-C, SIGTERM, SIGKILL), the
 kernel closes that end; the guard reads end-of-file, stops the server and removes the directories. The guard runs
-in a session of its own, so a Ctrl-C in the terminal reaches the creator and never the server behind its back.
+in a session of its own, so a Ctrl-C in the terminal reaches the creator and never the server behind its back. On
+Linux it also inherits what the server's children leave behind, and ends that too.
 
 This file is run by its path, so that it needs nothing but the standard library.
 """
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PATIENCE = 15  # seconds for each signal to work
 
 
 class GuardError(Exception):
@@ -42,6 +45,9 @@ class Guard:
             start_new_session=True,
             cwd="/",
         )
+        if self._process.stdin is None or self._process.stdout is None:
+            raise GuardError("the guard process has no pipes")
+        self._to_guard, self._from_guard = self._process.stdin, self._process.stdout
         self._requests = 0
         self.remove(*remove)
 
@@ -87,21 +93,19 @@ class Guard:
 
     def close(self) -> None:
         """Stop the server, remove the directories, and wait until that is done."""
-        assert self._process.stdin and self._process.stdout
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._to_guard.close()
         self._process.wait()
-        self._process.stdout.close()
+        self._from_guard.close()
 
     def _ask(self, request: dict[str, Any]) -> Any:
-        assert self._process.stdin and self._process.stdout
         self._requests += 1
         answer: dict[str, Any] = {"number": 0}
         try:
-            self._process.stdin.write(json.dumps(request | {"number": self._requests}).encode() + b"\n")
-            self._process.stdin.flush()
+            self._to_guard.write(json.dumps(request | {"number": self._requests}).encode() + b"\n")
+            self._to_guard.flush()
             while answer["number"] < self._requests:  # a Ctrl-C may have left an older answer unread
-                answer = json.loads(self._process.stdout.readline())
+                answer = json.loads(self._from_guard.readline())
         except (BrokenPipeError, ValueError) as error:
             raise GuardError("the guard process is gone") from error
         if "error" in answer:
@@ -147,34 +151,66 @@ class _Owner:
                 group=gid,
                 extra_groups=None if uid is None else [],
                 umask=0o077,
-                preexec_fn=lambda: _end_with_parent(self.stop_signals[-1]),  # noqa: PLW1509 - one thread only
+                preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, self.stop_signals[-1]),  # noqa: PLW1509 - one thread only
             )
         return self.child.pid
 
     def stop(self, signals: Sequence[int]) -> None:
-        """Each signal has its time to work; the last resort is SIGKILL."""
+        """Each signal has its time to work; the last resort is SIGKILL. Then the same for what the server left."""
         for number in (*signals, signal.SIGKILL):
             if self.child is None or self.child.poll() is not None:
-                return
+                break
             self.child.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.child.wait(timeout=15)
+                self.child.wait(timeout=_PATIENCE)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _end_children(number)
 
     def linger(self) -> None:
-        """Wait while the creator wanted the server kept."""
-        while self.keep and os.path.exists(self.keep) and self.child and self.child.poll() is None:
+        """Wait while the creator wanted this kept."""
+        while self.keep and os.path.exists(self.keep) and (self.child is None or self.child.poll() is None):
             time.sleep(0.3)
 
     def clean(self) -> None:
+        """Stop the server and remove the paths; another guard may still be busy in them."""
         self.stop(self.stop_signals)
         for path in self.paths:
-            shutil.rmtree(path, ignore_errors=True)
+            for _ in range(2 * _PATIENCE):
+                shutil.rmtree(path, ignore_errors=True)
+                if not os.path.lexists(path):
+                    break
+                time.sleep(0.5)
 
 
-def _end_with_parent(number: int) -> None:
-    """Ask Linux to signal this process when the guard dies; elsewhere the pipe alone has to do."""
+def _children() -> list[int]:
+    """Return the processes whose parent is this one."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(entry.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(entry.parent.name))
+    return found
+
+
+def _end_children(number: int) -> None:
+    """Signal the children, and those that they leave to us in turn, until none is left or time is up."""
+    signalled: set[int] = set()
+    deadline = time.monotonic() + _PATIENCE
+    while (left := _children()) and time.monotonic() < deadline:
+        for pid in set(left) - signalled:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        signalled |= set(left)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.05)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Ask Linux for what other systems do not have; there the pipe alone has to do."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def _leave(*_: object) -> None:
@@ -186,6 +222,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     owner = _Owner()
     try:
         for line in sys.stdin.buffer:

@@ -39,7 +39,7 @@ def system_bindirs() -> list[Path]:
 def free_port() -> int:
     """Return a loopback port nobody listens on, below the range the kernel hands out for outgoing connections."""
     while True:
-        port = random.randint(15000, 32000)
+        port = random.randint(15000, 32000)  # noqa: S311 - no secret
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port
@@ -72,5 +72,6 @@ def reachable(path: Path, *, account: pwd.struct_passwd | None) -> bool:
 
 def short_temp_dir() -> Path:
     """Make a directory whose path leaves room for a socket's name."""
-    base = next((b for b in (tempfile.gettempdir(), "/tmp", "/var/tmp") if len(b) < _SOCKET_DIR_MAX - 20), None)
+    places = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp makes it safe
+    base = next((place for place in places if len(place) < _SOCKET_DIR_MAX - 20), None)
     return Path(tempfile.mkdtemp(prefix="pgops-", dir=base))

@@ -119,7 +119,8 @@ class PostgresServer:
         """The server's major version."""
         said = subprocess.run([self.bindir / "postgres", "--version"], capture_output=True, text=True, check=True)
         found = re.search(r"\) (\d+)", said.stdout)
-        assert found, said.stdout
+        if found is None:
+            raise ServerError(f"what version is this? {said.stdout}")
         return int(found[1])
 
     @property
@@ -183,7 +184,7 @@ class PostgresServer:
         password_file.unlink()
 
     def start(self) -> None:
-        """Start the server, on another port if the free one was just taken, and wait until it answers. Raises ServerError."""
+        """Start the server, on another port if the free one was just taken, and wait for it. Raises ServerError."""
         for attempt in range(1, 6):
             settings = {
                 "listen_addresses": self.host if self.tcp else "",
