@@ -279,7 +279,7 @@ def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optiona
     if target.choice is None:
         raise PgopsError("No way to dump %s was chosen." % target.name)
     tick = time.monotonic()
-    job = DumpJob(target.name, target.scope, target.choice, plan.programs, plan.server, summary_only=not context.config.backup.fingerprint)
+    job = DumpJob(target.name, target.scope, target.choice, plan.programs, plan.server, with_rows=context.config.backup.fingerprint)
     try:
         payload, fingerprint, properties, left_out = dump_database(context, job, sink)
     except MissingError as error:

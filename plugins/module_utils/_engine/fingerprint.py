@@ -17,7 +17,7 @@ FORMAT = 1
 Facts = Dict[str, Any]
 Selected = Callable[[str, str], bool]
 
-_RELATED = ("indexes", "constraints", "triggers", "policies")
+_RELATED = ("indexes", "constraints", "triggers", "policies", "statistics")
 _WHOLE = ("schemas", "functions", "types", "extensions", "default_privileges", "event_triggers", "publications")
 _SINGULAR = {
     "relations": "relation",
@@ -25,6 +25,7 @@ _SINGULAR = {
     "constraints": "constraint",
     "triggers": "trigger",
     "policies": "policy",
+    "statistics": "extended statistics",
     "schemas": "schema",
     "functions": "function",
     "types": "type",
@@ -87,7 +88,7 @@ def _wanted(key: str, value: Dict[str, Any], rules: Rules) -> bool:
 
 
 def _table_of(kind: str, key: str, value: Dict[str, Any]) -> str:
-    if kind == "indexes":
+    if kind in ("indexes", "statistics"):
         return str(value["table"])
     # `schema.table name`: the table ends where splitting it off leaves a whole name
     return _leading_table(key)
