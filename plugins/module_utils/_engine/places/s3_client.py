@@ -143,7 +143,7 @@ def _refusal(error: Exception, code: str, status: int, operation: str, where: st
         permission = _PERMISSIONS.get(operation, "the action")
         return PgopsError(
             "The store refused %s on %s: access denied." % (verb, where),
-            hint="Allow these credentials %s there; KMS also needs kms:GenerateDataKey and kms:Decrypt, tags s3:PutObjectTagging."
+            hint="Allow these credentials %s there; KMS also needs kms:GenerateDataKey, tags s3:PutObjectTagging."
             % permission,
         )
     if code in _GONE or status == 404:

@@ -86,7 +86,7 @@ class Bandwidth:
         return max(4096, min(CHUNK, self._rate // 8)) if self._rate else CHUNK
 
     def take(self, count: int) -> None:
-        """Return when `count` more bytes may pass; who makes a debt sleeps it off. Raise StoppedError once `stopped`."""
+        """Return when `count` more bytes may pass; a debt is slept off at once. Raise StoppedError if `stopped`."""
         if self.stopped.is_set():
             raise StoppedError("The transfer was stopped.")
         if not self._rate:
@@ -197,15 +197,18 @@ class Slice(io.RawIOBase):
 
 
 def stretch(path: Path, offset: int, size: int) -> Iterator[bytes]:
-    """Yield `size` bytes of the file `path` from `offset` on, fewer where it ends sooner."""
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        while size > 0:
-            chunk = stream.read(min(CHUNK, size))
-            if not chunk:
-                return
-            size -= len(chunk)
-            yield chunk
+    """Yield `size` bytes of the file `path` from `offset` on, fewer where it ends sooner. Raise DamagedError."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            while size > 0:
+                chunk = stream.read(min(CHUNK, size))
+                if not chunk:
+                    return
+                size -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise DamagedError("%s cannot be read: %s." % (path, error.strerror or error)) from error
 
 
 def digests(path: Path, offset: int, size: int, *, md5: bool) -> Tuple[bytes, bytes]:
