@@ -11,7 +11,7 @@ from typing import Tuple
 from .errors import UsageError
 from .times import compact
 
-_SET_ID = re.compile(r"\d{8}T\d{6}Z-(logical|base|incremental)")
+_SET_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-(logical|base|incremental)")
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAIN_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
 
