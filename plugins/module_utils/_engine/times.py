@@ -38,7 +38,10 @@ def parse_iso(text: str) -> datetime:
             "%r has no offset from UTC, so it names no single moment." % (text,),
             hint="Write it like 2026-11-22T02:00:00+00:00.",
         )
-    return moment.astimezone(timezone.utc)
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise UsageError("%r is not a moment." % (text,), hint="The year must lie between 1 and 9999 in UTC.") from None
 
 
 def compact(moment: datetime) -> str:
@@ -48,15 +51,18 @@ def compact(moment: datetime) -> str:
 
 def parse_span(text: str) -> timedelta:
     """Return the duration that `text` (`90s`, `15min`, `26h`, `7d`, `2w`) names. Raise UsageError if it names none."""
-    match = re.fullmatch(r"(\d+)\s*(s|min|h|d|w)", text.strip())
-    if not match:
-        raise UsageError("%r is not a duration." % (text,), hint="Write it like 90s, 15min, 26h, 7d or 2w.")
-    return timedelta(seconds=int(match.group(1)) * _SPAN_UNITS[match.group(2)])
+    match = re.fullmatch(r"([0-9]{1,9})\s*(s|min|h|d|w)", text.strip())
+    try:
+        if match:
+            return timedelta(seconds=int(match.group(1)) * _SPAN_UNITS[match.group(2)])
+    except OverflowError:
+        pass
+    raise UsageError("%r is not a duration." % (text,), hint="Write it like 90s, 15min, 26h, 7d or 2w.")
 
 
 def human_span(seconds: float) -> str:
     """Return `seconds` for a person: `4.2 s`, `3 min 20 s`, `5 h 10 min`, `3 d 4 h`."""
-    if seconds < 60:
+    if seconds < 59.95:
         return "%.1f s" % seconds
     whole = int(round(seconds))
     if whole < 3600:
