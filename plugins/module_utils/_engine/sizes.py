@@ -16,10 +16,13 @@ for _power, _letter in enumerate("KMGTP", start=1):
 
 def parse_size(text: str) -> int:
     """Return the bytes that `text` (`512M`, `2GiB`, `10GB`, `4096`) names; a bare letter is binary. Raise UsageError if none."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGTP]?(?:i?B)?)", text.strip())
-    if not match or match.group(2) == "iB":
+    match = re.fullmatch(r"([0-9]+)(?:\.([0-9]{1,9}))?\s*([KMGTP]?(?:i?B)?)", text.strip())
+    if not match or match.group(3) == "iB":
         raise UsageError("%r is not a size." % (text,), hint="Write it like 512M, 2GiB or 10GB.")
-    return int(float(match.group(1)) * _UNITS[match.group(2)])
+    whole, fraction, unit = match.groups()
+    # Whole numbers throughout, as a float would lose the last bytes of a large size.
+    digits = fraction or ""
+    return int(whole + digits) * _UNITS[unit] // 10 ** len(digits)
 
 
 def human_size(count: float) -> str:
