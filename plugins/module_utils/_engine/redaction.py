@@ -12,10 +12,16 @@ MASK = "********"
 _PATTERNS = (
     # user:password@ in a URI; the password may hold anything but what ends the authority
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@/]+@"), r"\1:%s@" % MASK),
-    # password=… in a connection string, also quoted; PGPASSWORD=…
-    (re.compile(r"(?i)\b((?:pg|ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'&]+)"), r"\1%s" % MASK),
+    # password=… in a connection string, also quoted; PGPASSWORD=…; login_password: …; "secret_key": "…" and their like
+    (
+        re.compile(
+            r"(?i)((?:password|secret_key|secret_access_key|session_token)[\"']?\s*[=:]\s*)"
+            r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"&]+)"
+        ),
+        r"\1%s" % MASK,
+    ),
     # PASSWORD '…' in SQL
-    (re.compile(r"(?i)\b(password\s+)'(?:[^']|'')*'"), r"\1'%s'" % MASK),
+    (re.compile(r"(?i)\b(password\s+)(?:E'(?:[^'\\]|''|\\.)*|'(?:[^']|'')*)(?:'|$)"), r"\1'%s'" % MASK),
     # stored verifiers
     (re.compile(r"SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/=$:]+"), MASK),
     (re.compile(r"\bmd5[0-9a-f]{32}\b"), MASK),
