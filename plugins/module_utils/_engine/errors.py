@@ -4,9 +4,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Dict
+
 
 class PgopsError(Exception):
-    """The work failed. `message` says what is wrong, `hint` what to do next; neither ever holds a secret."""
+    """The work failed. `message` says what is wrong, `hint` what to do next; neither ever holds a secret.
+
+    `details` is what the verb can still report, in the shape of its result.
+    """
 
     exit_code = 1
     outcome = "failed"
@@ -15,6 +20,7 @@ class PgopsError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details: Dict[str, Any] = {}
 
     def __str__(self) -> str:
         return "%s %s" % (self.message, self.hint) if self.hint else self.message

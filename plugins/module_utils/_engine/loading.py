@@ -244,7 +244,8 @@ def _seekable(source: Source, database: Database, options: Options, folder: Path
 
 
 def _restore_arguments(target: Target, into: str, options: Options) -> List[str]:
-    arguments = [target.programs.path("pg_restore"), "--no-password", database_argument(into)]
+    # Only the verbose pg_restore says which entry an error belongs to.
+    arguments = [target.programs.path("pg_restore"), "--verbose", "--no-password", database_argument(into)]
     if not options.ownership:
         arguments += ["--no-owner", "--no-privileges"]
     if not options.tablespaces:
@@ -374,6 +375,8 @@ def compare_database(database: Database, target: Target, name: str, rules: Rules
         found = inventory.database_properties(session, name)
     for fact in ("owner", "acl", "encoding", "settings", "comment", "connection_limit"):
         wanted = database.properties.get(fact)
+        if fact not in database.properties:
+            continue
         if (rules.ownership or fact not in ("owner", "acl", "settings")) and wanted != found.get(fact) and rules.selected is None:
             comparison.differences.append("database: %s was %s, is %s" % (fact.replace("_", " "), wanted, found.get(fact)))
     return comparison

@@ -28,7 +28,8 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
     """Do `work`, record the run, and return its result with the keys that every verb has.
 
     These are `verb`, `instance`, `changed`, `dry_run`, `started`, `finished` (ISO 8601, UTC), `seconds` and `warnings`.
-    A dry run touches nothing and so leaves no record. What `work` raises is recorded and raised again.
+    A dry run touches nothing and so leaves no record. What `work` raises is recorded and raised again; the `details` of a
+    PgopsError are completed to the same shape.
     """
     started, tick = context.clock(), time.monotonic()
     result: Result = {}
@@ -37,6 +38,7 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
         result = work(context)
     except BaseException as error:
         failure = error
+        result = getattr(error, "details", {})
         raise
     finally:
         result = {
@@ -52,6 +54,8 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
         }
         if not dry_run:
             _record(context, result, failure)
+        if isinstance(failure, PgopsError):
+            failure.details = context.redactor.data(result)
     return context.redactor.data(result)  # type: ignore[no-any-return]
 
 
