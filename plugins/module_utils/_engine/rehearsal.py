@@ -21,7 +21,7 @@ from .naming import database_argument, quote_ident
 from .runner import Command
 from .settings import Assertion
 from .source import Source
-from .throwaway import prepare_folder, throwaway
+from .throwaway import throwaway
 
 
 @dataclass
@@ -44,7 +44,7 @@ def rehearse(context: Context, source: Source, folder: Path) -> Rehearsal:
     manifest = source.manifest
     superuser = (manifest.roles or {}).get("bootstrap") or "postgres"
     tick = time.monotonic()
-    with throwaway(context, prepare_folder(context, folder), major=manifest.server_version_num // 10000, superuser=superuser) as target:
+    with throwaway(context, folder, major=manifest.server_version_num // 10000, superuser=superuser) as target:
         tick = _lap(result, "start", tick)
         result.checked["server_version"] = target.server.version
         with connect(target.postgres) as session:

@@ -14,7 +14,6 @@ from typing import Iterator, List
 
 from .connection import connect, server_facts
 from .context import Context
-from .durable import make_dirs
 from .errors import CommandError, UnreachableError, UsageError
 from .loading import Target
 from .runner import Command
@@ -42,6 +41,8 @@ _SETTINGS = {
     "wal_level": "minimal",
 }
 _STOP_SECONDS = 60
+_SOCKETS = "pgops-socket-"
+_PREFIX = "pgops-verify-%s-"
 _PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_restore", "psql")
 
 
@@ -59,10 +60,11 @@ def throwaway(context: Context, folder: Path, *, major: int, superuser: str) -> 
     for warning in warnings:
         context.warn(warning)
     account = _account(settings.run_as)
-    sockets = Path(tempfile.mkdtemp(prefix="pgops-"))  # short: the path of a socket has 107 bytes at most
-    data = folder / "data"
+    sockets = Path(tempfile.mkdtemp(prefix=_SOCKETS))  # short: the path of a socket has 107 bytes at most
+    home = _home(context, folder, account)
+    data = home / "data"
     try:
-        _give(account, sockets, folder)
+        _give(account, sockets, home)
         _initialize(context, programs, data, account, superuser)
         with (data / "postgresql.auto.conf").open("a", encoding="utf-8") as stream:
             for name, value in {**_SETTINGS, "unix_socket_directories": str(sockets)}.items():
@@ -77,6 +79,17 @@ def throwaway(context: Context, folder: Path, *, major: int, superuser: str) -> 
             _stop(context, programs, data, account)
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _home(context: Context, folder: Path, account: str) -> Path:
+    """Return a new directory for the server: in `folder`, or where another account can reach it."""
+    if not account:
+        home = folder / "server"
+        home.mkdir(mode=0o700)
+        return home
+    base = context.config.work_dir or "/var/tmp"  # noqa: S108  # mkdtemp makes a private directory in it
+    return Path(tempfile.mkdtemp(prefix=_PREFIX % context.config.instance, dir=base))
 
 
 def _account(wanted: str) -> str:
@@ -93,20 +106,8 @@ def _account(wanted: str) -> str:
 
 def _give(account: str, *paths: Path) -> None:
     if account:
-        entry = pwd.getpwnam(account)
         for path in paths:
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-            for parent in path.parents:
-                _let_through(parent, entry.pw_uid)
-
-
-def _let_through(path: Path, uid: int) -> None:
-    """Say clearly when the server's account could not reach its own directory."""
-    facts = path.stat()
-    if not facts.st_mode & 0o001 and facts.st_uid != uid:
-        raise UsageError(
-            "The account of the throwaway server cannot pass through %s." % path, hint="Set work_dir to a place that it can reach, such as /var/tmp/pgops."
-        )
+            os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid)
 
 
 def _initialize(context: Context, programs: Programs, data: Path, account: str, superuser: str) -> None:
@@ -150,27 +151,28 @@ def _stop(context: Context, programs: Programs, data: Path, account: str) -> Non
         context.warn("The throwaway server in %s could not be stopped: %s" % (data, done.stderr))
 
 
-def clear_abandoned(context: Context, base: Path) -> None:
-    """End throwaway servers below `base` that a killed run left behind, and remove their files. Only under the verify lock."""
-    folders = [p for p in base.glob("verify-*") if p.is_dir()] if base.is_dir() else []
-    for folder in folders:
-        data = folder / "data"
-        if (data / "postmaster.pid").exists():
-            major = int((data / "PG_VERSION").read_text(encoding="ascii").strip() or 0)
-            settings = context.config.verify
-            programs, _warnings = pick(
-                context.runner, settings.server_bin_dir or context.config.postgres.bin_dir, major=major, needed=_PROGRAMS
-            )
-            _stop(context, programs, data, _account(settings.run_as))
+def clear_abandoned(context: Context) -> None:
+    """End throwaway servers of this instance that a killed run left behind, and remove their files. Only under the verify lock."""
+    own = Path(context.config.work_dir) if context.config.work_dir else context.state / "work"
+    shared = Path(context.config.work_dir or "/var/tmp")  # noqa: S108
+    for folder in (*own.glob("verify-*"), *shared.glob(_PREFIX % context.config.instance + "*")):
+        for pid_file in (*folder.glob("data/postmaster.pid"), *folder.glob("server/data/postmaster.pid")):
+            _end_abandoned(context, pid_file)
         shutil.rmtree(folder, ignore_errors=True)
         context.warn("Removed %s, which a verification that was cut short left behind." % folder)
 
 
-def prepare_folder(context: Context, folder: Path) -> Path:
-    """Return a folder below `folder` that the server's account may own."""
-    path = folder / "server"
-    make_dirs(path, 0o700)
-    return path
+def _end_abandoned(context: Context, pid_file: Path) -> None:
+    data, settings = pid_file.parent, context.config.verify
+    lines = pid_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    major = int((data / "PG_VERSION").read_text(encoding="ascii").strip())
+    programs, _warnings = pick(
+        context.runner, settings.server_bin_dir or context.config.postgres.bin_dir, major=major, needed=_PROGRAMS
+    )
+    _stop(context, programs, data, _account(settings.run_as))
+    # The fifth line is the socket's directory (PostgreSQL manual, 66.1).
+    if len(lines) > 4 and Path(lines[4]).name.startswith(_SOCKETS):
+        shutil.rmtree(lines[4], ignore_errors=True)
 
 
-__all__ = ("clear_abandoned", "prepare_folder", "throwaway")
+__all__ = ("clear_abandoned", "throwaway")

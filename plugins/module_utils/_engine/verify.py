@@ -57,7 +57,7 @@ def verify(context: Context, request: Request) -> Dict[str, Any]:
         if request.dry_run:
             plan = [{"set": s, "bytes": catalog.stored_bytes(s), "level": level} for s in chosen]
             return {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan}
-        clear_abandoned(context, Path(context.config.work_dir) if context.config.work_dir else context.state / "work")
+        clear_abandoned(context)
         reports = []
         for set_id in chosen:
             reports.append(_verify_one(context, catalog, set_id, level))
