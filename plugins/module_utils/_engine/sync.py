@@ -52,12 +52,15 @@ def sync(context: Context, request: Request) -> Result:
             % (len(done.alarms), len(done.plan) + done.already, place.root, len(done.sets), said),
             hint="Verify both copies of each; remove the bad one, then sync again.",
         )
-    return done.result(request.direction, place)
+    result = done.result(request.direction, place)
+    if request.dry_run:
+        result["changed"] = bool(done.evidence_sent) or any(s.action in ("push", "pull", "repair") for s in done.plan)
+    return result
 
 
 @contextlib.contextmanager
 def _locks(context: Context, request: Request) -> Iterator[None]:
-    """Keep other syncs and removals away, and wait for a running backup; a dry run touches nothing, so it needs none."""
+    """Keep other syncs and removals away, and wait for a running backup; a dry run touches nothing and needs none."""
     with contextlib.ExitStack() as stack:
         if not request.dry_run:
             stack.enter_context(context.lock("sync"))

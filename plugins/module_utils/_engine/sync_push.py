@@ -87,6 +87,8 @@ class Push:
             else:
                 self._done.plan.append(step)
         if dry_run:
+            coming = {step.set_id for step in self._done.plan if step.action == "push"}
+            self._done.evidence_sent = len(self._missing_evidence(there | coming))
             return
         try:
             for step in self._done.plan:
@@ -220,14 +222,15 @@ class Push:
         self._memory.put(set_id, self._local.content(set_id), _listing(stored), tag)
 
     def _send_evidence(self, published: AbstractSet[str]) -> None:
+        for path in self._missing_evidence(published):
+            self._place.write(path, self._context.local.read(path))
+            self._done.evidence_sent += 1
+
+    def _missing_evidence(self, published: AbstractSet[str]) -> List[str]:
+        """Return the evidence about the sets `published` that only this side has."""
         mine = [p.path for p in self._own_proofs if p.set_id in published]
-        if not mine:
-            return
-        there = self._place.entries(EVIDENCE)
-        for path in mine:
-            if path not in there:
-                self._place.write(path, self._context.local.read(path))
-                self._done.evidence_sent += 1
+        there = self._place.entries(EVIDENCE) if mine else {}
+        return [path for path in mine if path not in there]
 
     def _clear_stale(self) -> None:
         self._done.aborted = self._place.abort_stale_uploads(self._context.clock() - _STALE)

@@ -67,7 +67,7 @@ class Done:
             "bytes_sent": self.bytes_sent,
             "files_skipped": self.files_skipped,
             "already": self.already,
-            "skipped": [{"set": s.set_id, "why": s.reason} for s in self.plan if s.action == "skip"],
+            "left_out": [{"set": s.set_id, "why": s.reason} for s in self.plan if s.action == "skip"],
             "repaired": self.repaired,
             "evidence_sent": self.evidence_sent,
             "aborted_uploads": self.aborted,
