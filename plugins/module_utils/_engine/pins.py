@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -18,8 +19,8 @@ from .places.base import PINS, Place
 from .times import iso
 
 
-def pin(context: Context, place: str, set_id: str, reason: str) -> dict[str, Any]:
-    """Pin `set_id` (an id, `latest` or `latest_verified`) in `place` for `reason`.
+def pin(context: Context, place: str, set_id: str, reason: str, *, dry_run: bool = False) -> dict[str, Any]:
+    """Pin `set_id` (an id, `latest` or `latest_verified`) in `place` for `reason`; with `dry_run` only say what changes.
 
     Return `changed`, `place`, `root`, `set` and `pin`. A pin with that very reason is left as it is.
     Raise MissingError if there is no such set, UsageError without a reason.
@@ -27,7 +28,7 @@ def pin(context: Context, place: str, set_id: str, reason: str) -> dict[str, Any
     reason = " ".join(reason.split())
     if not reason:
         raise UsageError("A pin needs a reason.", hint="Say why the set must stay, so that others know when it may go.")
-    with context.lock("sets", shared=True):
+    with _lock(context, dry_run):
         where = context.place(place)
         found = Catalog(where).find(set_id)
         held = read_pin(where, found)
@@ -35,18 +36,19 @@ def pin(context: Context, place: str, set_id: str, reason: str) -> dict[str, Any
         if changed:
             since = (held or {}).get("since") or iso(context.clock())
             held = {"set": found, "reason": reason, "since": since, "by": _who(context.host)}
+        if changed and not dry_run:
             where.write(_path(found), to_json(held))
     return {"changed": changed, "place": where.name, "root": where.root, "set": found, "pin": held}
 
 
-def unpin(context: Context, place: str, set_id: str) -> dict[str, Any]:
+def unpin(context: Context, place: str, set_id: str, *, dry_run: bool = False) -> dict[str, Any]:
     """Take the pin off `set_id` in `place`, also when the set itself is gone. Return as pin() does."""
     if not is_set_id(set_id):
         raise UsageError("%r names no set." % (set_id,), hint="Give an id like 20261122T020000Z-logical.")
-    with context.lock("sets", shared=True):
+    with _lock(context, dry_run):
         where = context.place(place)
         held = read_pin(where, set_id)
-        if held is not None:
+        if held is not None and not dry_run:
             where.delete([_path(set_id)])
     return {"changed": held is not None, "place": where.name, "root": where.root, "set": set_id, "pin": held}
 
@@ -60,6 +62,11 @@ def read_pin(place: Place, set_id: str) -> Optional[dict[str, Any]]:
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _lock(context: Context, dry_run: bool) -> contextlib.AbstractContextManager[None]:
+    """A dry run reads without a lock, as even the lock's file is something that it would leave behind."""
+    return contextlib.nullcontext() if dry_run else context.lock("sets", shared=True)
 
 
 def _path(set_id: str) -> str:
