@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 from . import __version__, codec, inventory
 from .catalog import Catalog
@@ -54,14 +54,14 @@ class _Target:
 class _Plan:
     server: Server
     programs: Programs
-    targets: List[_Target]
-    uncovered: List[Dict[str, str]]
-    left_out: List[Dict[str, str]] = field(default_factory=list)
+    targets: list[_Target]
+    uncovered: list[dict[str, str]]
+    left_out: list[dict[str, str]] = field(default_factory=list)
     estimate: int = 0
     free: int = 0
-    choices: Dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
 
-    def result(self) -> Dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """The plan as data."""
         return {
             "databases": [t.name for t in self.targets],
@@ -76,7 +76,7 @@ class _Plan:
         }
 
 
-def backup(context: Context, request: Request) -> Dict[str, Any]:
+def backup(context: Context, request: Request) -> dict[str, Any]:
     """Make a logical set of the configured databases and return its facts.
 
     Result: `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
@@ -127,13 +127,14 @@ def _plan(context: Context, session: Session) -> _Plan:
         plan.choices[name] = _choice_facts(target.choice)
     if not plan.targets and not config.backup.allow_no_databases:
         raise MissingError(
-            "There is no database to back up.", hint="Check backup.databases and exclude_databases, or set allow_no_databases."
+            "There is no database to back up.",
+            hint="Check backup.databases and exclude_databases, or set allow_no_databases.",
         )
     _plan_space(context, plan)
     return plan
 
 
-def _databases(wanted: Backup, session: Session) -> Tuple[List[Tuple[str, int]], List[Dict[str, str]]]:
+def _databases(wanted: Backup, session: Session) -> tuple[list[tuple[str, int]], list[dict[str, str]]]:
     """Return the (name, bytes) of databases to dump, and what no job covers."""
     rows = session.rows(
         "SELECT datname, datallowconn, CASE WHEN has_database_privilege(datname, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END"
@@ -182,10 +183,14 @@ def _target(context: Context, name: str, size: int, plan: _Plan) -> Optional[_Ta
     for schema in sorted(schemas):
         inside = {pair for pair in relations if pair[0] == schema}
         if inside and not inside & covered:
-            plan.uncovered.append({"what": "schema %s of database %s" % (schema, name), "why": "the filters of the backup leave it out"})
+            plan.uncovered.append(
+                {"what": "schema %s of database %s" % (schema, name), "why": "the filters of the backup leave it out"}
+            )
         elif inside - covered:
             why = "the filters of the backup leave it out"
-            plan.uncovered += [{"what": "table %s.%s of database %s" % (*pair, name), "why": why} for pair in sorted(inside - covered)]
+            plan.uncovered += [
+                {"what": "table %s.%s of database %s" % (*pair, name), "why": why} for pair in sorted(inside - covered)
+            ]
     narrowed = inventory.Scope(
         tuple(s for s in scope.schemas if s in schemas),
         tuple(s for s in scope.exclude_schemas if s in schemas),
@@ -196,19 +201,27 @@ def _target(context: Context, name: str, size: int, plan: _Plan) -> Optional[_Ta
     if (scope.schemas and not narrowed.schemas) or (scope.tables and not narrowed.tables):
         return None
     for pair in narrowed.exclude_table_data:
-        plan.left_out.append({"what": "rows of %s.%s of database %s" % (*pair, name), "why": "it is in backup.exclude_table_data"})
+        plan.left_out.append(
+            {"what": "rows of %s.%s of database %s" % (*pair, name), "why": "it is in backup.exclude_table_data"}
+        )
     return _Target(name, size, narrowed)
 
 
 def _table_count(context: Context, name: str) -> int:
     with connect(context.config.postgres, name) as session:
-        return int(session.value("SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'm') AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)'"))
+        return int(
+            session.value(
+                "SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'm') AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)'"
+            )
+        )
 
 
-def _choice_facts(choice: Choice) -> Dict[str, Any]:
+def _choice_facts(choice: Choice) -> dict[str, Any]:
     return {
         "format": choice.format,
-        "compression": choice.native if choice.native != "none" else next((x for x in choice.layers if x != "age"), "none"),
+        "compression": choice.native
+        if choice.native != "none"
+        else next((x for x in choice.layers if x != "age"), "none"),
         "inside_pg_dump": choice.native != "none",
         "level": choice.level,
         "jobs": choice.jobs,
@@ -243,13 +256,13 @@ def _plan_space(context: Context, plan: _Plan) -> None:
 # --- make -------------------------------------------------------------------------------------------------------------
 
 
-def _make(context: Context, session: Session, plan: _Plan) -> Dict[str, Any]:
+def _make(context: Context, session: Session, plan: _Plan) -> dict[str, Any]:
     started = context.clock()
     name = _free_id(context)
     floor = parse_size(context.config.backup.min_free)
     with context.local.new_set(name) as folder:
         sink = Sink(context, folder, floor)
-        databases: List[Database] = []
+        databases: list[Database] = []
         total = sum(t.bytes for t in plan.targets)
         for target in plan.targets:
             context.reporter.phase("backup of %s" % target.name, 0)
@@ -279,7 +292,14 @@ def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optiona
     if target.choice is None:
         raise PgopsError("No way to dump %s was chosen." % target.name)
     tick = time.monotonic()
-    job = DumpJob(target.name, target.scope, target.choice, plan.programs, plan.server, with_rows=context.config.backup.fingerprint)
+    job = DumpJob(
+        target.name,
+        target.scope,
+        target.choice,
+        plan.programs,
+        plan.server,
+        with_rows=context.config.backup.fingerprint,
+    )
     try:
         payload, fingerprint, properties, left_out = dump_database(context, job, sink)
     except MissingError as error:
@@ -292,7 +312,7 @@ def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optiona
 
 
 def _finish(
-    context: Context, session: Session, plan: _Plan, sink: Sink, databases: List[Database], *, name: str, started: Any
+    context: Context, session: Session, plan: _Plan, sink: Sink, databases: list[Database], *, name: str, started: Any
 ) -> Manifest:
     """Write what belongs to the whole server, and return the manifest."""
     wanted = context.config.backup
@@ -301,11 +321,13 @@ def _finish(
         globals_payload, passwords = dump_globals(context, plan.programs, plan.server, sink)
     else:
         plan.left_out.append({"what": "roles and tablespaces", "why": "backup.globals is false"})
-    extra: Dict[str, Optional[Payload]] = {"settings": None, "hba": None, "ident": None}
+    extra: dict[str, Optional[Payload]] = {"settings": None, "hba": None, "ident": None}
     if wanted.server_settings:
         extra.update(_server_files(context, session, plan, sink))
     else:
-        plan.left_out.append({"what": "server settings, pg_hba.conf and pg_ident.conf", "why": "backup.server_settings is false"})
+        plan.left_out.append(
+            {"what": "server settings, pg_hba.conf and pg_ident.conf", "why": "backup.server_settings is false"}
+        )
     version = plan.programs.version
     return Manifest(
         id=name,
@@ -336,9 +358,9 @@ def _finish(
     )
 
 
-def _server_files(context: Context, session: Session, plan: _Plan, sink: Sink) -> Dict[str, Payload]:
+def _server_files(context: Context, session: Session, plan: _Plan, sink: Sink) -> dict[str, Payload]:
     """Store the settings that are not defaults, pg_hba.conf and pg_ident.conf, as far as this role may read them."""
-    found: Dict[str, Payload] = {}
+    found: dict[str, Payload] = {}
     rows = session.rows(
         "SELECT name, setting, unit, source, sourcefile FROM pg_settings WHERE source NOT IN ('default', 'client', 'session', 'override') ORDER BY 1"
     )
@@ -348,14 +370,16 @@ def _server_files(context: Context, session: Session, plan: _Plan, sink: Sink) -
     for key, setting, file in (("hba", "hba_file", "pg_hba.conf"), ("ident", "ident_file", "pg_ident.conf")):
         content = session.allowed("SELECT pg_read_file(current_setting(%s))", (setting,))
         if content is None:
-            plan.left_out.append({"what": file, "why": "this role may not read it (grant pg_read_server_files and pg_read_all_settings)"})
+            plan.left_out.append(
+                {"what": file, "why": "this role may not read it (grant pg_read_server_files and pg_read_all_settings)"}
+            )
             context.warn("%s is not in the set: this role may not read it." % file)
         else:
             found[key] = write_payload(context, sink, file, "conf", content[0][0].encode())
     return found
 
 
-def _files(folder: Path) -> Tuple[File, ...]:
+def _files(folder: Path) -> tuple[File, ...]:
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -364,7 +388,7 @@ def _files(folder: Path) -> Tuple[File, ...]:
     return tuple(found)
 
 
-def _result(place: LocalPlace, manifest: Manifest, content: str, plan: _Plan) -> Dict[str, Any]:
+def _result(place: LocalPlace, manifest: Manifest, content: str, plan: _Plan) -> dict[str, Any]:
     databases = []
     for database in manifest.databases:
         entry = {

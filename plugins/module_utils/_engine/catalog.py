@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
+from typing import Optional
 
 from .errors import DamagedError, MissingError, PgopsError, UsageError
 from .evidence import Proof, is_verified, proofs, standing
@@ -16,11 +16,11 @@ from .places.base import PINS, SETS, Entry, Place
 class Catalog:
     """The sets of one place, from one listing; manifests are read when they are asked for, once."""
 
-    def __init__(self, place: Place, *, more_proofs: Tuple[Proof, ...] = ()) -> None:
+    def __init__(self, place: Place, *, more_proofs: tuple[Proof, ...] = ()) -> None:
         """List `place`. `more_proofs` are proofs that other places hold about the same content."""
         self.place = place
-        self.files: Dict[str, Dict[str, Entry]] = {}
-        self.strays: List[str] = []
+        self.files: dict[str, dict[str, Entry]] = {}
+        self.strays: list[str] = []
         for path, entry in place.entries(SETS).items():
             _, _, rest = path.partition("/")
             set_id, _, inner = rest.partition("/")
@@ -29,11 +29,11 @@ class Catalog:
             else:
                 self.strays.append(path)
         self.unfinished = sorted(s for s, files in self.files.items() if NAME not in files)
-        self._manifests: Dict[str, Tuple[Manifest, str]] = {}
-        self._own_proofs: Optional[List[Proof]] = None
+        self._manifests: dict[str, tuple[Manifest, str]] = {}
+        self._own_proofs: Optional[list[Proof]] = None
         self._more_proofs = more_proofs
 
-    def ids(self) -> List[str]:
+    def ids(self) -> list[str]:
         """Return the ids of all sets, the newest first."""
         return sorted((s for s, files in self.files.items() if NAME in files), reverse=True)
 
@@ -45,11 +45,12 @@ class Catalog:
         """Return the content hash of `set_id`: the SHA-256 of its manifest."""
         return self._read(set_id)[1]
 
-    def _read(self, set_id: str) -> Tuple[Manifest, str]:
+    def _read(self, set_id: str) -> tuple[Manifest, str]:
         if set_id not in self._manifests:
             if NAME not in self.files.get(set_id, {}):
                 raise MissingError(
-                    "There is no set %s in %s." % (set_id, self.place.root), hint="'pgops restore --list' shows what there is."
+                    "There is no set %s in %s." % (set_id, self.place.root),
+                    hint="'pgops restore --list' shows what there is.",
                 )
             encoded = self.place.read("%s/%s/%s" % (SETS, set_id, NAME))
             self._manifests[set_id] = (decode(encoded, set_id=set_id), content_hash(encoded))
@@ -60,13 +61,13 @@ class Catalog:
         return sum(entry.size for entry in self.files[set_id].values())
 
     @property
-    def proofs(self) -> List[Proof]:
+    def proofs(self) -> list[Proof]:
         """All proofs known about sets of this place, the oldest first."""
         if self._own_proofs is None:
             self._own_proofs = proofs(self.place)
         return sorted({*self._own_proofs, *self._more_proofs}, key=lambda p: (p.when, p.path))
 
-    def proof(self, set_id: str) -> Dict[str, Optional[Proof]]:
+    def proof(self, set_id: str) -> dict[str, Optional[Proof]]:
         """Return the newest proof of each level about `set_id` in this place."""
         return standing(self.proofs, set_id=set_id, content=self.content(set_id), place=self.place.name)
 
@@ -79,7 +80,7 @@ class Catalog:
         except DamagedError:
             return False
 
-    def pins(self) -> List[str]:
+    def pins(self) -> list[str]:
         """Return the ids of pinned sets."""
         return sorted(path.rsplit("/", 1)[-1] for path in self.place.entries(PINS))
 
@@ -88,7 +89,8 @@ class Catalog:
         if wanted not in ("latest", "latest_verified"):
             if not is_set_id(wanted):
                 raise UsageError(
-                    "%r names no set." % (wanted,), hint="Give an id like 20261122T020000Z-logical, or latest, or latest_verified."
+                    "%r names no set." % (wanted,),
+                    hint="Give an id like 20261122T020000Z-logical, or latest, or latest_verified.",
                 )
             self.manifest(wanted)
             return wanted
@@ -96,7 +98,9 @@ class Catalog:
             if wanted == "latest" or self.verified(set_id):
                 return set_id
         if wanted == "latest":
-            raise MissingError("There is no set in %s." % self.place.root, hint="Run a backup first, or look in the other place.")
+            raise MissingError(
+                "There is no set in %s." % self.place.root, hint="Run a backup first, or look in the other place."
+            )
         raise MissingError(
             "No set in %s is verified." % self.place.root,
             hint="Verify one (pgops verify --level restore), or name a set, or say latest.",

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import FrozenSet, List, Optional, Tuple
+from typing import Optional
 
 from .codec import LEVELS
 from .errors import UsageError
@@ -20,8 +20,8 @@ WORTH_PARALLEL = 256 * 1024 * 1024
 class Facts:
     """What the choice depends on: compressions inside pg_dump, programs on PATH, cores, the database's bytes and tables."""
 
-    native: FrozenSet[str]
-    programs: FrozenSet[str]
+    native: frozenset[str]
+    programs: frozenset[str]
     cores: int
     bytes: int
     tables: int
@@ -33,10 +33,10 @@ class Choice:
 
     format: str
     native: str
-    layers: Tuple[str, ...]
+    layers: tuple[str, ...]
     level: Optional[int]
     jobs: int
-    reasons: Tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
 def choose(wanted: Backup, facts: Facts) -> Choice:
@@ -44,19 +44,21 @@ def choose(wanted: Backup, facts: Facts) -> Choice:
 
     Raise UsageError if what is wanted cannot be done here; `auto` always finds a way.
     """
-    reasons: List[str] = []
+    reasons: list[str] = []
     jobs = wanted.jobs or min(facts.cores, 4)
     form = _format(wanted, facts, jobs, reasons)
     method, inside = _compression(wanted, facts, form, reasons)
-    layers: Tuple[str, ...] = () if inside or method == "none" else (method,)
+    layers: tuple[str, ...] = () if inside or method == "none" else (method,)
     if wanted.encryption == "age":
         layers += ("age",)
         reasons.append("encrypted as one stream to %d recipient(s)" % len(wanted.recipients))
-    level = None if method == "none" else (LEVELS[method] if wanted.compression_level is None else wanted.compression_level)
+    level = (
+        None if method == "none" else (LEVELS[method] if wanted.compression_level is None else wanted.compression_level)
+    )
     return Choice(form, method if inside else "none", layers, level, jobs if form == "directory" else 1, tuple(reasons))
 
 
-def _format(wanted: Backup, facts: Facts, jobs: int, reasons: List[str]) -> str:
+def _format(wanted: Backup, facts: Facts, jobs: int, reasons: list[str]) -> str:
     if wanted.format != "auto":
         reasons.append("format %s: asked for" % wanted.format)
         return wanted.format
@@ -67,7 +69,9 @@ def _format(wanted: Backup, facts: Facts, jobs: int, reasons: List[str]) -> str:
     if facts.bytes < WORTH_PARALLEL:
         reasons.append("format custom: %s need no parallel dump" % human_size(facts.bytes))
     elif facts.tables < 2 or jobs < 2:
-        reasons.append("format custom: %d table(s) and %d job(s) leave nothing to do in parallel" % (facts.tables, jobs))
+        reasons.append(
+            "format custom: %d table(s) and %d job(s) leave nothing to do in parallel" % (facts.tables, jobs)
+        )
     elif outside or (wanted.compression not in ("auto", "none") and wanted.compression not in facts.native):
         reasons.append("format custom: the compression runs beside pg_dump, on all cores")
     else:
@@ -76,7 +80,7 @@ def _format(wanted: Backup, facts: Facts, jobs: int, reasons: List[str]) -> str:
     return "custom"
 
 
-def _compression(wanted: Backup, facts: Facts, form: str, reasons: List[str]) -> Tuple[str, bool]:
+def _compression(wanted: Backup, facts: Facts, form: str, reasons: list[str]) -> tuple[str, bool]:
     """Return the method and whether pg_dump does it inside its own format."""
     method = wanted.compression
     if method == "none":
@@ -87,7 +91,7 @@ def _compression(wanted: Backup, facts: Facts, form: str, reasons: List[str]) ->
     if method == "auto":
         for method, inside in (("zstd", True), ("zstd", False), ("gzip", True), ("gzip", False)):
             if method in native if inside else (can_wrap and method in facts.programs):
-                reasons.append("compression %s: %s" % (method, _why(method, inside, facts)))
+                reasons.append("compression %s: %s" % (method, _why(method, inside)))
                 return method, inside
         reasons.append("compression none: neither pg_dump nor a program here can compress")
         return "none", False
@@ -104,7 +108,7 @@ def _compression(wanted: Backup, facts: Facts, form: str, reasons: List[str]) ->
     )
 
 
-def _why(method: str, inside: bool, facts: Facts) -> str:
+def _why(method: str, inside: bool) -> str:
     if method == "zstd":
         return "pg_dump does it" if inside else "this build of pg_dump cannot, the program zstd does it"
     lacks = "neither this build of pg_dump nor a program here can do zstd"

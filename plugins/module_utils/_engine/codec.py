@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Optional
 
 from .errors import UnreachableError, UsageError
 from .runner import Command, Runner
@@ -19,7 +20,7 @@ def suffix(layers: Sequence[str]) -> str:
     return "".join(SUFFIXES[layer] for layer in layers)
 
 
-def wrap(runner: Runner, layers: Sequence[str], *, level: Optional[int], recipients: Sequence[str]) -> List[Command]:
+def wrap(runner: Runner, layers: Sequence[str], *, level: Optional[int], recipients: Sequence[str]) -> list[Command]:
     """Return the pipeline that puts `layers` around a stream, the innermost first.
 
     Raise UnreachableError if a program is missing.
@@ -28,7 +29,7 @@ def wrap(runner: Runner, layers: Sequence[str], *, level: Optional[int], recipie
     for layer in layers:
         program = _program(runner, layer)
         if layer == "age":
-            keys: Tuple[str, ...] = ()
+            keys: tuple[str, ...] = ()
             for recipient in recipients:
                 keys += ("--recipient", recipient)
             commands.append(Command((program, "--encrypt", *keys)))
@@ -38,7 +39,7 @@ def wrap(runner: Runner, layers: Sequence[str], *, level: Optional[int], recipie
     return commands
 
 
-def _compressor(layer: str, level: int) -> Tuple[str, ...]:
+def _compressor(layer: str, level: int) -> tuple[str, ...]:
     if layer == "zstd":
         return ("-q", "-T0", "-%d" % level, "-c")
     if layer == "lz4":
@@ -46,7 +47,7 @@ def _compressor(layer: str, level: int) -> Tuple[str, ...]:
     return ("-%d" % min(max(level, 1), 9), "-n", "-c")
 
 
-def unwrap(runner: Runner, layers: Sequence[str], *, identity_file: str) -> List[Command]:
+def unwrap(runner: Runner, layers: Sequence[str], *, identity_file: str) -> list[Command]:
     """Return the pipeline that takes `layers` off a stream. Raise UsageError if a key is needed and none is given."""
     commands = []
     for layer in reversed(layers):
@@ -68,7 +69,9 @@ def unwrap(runner: Runner, layers: Sequence[str], *, identity_file: str) -> List
 def _program(runner: Runner, layer: str) -> str:
     path = runner.find(layer)
     if path is None:
-        raise UnreachableError("The program %s is not installed." % layer, hint="Install the package %s." % _PACKAGES[layer])
+        raise UnreachableError(
+            "The program %s is not installed." % layer, hint="Install the package %s." % _PACKAGES[layer]
+        )
     return path
 
 

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
+from typing import Any, Optional
 
 from .errors import MissingError, PgopsError, UnreachableError, UsageError
 from .settings import Postgres
 
-Row = Tuple[Any, ...]
+Row = tuple[Any, ...]
 
 _NAMES = {
     "login_host": ("host", "PGHOST"),
@@ -40,14 +41,14 @@ _HINTS = (
 )
 
 
-def _given(postgres: Postgres) -> Dict[str, str]:
+def _given(postgres: Postgres) -> dict[str, str]:
     given = {name: str(getattr(postgres, name)) for name in _NAMES if getattr(postgres, name)}
     if postgres.login_unix_socket and "login_host" not in given:
         given["login_host"] = postgres.login_unix_socket
     return given
 
 
-def program_environment(postgres: Postgres) -> Dict[str, str]:
+def program_environment(postgres: Postgres) -> dict[str, str]:
     """Return the environment in which a PostgreSQL program reaches the server; only that one child gets it."""
     environment = {_NAMES[name][1]: value for name, value in _given(postgres).items()}
     return {**environment, "PGAPPNAME": "pgops"}
@@ -75,7 +76,7 @@ class Session:
     def __init__(self, raw: Any, driver: Any, database: str) -> None:
         self._raw, self._driver, self.database = raw, driver, database
 
-    def rows(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> List[Row]:
+    def rows(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> list[Row]:
         """Return the rows that `sql` gives. Raise PgopsError with what the server says."""
         with self._raw.cursor() as cursor:
             self._execute(cursor, sql, parameters)
@@ -95,13 +96,13 @@ class Session:
         try:
             cursor.execute(sql, parameters)
         except self._driver.Error as error:
-            kind: Type[PgopsError] = UnreachableError if self._raw.closed else PgopsError
+            kind: type[PgopsError] = UnreachableError if self._raw.closed else PgopsError
             said = (error.diag.message_primary if error.diag else None) or str(error).strip() or type(error).__name__
             failure = kind("In the database %r the server said: %s." % (self.database, said.rstrip(".")))
             failure.sqlstate = error.pgcode  # type: ignore[attr-defined]  # for allowed()
             raise failure from None
 
-    def allowed(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Optional[List[Row]]:
+    def allowed(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Optional[list[Row]]:
         """Return the rows of `sql`, or None when this role may not ask that or the server does not know it."""
         in_transaction = not self._raw.autocommit
         if in_transaction:
@@ -131,7 +132,7 @@ class Session:
         """End the session."""
         self._raw.close()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Session:  # noqa: PYI034  # typing.Self came with Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -170,9 +171,14 @@ def connect(postgres: Postgres, database: str = "") -> Session:
 
 def _refusal(said: str, database: str, postgres: Postgres) -> PgopsError:
     text = " ".join(said.split())
-    where = "%s port %s" % (postgres.login_host or postgres.login_unix_socket or "the local socket", postgres.login_port or 5432)
+    where = "%s port %s" % (
+        postgres.login_host or postgres.login_unix_socket or "the local socket",
+        postgres.login_port or 5432,
+    )
     if "does not exist" in text and "database" in text:
-        return MissingError("There is no database %r at %s." % (database, where), hint="Names are case-sensitive; psql -l lists them.")
+        return MissingError(
+            "There is no database %r at %s." % (database, where), hint="Names are case-sensitive; psql -l lists them."
+        )
     hint = next((hint for part, hint in _HINTS if part in text), "Check the section postgres of the configuration.")
     return UnreachableError("No connection to %r at %s: %s." % (database, where, text.rstrip(".")), hint=hint)
 

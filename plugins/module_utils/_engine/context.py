@@ -7,10 +7,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Optional
 
 from .config import secrets_of
 from .durable import make_dirs
@@ -49,7 +50,7 @@ class Context:
     host: str
     clock: Clock = utc_now
     reporter: Reporter = field(default_factory=Reporter)
-    warnings: List[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ class Context:
             name = "s3" if self.config.s3 is not None else "local"
         return self.s3() if name == "s3" else self.local
 
-    def places(self) -> List[Place]:
+    def places(self) -> list[Place]:
         """Return all places of the configuration, the local one first."""
         return [self.local, self.s3()] if self.config.s3 is not None else [self.local]
 
@@ -115,7 +116,9 @@ class Context:
         try:
             make_dirs(path, 0o700)
         except OSError as error:
-            raise UsageError("%s cannot be made: %s." % (path, error.strerror), hint="Check work_dir and its owner.") from error
+            raise UsageError(
+                "%s cannot be made: %s." % (path, error.strerror), hint="Check work_dir and its owner."
+            ) from error
         try:
             yield path
         finally:

@@ -8,7 +8,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 from . import codec, inventory
 from .choice import Choice
@@ -52,11 +52,14 @@ class Sink:
         free = free_bytes(self.folder)
         if free < self._floor:
             raise RefusedError(
-                "Only %s are free in %s and %s must stay free; the backup was ended." % (human_size(free), self.folder.parent, human_size(self._floor)),
+                "Only %s are free in %s and %s must stay free; the backup was ended."
+                % (human_size(free), self.folder.parent, human_size(self._floor)),
                 hint="Make room (pgops prune), or lower backup.min_free.",
             )
 
-    def stream(self, path: str, commands: List[Command], *, source: Optional[bytes] = None, watch: Optional[Any] = None) -> None:
+    def stream(
+        self, path: str, commands: list[Command], *, source: Optional[bytes] = None, watch: Optional[Any] = None
+    ) -> None:
         """Write what the pipeline `commands` gives (or `source`, if it is empty) to the new file `path`. Raise what they raise."""
         target = self.folder / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,7 +77,9 @@ class Sink:
             if not commands:
                 put(source or b"")
             else:
-                self._context.runner.pipe(commands, source=[source] if source is not None else None, sink=put, watch=watch)
+                self._context.runner.pipe(
+                    commands, source=[source] if source is not None else None, sink=put, watch=watch
+                )
 
 
 def write_payload(context: Context, sink: Sink, path: str, form: str, content: bytes) -> Payload:
@@ -86,14 +91,14 @@ def write_payload(context: Context, sink: Sink, path: str, form: str, content: b
     return Payload(full, form, "none", layers)
 
 
-def _layers(context: Context) -> Tuple[str, ...]:
+def _layers(context: Context) -> tuple[str, ...]:
     return ("age",) if context.config.backup.encryption == "age" else ()
 
 
 # --- globals ----------------------------------------------------------------------------------------------------------
 
 
-def dump_globals(context: Context, programs: Programs, server: Server, sink: Sink) -> Tuple[Payload, bool]:
+def dump_globals(context: Context, programs: Programs, server: Server, sink: Sink) -> tuple[Payload, bool]:
     """Store roles, memberships, role settings and tablespaces; return the payload and whether it has the passwords.
 
     Managed services forbid reading pg_authid: then the passwords are left out, with a warning. Raise CommandError.
@@ -113,7 +118,9 @@ def dump_globals(context: Context, programs: Programs, server: Server, sink: Sin
             (sink.folder / path).unlink(missing_ok=True)
             if extra == attempts[-1] or "pg_authid" not in error.stderr:
                 raise
-            context.warn("Role passwords are not in the set: this role may not read them. Restored roles will need new ones.")
+            context.warn(
+                "Role passwords are not in the set: this role may not read them. Restored roles will need new ones."
+            )
             continue
         return Payload(path, "plain", "none", layers), not extra
     raise PgopsError("pg_dumpall was not tried.")
@@ -128,13 +135,13 @@ def _login_database(context: Context) -> str:
 
 def dump_database(
     context: Context, job: DumpJob, sink: Sink
-) -> Tuple[Payload, Optional[Facts], Dict[str, Any], List[Dict[str, str]]]:
+) -> tuple[Payload, Optional[Facts], dict[str, Any], list[dict[str, str]]]:
     """Dump one database in a snapshot that we hold; return its payload, fingerprint, properties and what was left out.
 
     The fingerprint is taken in the same snapshot while pg_dump works. Raise MissingError if the database is gone,
     CommandError, RefusedError or UnreachableError; the file may be half-written then.
     """
-    left_out: List[Dict[str, str]] = []
+    left_out: list[dict[str, str]] = []
     with connect(context.config.postgres, job.database) as session:
         timeout = parse_span(context.config.backup.lock_wait_timeout)
         session.execute("SELECT set_config('lock_timeout', %s, false)", ("%ds" % timeout.total_seconds(),))
@@ -170,7 +177,7 @@ class _Counter(threading.Thread):
         tables = inventory.tables_with_rows(self._facts, self._job.scope, unlogged=not self._job.server.in_recovery)
         try:
             self._facts["rows"] = inventory.count_rows(self._session, tables)
-        except Exception as error:  # raised again in finish()
+        except Exception as error:  # noqa: BLE001  # raised again in finish()
             self._trouble = error
 
     def abandon(self) -> None:
@@ -212,13 +219,15 @@ def _run_pg_dump(context: Context, job: DumpJob, sink: Sink, snapshot: str) -> P
         context.runner.run(command, watch=_DirectoryWatch(context, sink, target))
     else:
         command = Command((*arguments, database_argument(job.database)), env=environment)
-        wrappers = codec.wrap(context.runner, choice.layers, level=choice.level, recipients=context.config.backup.recipients)
+        wrappers = codec.wrap(
+            context.runner, choice.layers, level=choice.level, recipients=context.config.backup.recipients
+        )
         sink.stream(path, [command, *wrappers], watch=sink.check_space)
     outside = next((layer for layer in choice.layers if layer != "age"), "none")
     return Payload(path, choice.format, choice.native if choice.native != "none" else outside, choice.layers)
 
 
-def _compress(job: DumpJob) -> List[str]:
+def _compress(job: DumpJob) -> list[str]:
     choice = job.choice
     if choice.native == "none":
         return ["--compress=0"] if choice.format != "plain" else []
@@ -227,7 +236,7 @@ def _compress(job: DumpJob) -> List[str]:
     return ["--compress=%d" % (choice.level or 0)]
 
 
-def _filters(scope: inventory.Scope) -> List[str]:
+def _filters(scope: inventory.Scope) -> list[str]:
     """Return pg_dump's filters; a name in double quotes is taken literally by its patterns."""
     return [
         *("--schema=%s" % quote_ident(s) for s in scope.schemas),

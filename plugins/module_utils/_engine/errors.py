@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any
 
 
 class PgopsError(Exception):
@@ -20,7 +20,7 @@ class PgopsError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.details: Dict[str, Any] = {}
+        self.details: dict[str, Any] = {}
 
     def __str__(self) -> str:
         return "%s %s" % (self.message, self.hint) if self.hint else self.message

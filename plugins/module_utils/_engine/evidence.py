@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Optional
 
 from .durable import to_json
 from .places.base import EVIDENCE, Place
@@ -36,7 +37,7 @@ class Proof:
     path: str
 
 
-def store(place: Place, report: Dict[str, Any]) -> str:
+def store(place: Place, report: dict[str, Any]) -> str:
     """Keep `report` in the evidence room of `place` and return its path there.
 
     `report` holds at least set, content (the manifest's SHA-256), place, level (the one reached), outcome and finished.
@@ -54,7 +55,7 @@ def store(place: Place, report: Dict[str, Any]) -> str:
     return path
 
 
-def proofs(place: Place) -> List[Proof]:
+def proofs(place: Place) -> list[Proof]:
     """Return what the evidence room of `place` says, the oldest first. One listing, no file is read."""
     found = []
     for path in place.entries(EVIDENCE):
@@ -72,12 +73,12 @@ def _parse(path: str) -> Optional[Proof]:
     return Proof(match["set"], match["hash"], match["place"], match["level"], match["outcome"], when, path)
 
 
-def standing(found: Iterable[Proof], *, set_id: str, content: str, place: str) -> Dict[str, Optional[Proof]]:
+def standing(found: Iterable[Proof], *, set_id: str, content: str, place: str) -> dict[str, Optional[Proof]]:
     """Return the newest decided proof of each level about exactly this content in `place`, from proofs of any place.
 
     A pass in another place counts, as the content is the same; a failure only counts where it happened.
     """
-    newest: Dict[str, Optional[Proof]] = {level: None for level in LEVELS}
+    newest: dict[str, Optional[Proof]] = dict.fromkeys(LEVELS)
     for proof in found:
         if proof.set_id != set_id or proof.content != content or proof.outcome == UNDECIDED:
             continue
@@ -89,7 +90,7 @@ def standing(found: Iterable[Proof], *, set_id: str, content: str, place: str) -
     return newest
 
 
-def is_verified(state: Dict[str, Optional[Proof]]) -> bool:
+def is_verified(state: dict[str, Optional[Proof]]) -> bool:
     """Tell whether a set with this standing is verified: it was restored, and nothing failed since."""
     restored = state["restore"]
     if restored is None or restored.outcome != PASSED:

@@ -9,12 +9,12 @@ inventory.py takes the facts. A lost row, sequence position or grant must show u
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from .naming import split_qualified
 
 FORMAT = 1
-Facts = Dict[str, Any]
+Facts = dict[str, Any]
 Selected = Callable[[str, str], bool]
 
 _RELATED = ("indexes", "constraints", "triggers", "policies", "statistics")
@@ -41,11 +41,11 @@ _SHOWN = 200
 class Comparison:
     """The outcome: `differences` make a restore wrong, `remarks` do not; `checked` counts what was compared by kind."""
 
-    differences: List[str] = field(default_factory=list)
-    remarks: List[str] = field(default_factory=list)
-    checked: Dict[str, int] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    checked: dict[str, int] = field(default_factory=dict)
 
-    def shown(self) -> List[str]:
+    def shown(self) -> list[str]:
         """Return the differences for a result, the endless tail as a count."""
         more = len(self.differences) - _SHOWN
         return self.differences[:_SHOWN] + (["… and %d more" % more] if more > 0 else [])
@@ -81,13 +81,13 @@ def compare(expected: Facts, actual: Facts, rules: Rules = Rules()) -> Compariso
     return result
 
 
-def _wanted(key: str, value: Dict[str, Any], rules: Rules) -> bool:
+def _wanted(key: str, value: dict[str, Any], rules: Rules) -> bool:
     if rules.selected is None:
         return True
     return rules.selected(*split_qualified(value.get("owned_by") or key))
 
 
-def _table_of(kind: str, key: str, value: Dict[str, Any]) -> str:
+def _table_of(kind: str, key: str, value: dict[str, Any]) -> str:
     if kind in ("indexes", "statistics"):
         return str(value["table"])
     # `schema.table name`: the table ends where splitting it off leaves a whole name
@@ -113,19 +113,21 @@ class _View:
     rules: Rules
     cross_major: bool
 
-    def facts(self, value: Dict[str, Any]) -> Dict[str, Any]:
+    def facts(self, value: dict[str, Any]) -> dict[str, Any]:
         seen = {k: v for k, v in value.items() if k not in ("valid", "version")}
         if not self.rules.ownership:
             for key in ("owner", "acl", "column_acl"):
                 seen.pop(key, None)
         if self.cross_major and "acl" in seen:
             # PostgreSQL 17 added MAINTAIN to what owners have by default.
-            kept = {who: " ".join(p for p in may.split() if p.rstrip("*") != "MAINTAIN") for who, may in seen["acl"].items()}
+            kept = {
+                who: " ".join(p for p in may.split() if p.rstrip("*") != "MAINTAIN") for who, may in seen["acl"].items()
+            }
             seen["acl"] = {who: may for who, may in kept.items() if may}
         return seen
 
 
-def _compare_kind(kind: str, expected: Dict[str, Any], actual: Dict[str, Any], view: _View, result: Comparison) -> None:
+def _compare_kind(kind: str, expected: dict[str, Any], actual: dict[str, Any], view: _View, result: Comparison) -> None:
     name = _SINGULAR[kind]
     result.checked[kind] = len(expected)
     for key, value in sorted(expected.items()):
@@ -137,15 +139,18 @@ def _compare_kind(kind: str, expected: Dict[str, Any], actual: Dict[str, Any], v
         for fact in sorted(set(wanted) | set(seen)):
             if wanted.get(fact) != seen.get(fact):
                 result.differences.append(
-                    "%s %s: %s was %s, is %s" % (name, key, fact.replace("_", " "), _show(wanted.get(fact)), _show(seen.get(fact)))
+                    "%s %s: %s was %s, is %s"
+                    % (name, key, fact.replace("_", " "), _show(wanted.get(fact)), _show(seen.get(fact)))
                 )
         if value.get("valid") and not found.get("valid"):
             result.differences.append("%s %s is not valid" % (name, key))
         if value.get("version") != found.get("version"):
-            result.remarks.append("%s %s was version %s, is %s" % (name, key, value.get("version"), found.get("version")))
+            result.remarks.append(
+                "%s %s was version %s, is %s" % (name, key, value.get("version"), found.get("version"))
+            )
     if view.rules.selected is None:
-        for key in sorted(set(actual) - set(expected)):
-            result.differences.append("%s %s was not in the backup" % (name, key))
+        more = sorted(set(actual) - set(expected))
+        result.differences += ["%s %s was not in the backup" % (name, key) for key in more]
 
 
 def _show(value: Any) -> str:
@@ -153,7 +158,9 @@ def _show(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "…"
 
 
-def _compare_rows(expected: Dict[str, int], actual: Dict[str, int], relations: Dict[str, Any], result: Comparison) -> None:
+def _compare_rows(
+    expected: dict[str, int], actual: dict[str, int], relations: dict[str, Any], result: Comparison
+) -> None:
     wanted = {k: v for k, v in expected.items() if k in relations}
     result.checked["rows"] = sum(wanted.values())
     for key, count in sorted(wanted.items()):
@@ -161,7 +168,9 @@ def _compare_rows(expected: Dict[str, int], actual: Dict[str, int], relations: D
             result.differences.append("table %s: had %d rows, has %d" % (key, count, actual[key]))
 
 
-def _compare_sequences(expected: Dict[str, Any], actual: Dict[str, Any], relations: Dict[str, Any], result: Comparison) -> None:
+def _compare_sequences(
+    expected: dict[str, Any], actual: dict[str, Any], relations: dict[str, Any], result: Comparison
+) -> None:
     wanted = {k: v for k, v in expected.items() if k in relations}
     result.checked["sequences"] = len(wanted)
     for key, span in sorted(wanted.items()):
@@ -171,7 +180,7 @@ def _compare_sequences(expected: Dict[str, Any], actual: Dict[str, Any], relatio
             result.differences.append("sequence %s: was at %s, is at %s" % (key, was, _position(actual[key])))
 
 
-def _within(span: List[Any], found: Tuple[Any, ...]) -> bool:
+def _within(span: list[Any], found: tuple[Any, ...]) -> bool:
     """A sequence moves while it is dumped: `span` is its position before and after, `found` must lie between."""
     before, after = tuple(span[0]), tuple(span[-1])
     if found in (before, after):
@@ -184,14 +193,14 @@ def _position(position: Any) -> str:
     return str(position[0]) if position[1] else "%s (not called yet)" % position[0]
 
 
-def _compare_counts(expected: Dict[str, int], actual: Dict[str, int], result: Comparison) -> None:
+def _compare_counts(expected: dict[str, int], actual: dict[str, int], result: Comparison) -> None:
     for catalog, count in sorted(expected.items()):
         if actual.get(catalog) != count:
             what = "comments" if catalog == "comments" else "entries in %s" % catalog
             result.differences.append("%s: were %d, are %s" % (what, count, actual.get(catalog)))
 
 
-def _compare_large_objects(expected: Dict[str, Any], actual: Dict[str, Any], rules: Rules, result: Comparison) -> None:
+def _compare_large_objects(expected: dict[str, Any], actual: dict[str, Any], rules: Rules, result: Comparison) -> None:
     result.checked["large_objects"] = expected["count"]
     if expected["count"] != actual["count"]:
         result.differences.append("large objects: were %d, are %d" % (expected["count"], actual["count"]))
@@ -201,7 +210,7 @@ def _compare_large_objects(expected: Dict[str, Any], actual: Dict[str, Any], rul
         result.differences.append("large objects: were %d bytes, are %d" % (expected["bytes"], actual["bytes"]))
 
 
-def compare_roles(expected: Dict[str, Any], actual: Dict[str, Any], *, passwords: bool) -> List[str]:
+def compare_roles(expected: dict[str, Any], actual: dict[str, Any], *, passwords: bool) -> list[str]:
     """Return how the roles `actual` differ from those in the backup. More roles than that are no difference."""
     differences = []
     for name, value in sorted(expected["roles"].items()):
@@ -213,11 +222,13 @@ def compare_roles(expected: Dict[str, Any], actual: Dict[str, Any], *, passwords
             continue
         for fact in ("attributes", "member_of", "settings") + (("has_password",) if passwords else ()):
             if fact in value and fact in found and value[fact] != found[fact]:
-                differences.append("role %r: %s was %s, is %s" % (name, fact.replace("_", " "), _show(value[fact]), _show(found[fact])))
+                differences.append(
+                    "role %r: %s was %s, is %s" % (name, fact.replace("_", " "), _show(value[fact]), _show(found[fact]))
+                )
     return differences
 
 
-def summary(facts: Facts) -> Dict[str, Any]:
+def summary(facts: Facts) -> dict[str, Any]:
     """Return the figures of a fingerprint that a person wants to see."""
     kinds = [value["kind"] for value in facts["relations"].values()]
     return {

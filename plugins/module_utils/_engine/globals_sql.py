@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Collection, Iterator, List, Tuple
 
 _IDENT = r'("(?:[^"]|"")+"|[^\s;"]+)'
 _CREATE_ROLE = re.compile(r"CREATE ROLE %s;" % _IDENT, re.DOTALL)
 _ALTER_ROLE = re.compile(r"ALTER ROLE %s\s" % _IDENT, re.DOTALL)
 _COMMENT_ROLE = re.compile(r"COMMENT ON ROLE %s IS" % _IDENT, re.DOTALL)
 _GRANT_ROLE = re.compile(r"GRANT %s TO %s\b" % (_IDENT, _IDENT), re.DOTALL)
-_TABLESPACE = re.compile(r"(?:CREATE|ALTER) TABLESPACE %s\s|(?:GRANT|REVOKE) .* ON TABLESPACE %s\s|COMMENT ON TABLESPACE %s IS" % ((_IDENT,) * 3), re.DOTALL)
+_TABLESPACE = re.compile(
+    r"(?:CREATE|ALTER) TABLESPACE %s\s|(?:GRANT|REVOKE) .* ON TABLESPACE %s\s|COMMENT ON TABLESPACE %s IS"
+    % ((_IDENT,) * 3),
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class Selected:
     """The statements to run, the roles that they create, and what was left out."""
 
     sql: str
-    creates: Tuple[str, ...]
-    tablespaces: Tuple[str, ...]
+    creates: tuple[str, ...]
+    tablespaces: tuple[str, ...]
 
 
 def statements(script: str) -> Iterator[str]:
@@ -81,9 +85,9 @@ def select(script: str, *, existing: Collection[str], overwrite: bool, tablespac
     Existing roles keep their attributes, passwords, settings and memberships unless `overwrite` holds; a role that
     exists is never created again. Tablespaces are left out unless `tablespaces` holds.
     """
-    kept: List[str] = []
-    created: List[str] = []
-    left: List[str] = []
+    kept: list[str] = []
+    created: list[str] = []
+    left: list[str] = []
     for statement in statements(script):
         tablespace = _TABLESPACE.match(statement)
         if tablespace:

@@ -7,8 +7,9 @@ Objects that belong to an extension are left to the extension. Names are quoted 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any
 
 from .connection import Session
 from .fingerprint import FORMAT, Facts
@@ -21,11 +22,11 @@ _BATCH = 100
 class Scope:
     """Which part of a database is meant; all of it when everything is empty. Tables are (schema, table)."""
 
-    schemas: Tuple[str, ...] = ()
-    exclude_schemas: Tuple[str, ...] = ()
-    tables: Tuple[Tuple[str, str], ...] = ()
-    exclude_tables: Tuple[Tuple[str, str], ...] = ()
-    exclude_table_data: Tuple[Tuple[str, str], ...] = ()
+    schemas: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] = ()
+    tables: tuple[tuple[str, str], ...] = ()
+    exclude_tables: tuple[tuple[str, str], ...] = ()
+    exclude_table_data: tuple[tuple[str, str], ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -74,7 +75,7 @@ _USER = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 _USER_TABLE = "%s AND c.relpersistence <> 't' AND %s" % (_USER, _ours("pg_class", "c"))
 
 # kind -> SQL that gives (schema, relation, key, value); a scope looks at the first two
-_OF_RELATIONS: Dict[str, str] = {
+_OF_RELATIONS: dict[str, str] = {
     "relations": """
         SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), jsonb_build_object(
           'kind', c.relkind, 'owner', pg_get_userbyid(c.relowner), 'persistence', c.relpersistence,
@@ -138,7 +139,7 @@ _OF_RELATIONS: Dict[str, str] = {
 }
 
 # kind -> SQL that gives (key, value), for what belongs to no relation; a scope that leaves things out does not look here
-_OF_DATABASE: Dict[str, str] = {
+_OF_DATABASE: dict[str, str] = {
     "schemas": "SELECT quote_ident(n.nspname), jsonb_build_object('owner', pg_get_userbyid(n.nspowner), 'acl', "
     + _effective("n.nspacl", "n", "n.nspowner")
     + ") FROM pg_namespace n WHERE %s AND %s" % (_USER, _ours("pg_namespace", "n")),
@@ -217,24 +218,21 @@ def take(session: Session, scope: Scope) -> Facts:
     return facts
 
 
-def _tidy(value: Dict[str, Any]) -> Dict[str, Any]:
+def _tidy(value: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is empty, and put privileges into one order."""
-    tidy = {}
-    for key, item in value.items():
-        if key == "acl" and item:
-            item = _sorted_acl(item)
-        if key == "column_acl" and item:
-            item = {column: _sorted_acl(acl or {}) for column, acl in item.items()}
-        if item not in (None, "", [], {}):
-            tidy[key] = item
+    tidy = {key: item for key, item in value.items() if item not in (None, "", [], {})}
+    if "acl" in tidy:
+        tidy["acl"] = _sorted_acl(tidy["acl"])
+    if "column_acl" in tidy:
+        tidy["column_acl"] = {column: _sorted_acl(acl or {}) for column, acl in tidy["column_acl"].items()}
     return tidy
 
 
-def _sorted_acl(acl: Dict[str, str]) -> Dict[str, str]:
+def _sorted_acl(acl: dict[str, str]) -> dict[str, str]:
     return {who: " ".join(sorted(may.split())) for who, may in acl.items()}
 
 
-def _counts(session: Session) -> Dict[str, int]:
+def _counts(session: Session) -> dict[str, int]:
     counts = {}
     for catalog in _COUNTED:
         sql = "SELECT count(*) FROM %s o WHERE o.oid >= 16384 AND %s" % (catalog, _ours(catalog, "o"))
@@ -248,20 +246,24 @@ def _counts(session: Session) -> Dict[str, int]:
     return counts
 
 
-def _large_objects(session: Session) -> Dict[str, Any]:
+def _large_objects(session: Session) -> dict[str, Any]:
     count, digest = session.rows(
         "SELECT count(*), coalesce(sum(('x' || left(md5(oid::text || ' ' || pg_get_userbyid(lomowner)), 8))"
         "::bit(32)::int::bigint), 0)::text FROM pg_largeobject_metadata"
     )[0]
     # Where the last page ends: an object written with holes has fewer pages than its copy, but the same length.
-    size = session.allowed(
-        "SELECT coalesce(sum(l.size), 0)::bigint FROM (SELECT max(pageno * (current_setting('block_size')::bigint / 4) + length(data)) AS size"
-        " FROM pg_largeobject GROUP BY loid) l"
-    ) if count else None
+    size = (
+        session.allowed(
+            "SELECT coalesce(sum(l.size), 0)::bigint FROM (SELECT max(pageno * (current_setting('block_size')::bigint / 4) + length(data)) AS size"
+            " FROM pg_largeobject GROUP BY loid) l"
+        )
+        if count
+        else None
+    )
     return {"count": count, "digest": digest, "bytes": size[0][0] if size else None}
 
 
-def tables_with_rows(facts: Facts, scope: Scope, *, unlogged: bool = True) -> List[str]:
+def tables_with_rows(facts: Facts, scope: Scope, *, unlogged: bool = True) -> list[str]:
     """Return the tables of `facts` whose rows belong to `scope`; without the unlogged ones if told so."""
     return [
         key
@@ -272,9 +274,9 @@ def tables_with_rows(facts: Facts, scope: Scope, *, unlogged: bool = True) -> Li
     ]
 
 
-def count_rows(session: Session, tables: Iterable[str]) -> Dict[str, int]:
+def count_rows(session: Session, tables: Iterable[str]) -> dict[str, int]:
     """Return the number of rows of each of `tables`, children not counted with their parents."""
-    counts: Dict[str, int] = {}
+    counts: dict[str, int] = {}
     for batch in _batches(list(tables)):
         parts = ["SELECT %d, (SELECT count(*) FROM ONLY %s)" % (i, _quoted(key)) for i, key in enumerate(batch)]
         for index, count in session.rows(" UNION ALL ".join(parts)):
@@ -282,10 +284,10 @@ def count_rows(session: Session, tables: Iterable[str]) -> Dict[str, int]:
     return counts
 
 
-def sequence_positions(session: Session, facts: Facts) -> Dict[str, List[Any]]:
+def sequence_positions(session: Session, facts: Facts) -> dict[str, list[Any]]:
     """Return `[last_value, is_called]` of each sequence in `facts`. Positions are read as of now, whatever the snapshot."""
     names = [key for key, value in facts["relations"].items() if value["kind"] == "S"]
-    positions: Dict[str, List[Any]] = {}
+    positions: dict[str, list[Any]] = {}
     for batch in _batches(names):
         parts = ["SELECT %d, last_value, is_called FROM %s" % (i, _quoted(key)) for i, key in enumerate(batch)]
         for index, value, called in session.rows(" UNION ALL ".join(parts)):
@@ -297,14 +299,14 @@ def _quoted(key: str) -> str:
     return qualified(*split_qualified(key))
 
 
-def _batches(keys: List[str]) -> Iterable[List[str]]:
+def _batches(keys: list[str]) -> Iterable[list[str]]:
     return (keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH))
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-def database_properties(session: Session, database: str) -> Dict[str, Any]:
+def database_properties(session: Session, database: str) -> dict[str, Any]:
     """Return what CREATE DATABASE, GRANT and ALTER DATABASE need to make `database` again as it is."""
     row, owner, encoding, tablespace, acl, comment = session.rows(
         "SELECT to_jsonb(d) - 'datacl', pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding),"
@@ -336,14 +338,14 @@ def database_properties(session: Session, database: str) -> Dict[str, Any]:
     }
 
 
-def roles(session: Session) -> Dict[str, Any]:
+def roles(session: Session) -> dict[str, Any]:
     """Return the roles of the server: `{"bootstrap": name, "roles": {name: {…}}, "tablespaces": [name]}`.
 
     A role's password is never read; where this role may know it, `has_password` says whether there is one.
     """
     passwords = session.allowed("SELECT rolname FROM pg_authid WHERE rolpassword IS NOT NULL")
     with_password = None if passwords is None else {row[0] for row in passwords}
-    found: Dict[str, Any] = {}
+    found: dict[str, Any] = {}
     bootstrap = ""
     for oid, name, attributes, member_of, settings in session.rows(
         "SELECT r.oid::bigint, r.rolname, to_jsonb(r) - ARRAY['oid', 'rolname', 'rolpassword', 'rolconfig'],"

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any, Optional
 
 from . import codec, globals_sql, inventory, selection
 from .connection import Server, Session, connect, program_environment
@@ -22,12 +23,22 @@ from .tools import Programs
 
 # Errors that harm nothing, each with its reason. Anything else stops the restore at once.
 BENIGN = (
-    (r'unrecognized configuration parameter "transaction_timeout"', "a setting of newer tools that an older server lacks"),
+    (
+        r'unrecognized configuration parameter "transaction_timeout"',
+        "a setting of newer tools that an older server lacks",
+    ),
     (r"must be owner of extension \S+", "a comment on an extension that the server's owner installed"),
     (r'schema "public" already exists', "every new database has it"),
 )
 _LIST_SETTINGS = frozenset(
-    {"local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries", "temp_tablespaces", "unix_socket_directories"}
+    {
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    }
 )
 
 
@@ -40,7 +51,7 @@ class Target:
     server: Server
 
     @property
-    def environment(self) -> Dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """What the programs get. Messages come in English where this role may ask for that: BENIGN knows no others."""
         english = {"PGOPTIONS": "-c lc_messages=C"} if self.server.superuser else {}
         return {**program_environment(self.postgres), **english}
@@ -61,8 +72,8 @@ class Options:
 class Loaded:
     """What a load reports: benign errors that were passed over, what was left out, how the data came (`file`, `stream`)."""
 
-    benign: List[str] = field(default_factory=list)
-    left_out: List[str] = field(default_factory=list)
+    benign: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     way: str = ""
     jobs: int = 1
 
@@ -70,7 +81,7 @@ class Loaded:
 # --- globals ----------------------------------------------------------------------------------------------------------
 
 
-def load_globals(source: Source, target: Target, *, overwrite: bool) -> Tuple[List[str], List[str]]:
+def load_globals(source: Source, target: Target, *, overwrite: bool) -> tuple[list[str], list[str]]:
     """Create the roles of the set that the server lacks (and with `overwrite` make the others as they were).
 
     Return the roles that were created and the tablespaces that the server lacks. Raise CommandError on the first error.
@@ -103,12 +114,23 @@ def load_globals(source: Source, target: Target, *, overwrite: bool) -> Tuple[Li
 # --- a database -------------------------------------------------------------------------------------------------------
 
 
-def create_database(session: Session, name: str, properties: Dict[str, Any], target: Target, *, ownership: bool, comment: str, locale: bool = True) -> None:
+def create_database(
+    session: Session,
+    name: str,
+    properties: dict[str, Any],
+    target: Target,
+    *,
+    ownership: bool,
+    comment: str,
+    locale: bool = True,
+) -> None:
     """Create the empty database `name` with the encoding, locale and owner in `properties`; mark it with `comment`.
 
     Without `locale` it gets the C locale. Raise PgopsError if the server cannot.
     """
-    parts = ["CREATE DATABASE %s TEMPLATE template0 ENCODING %s" % (quote_ident(name), quote_literal(properties["encoding"]))]
+    parts = [
+        "CREATE DATABASE %s TEMPLATE template0 ENCODING %s" % (quote_ident(name), quote_literal(properties["encoding"]))
+    ]
     parts += _locale(properties, target.server.major) if locale else ["LC_COLLATE 'C' LC_CTYPE 'C'"]
     if ownership:
         parts.append("OWNER %s" % quote_ident(properties["owner"]))
@@ -119,7 +141,7 @@ def create_database(session: Session, name: str, properties: Dict[str, Any], tar
     session.execute("COMMENT ON DATABASE %s IS %s" % (quote_ident(name), quote_literal(comment)))
 
 
-def _locale(properties: Dict[str, Any], major: int) -> List[str]:
+def _locale(properties: dict[str, Any], major: int) -> list[str]:
     parts = ["LC_COLLATE %s LC_CTYPE %s" % (quote_literal(properties["collate"]), quote_literal(properties["ctype"]))]
     provider = properties.get("provider", "libc")
     if major >= 15:
@@ -133,7 +155,7 @@ def _locale(properties: Dict[str, Any], major: int) -> List[str]:
     return parts
 
 
-def finish_database(session: Session, name: str, properties: Dict[str, Any], *, ownership: bool) -> None:
+def finish_database(session: Session, name: str, properties: dict[str, Any], *, ownership: bool) -> None:
     """Give the loaded database `name` its privileges, settings, comment and limits."""
     database = quote_ident(name)
     comment = properties.get("comment")
@@ -144,7 +166,11 @@ def finish_database(session: Session, name: str, properties: Dict[str, Any], *, 
     for entry in properties.get("settings", []):
         if entry["role"] and not ownership:
             continue
-        subject = "ROLE %s IN DATABASE %s" % (quote_ident(entry["role"]), database) if entry["role"] else "DATABASE %s" % database
+        subject = (
+            "ROLE %s IN DATABASE %s" % (quote_ident(entry["role"]), database)
+            if entry["role"]
+            else "DATABASE %s" % database
+        )
         for setting in entry["settings"]:
             key, _, value = setting.partition("=")
             session.execute("ALTER %s SET %s TO %s" % (subject, _setting_name(key), _setting_value(key, value)))
@@ -155,7 +181,9 @@ def finish_database(session: Session, name: str, properties: Dict[str, Any], *, 
             for privilege in may.split():
                 option = " WITH GRANT OPTION" if privilege.endswith("*") else ""
                 grantee = "PUBLIC" if who == "public" else quote_ident(who)
-                session.execute("GRANT %s ON DATABASE %s TO %s%s" % (_word(privilege.rstrip("*")), database, grantee, option))
+                session.execute(
+                    "GRANT %s ON DATABASE %s TO %s%s" % (_word(privilege.rstrip("*")), database, grantee, option)
+                )
 
 
 def _word(text: str) -> str:
@@ -176,7 +204,9 @@ def _setting_value(key: str, value: str) -> str:
     return ", ".join(quote_literal(p[1:-1].replace('""', '"') if p.startswith('"') else p) for p in parts) or "''"
 
 
-def load_database(source: Source, database: Database, target: Target, into: str, options: Options, folder: Path) -> Loaded:
+def load_database(
+    source: Source, database: Database, target: Target, into: str, options: Options, folder: Path
+) -> Loaded:
     """Load the dump of `database` into the empty database `into`; `folder` takes files that are needed meanwhile.
 
     Raise CommandError with the first error that is not benign, DamagedError if the stored bytes are not what the
@@ -189,7 +219,7 @@ def load_database(source: Source, database: Database, target: Target, into: str,
     loaded = Loaded()
     path = _seekable(source, database, options, folder, loaded)
     arguments = _restore_arguments(target, into, options)
-    soft: Set[str] = set()
+    soft: set[str] = set()
     if options.wanted is not None:
         use_list, soft = _use_list(source, database, target, path, options.wanted, folder, loaded)
         arguments.append(use_list)
@@ -227,7 +257,12 @@ def _seekable(source: Source, database: Database, options: Options, folder: Path
     if not layers:
         if source.place.name == "local" or (options.jobs > 1 and source.fits(folder, stored)):
             return source.at_hand(dump, folder)
-    elif "age" not in layers and options.jobs > 1 and not options.single_transaction and source.fits(folder, stored + database.bytes):
+    elif (
+        "age" not in layers
+        and options.jobs > 1
+        and not options.single_transaction
+        and source.fits(folder, stored + database.bytes)
+    ):
         target = folder / "unwrapped.dump"
         with target.open("xb") as stream:
             target.chmod(0o600)
@@ -243,7 +278,7 @@ def _seekable(source: Source, database: Database, options: Options, folder: Path
     return None
 
 
-def _restore_arguments(target: Target, into: str, options: Options) -> List[str]:
+def _restore_arguments(target: Target, into: str, options: Options) -> list[str]:
     # Only the verbose pg_restore says which entry an error belongs to.
     arguments = [target.programs.path("pg_restore"), "--verbose", "--no-password", database_argument(into)]
     if not options.ownership:
@@ -256,10 +291,19 @@ def _restore_arguments(target: Target, into: str, options: Options) -> List[str]
 
 
 def _use_list(
-    source: Source, database: Database, target: Target, path: Optional[Path], wanted: selection.Wanted, folder: Path, loaded: Loaded
-) -> Tuple[str, Set[str]]:
+    source: Source,
+    database: Database,
+    target: Target,
+    path: Optional[Path],
+    wanted: selection.Wanted,
+    folder: Path,
+    loaded: Loaded,
+) -> tuple[str, set[str]]:
     if database.fingerprint is None:
-        raise UsageError("The set has no fingerprint, so parts of %r cannot be told apart." % database.name, hint="Restore the whole database.")
+        raise UsageError(
+            "The set has no fingerprint, so parts of %r cannot be told apart." % database.name,
+            hint="Restore the whole database.",
+        )
     if path is not None:
         command = Command((target.programs.path("pg_restore"), "--list", str(path)))
         listing = source.context.runner.run(command).stdout
@@ -274,11 +318,11 @@ def _use_list(
 
 def listing_of_stream(source: Source, dump: Payload, programs: Programs) -> bytes:
     """Return pg_restore's listing of an archive that is no file at hand. All of it is read and held against the manifest."""
-    found: List[bytes] = []
+    found: list[bytes] = []
     unwrap = codec.unwrap(source.context.runner, dump.layers, identity_file=source.identity_file)
     # pg_restore stops reading after the table of contents and would break the pipe; so it gets the beginning afterwards.
     command = Command((programs.path("pg_restore"), "--list"))
-    head: List[bytes] = []
+    head: list[bytes] = []
     if unwrap:
         source.context.runner.pipe(unwrap, source=source.chunks(source.manifest.files_of(dump)[0]), sink=_Head(head))
     else:
@@ -292,7 +336,7 @@ class _Head:
 
     LIMIT = 64 * 1024 * 1024
 
-    def __init__(self, kept: List[bytes]) -> None:
+    def __init__(self, kept: list[bytes]) -> None:
         self._kept, self._size = kept, 0
 
     def __call__(self, chunk: bytes) -> None:
@@ -307,7 +351,7 @@ def _drain(chunks: Iterable[bytes], sink: _Head) -> None:
 
 
 def _run_restore(
-    source: Source, commands: List[Command], chunks: Optional[Iterable[bytes]], loaded: Loaded, soft: Set[str]
+    source: Source, commands: list[Command], chunks: Optional[Iterable[bytes]], loaded: Loaded, soft: set[str]
 ) -> None:
     listener = _ErrorListener(loaded, soft)
     try:
@@ -321,7 +365,7 @@ def _run_restore(
 class _ErrorListener:
     """Stops pg_restore at its first error that is neither benign nor about an entry that may fail."""
 
-    def __init__(self, loaded: Loaded, soft: Set[str]) -> None:
+    def __init__(self, loaded: Loaded, soft: set[str]) -> None:
         self._loaded, self._soft, self._where = loaded, soft, ""
         self.stopped, self.passed_over = False, 0
 
@@ -349,7 +393,14 @@ def _load_plain(source: Source, database: Database, target: Target, into: str, o
             "The dump of %r is plain SQL: it can only be restored whole, with owners and privileges." % database.name,
             hint="Use format custom or directory for backups whose parts you may need.",
         )
-    arguments = ["--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-", database_argument(into)]
+    arguments = [
+        "--no-psqlrc",
+        "--no-password",
+        "--quiet",
+        "--set=ON_ERROR_STOP=1",
+        "--file=-",
+        database_argument(into),
+    ]
     if options.single_transaction:
         arguments.insert(0, "--single-transaction")
     psql = Command((target.programs.path("psql"), *arguments), env=target.environment)
@@ -369,7 +420,9 @@ def compare_database(database: Database, target: Target, name: str, rules: Rules
         raise PgopsError("The set has no fingerprint of %r to compare with." % database.name)
     with connect(target.postgres, name) as session:
         actual = inventory.take(session, inventory.Scope())
-        actual["rows"] = inventory.count_rows(session, [key for key in expected.get("rows", {}) if key in actual["relations"]])
+        actual["rows"] = inventory.count_rows(
+            session, [key for key in expected.get("rows", {}) if key in actual["relations"]]
+        )
         actual["sequences"] = inventory.sequence_positions(session, actual)
         comparison = compare(expected, actual, rules)
         found = inventory.database_properties(session, name)
@@ -377,8 +430,14 @@ def compare_database(database: Database, target: Target, name: str, rules: Rules
         wanted = database.properties.get(fact)
         if fact not in database.properties:
             continue
-        if (rules.ownership or fact not in ("owner", "acl", "settings")) and wanted != found.get(fact) and rules.selected is None:
-            comparison.differences.append("database: %s was %s, is %s" % (fact.replace("_", " "), wanted, found.get(fact)))
+        if (
+            (rules.ownership or fact not in ("owner", "acl", "settings"))
+            and wanted != found.get(fact)
+            and rules.selected is None
+        ):
+            comparison.differences.append(
+                "database: %s was %s, is %s" % (fact.replace("_", " "), wanted, found.get(fact))
+            )
     return comparison
 
 

@@ -9,9 +9,10 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Iterator
+from typing import IO
 
 from .durable import adopt, make_dirs
 from .errors import BusyError, UsageError
@@ -21,7 +22,9 @@ _POLL_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def hold(path: Path, what: str, *, clock: Clock, shared: bool = False, wait: timedelta = timedelta(0)) -> Iterator[None]:
+def hold(
+    path: Path, what: str, *, clock: Clock, shared: bool = False, wait: timedelta = timedelta(0)
+) -> Iterator[None]:
     """Hold the lock file `path` for `what` (`backup of db1`), at most `wait` after others let go.
 
     Raise BusyError that says who holds it and since when; UsageError if the file cannot be made.
@@ -35,10 +38,12 @@ def hold(path: Path, what: str, *, clock: Clock, shared: bool = False, wait: tim
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise BusyError("Another run is in the way: %s." % _holder(stream), hint="Try again when it has ended.") from None
+                    raise BusyError(
+                        "Another run is in the way: %s." % _holder(stream), hint="Try again when it has ended."
+                    ) from None
                 time.sleep(_POLL_SECONDS)
-        if not shared:
-            _sign(stream, json.dumps({"pid": os.getpid(), "what": what, "since": iso(clock())}))
+        # A reader wipes the name of a holder that was killed; nobody else can have written one beside it.
+        _sign(stream, "" if shared else json.dumps({"pid": os.getpid(), "what": what, "since": iso(clock())}))
         try:
             yield
         finally:
@@ -51,16 +56,18 @@ def _open(path: Path) -> IO[str]:
         make_dirs(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        raise UsageError("The lock file %s cannot be opened: %s." % (path, error.strerror), hint="Check state_dir and its owner.") from error
+        raise UsageError(
+            "The lock file %s cannot be opened: %s." % (path, error.strerror), hint="Check state_dir and its owner."
+        ) from error
     adopt(path)
     return os.fdopen(handle, "r+", encoding="utf-8")
 
 
 def _sign(stream: IO[str], text: str) -> None:
-    stream.seek(0)
-    stream.truncate()
-    stream.write(text)
-    stream.flush()
+    # The lock is what counts; on a full disk it merely goes unsigned, and a prune can still make room.
+    with contextlib.suppress(OSError):
+        os.ftruncate(stream.fileno(), 0)
+        os.pwrite(stream.fileno(), text.encode("utf-8"), 0)
 
 
 def _holder(stream: IO[str]) -> str:

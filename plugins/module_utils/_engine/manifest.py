@@ -7,10 +7,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
+from typing import Any, Optional
 
 from .durable import to_json
 from .errors import DamagedError, UsageError
@@ -19,6 +21,7 @@ from .times import parse_iso
 
 FORMAT = 1
 NAME = "manifest.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Payload:
     path: str
     format: str
     compression: str = "none"
-    layers: Tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Database:
 
     name: str
     dump: Payload
-    properties: Dict[str, Any]
-    fingerprint: Optional[Dict[str, Any]] = None
+    properties: dict[str, Any]
+    fingerprint: Optional[dict[str, Any]] = None
     bytes: int = 0
     seconds: float = 0.0
 
@@ -68,10 +71,10 @@ class Manifest:
     system_identifier: str
     server_version: str
     server_version_num: int
-    tools: Dict[str, str]
+    tools: dict[str, str]
     engine: str
-    files: Tuple[File, ...]
-    databases: Tuple[Database, ...] = ()
+    files: tuple[File, ...]
+    databases: tuple[Database, ...] = ()
     parent: Optional[str] = None
     timeline: Optional[int] = None
     wal_start: Optional[str] = None
@@ -82,12 +85,12 @@ class Manifest:
     settings: Optional[Payload] = None
     hba: Optional[Payload] = None
     ident: Optional[Payload] = None
-    roles: Optional[Dict[str, Any]] = None
+    roles: Optional[dict[str, Any]] = None
     encryption: str = "none"
-    recipients: Tuple[str, ...] = ()
-    choices: Dict[str, Any] = field(default_factory=dict)
-    left_out: Tuple[Dict[str, str], ...] = ()
-    warnings: Tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+    choices: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[dict[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
     format: int = FORMAT
 
     @property
@@ -109,7 +112,7 @@ class Manifest:
         """Return the database called `name`, or None."""
         return next((d for d in self.databases if d.name == name), None)
 
-    def files_of(self, payload: Payload) -> List[File]:
+    def files_of(self, payload: Payload) -> list[File]:
         """Return the files that make up `payload`."""
         return [f for f in self.files if f.path == payload.path or f.path.startswith(payload.path + "/")]
 
@@ -131,13 +134,14 @@ def decode(encoded: bytes, *, set_id: str) -> Manifest:
     """
     try:
         data = json.loads(encoded.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError("The manifest of %s is not JSON: %s." % (set_id, error)) from None
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise DamagedError("The manifest of %s has no format number." % set_id)
     if data["format"] > FORMAT:
         raise UsageError(
-            "The set %s was written in format %d; this version knows formats up to %d." % (set_id, data["format"], FORMAT),
+            "The set %s was written in format %d; this version knows formats up to %d."
+            % (set_id, data["format"], FORMAT),
             hint="Update pgops.backup, or restore by hand (docs/restore-by-hand.md).",
         )
     try:
@@ -148,7 +152,7 @@ def decode(encoded: bytes, *, set_id: str) -> Manifest:
     return manifest
 
 
-def _from_data(cls: Type[Any], data: Any) -> Any:
+def _from_data(cls: type[Any], data: Any) -> Any:
     if not isinstance(data, Mapping):
         raise TypeError("%s is %s" % (cls.__name__, type(data).__name__))
     hints = typing.get_type_hints(cls)
@@ -161,7 +165,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if origin is typing.Union:
         return None if value is None else _value(arguments[0], value, name)
     if dataclasses.is_dataclass(hint):
-        return _from_data(typing.cast(Type[Any], hint), value)
+        return _from_data(typing.cast(type[Any], hint), value)
     if origin is tuple:
         if not isinstance(value, list):
             raise TypeError("%s is no list" % name)
@@ -177,14 +181,20 @@ def _value(hint: Any, value: Any, name: str) -> Any:
 def _check(manifest: Manifest, set_id: str) -> None:
     if manifest.id != set_id or not is_set_id(manifest.id):
         raise DamagedError("The manifest of %s calls itself %r." % (set_id, manifest.id))
-    manifest.begun, manifest.ended  # raises for moments without an offset  # noqa: B018
+    for moment in (manifest.started, manifest.finished):
+        try:
+            parse_iso(moment)
+        except UsageError as error:
+            raise DamagedError("The manifest of %s tells no true time: %s" % (set_id, error.message)) from None
     seen = set()
     for entry in manifest.files:
         if not safe_path(entry.path) or entry.path == NAME:
-            raise DamagedError("The manifest of %s names the path %r, which is not inside its set." % (set_id, entry.path))
+            raise DamagedError(
+                "The manifest of %s names the path %r, which is not inside its set." % (set_id, entry.path)
+            )
         if entry.path in seen:
             raise DamagedError("The manifest of %s names %r twice." % (set_id, entry.path))
-        if entry.size < 0 or len(entry.sha256) != 64:
+        if entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
             raise DamagedError("The manifest of %s has no true size or hash for %r." % (set_id, entry.path))
         seen.add(entry.path)
     payloads = [p for p in (manifest.globals, manifest.settings, manifest.hba, manifest.ident) if p]

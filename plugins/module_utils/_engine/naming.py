@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Tuple
 
 from .errors import UsageError
 from .times import compact
@@ -64,7 +63,7 @@ def quote_literal(text: str) -> str:
     return " E" + quoted if "\\" in text else quoted
 
 
-def split_qualified(text: str) -> Tuple[str, str]:
+def split_qualified(text: str) -> tuple[str, str]:
     """Return (schema, table) of `schema.table`; a part that holds a dot or a quote is written in double quotes.
 
     Raise UsageError if `text` is not of that form.

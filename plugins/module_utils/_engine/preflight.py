@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import Any, Optional
 
 from .connection import Session, connect
 from .durable import free_bytes
@@ -21,8 +22,8 @@ from .sizes import human_size
 class Findings:
     """`refusals` forbid the restore, each with its way out; `remarks` are worth knowing."""
 
-    refusals: List[str] = field(default_factory=list)
-    remarks: List[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def settle(self) -> None:
         """Raise RefusedError that lists every refusal, if there is one."""
@@ -32,7 +33,16 @@ class Findings:
             )
 
 
-def check_server(session: Session, manifest: Manifest, databases: Sequence[Database], target: Target, *, jobs: int, ownership: bool, will_create: Optional[Set[str]]) -> Findings:
+def check_server(
+    session: Session,
+    manifest: Manifest,
+    databases: Sequence[Database],
+    target: Target,
+    *,
+    jobs: int,
+    ownership: bool,
+    will_create: Optional[set[str]],
+) -> Findings:
     """Hold the server against what the set needs: version, rights, roles, extensions, connections, space.
 
     `will_create` are the roles that the set's globals bring, None when globals are not restored.
@@ -48,40 +58,55 @@ def check_server(session: Session, manifest: Manifest, databases: Sequence[Datab
         )
     may_create = session.value("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user")
     if not may_create:
-        findings.refusals.append("The role %r may not create databases. Log in as a superuser or grant CREATEDB." % server.user)
+        findings.refusals.append(
+            "The role %r may not create databases. Log in as a superuser or grant CREATEDB." % server.user
+        )
     if not server.superuser and ownership:
-        findings.remarks.append("The role %r is no superuser: objects of roles that it does not belong to will fail." % server.user)
+        findings.remarks.append(
+            "The role %r is no superuser: objects of roles that it does not belong to will fail." % server.user
+        )
     _check_roles(session, manifest, databases, findings, ownership=ownership, will_create=will_create)
     _check_extensions(session, databases, findings)
     free_connections = server.max_connections - server.used_connections
     if free_connections < jobs + 4:
         findings.refusals.append(
-            "Only %d connections are free on the server; %d jobs need %d. Lower the jobs, or raise max_connections." % (free_connections, jobs, jobs + 4)
+            "Only %d connections are free on the server; %d jobs need %d. Lower the jobs, or raise max_connections."
+            % (free_connections, jobs, jobs + 4)
         )
     _check_space(databases, target, findings)
     return findings
 
 
-def _check_roles(session: Session, manifest: Manifest, databases: Sequence[Database], findings: Findings, *, ownership: bool, will_create: Optional[Set[str]]) -> None:
+def _check_roles(
+    session: Session,
+    manifest: Manifest,
+    databases: Sequence[Database],
+    findings: Findings,
+    *,
+    ownership: bool,
+    will_create: Optional[set[str]],
+) -> None:
     if not ownership:
         return
     existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
-    needed: Set[str] = set()
+    needed: set[str] = set()
     for database in databases:
         needed.add(str(database.properties["owner"]))
         needed |= {who for who in database.properties.get("acl", {}) if who != "public"}
         needed |= _roles_in(database.fingerprint or {})
     lacking = sorted(needed - existing - (will_create or set()))
     if lacking:
-        way = "Restore the globals too (globals: missing)" if will_create is None and manifest.globals else "Create them"
+        way = (
+            "Restore the globals too (globals: missing)" if will_create is None and manifest.globals else "Create them"
+        )
         findings.refusals.append(
             "The server lacks the role%s %s. %s, or restore without owners and privileges."
             % ("" if len(lacking) == 1 else "s", ", ".join(repr(r) for r in lacking), way)
         )
 
 
-def _roles_in(facts: Dict[str, Any]) -> Set[str]:
-    found: Set[str] = set()
+def _roles_in(facts: dict[str, Any]) -> set[str]:
+    found: set[str] = set()
     for kind in ("relations", "schemas", "functions", "types"):
         for value in facts.get(kind, {}).values():
             found.add(str(value.get("owner", "public")))
@@ -102,10 +127,14 @@ def _check_extensions(session: Session, databases: Sequence[Database], findings:
                 )
             elif available[name] != facts.get("version"):
                 findings.remarks.append(
-                    "The extension %s of %r was version %s; this server brings %s." % (name, database.name, facts.get("version"), available[name])
+                    "The extension %s of %r was version %s; this server brings %s."
+                    % (name, database.name, facts.get("version"), available[name])
                 )
         if database.fingerprint is None:
-            findings.remarks.append("%r has no fingerprint: extensions and roles could not be checked, nor the result compared." % database.name)
+            findings.remarks.append(
+                "%r has no fingerprint: extensions and roles could not be checked, nor the result compared."
+                % database.name
+            )
 
 
 def _check_space(databases: Sequence[Database], target: Target, findings: Findings) -> None:
@@ -123,11 +152,14 @@ def _check_space(databases: Sequence[Database], target: Target, findings: Findin
     needed = sum(d.bytes for d in databases)
     if free < needed * 1.1:
         findings.refusals.append(
-            "%s has %s free; the databases take about %s. Make room first." % (directory, human_size(free), human_size(needed * 1.1))
+            "%s has %s free; the databases take about %s. Make room first."
+            % (directory, human_size(free), human_size(needed * 1.1))
         )
 
 
-def check_names(session: Session, targets: Dict[str, str], mode: str, confirmed: Sequence[str], postgres: Postgres) -> Findings:
+def check_names(
+    session: Session, targets: dict[str, str], mode: str, confirmed: Sequence[str], postgres: Postgres
+) -> Findings:
     """Check the target names (`{backed-up name: target name}`) against what exists and what `mode` may do to it."""
     findings = Findings()
     existing = {row[0] for row in session.rows("SELECT datname FROM pg_database")}
@@ -139,7 +171,8 @@ def check_names(session: Session, targets: Dict[str, str], mode: str, confirmed:
             findings.refusals.append("%r cannot name a database: it must have 1 to 63 bytes." % name)
         if mode == "create" and name in existing:
             findings.refusals.append(
-                "There is a database %r already. Give another name (rename), or replace it with mode swap, which keeps the old one." % name
+                "There is a database %r already. Give another name (rename), or replace it with mode swap, which keeps the old one."
+                % name
             )
         if mode == "into_empty":
             if name not in existing:
@@ -147,10 +180,15 @@ def check_names(session: Session, targets: Dict[str, str], mode: str, confirmed:
             else:
                 count = _objects(postgres, name)
                 if count:
-                    findings.refusals.append("The database %r is not empty: it has %d objects. Use mode swap, or another name." % (name, count))
+                    findings.refusals.append(
+                        "The database %r is not empty: it has %d objects. Use mode swap, or another name."
+                        % (name, count)
+                    )
         if mode == "swap" and name in existing:
             if name not in confirmed:
-                findings.refusals.append("Mode swap replaces the database %r. Confirm it by its exact name (confirm)." % name)
+                findings.refusals.append(
+                    "Mode swap replaces the database %r. Confirm it by its exact name (confirm)." % name
+                )
             if name in ("template0", "template1"):
                 findings.refusals.append("%r is a template of PostgreSQL and is not replaced." % name)
     return findings

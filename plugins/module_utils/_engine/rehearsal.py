@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from . import inventory
 from .connection import Session, connect
@@ -28,11 +28,11 @@ from .throwaway import throwaway
 class Rehearsal:
     """What a rehearsed restore found. `findings` are faults of the set; `cannot` is what this host could not decide."""
 
-    findings: List[str] = field(default_factory=list)
-    cannot: List[str] = field(default_factory=list)
-    remarks: List[str] = field(default_factory=list)
-    phases: Dict[str, float] = field(default_factory=dict)
-    checked: Dict[str, Any] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    cannot: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    checked: dict[str, Any] = field(default_factory=dict)
 
 
 def rehearse(context: Context, source: Source, folder: Path) -> Rehearsal:
@@ -78,12 +78,19 @@ def _roles(source: Source, target: Target, session: Session, result: Rehearsal) 
 
 
 def _one(
-    context: Context, source: Source, database: Database, target: Target, session: Session, folder: Path, result: Rehearsal
+    context: Context,
+    source: Source,
+    database: Database,
+    target: Target,
+    session: Session,
+    folder: Path,
+    result: Rehearsal,
 ) -> None:
     lacking = _lacking_extensions(session, database)
     if lacking:
         result.cannot.append(
-            "%r was not restored: this host's server cannot offer %s. Install the packages." % (database.name, ", ".join(lacking))
+            "%r was not restored: this host's server cannot offer %s. Install the packages."
+            % (database.name, ", ".join(lacking))
         )
         return
     tick = time.monotonic()
@@ -93,7 +100,9 @@ def _one(
     _create(session, database, target, result)
     room = folder / ("load-%d" % len(result.checked.get("databases", {})))
     room.mkdir(mode=0o700)
-    options = Options(jobs=min(os.cpu_count() or 1, 8), ownership=source.manifest.globals is not None, tablespaces=False)
+    options = Options(
+        jobs=min(os.cpu_count() or 1, 8), ownership=source.manifest.globals is not None, tablespaces=False
+    )
     try:
         loaded = load_database(source, database, target, database.name, options, room)
         finish_database(session, database.name, database.properties, ownership=options.ownership)
@@ -115,7 +124,7 @@ def _one(
     _lap(result, "assertions", tick)
 
 
-def _lacking_extensions(session: Session, database: Database) -> List[str]:
+def _lacking_extensions(session: Session, database: Database) -> list[str]:
     available = {row[0] for row in session.rows("SELECT name FROM pg_available_extensions")}
     return sorted(set((database.fingerprint or {}).get("extensions", {})) - available)
 
@@ -127,7 +136,8 @@ def _create(session: Session, database: Database, target: Target, result: Rehear
         create_database(session, database.name, database.properties, target, ownership=ownership, comment=comment)
     except PgopsError as error:
         result.remarks.append(
-            "%r was rehearsed with the C locale, since its own cannot be had here (%s)." % (database.name, error.message)
+            "%r was rehearsed with the C locale, since its own cannot be had here (%s)."
+            % (database.name, error.message)
         )
         create_database(
             session, database.name, database.properties, target, ownership=ownership, comment=comment, locale=False
@@ -188,7 +198,8 @@ def _assert(context: Context, assertion: Assertion, target: Target, result: Rehe
         return
     if said != assertion.expect:
         result.findings.append(
-            "%s: the assertion %r gave %r instead of %r" % (assertion.database, assertion.sql, said[:200], assertion.expect)
+            "%s: the assertion %r gave %r instead of %r"
+            % (assertion.database, assertion.sql, said[:200], assertion.expect)
         )
 
 

@@ -8,8 +8,9 @@ import dataclasses
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Any, Optional
 
 from . import preflight
 from .catalog import Catalog
@@ -19,7 +20,16 @@ from .errors import CommandError, DamagedError, MissingError, PgopsError, UsageE
 from .evidence import proofs
 from .fingerprint import Rules
 from .globals_sql import select
-from .loading import Loaded, Options, Target, compare_database, create_database, finish_database, load_database, load_globals
+from .loading import (
+    Loaded,
+    Options,
+    Target,
+    compare_database,
+    create_database,
+    finish_database,
+    load_database,
+    load_globals,
+)
 from .manifest import Database
 from .naming import database_argument, quote_ident, split_qualified
 from .preflight import Findings
@@ -47,15 +57,15 @@ class Request:
 
     place: str = "auto"
     set: str = "latest_verified"
-    databases: Tuple[str, ...] = ()
-    schemas: Tuple[str, ...] = ()
-    tables: Tuple[str, ...] = ()
+    databases: tuple[str, ...] = ()
+    schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
     mode: str = "create"
     globals: str = "missing"
     ownership: bool = True
     jobs: int = 0
-    confirm: Tuple[str, ...] = ()
+    confirm: tuple[str, ...] = ()
     dry_run: bool = False
 
 
@@ -69,9 +79,9 @@ class _Job:
     replaces: bool
     loaded: Loaded = field(default_factory=Loaded)
     kept: str = ""
-    phases: Dict[str, float] = field(default_factory=dict)
-    checked: Dict[str, int] = field(default_factory=dict)
-    remarks: List[str] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    checked: dict[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -79,13 +89,13 @@ class _Work:
     request: Request
     source: Source
     target: Target
-    jobs: List[_Job]
+    jobs: list[_Job]
     findings: Findings
     options: Options
     wanted: Optional[Wanted]
 
 
-def restore(context: Context, request: Request) -> Dict[str, Any]:
+def restore(context: Context, request: Request) -> dict[str, Any]:
     """Bring databases back as `request` says and prove that they are what the backup held.
 
     Result: `set`, `place`, `databases` (list of {database, name, seconds, phases, jobs, way, kept, compared, benign, left_out}),
@@ -94,22 +104,23 @@ def restore(context: Context, request: Request) -> Dict[str, Any]:
     UnreachableError. Whatever goes wrong before the last step, no database has been replaced and none is left half-made.
     """
     _check(request)
-    with context.lock("sets", shared=True), context.lock("restore"):
-        with connect(context.config.postgres) as session:
-            work = _prepare(context, request, session)
-            if request.dry_run:
-                return {"changed": True, "set": work.source.set_id, "place": work.source.place.name, "plan": _plan(work)}
-            work.findings.settle()
-            for remark in work.findings.remarks:
-                context.warn(remark)
-            return _perform(context, work, session)
+    with context.lock("sets", shared=True), context.lock("restore"), connect(context.config.postgres) as session:
+        work = _prepare(context, request, session)
+        if request.dry_run:
+            return {"changed": True, "set": work.source.set_id, "place": work.source.place.name, "plan": _plan(work)}
+        work.findings.settle()
+        for remark in work.findings.remarks:
+            context.warn(remark)
+        return _perform(context, work, session)
 
 
 def _check(request: Request) -> None:
     if request.mode not in MODES:
         raise UsageError("%r is no restore mode." % request.mode, hint="Use one of %s." % ", ".join(MODES))
     if request.globals not in GLOBALS:
-        raise UsageError("%r is no way to restore globals." % request.globals, hint="Use one of %s." % ", ".join(GLOBALS))
+        raise UsageError(
+            "%r is no way to restore globals." % request.globals, hint="Use one of %s." % ", ".join(GLOBALS)
+        )
     if request.schemas and request.tables:
         raise UsageError("Ask for schemas or for tables, not for both.", hint="A table is written schema.table.")
     for table in request.tables:
@@ -155,15 +166,22 @@ def _prepare(context: Context, request: Request, session: Session) -> _Work:
     findings.remarks += on_server.remarks
     if request.mode == "into_empty":
         jobs = 1
-    options = Options(jobs, request.ownership, _has_tablespaces(source, session, findings), request.mode == "into_empty", wanted)
+    options = Options(
+        jobs, request.ownership, _has_tablespaces(source, session, findings), request.mode == "into_empty", wanted
+    )
     work_jobs = [
-        _Job(d, names[d.name], names[d.name] if request.mode == "into_empty" else _PREFIX + secrets.token_hex(6), names[d.name] in existing)
+        _Job(
+            d,
+            names[d.name],
+            names[d.name] if request.mode == "into_empty" else _PREFIX + secrets.token_hex(6),
+            names[d.name] in existing,
+        )
         for d in chosen
     ]
     return _Work(request, source, target, work_jobs, findings, options, wanted)
 
 
-def _proofs_of(context: Context, place: Any) -> List[Any]:
+def _proofs_of(context: Context, place: Any) -> list[Any]:
     """Return the proofs that another place holds; after a disaster it may be gone, and that is no reason to stop."""
     try:
         return proofs(place)
@@ -172,7 +190,7 @@ def _proofs_of(context: Context, place: Any) -> List[Any]:
         return []
 
 
-def _databases(request: Request, source: Source) -> List[Database]:
+def _databases(request: Request, source: Source) -> list[Database]:
     manifest = source.manifest
     unknown = [name for name in request.databases if manifest.database(name) is None]
     if unknown:
@@ -182,17 +200,22 @@ def _databases(request: Request, source: Source) -> List[Database]:
         )
     if request.databases:
         return [d for d in manifest.databases if d.name in request.databases]
-    chosen = [d for d in manifest.databases]
+    chosen = list(manifest.databases)
     # The maintenance database exists on every server; without anything in it there is nothing to bring back.
     return [d for d in chosen if not (d.name == "postgres" and _is_bare(d))] or chosen
 
 
 def _is_bare(database: Database) -> bool:
     facts = database.fingerprint
-    return facts is not None and not facts["relations"] and not facts.get("functions") and len(facts.get("extensions", {})) <= 1
+    return (
+        facts is not None
+        and not facts["relations"]
+        and not facts.get("functions")
+        and len(facts.get("extensions", {})) <= 1
+    )
 
 
-def _wanted(request: Request, chosen: List[Database]) -> Optional[Wanted]:
+def _wanted(request: Request, chosen: list[Database]) -> Optional[Wanted]:
     if not request.schemas and not request.tables:
         return None
     wanted = Wanted(request.schemas, tuple(split_qualified(t) for t in request.tables))
@@ -200,11 +223,14 @@ def _wanted(request: Request, chosen: List[Database]) -> Optional[Wanted]:
     if facts is not None:
         lacking = missing(wanted, facts)
         if lacking:
-            raise MissingError("The database %r in this set has no %s." % (chosen[0].name, ", no ".join(lacking)), hint="Names are case-sensitive.")
+            raise MissingError(
+                "The database %r in this set has no %s." % (chosen[0].name, ", no ".join(lacking)),
+                hint="Names are case-sensitive.",
+            )
     return wanted
 
 
-def _coming_roles(source: Source, session: Session, request: Request, findings: Findings) -> Optional[Set[str]]:
+def _coming_roles(source: Source, session: Session, request: Request, findings: Findings) -> Optional[set[str]]:
     """Return the roles that the globals will bring, None when they are not restored."""
     if request.globals == "none":
         return None
@@ -212,7 +238,9 @@ def _coming_roles(source: Source, session: Session, request: Request, findings: 
         findings.remarks.append("The set holds no globals, so no roles are restored.")
         return None
     if not source.manifest.globals_passwords:
-        findings.remarks.append("The set holds no role passwords: restored roles need new ones before they can log in with one.")
+        findings.remarks.append(
+            "The set holds no role passwords: restored roles need new ones before they can log in with one."
+        )
     script = source.content_of(source.manifest.globals).decode("utf-8", "surrogateescape")
     existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
     return set(select(script, existing=existing, overwrite=False, tablespaces=False).creates)
@@ -222,11 +250,13 @@ def _has_tablespaces(source: Source, session: Session, findings: Findings) -> bo
     wanted = set((source.manifest.roles or {}).get("tablespaces", []))
     lacking = sorted(wanted - {row[0] for row in session.rows("SELECT spcname FROM pg_tablespace")})
     if lacking:
-        findings.remarks.append("The server lacks the tablespaces %s; everything goes to the default one." % ", ".join(lacking))
+        findings.remarks.append(
+            "The server lacks the tablespaces %s; everything goes to the default one." % ", ".join(lacking)
+        )
     return not lacking
 
 
-def _plan(work: _Work) -> Dict[str, Any]:
+def _plan(work: _Work) -> dict[str, Any]:
     return {
         "set": work.source.set_id,
         "place": work.source.place.root,
@@ -253,10 +283,10 @@ def _plan(work: _Work) -> Dict[str, Any]:
 # --- perform ----------------------------------------------------------------------------------------------------------
 
 
-def _perform(context: Context, work: _Work, session: Session) -> Dict[str, Any]:
+def _perform(context: Context, work: _Work, session: Session) -> dict[str, Any]:
     request = work.request
     _drop_abandoned(context, session)
-    roles: List[str] = []
+    roles: list[str] = []
     if request.globals != "none":
         context.reporter.note("restoring roles")
         roles, _lacking = load_globals(work.source, work.target, overwrite=request.globals == "all")
@@ -323,7 +353,14 @@ def _analyze(work: _Work, job: _Job) -> None:
     programs = work.target.programs
     if programs.has("vacuumdb"):
         command = Command(
-            (programs.path("vacuumdb"), "--analyze-only", "--no-password", "--quiet", "--jobs=%d" % work.options.jobs, database_argument(job.temporary)),
+            (
+                programs.path("vacuumdb"),
+                "--analyze-only",
+                "--no-password",
+                "--quiet",
+                "--jobs=%d" % work.options.jobs,
+                database_argument(job.temporary),
+            ),
             env=work.target.environment,
         )
         work.source.context.runner.run(command)
@@ -339,17 +376,16 @@ def _prove(context: Context, work: _Work, job: _Job) -> None:
         return
     tick = time.monotonic()
     rules = Rules(work.request.ownership, work.wanted.holds if work.wanted else None)
-    if work.request.mode == "into_empty":
-        # The target was somebody's: what belongs to the database itself stays as they made it.
-        database = Database(job.database.name, job.database.dump, {}, job.database.fingerprint)
-    else:
-        database = job.database
+    # An empty target was somebody's: what belongs to the database itself stays as they made it.
+    into_empty = work.request.mode == "into_empty"
+    database = dataclasses.replace(job.database, properties={}) if into_empty else job.database
     comparison = compare_database(database, work.target, job.temporary, rules)
     job.phases["compare"] = round(time.monotonic() - tick, 3)
     job.checked, job.remarks = comparison.checked, comparison.remarks
     if comparison.differences:
         raise DamagedError(
-            "The restored %r is not what was backed up:\n%s" % (job.name, "\n".join("  - %s" % d for d in comparison.shown())),
+            "The restored %r is not what was backed up:\n%s"
+            % (job.name, "\n".join("  - %s" % d for d in comparison.shown())),
             hint="No database was replaced. Try another set (pgops restore --list).",
         )
 
@@ -361,7 +397,8 @@ def _give_name(context: Context, job: _Job, session: Session) -> None:
         session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS false" % quote_ident(job.name))
         try:
             session.rows(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()", (job.name,)
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+                (job.name,),
             )
             _rename(session, job.name, job.kept)
         except BaseException:
@@ -403,7 +440,8 @@ def _mark(context: Context) -> str:
 def _drop_abandoned(context: Context, session: Session) -> None:
     """Drop what a restore of this host and instance that was killed left behind; nobody else carries our mark."""
     for (name,) in session.rows(
-        "SELECT datname FROM pg_database WHERE starts_with(datname::text, %s) AND shobj_description(oid, 'pg_database') = %s", (_PREFIX, _mark(context))
+        "SELECT datname FROM pg_database WHERE starts_with(datname::text, %s) AND shobj_description(oid, 'pg_database') = %s",
+        (_PREFIX, _mark(context)),
     ):
         _drop(session, name)
         context.warn("Dropped %r, which a restore that was cut short left behind." % name)
@@ -413,7 +451,7 @@ def _drop(session: Session, name: str) -> None:
     session.execute("DROP DATABASE IF EXISTS %s WITH (FORCE)" % quote_ident(name))
 
 
-def _job_result(job: _Job) -> Dict[str, Any]:
+def _job_result(job: _Job) -> dict[str, Any]:
     return {
         "database": job.database.name,
         "name": job.name,

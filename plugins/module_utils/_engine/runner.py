@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,15 +12,27 @@ import subprocess  # pylint: disable=ansible-bad-import-from  # run_command buff
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Callable, Deque, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import IO, Callable, Optional
 
 from .errors import CommandError, UnreachableError
 from .redaction import Redactor
 
 _KEPT_LINES = 200
 _GRACE_SECONDS = 5.0
-_PASSED_ON = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PGPASSFILE", "SSL_CERT_FILE", "TMPDIR", "TZ", "USER", "LOGNAME")
+_PASSED_ON = (
+    "HOME",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "PGPASSFILE",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "LOGNAME",
+)
 _WATCH_SECONDS = 0.5
 OnLine = Callable[[str], None]
 Watch = Callable[[], None]
@@ -29,7 +42,7 @@ Watch = Callable[[], None]
 class Command:
     """A program to run: `argv` (no shell), `env` added to a small clean environment, and the account when root runs it."""
 
-    argv: Tuple[str, ...]
+    argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     cwd: str = "/"
@@ -52,9 +65,17 @@ class Finished:
 class _Process:
     """A started program whose standard error is being read."""
 
-    def __init__(self, command: Command, redactor: Redactor, *, stdin: Optional[int], stdout: Optional[int], on_line: Optional[OnLine]) -> None:
+    def __init__(
+        self,
+        command: Command,
+        redactor: Redactor,
+        *,
+        stdin: Optional[int],
+        stdout: Optional[int],
+        on_line: Optional[OnLine],
+    ) -> None:
         self.command = command
-        self.lines: Deque[str] = deque(maxlen=_KEPT_LINES)
+        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.trouble: Optional[BaseException] = None
         try:
             self.popen = _spawn(command, stdin, stdout)
@@ -76,7 +97,7 @@ class _Process:
             if on_line and self.trouble is None:
                 try:
                     on_line(line)
-                except Exception as error:  # handed to the caller's thread, which re-raises it
+                except Exception as error:  # noqa: BLE001  # handed to the caller's thread, which re-raises it
                     self.trouble = error
                     self.stop()
         stream.close()
@@ -125,8 +146,10 @@ class Runner:
         Raise CommandError if it fails and `check` holds or if it outlives `timeout` seconds, UnreachableError if it
         cannot be started, and whatever `watch` raises, or `on_line` for a line of its standard error.
         """
-        output: List[bytes] = []
-        process = self._pump([command], [stdin] if stdin else [], output.append, on_line, timeout, watch)[0]
+        output: list[bytes] = []
+        pipeline = _Pipeline([command], self.redactor, on_line)
+        pipeline.pump([stdin] if stdin else [], output.append, watch, timeout)
+        process = pipeline.processes[0]
         if check and process.popen.returncode != 0:
             raise _failure(process)
         return Finished(process.popen.returncode, b"".join(output), process.stderr)
@@ -145,82 +168,89 @@ class Runner:
         Every exit status counts. Raise CommandError for the first program of the pipeline that failed by itself,
         and whatever `source`, `sink`, `on_line` or `watch` raise; all programs have ended then.
         """
-        fed = source if source is not None else []
-        processes = self._pump(commands, fed, sink or (lambda chunk: None), on_line, None, watch)
-        failed = [p for p in processes if p.popen.returncode != 0]
+        pipeline = _Pipeline(commands, self.redactor, on_line)
+        pipeline.pump(source if source is not None else [], sink or _drop, watch, None)
+        failed = [p for p in pipeline.processes if p.popen.returncode != 0]
         if failed:
             # A program that died of a closed pipe is a victim, not the cause.
             causes = [p for p in failed if p.popen.returncode != -signal.SIGPIPE] or failed
             raise _failure(causes[0])
-        return "\n".join(p.stderr for p in processes if p.stderr)
+        return "\n".join(p.stderr for p in pipeline.processes if p.stderr)
 
-    def _pump(
-        self,
-        commands: Sequence[Command],
-        source: Iterable[bytes],
-        sink: Callable[[bytes], object],
-        on_line: Optional[OnLine],
-        timeout: Optional[float],
-        watch: Optional[Watch],
-    ) -> List[_Process]:
-        processes: List[_Process] = []
-        feeder: Optional[_Feeder] = None
-        watcher: Optional[_Watcher] = None
-        killer: Optional[threading.Timer] = None
-        expired = threading.Event()
+
+class _Pipeline:
+    """Programs that run together, each reading what the one before it writes."""
+
+    def __init__(self, commands: Sequence[Command], redactor: Redactor, on_line: Optional[OnLine]) -> None:
+        self.processes: list[_Process] = []
+        upstream: Optional[IO[bytes]] = None
         try:
-            upstream: Optional[IO[bytes]] = None
-            for index, command in enumerate(commands):
-                stdin = subprocess.PIPE if index == 0 else (upstream.fileno() if upstream else None)
-                processes.append(_Process(command, self.redactor, stdin=stdin, stdout=subprocess.PIPE, on_line=on_line))
+            for command in commands:
+                stdin = subprocess.PIPE if upstream is None else upstream.fileno()
+                self.processes.append(_Process(command, redactor, stdin=stdin, stdout=subprocess.PIPE, on_line=on_line))
                 if upstream:
                     upstream.close()  # the child holds it; ours must go, or a dead reader would never be noticed
-                upstream = processes[-1].popen.stdout
-            feeder = _Feeder(processes[0].popen.stdin, source)
-            if timeout is not None:
-                killer = threading.Timer(timeout, _expire, (processes, expired))
-                killer.start()
+                upstream = self.processes[-1].popen.stdout
+        except BaseException:
+            self.stop()
+            raise
+
+    def pump(
+        self, source: Iterable[bytes], sink: Callable[[bytes], object], watch: Optional[Watch], timeout: Optional[float]
+    ) -> None:
+        """Run to the end. Raise what `source`, `sink`, `watch` or a listener raised; every program has ended then."""
+        helpers: list[_Helper] = []
+        try:
+            helpers.append(_Feeder(self.processes[0].popen.stdin, source))
             if watch is not None:
-                watcher = _Watcher(watch, processes)
-            output = processes[-1].popen.stdout
+                helpers.append(_Watcher(watch, self))
+            if timeout is not None:
+                helpers.append(_Watcher(_deadline(self.processes[0].command.name, timeout), self))
+            output = self.processes[-1].popen.stdout
             while output is not None:
                 chunk = output.read1(1024 * 1024)  # type: ignore[attr-defined]  # Popen pipes are BufferedReaders
                 if not chunk:
                     break
                 sink(chunk)
-            for process in processes:
+            for process in self.processes:
                 process.wait()
-            feeder.join()
         except BaseException:
-            for process in processes:
-                process.stop()
-                process.wait()
+            self.stop()
             raise
         finally:
-            if killer:
-                killer.cancel()
-            if watcher:
-                watcher.end()
-            for process in processes:
+            for helper in reversed(helpers):
+                helper.end()
+            for process in self.processes:
                 if process.popen.stdout:
                     process.popen.stdout.close()
-        for process in processes:
-            if process.trouble is not None:
-                raise process.trouble
-        for helper in (watcher, feeder):
-            if helper is not None and helper.trouble is not None:
-                raise helper.trouble
-        if expired.is_set():
-            raise CommandError("%s did not end within %.0f s and was stopped." % (processes[0].command.name, timeout or 0))
-        return processes
+        for trouble in [p.trouble for p in self.processes] + [h.trouble for h in reversed(helpers)]:
+            if trouble is not None:
+                raise trouble
+
+    def stop(self) -> None:
+        """End every program that still runs."""
+        for process in self.processes:
+            process.stop()
+            process.wait()
 
 
-class _Feeder(threading.Thread):
+class _Helper(threading.Thread):
+    """A thread beside a pipeline; `trouble` is what it raised, for the caller's thread to raise again."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.trouble: Optional[BaseException] = None
+
+    def end(self) -> None:
+        """Wait for it, after telling it to end."""
+        self.join()
+
+
+class _Feeder(_Helper):
     """Writes the chunks of a source into a pipe; a reader that ended early is no error of ours."""
 
     def __init__(self, pipe: Optional[IO[bytes]], source: Iterable[bytes]) -> None:
-        super().__init__(daemon=True)
-        self.trouble: Optional[BaseException] = None
+        super().__init__()
         self._pipe, self._source = pipe, source
         self.start()
 
@@ -232,49 +262,54 @@ class _Feeder(threading.Thread):
                 self._pipe.write(chunk)
         except BrokenPipeError:
             pass
-        except Exception as error:  # re-raised in the caller's thread
+        except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
             self.trouble = error
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._pipe.close()
-        except BrokenPipeError:
-            pass
 
 
-class _Watcher(threading.Thread):
-    """Looks after running programs; what it raises ends them."""
+class _Watcher(_Helper):
+    """Looks after a pipeline; what the watch raises ends it."""
 
-    def __init__(self, watch: Watch, processes: List[_Process]) -> None:
-        super().__init__(daemon=True)
-        self.trouble: Optional[BaseException] = None
-        self._watch, self._processes, self._over = watch, processes, threading.Event()
+    def __init__(self, watch: Watch, pipeline: _Pipeline) -> None:
+        super().__init__()
+        self._watch, self._pipeline, self._over = watch, pipeline, threading.Event()
         self.start()
 
     def run(self) -> None:
         while not self._over.wait(_WATCH_SECONDS):
             try:
                 self._watch()
-            except Exception as error:  # re-raised in the caller's thread
+            except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
                 self.trouble = error
-                for process in self._processes:
+                for process in self._pipeline.processes:
                     process.stop()
                 return
 
     def end(self) -> None:
         self._over.set()
-        self.join()
+        super().end()
 
 
-def _expire(processes: List[_Process], expired: threading.Event) -> None:
-    expired.set()
-    for process in processes:
-        process.stop()
+def _drop(_chunk: bytes) -> None:
+    """Take what nobody wants."""
 
 
-def _spawn(command: Command, stdin: Optional[int], stdout: Optional[int]) -> "subprocess.Popen[bytes]":
-    options: Dict[str, object] = {}
+def _deadline(name: str, seconds: float) -> Watch:
+    end = time.monotonic() + seconds
+
+    def watch() -> None:
+        if time.monotonic() >= end:
+            raise CommandError("%s did not end within %.0f s and was stopped." % (name, seconds))
+
+    return watch
+
+
+def _spawn(command: Command, stdin: Optional[int], stdout: Optional[int]) -> subprocess.Popen[bytes]:
+    options: dict[str, object] = {}
     if command.user and os.geteuid() == 0:
         options = {"user": command.user, "group": _group_of(command.user), "extra_groups": []}
-    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # noqa: S603  # a list, never a shell string
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # a list, never a shell string
         list(command.argv),
         stdin=stdin,
         stdout=stdout,
@@ -292,18 +327,16 @@ def _group_of(user: str) -> int:
     return pwd.getpwnam(user).pw_gid
 
 
-def _environment(extra: Mapping[str, str]) -> Dict[str, str]:
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     clean = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     clean.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
     return {**clean, "LC_ALL": "C", "PGCLIENTENCODING": "UTF8", **extra}
 
 
-def _signal_group(popen: "subprocess.Popen[bytes]", number: int) -> None:
+def _signal_group(popen: subprocess.Popen[bytes], number: int) -> None:
     if popen.poll() is None or number == signal.SIGKILL:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(popen.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def _failure(process: _Process) -> CommandError:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Optional
 
 from . import __version__
 from .context import Context
@@ -21,7 +22,7 @@ _KEPT = 2000
 # What a verb found in detail is in manifests and evidence; a run record says how it went.
 _LEFT_TO_THE_RESULT = frozenset({"plan", "sets", "databases", "catalog", "findings", "places", "commands"})
 
-Result = Dict[str, Any]
+Result = dict[str, Any]
 
 
 def perform(context: Context, verb: str, work: Callable[[Context], Result], *, dry_run: bool = False) -> Result:
@@ -76,7 +77,7 @@ def _record(context: Context, result: Result, failure: Optional[BaseException]) 
         result["warnings"] = list(context.warnings)
 
 
-def _outcome(failure: Optional[BaseException]) -> Dict[str, Any]:
+def _outcome(failure: Optional[BaseException]) -> dict[str, Any]:
     if failure is None:
         return {"outcome": "ok", "exit_code": 0, "reason": ""}
     if isinstance(failure, PgopsError):
@@ -86,7 +87,7 @@ def _outcome(failure: Optional[BaseException]) -> Dict[str, Any]:
     return {"outcome": "failed", "exit_code": 1, "reason": "%s: %s" % (type(failure).__name__, failure)}
 
 
-def _log(context: Context, record: Dict[str, Any]) -> None:
+def _log(context: Context, record: dict[str, Any]) -> None:
     """Add one line to the log of the verb: /var/log/backups/backup.log and its like."""
     if not context.config.log_dir:
         return
@@ -101,7 +102,9 @@ def _log(context: Context, record: Dict[str, Any]) -> None:
         record["seconds"],
         ": " + reason if reason else "",
     )
-    lines = [line] + ["%s %s warning: %s" % (record["finished"], record["instance"], " ".join(w.split())) for w in record["warnings"]]
+    lines = [line] + [
+        "%s %s warning: %s" % (record["finished"], record["instance"], " ".join(w.split())) for w in record["warnings"]
+    ]
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     with os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write("\n".join(lines) + "\n")
@@ -114,10 +117,10 @@ def _forget_old(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def history(state: Path, verb: str = "") -> Iterator[Dict[str, Any]]:
+def history(state: Path, verb: str = "") -> Iterator[dict[str, Any]]:
     """Yield the run records of the instance with the directory `state`, the newest first; all verbs unless one is named."""
     folder = state / "runs"
-    names: List[str] = sorted((p.name for p in folder.iterdir()), reverse=True) if folder.is_dir() else []
+    names: list[str] = sorted((p.name for p in folder.iterdir()), reverse=True) if folder.is_dir() else []
     for name in names:
         if name.endswith(".json") and not name.startswith(".") and (not verb or "-%s-" % verb in name):
             try:

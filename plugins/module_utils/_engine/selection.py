@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Optional
 
 from .naming import quote_ident, split_qualified
 
-Pair = Tuple[str, str]
+Pair = tuple[str, str]
 
 _LINE = re.compile(r"(\d+); (\d+) (\d+) (.+)")
 # Kinds whose tag is the relation's own name, and kinds whose tag begins with it.
@@ -36,7 +36,10 @@ _LED_BY_TABLE = ("CHECK CONSTRAINT", "FK CONSTRAINT", "CONSTRAINT", "DEFAULT", "
 _OF_INDEX = ("INDEX ATTACH", "INDEX", "STATISTICS")
 _ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
 # These stand for the whole database and have no place in a part of it.
-_WHOLE_ONLY = ("BLOB METADATA", "BLOBS", "BLOB", "EVENT TRIGGER", "PUBLICATION TABLES IN SCHEMA", "PUBLICATION TABLE", "PUBLICATION", "SUBSCRIPTION TABLE", "SUBSCRIPTION")  # fmt: skip
+_WHOLE_ONLY = (
+    "BLOB METADATA", "BLOBS", "BLOB", "EVENT TRIGGER", "PUBLICATION TABLES IN SCHEMA", "PUBLICATION TABLE", "PUBLICATION",
+    "SUBSCRIPTION TABLE", "SUBSCRIPTION",
+)  # fmt: skip
 _OTHERS = (
     "ACCESS METHOD", "AGGREGATE", "CAST", "COLLATION", "CONVERSION", "DATABASE PROPERTIES", "DATABASE", "DEFAULT ACL", "DOMAIN",
     "ENCODING", "EXTENSION", "FOREIGN DATA WRAPPER", "FUNCTION", "OPERATOR CLASS", "OPERATOR FAMILY", "OPERATOR",
@@ -51,8 +54,8 @@ _KINDS = sorted((*_NAMED, *_LED_BY_TABLE, *_OF_INDEX, *_ABOUT, *_WHOLE_ONLY, *_O
 class Wanted:
     """Which schemas, or which tables, to restore. Exactly one of the two is not empty."""
 
-    schemas: Tuple[str, ...] = ()
-    tables: Tuple[Pair, ...] = ()
+    schemas: tuple[str, ...] = ()
+    tables: tuple[Pair, ...] = ()
 
     def holds(self, schema: str, relation: str) -> bool:
         """Tell whether the relation is asked for."""
@@ -67,21 +70,23 @@ class Selection:
     extensions): one that fails is left out and told, and does not end the restore.
     """
 
-    lines: List[str] = field(default_factory=list)
-    left_out: List[str] = field(default_factory=list)
-    soft: Set[str] = field(default_factory=set)
+    lines: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    soft: set[str] = field(default_factory=set)
 
 
-def missing(wanted: Wanted, fingerprint: Dict[str, Any]) -> List[str]:
+def missing(wanted: Wanted, fingerprint: dict[str, Any]) -> list[str]:
     """Return the names in `wanted` that the backed-up database did not have."""
     relations = {split_qualified(key) for key in fingerprint["relations"]}
-    schemas = {split_qualified(key + ".x")[0] for key in fingerprint.get("schemas", {})} | {pair[0] for pair in relations}
+    schemas = {split_qualified(key + ".x")[0] for key in fingerprint.get("schemas", {})} | {
+        pair[0] for pair in relations
+    }
     return ["schema %s" % s for s in wanted.schemas if s not in schemas] + [
         "table %s.%s" % t for t in wanted.tables if t not in relations
     ]
 
 
-def select(listing: str, wanted: Wanted, fingerprint: Dict[str, Any]) -> Selection:
+def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selection:
     """Return what of pg_restore's `listing` to restore, by the names that the `fingerprint` of the database knows."""
     reader = _Reader(fingerprint)
     selection = Selection()
@@ -132,11 +137,11 @@ def _keep_other(kind: str, schema: str, rest: str, wanted: Wanted) -> bool:
 class _Reader:
     """Finds names in a line of the listing, where blanks both separate and occur, by the names that exist."""
 
-    def __init__(self, fingerprint: Dict[str, Any]) -> None:
-        self._relations: Dict[str, List[str]] = {}
-        self._owner: Dict[Pair, Pair] = {}
-        self._part_of: Dict[Pair, str] = {}
-        self._foreign: List[Tuple[Pair, str, Optional[Pair]]] = []
+    def __init__(self, fingerprint: dict[str, Any]) -> None:
+        self._relations: dict[str, list[str]] = {}
+        self._owner: dict[Pair, Pair] = {}
+        self._part_of: dict[Pair, str] = {}
+        self._foreign: list[tuple[Pair, str, Optional[Pair]]] = []
         for key, value in fingerprint["relations"].items():
             schema, name = split_qualified(key)
             self._relations.setdefault(schema, []).append(name)
@@ -152,10 +157,10 @@ class _Reader:
         for names in self._relations.values():
             names.sort(key=len, reverse=True)
 
-    def _schema_names(self, fingerprint: Dict[str, Any]) -> Set[str]:
+    def _schema_names(self, fingerprint: dict[str, Any]) -> set[str]:
         return {split_qualified(key + ".x")[0] for key in fingerprint.get("schemas", {})} | set(self._relations)
 
-    def schema(self, rest: str) -> Tuple[str, str]:
+    def schema(self, rest: str) -> tuple[str, str]:
         for schema in [*self._schemas, "-"]:
             if rest.startswith(_sanitized(schema) + " "):
                 return schema, rest[len(_sanitized(schema)) + 1 :]
@@ -211,7 +216,7 @@ def _constraint_of(key: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
-def _split_leading(key: str) -> Tuple[str, str]:
+def _split_leading(key: str) -> tuple[str, str]:
     """Split `schema.table name`, in which each part may be quoted, at the blank between the two."""
     match = re.match(r'((?:"(?:[^"]|"")+"|[^". ]+)\.(?:"(?:[^"]|"")+"|[^". ]+)) (.+)', key, re.DOTALL)
     if not match:

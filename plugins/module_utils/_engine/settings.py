@@ -8,8 +8,9 @@ modules share. A section is a class; `option()` describes a key.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 
 def option(
@@ -17,7 +18,7 @@ def option(
     text: str,
     *,
     example: Any = None,
-    choices: Tuple[str, ...] = (),
+    choices: tuple[str, ...] = (),
     form: str = "",
     secret: bool = False,
     least: Optional[int] = None,
@@ -37,8 +38,8 @@ def option(
         "most": most,
     }
     if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,25 @@ class Postgres:
         example="postgresql://backup@db1.example.com:5432/postgres?sslmode=verify-full",
         secret=True,
     )
-    database_url_file: str = option("", "File (mode 0600) that holds the connection URI.", form="path", example="/etc/pgops/database_url")
+    database_url_file: str = option(
+        "", "File (mode 0600) that holds the connection URI.", form="path", example="/etc/pgops/database_url"
+    )
     login_host: str = option("", "Host name or address; empty for the local socket.", example="db1.example.com")
-    login_port: Optional[int] = option(None, "TCP port, or the number in the socket's name; 5432 where nothing says otherwise.", example=5432, least=1, most=65535)
+    login_port: Optional[int] = option(
+        None,
+        "TCP port, or the number in the socket's name; 5432 where nothing says otherwise.",
+        example=5432,
+        least=1,
+        most=65535,
+    )
     login_user: str = option("", "Role to log in as; the account's own name when empty.", example="backup")
     login_password: str = option("", "Password. Rather use login_password_file or a passfile.", secret=True)
-    login_password_file: str = option("", "File (mode 0600) that holds the password.", form="path", example="/etc/pgops/password")
-    login_unix_socket: str = option("", "Directory of the Unix socket, when it is not the usual one.", form="path", example="/var/run/postgresql")
+    login_password_file: str = option(
+        "", "File (mode 0600) that holds the password.", form="path", example="/etc/pgops/password"
+    )
+    login_unix_socket: str = option(
+        "", "Directory of the Unix socket, when it is not the usual one.", form="path", example="/var/run/postgresql"
+    )
     login_db: str = option("postgres", "Database to log in to for what concerns the whole server.", example="postgres")
     ssl_mode: str = option(
         "",
@@ -66,9 +79,18 @@ class Postgres:
         choices=("", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
         example="verify-full",
     )
-    ca_cert: str = option("", "File with the certificates that the server's must descend from (sslrootcert).", form="path", example="/etc/pgops/ca.pem")
-    ssl_cert: str = option("", "File with the client certificate (sslcert).", form="path", example="/etc/pgops/client.crt")
-    ssl_key: str = option("", "File with the key of the client certificate (sslkey).", form="path", example="/etc/pgops/client.key")
+    ca_cert: str = option(
+        "",
+        "File with the certificates that the server's must descend from (sslrootcert).",
+        form="path",
+        example="/etc/pgops/ca.pem",
+    )
+    ssl_cert: str = option(
+        "", "File with the client certificate (sslcert).", form="path", example="/etc/pgops/client.crt"
+    )
+    ssl_key: str = option(
+        "", "File with the key of the client certificate (sslkey).", form="path", example="/etc/pgops/client.key"
+    )
     connect_timeout: int = option(10, "Seconds to wait for a connection.", least=1, most=600)
     bin_dir: str = option(
         "",
@@ -82,13 +104,23 @@ class Postgres:
 class Backup:
     """What a backup holds and how it is made."""
 
-    databases: List[str] = option([], "Databases to back up; all that accept connections, when empty.", example=["orders", "billing"])
-    exclude_databases: List[str] = option([], "Databases to leave out; reported as uncovered in each run.", example=["scratch"])
-    schemas: List[str] = option([], "Only these schemas, in every database that has them. The rest is reported as uncovered.", example=["public"])
-    exclude_schemas: List[str] = option([], "Schemas to leave out.", example=["staging"])
-    tables: List[str] = option([], "Only these tables, written schema.table.", example=["public.orders"])
-    exclude_tables: List[str] = option([], "Tables to leave out, written schema.table.", example=["public.cache"])
-    exclude_table_data: List[str] = option([], "Tables of which only the definition is kept, written schema.table.", example=["audit.events"])
+    databases: list[str] = option(
+        [], "Databases to back up; all that accept connections, when empty.", example=["orders", "billing"]
+    )
+    exclude_databases: list[str] = option(
+        [], "Databases to leave out; reported as uncovered in each run.", example=["scratch"]
+    )
+    schemas: list[str] = option(
+        [],
+        "Only these schemas, in every database that has them. The rest is reported as uncovered.",
+        example=["public"],
+    )
+    exclude_schemas: list[str] = option([], "Schemas to leave out.", example=["staging"])
+    tables: list[str] = option([], "Only these tables, written schema.table.", example=["public.orders"])
+    exclude_tables: list[str] = option([], "Tables to leave out, written schema.table.", example=["public.cache"])
+    exclude_table_data: list[str] = option(
+        [], "Tables of which only the definition is kept, written schema.table.", example=["audit.events"]
+    )
     format: str = option(
         "auto",
         "Dump format. auto: directory for a database worth parallel work, custom otherwise.",
@@ -100,15 +132,29 @@ class Backup:
         "Compression. auto: zstd where pg_dump or the zstd program can do it, gzip otherwise.",
         choices=("auto", "zstd", "lz4", "gzip", "none"),
     )
-    compression_level: Optional[int] = option(None, "Level of the compression; a sensible one of each method when empty.", least=0, most=19)
+    compression_level: Optional[int] = option(
+        None, "Level of the compression; a sensible one of each method when empty.", least=0, most=19
+    )
     globals: bool = option(True, "Keep roles, memberships, role settings and tablespaces too.")
     server_settings: bool = option(True, "Keep the server's settings, pg_hba.conf and pg_ident.conf too.")
-    fingerprint: bool = option(True, "Count rows and list objects in the dump's own snapshot, so that a restore can be compared.")
-    lock_wait_timeout: str = option("60s", "Longest wait for a table lock; the dump gives up then rather than queue in front of others.", form="span")
-    min_free: str = option("1GiB", "Space that must stay free in the backup directory; a run ends before it would go below.", form="size")
+    fingerprint: bool = option(
+        True, "Count rows and list objects in the dump's own snapshot, so that a restore can be compared."
+    )
+    lock_wait_timeout: str = option(
+        "60s",
+        "Longest wait for a table lock; the dump gives up then rather than queue in front of others.",
+        form="span",
+    )
+    min_free: str = option(
+        "1GiB", "Space that must stay free in the backup directory; a run ends before it would go below.", form="size"
+    )
     allow_no_databases: bool = option(False, "Whether a run without a single database is a success.")
     encryption: str = option("none", "Encryption of all payload files.", choices=("none", "age"))
-    recipients: List[str] = option([], "Public age or SSH keys to encrypt to. This host needs no private key.", example=["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudu0ll6qhps6wn"])
+    recipients: list[str] = option(
+        [],
+        "Public age or SSH keys to encrypt to. This host needs no private key.",
+        example=["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudu0ll6qhps6wn"],
+    )
 
 
 @dataclass(frozen=True)
@@ -117,11 +163,15 @@ class Retention:
 
     keep_within: str = option("", "Keep every set that is younger than this.", form="span", example="7d")
     keep_last: int = option(1, "Keep the newest sets, whatever their age.", least=0, most=100000)
-    keep_daily: int = option(0, "Keep the newest set of each of the last so many days that have one.", least=0, most=100000)
+    keep_daily: int = option(
+        0, "Keep the newest set of each of the last so many days that have one.", least=0, most=100000
+    )
     keep_weekly: int = option(0, "The same for ISO weeks.", least=0, most=100000)
     keep_monthly: int = option(0, "The same for months.", least=0, most=100000)
     keep_yearly: int = option(0, "The same for years.", least=0, most=100000)
-    keep_verified: int = option(1, "Keep at least so many of the newest verified sets. Never fewer than 1.", least=1, most=100000)
+    keep_verified: int = option(
+        1, "Keep at least so many of the newest verified sets. Never fewer than 1.", least=1, most=100000
+    )
 
 
 def _week() -> Retention:
@@ -152,16 +202,30 @@ class S3:
     access_key: str = option("", "Access key. Rather use credentials_file, a profile or an instance role.", secret=True)
     secret_key: str = option("", "Secret key.", secret=True)
     session_token: str = option("", "Session token of temporary credentials.", secret=True)
-    credentials_file: str = option("", "AWS credentials file (mode 0600). The usual AWS chain is used when no credentials are given.", form="path", example="/etc/pgops/aws_credentials")
+    credentials_file: str = option(
+        "",
+        "AWS credentials file (mode 0600). The usual AWS chain is used when no credentials are given.",
+        form="path",
+        example="/etc/pgops/aws_credentials",
+    )
     profile: str = option("", "Profile in the credentials file or the AWS configuration.", example="backup")
-    ca_bundle: str = option("", "File with the certificates that the server's must descend from.", form="path", example="/etc/pgops/s3-ca.pem")
+    ca_bundle: str = option(
+        "",
+        "File with the certificates that the server's must descend from.",
+        form="path",
+        example="/etc/pgops/s3-ca.pem",
+    )
     storage_class: str = option("", "Storage class of payload files.", example="STANDARD_IA")
     sse: str = option("", "Encryption by the store.", choices=("", "AES256", "aws:kms"), example="aws:kms")
     sse_kms_key_id: str = option("", "Key for sse aws:kms; the bucket's own when empty.", example="alias/backups")
-    tags: Dict[str, str] = option({}, "Tags of each object.", example={"team": "data"})
+    tags: dict[str, str] = option({}, "Tags of each object.", example={"team": "data"})
     concurrency: int = option(4, "Parts in flight at once.", least=1, most=64)
-    part_size: str = option("16MiB", "Size of a part; grows by itself for files that would need more than 10,000.", form="size")
-    bandwidth_limit: str = option("", "Most bytes per second, uploads and downloads together.", form="size", example="20MiB")
+    part_size: str = option(
+        "16MiB", "Size of a part; grows by itself for files that would need more than 10,000.", form="size"
+    )
+    bandwidth_limit: str = option(
+        "", "Most bytes per second, uploads and downloads together.", form="size", example="20MiB"
+    )
     checksum_mode: str = option(
         "auto",
         "How content is proven at the store. sha256: the store checks and keeps SHA-256; read: read back after each upload; "
@@ -184,12 +248,29 @@ class Assertion:
 class Verify:
     """How sets are proven."""
 
-    place: str = option("auto", "Which place to verify; auto: S3 where there is one, the local one otherwise.", choices=("auto", "local", "s3"))
-    level: str = option("restore", "How deep: checksum, structure or restore.", choices=("checksum", "structure", "restore"))
-    amcheck: bool = option(True, "Check every B-tree index of the restored databases where the amcheck extension can be had.")
-    assertions: List[Assertion] = field(default_factory=list, metadata={"text": "Questions that the restored databases must answer rightly."})
-    server_bin_dir: str = option("", "Directory of the programs of the throwaway server; found like postgres.bin_dir when empty.", form="path", example="/usr/lib/postgresql/17/bin")
-    run_as: str = option("", "Account of the throwaway server when we run as root; postgres or nobody when empty.", example="postgres")
+    place: str = option(
+        "auto",
+        "Which place to verify; auto: S3 where there is one, the local one otherwise.",
+        choices=("auto", "local", "s3"),
+    )
+    level: str = option(
+        "restore", "How deep: checksum, structure or restore.", choices=("checksum", "structure", "restore")
+    )
+    amcheck: bool = option(
+        True, "Check every B-tree index of the restored databases where the amcheck extension can be had."
+    )
+    assertions: list[Assertion] = field(
+        default_factory=list, metadata={"text": "Questions that the restored databases must answer rightly."}
+    )
+    server_bin_dir: str = option(
+        "",
+        "Directory of the programs of the throwaway server; found like postgres.bin_dir when empty.",
+        form="path",
+        example="/usr/lib/postgresql/17/bin",
+    )
+    run_as: str = option(
+        "", "Account of the throwaway server when we run as root; postgres or nobody when empty.", example="postgres"
+    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +278,12 @@ class Restore:
     """How databases are brought back."""
 
     jobs: int = option(0, "Parallel restore jobs; 0 for as many as the machine has cores, at most 8.", least=0, most=64)
-    identity_file: str = option("", "File (mode 0600) with the private age or SSH key for encrypted sets. Keep it off this host until you need it.", form="path", example="/root/backup-key.txt")
+    identity_file: str = option(
+        "",
+        "File (mode 0600) with the private age or SSH key for encrypted sets. Keep it off this host until you need it.",
+        form="path",
+        example="/root/backup-key.txt",
+    )
     analyze: bool = option(True, "Gather planner statistics after a restore.")
 
 
@@ -205,7 +291,12 @@ class Restore:
 class Config:
     """The whole configuration of one instance."""
 
-    instance: str = option("", "Name of the instance, unique in a bucket; the host name and the port when empty.", form="instance", example="db1-main")
+    instance: str = option(
+        "",
+        "Name of the instance, unique in a bucket; the host name and the port when empty.",
+        form="instance",
+        example="db1-main",
+    )
     postgres: Postgres = field(default_factory=Postgres)
     backup: Backup = field(default_factory=Backup)
     local: Local = field(default_factory=Local)
@@ -214,7 +305,12 @@ class Config:
     restore: Restore = field(default_factory=Restore)
     state_dir: str = option("/var/lib/pgops", "Run records, locks and what is remembered between runs.", form="path")
     log_dir: str = option("/var/log/backups", "One log per verb; empty for none.", form="path")
-    work_dir: str = option("", "Room for files that a verification or restore needs for a while; a directory of its own in state_dir when empty.", form="path", example="/var/tmp/pgops")
+    work_dir: str = option(
+        "",
+        "Room for files that a verification or restore needs for a while; a directory of its own in state_dir when empty.",
+        form="path",
+        example="/srv/pgops-work",
+    )
 
 
 __all__ = ("Assertion", "Backup", "Config", "Local", "Postgres", "Restore", "Retention", "S3", "Verify", "option")

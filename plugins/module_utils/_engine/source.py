@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, List
 
 from . import codec
 from .catalog import Catalog
@@ -42,21 +42,27 @@ class Source:
     def chunks(self, file: File) -> Iterator[bytes]:
         """Yield the stored bytes of `file`. Raise DamagedError after the last one if they are not what the manifest says."""
         digest, size = hashlib.sha256(), 0
-        for chunk in self.place.stream("%s/%s/%s" % (SETS, self.set_id, file.path), progress=self.context.reporter.advance):
+        for chunk in self.place.stream(
+            "%s/%s/%s" % (SETS, self.set_id, file.path), progress=self.context.reporter.advance
+        ):
             digest.update(chunk)
             size += len(chunk)
             yield chunk
         if size != file.size or digest.hexdigest() != file.sha256:
-            raise DamagedError("%s of %s in %s is not what the manifest says." % (file.path, self.set_id, self.place.root))
+            raise DamagedError(
+                "%s of %s in %s is not what the manifest says." % (file.path, self.set_id, self.place.root)
+            )
 
     def content_of(self, payload: Payload) -> bytes:
         """Return a small payload, unwrapped. Raise DamagedError, UsageError (no key) or CommandError."""
         file = self.manifest.files_of(payload)[0]
         if not payload.layers:
             return b"".join(self.chunks(file))
-        found: List[bytes] = []
+        found: list[bytes] = []
         self.context.runner.pipe(
-            codec.unwrap(self.context.runner, payload.layers, identity_file=self.identity_file), source=self.chunks(file), sink=found.append
+            codec.unwrap(self.context.runner, payload.layers, identity_file=self.identity_file),
+            source=self.chunks(file),
+            sink=found.append,
         )
         return b"".join(found)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import bisect
 import re
-from typing import List, Set
 
 from . import codec, globals_sql
 from .errors import CommandError
@@ -21,18 +20,20 @@ from .tools import Programs
 _END_OF_PLAIN = b"PostgreSQL database dump complete"
 
 
-def check_structure(source: Source, programs: Programs) -> List[str]:
+def check_structure(source: Source, programs: Programs) -> list[str]:
     """Return what is wrong with the structure of the set's payloads; nothing when all is well.
 
     Every archive is decrypted, decompressed and parsed to its last byte. Raise DamagedError for bytes that are not what the
     manifest says.
     """
-    findings: List[str] = []
+    findings: list[str] = []
     for database in source.manifest.databases:
         source.context.reporter.phase("structure of %s" % database.name, source.size(database.dump))
         try:
-            check = _check_plain if database.dump.format == "plain" else _check_archive
-            findings += check(source, database, programs)
+            if database.dump.format == "plain":
+                findings += _check_plain(source, database)
+            else:
+                findings += _check_archive(source, database, programs)
         except CommandError as error:
             findings.append("The dump of %r cannot be read to its end: %s" % (database.name, error.message))
         source.context.reporter.done()
@@ -41,7 +42,7 @@ def check_structure(source: Source, programs: Programs) -> List[str]:
     return findings
 
 
-def _check_archive(source: Source, database: Database, programs: Programs) -> List[str]:
+def _check_archive(source: Source, database: Database, programs: Programs) -> list[str]:
     dump, runner = database.dump, source.context.runner
     read_all = (programs.path("pg_restore"), "--file=/dev/null")
     if not dump.layers and isinstance(source.place, LocalPlace):
@@ -59,17 +60,19 @@ def _check_archive(source: Source, database: Database, programs: Programs) -> Li
     return ["The dump of %r has no data of the table %s." % (database.name, key) for key in lost[:50]]
 
 
-def _entries(listing: str) -> List[str]:
-    return [m.group(1) for m in (re.fullmatch(r"\d+; \d+ \d+ (TABLE DATA .+)", line) for line in listing.splitlines()) if m]
+def _entries(listing: str) -> list[str]:
+    return [
+        m.group(1) for m in (re.fullmatch(r"\d+; \d+ \d+ (TABLE DATA .+)", line) for line in listing.splitlines()) if m
+    ]
 
 
-def _has_data(lines: List[str], schema: str, table: str) -> bool:
+def _has_data(lines: list[str], schema: str, table: str) -> bool:
     wanted = ("TABLE DATA %s %s " % (schema, table)).replace("\n", " ").replace("\r", " ")
     position = bisect.bisect_left(lines, wanted)
     return position < len(lines) and lines[position].startswith(wanted)
 
 
-def _check_plain(source: Source, database: Database, programs: Programs) -> List[str]:
+def _check_plain(source: Source, database: Database) -> list[str]:
     tail = b""
 
     def keep(chunk: bytes) -> None:
@@ -86,14 +89,14 @@ def _check_plain(source: Source, database: Database, programs: Programs) -> List
     return [] if _END_OF_PLAIN in tail else ["The dump of %r breaks off: its last line is missing." % database.name]
 
 
-def _check_globals(source: Source) -> List[str]:
+def _check_globals(source: Source) -> list[str]:
     if source.manifest.globals is None:
         return []
     try:
         script = source.content_of(source.manifest.globals).decode("utf-8", "surrogateescape")
     except CommandError as error:
         return ["The globals cannot be read: %s" % error.message]
-    held: Set[str] = set(globals_sql.select(script, existing=(), overwrite=True, tablespaces=False).creates)
+    held: set[str] = set(globals_sql.select(script, existing=(), overwrite=True, tablespaces=False).creates)
     lost = sorted(set((source.manifest.roles or {}).get("roles", {})) - held)
     return ["The globals do not create the role %r." % name for name in lost]
 

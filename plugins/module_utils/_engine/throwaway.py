@@ -9,8 +9,8 @@ import os
 import pwd
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, List
 
 from .connection import connect, server_facts
 from .context import Context
@@ -101,7 +101,9 @@ def _account(wanted: str) -> str:
             return pwd.getpwnam(name).pw_name
         except KeyError:
             continue
-    raise UsageError("There is no account %r to run the throwaway server." % (wanted or "postgres"), hint="Set verify.run_as.")
+    raise UsageError(
+        "There is no account %r to run the throwaway server." % (wanted or "postgres"), hint="Set verify.run_as."
+    )
 
 
 def _give(account: str, *paths: Path) -> None:
@@ -130,12 +132,13 @@ def _initialize(context: Context, programs: Programs, data: Path, account: str, 
 def _start(context: Context, programs: Programs, data: Path, account: str) -> None:
     log = data.parent / "server.log"
     command = Command(
-        (programs.path("pg_ctl"), "start", "--wait", "--timeout=60", "--pgdata=%s" % data, "--log=%s" % log), user=account
+        (programs.path("pg_ctl"), "start", "--wait", "--timeout=60", "--pgdata=%s" % data, "--log=%s" % log),
+        user=account,
     )
     try:
         context.runner.run(command)
     except CommandError as error:
-        lines: List[str] = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+        lines: list[str] = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
         raise UnreachableError(
             "The throwaway server did not start: %s" % (" / ".join(lines[-3:]) or error.message),
             hint="Look for memory, disk space and limits of the account.",
@@ -144,7 +147,15 @@ def _start(context: Context, programs: Programs, data: Path, account: str) -> No
 
 def _stop(context: Context, programs: Programs, data: Path, account: str) -> None:
     command = Command(
-        (programs.path("pg_ctl"), "stop", "--mode=immediate", "--wait", "--timeout=%d" % _STOP_SECONDS, "--pgdata=%s" % data), user=account
+        (
+            programs.path("pg_ctl"),
+            "stop",
+            "--mode=immediate",
+            "--wait",
+            "--timeout=%d" % _STOP_SECONDS,
+            "--pgdata=%s" % data,
+        ),
+        user=account,
     )
     done = context.runner.run(command, check=False, timeout=_STOP_SECONDS + 30)
     if done.returncode != 0 and (data / "postmaster.pid").exists():

@@ -62,9 +62,9 @@ def parse_span(text: str) -> timedelta:
 
 def human_span(seconds: float) -> str:
     """Return `seconds` for a person: `4.2 s`, `3 min 20 s`, `5 h 10 min`, `3 d 4 h`."""
-    if seconds < 59.95:
+    if round(seconds, 1) < 60:
         return "%.1f s" % seconds
-    whole = int(round(seconds))
+    whole = round(seconds)
     if whole < 3600:
         return "%d min %d s" % divmod(whole, 60)
     if whole < 86400:

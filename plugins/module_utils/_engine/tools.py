@@ -8,14 +8,19 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, FrozenSet, List, Optional, Tuple
+from typing import Optional
 
 from .errors import UnreachableError, UsageError
 from .runner import Command, Runner
 
 # pg_dump 18.0 and 18.1 write the start value of every sequence whose position the role may not read, and say nothing.
 KNOWN_BAD = {"18.0": "loses sequence positions silently", "18.1": "loses sequence positions silently"}
-_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql@*/bin")
+_FOLDERS = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Programs:
         return os.access(self.directory / name, os.X_OK)
 
 
-def installed(runner: Runner, bin_dir: str, *, needed: Tuple[str, ...]) -> List[Programs]:
+def installed(runner: Runner, bin_dir: str, *, needed: tuple[str, ...]) -> list[Programs]:
     """Return the program directories that have all of `needed`, the lowest version first.
 
     With `bin_dir` only that one is looked at. Raise UsageError if it lacks a program.
@@ -49,11 +54,13 @@ def installed(runner: Runner, bin_dir: str, *, needed: Tuple[str, ...]) -> List[
     else:
         folders = [p for pattern in _FOLDERS for p in sorted(Path("/").glob(pattern[1:]))]
         folders += [Path(p) for p in os.environ.get("PATH", "").split(":") if p.startswith("/")]
-    found: Dict[Path, Programs] = {}
+    found: dict[Path, Programs] = {}
     for folder in folders:
         missing = [name for name in needed if not os.access(folder / name, os.X_OK)]
         if missing and bin_dir:
-            raise UsageError("%s has no %s." % (folder, " and no ".join(missing)), hint="Check bin_dir, or leave it empty.")
+            raise UsageError(
+                "%s has no %s." % (folder, " and no ".join(missing)), hint="Check bin_dir, or leave it empty."
+            )
         # Debian's /usr/bin/pg_dump is a wrapper that picks a version by itself.
         if missing or (not bin_dir and _is_wrapper(folder / needed[0])):
             continue
@@ -74,8 +81,8 @@ def _version(runner: Runner, program: Path) -> Optional[str]:
 
 
 def pick(
-    runner: Runner, bin_dir: str, *, major: int, needed: Tuple[str, ...], careful: bool = False
-) -> Tuple[Programs, List[str]]:
+    runner: Runner, bin_dir: str, *, major: int, needed: tuple[str, ...], careful: bool = False
+) -> tuple[Programs, list[str]]:
     """Return the programs that suit a server of version `major` best, and warnings about the choice.
 
     The same major version is best, then the next newer. `careful` refuses versions known to be bad for a role that may
@@ -90,7 +97,8 @@ def pick(
     fit = [p for p in found if p.major >= major]
     if not fit:
         raise UsageError(
-            "The newest PostgreSQL programs here are %s (%s), older than the server's %d." % (found[-1].version, found[-1].directory, major),
+            "The newest PostgreSQL programs here are %s (%s), older than the server's %d."
+            % (found[-1].version, found[-1].directory, major),
             hint="Install postgresql-client-%d, or name its directory in bin_dir." % major,
         )
     good = [p for p in fit if p.version not in KNOWN_BAD]
@@ -102,12 +110,13 @@ def pick(
     said = "PostgreSQL programs %s (%s): this version %s" % (bad.version, bad.directory, KNOWN_BAD[bad.version])
     if careful:
         raise UsageError(
-            said + " for a role that may not read all sequences.", hint="Update the client package to 18.2 or newer, or log in as a superuser."
+            said + " for a role that may not read all sequences.",
+            hint="Update the client package to 18.2 or newer, or log in as a superuser.",
         )
     return bad, [said + " for roles without rights on them; this role is a superuser, so it is used. Update it."]
 
 
-def dump_compressions(runner: Runner, programs: Programs) -> FrozenSet[str]:
+def dump_compressions(runner: Runner, programs: Programs) -> frozenset[str]:
     """Return the compressions that this build of pg_dump really has inside (of zstd, lz4, gzip).
 
     The build is asked, never the version alone: a build may lack what its version could do. pg_dump rejects a method
@@ -116,7 +125,14 @@ def dump_compressions(runner: Runner, programs: Programs) -> FrozenSet[str]:
     able = set()
     for method, spelled in (("zstd", "zstd:1"), ("lz4", "lz4"), ("gzip", "1")):
         command = Command(
-            (programs.path("pg_dump"), "--format=custom", "--compress=" + spelled, "--no-password", "--file=/dev/null", "--dbname=postgres"),
+            (
+                programs.path("pg_dump"),
+                "--format=custom",
+                "--compress=" + spelled,
+                "--no-password",
+                "--file=/dev/null",
+                "--dbname=postgres",
+            ),
             env={"PGHOST": "/nonexistent", "PGPORT": "1"},
         )
         said = runner.run(command, check=False, timeout=30).stderr

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable
 
 from . import __version__
 from .catalog import Catalog
@@ -35,12 +35,12 @@ class Request:
     """
 
     place: str = "auto"
-    sets: Tuple[str, ...] = ("latest",)
+    sets: tuple[str, ...] = ("latest",)
     level: str = ""
     dry_run: bool = False
 
 
-def verify(context: Context, request: Request) -> Dict[str, Any]:
+def verify(context: Context, request: Request) -> dict[str, Any]:
     """Prove the sets of `request` and store evidence of each.
 
     Result: `place`, `level`, `sets` (list of {set, outcome, level, asked, seconds, phases, findings, remarks, checked,
@@ -58,9 +58,7 @@ def verify(context: Context, request: Request) -> Dict[str, Any]:
             plan = [{"set": s, "bytes": catalog.stored_bytes(s), "level": level} for s in chosen]
             return {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan}
         clear_abandoned(context)
-        reports = []
-        for set_id in chosen:
-            reports.append(_verify_one(context, catalog, set_id, level))
+        reports = [_verify_one(context, catalog, set_id, level) for set_id in chosen]
     result = {"changed": bool(reports), "place": place.name, "level": level, "sets": reports}
     failed = [r for r in reports if r["outcome"] == FAILED]
     if failed:
@@ -74,8 +72,8 @@ def verify(context: Context, request: Request) -> Dict[str, Any]:
     return result
 
 
-def _choose(catalog: Catalog, request: Request, level: str) -> List[str]:
-    chosen: List[str] = []
+def _choose(catalog: Catalog, request: Request, level: str) -> list[str]:
+    chosen: list[str] = []
     for wanted in request.sets or ("latest",):
         if wanted == "all":
             found = catalog.ids()
@@ -95,15 +93,18 @@ def _passed(catalog: Catalog, set_id: str, level: str) -> bool:
         standing = catalog.proof(set_id)
     except PgopsError:
         return False
-    return any(p is not None and p.outcome == PASSED and p.place == catalog.place.name for p in (standing[x] for x in LEVELS[LEVELS.index(level) :]))
+    return any(
+        p is not None and p.outcome == PASSED and p.place == catalog.place.name
+        for p in (standing[x] for x in LEVELS[LEVELS.index(level) :])
+    )
 
 
 @dataclass
 class _Report:
-    findings: List[str]
-    remarks: List[str]
-    phases: Dict[str, float]
-    checked: Dict[str, Any]
+    findings: list[str]
+    remarks: list[str]
+    phases: dict[str, float]
+    checked: dict[str, Any]
     level: str = ""
     outcome: str = PASSED
 
@@ -115,7 +116,7 @@ class _Report:
             self.phases[phase] = round(self.phases.get(phase, 0.0) + time.monotonic() - tick, 3)
 
 
-def _verify_one(context: Context, catalog: Catalog, set_id: str, asked: str) -> Dict[str, Any]:
+def _verify_one(context: Context, catalog: Catalog, set_id: str, asked: str) -> dict[str, Any]:
     started, tick = context.clock(), time.monotonic()
     report = _Report([], [], {}, {})
     context.reporter.note("verifying %s in %s (%s)" % (set_id, catalog.place.root, asked))
@@ -185,7 +186,7 @@ def _readable(source: Source, report: _Report) -> bool:
 
 
 def _check_sums(source: Source, report: _Report) -> None:
-    ways: Dict[str, int] = {}
+    ways: dict[str, int] = {}
     context = source.context
     context.reporter.phase("checksums of %s" % source.set_id, source.manifest.size)
     for file in source.manifest.files:
@@ -206,7 +207,9 @@ def _stage(context: Context, source: Source, folder: Path, report: _Report) -> S
     if isinstance(source.place, LocalPlace):
         return source
     if not source.fits(folder, source.manifest.size):
-        report.remarks.append("There is no room to fetch %s; the set was read as a stream." % human_size(source.manifest.size))
+        report.remarks.append(
+            "There is no room to fetch %s; the set was read as a stream." % human_size(source.manifest.size)
+        )
         return source
     place = LocalPlace(folder / "staged", context.config.instance)
     context.reporter.phase("fetching %s" % source.set_id, source.manifest.size)

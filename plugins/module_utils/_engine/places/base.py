@@ -2,16 +2,17 @@
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
 """What every place can do. Paths are relative to `<root>/<instance>/` and use `/`; the tree is the same everywhere:
 
-    sets/<set id>/manifest.json, sets/<set id>/…    evidence/<name>.json    pins/<set id>
+sets/<set id>/manifest.json, sets/<set id>/…    evidence/<name>.json    pins/<set id>
 """
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, Optional
+from typing import Callable, Optional
 
 from ..manifest import File
 
@@ -36,7 +37,7 @@ class Place(abc.ABC):
     root: str
 
     @abc.abstractmethod
-    def entries(self, prefix: str) -> Dict[str, Entry]:
+    def entries(self, prefix: str) -> dict[str, Entry]:
         """Return what is stored below `prefix`, by path. Half-written sets are not shown."""
 
     @abc.abstractmethod

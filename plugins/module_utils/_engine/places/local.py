@@ -8,9 +8,10 @@ import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, Optional
+from typing import Optional
 
 from ..durable import chunks, create_private, make_dirs, sync_dir, sync_file, write_bytes
 from ..errors import DamagedError, MissingError, UsageError
@@ -41,8 +42,8 @@ class LocalPlace(Place):
             raise DamagedError("%r is not a path inside %s." % (path, self.root))
         return self._home / path
 
-    def entries(self, prefix: str) -> Dict[str, Entry]:
-        found: Dict[str, Entry] = {}
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
         top = self.path(prefix)
         for folder, names, files in os.walk(top, onerror=_raise):
             names[:] = sorted(n for n in names if not n.startswith((_UNFINISHED, _TRASH)))
@@ -138,13 +139,13 @@ class LocalPlace(Place):
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
 
-    def leftovers(self) -> Dict[str, int]:
+    def leftovers(self) -> dict[str, int]:
         """Return half-written sets and trash that a killed run left behind: path to bytes."""
         folder = self._home / SETS
         found = [p for p in folder.iterdir() if p.name.startswith((_UNFINISHED, _TRASH))] if folder.is_dir() else []
         return {str(p): sum(f.lstat().st_size for f in p.rglob("*") if not f.is_dir()) for p in found}
 
-    def clear_leftovers(self) -> Dict[str, int]:
+    def clear_leftovers(self) -> dict[str, int]:
         """Remove what leftovers() lists and return it. Only for a run that holds the backup lock."""
         found = self.leftovers()
         for path in found:
@@ -161,7 +162,9 @@ def _sync_tree(top: Path) -> None:
 
 def _raise(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
-        raise UsageError("%s cannot be read: %s." % (error.filename, error.strerror), hint="Run as the owner of the backups.")
+        raise UsageError(
+            "%s cannot be read: %s." % (error.filename, error.strerror), hint="Run as the owner of the backups."
+        )
 
 
 def _compare(file: File, size: int, sha256: str, where: str) -> None:
