@@ -140,6 +140,21 @@ def test_a_place_out_of_reach_fails_and_the_others_are_pruned(world: Any) -> Non
     assert "The store does not answer. Check the network." in message
 
 
+def test_a_store_that_stops_answering_while_manifests_are_read_loses_nothing(world: Any) -> None:
+    ids = fill(world, [1, 40], ("s3",))
+    answers = world.memory.read
+
+    def read(path: str) -> bytes:
+        world.memory.down = ids[40] in path
+        return answers(path)
+
+    world.memory.read = read
+    with pytest.raises(UnreachableError):
+        prune(world.context(), Request())
+    world.memory.down = False
+    assert world.ids("s3") == [ids[1], ids[40]]
+
+
 def test_what_a_place_out_of_reach_has_proven_is_not_forgotten(world: Any) -> None:
     ids = fill(world, [1, 5])
     world.prove("s3", ids[5])
@@ -246,6 +261,7 @@ def test_an_upload_that_was_cut_off_is_cleared_after_seven_days(world: Any, age:
     assert (path not in world.memory.stored) is gone
     expected = [{"set": "20261101T020000Z-logical", "bytes": 5}] if gone else []
     assert of(result, "s3")["unfinished"] == expected
+    assert result["changed"] is gone
 
 
 def test_a_local_folder_without_a_manifest_is_reported_and_left_alone(world: Any, tmp_path: Path) -> None:
