@@ -1,0 +1,448 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, pgops contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_backup
+short_description: Back up PostgreSQL databases
+version_added: 0.1.0
+description:
+  - Makes one logical backup set of the databases of a PostgreSQL server with C(pg_dump) and C(pg_dumpall), and
+    publishes it in the local place by one rename. A run that fails leaves no half-written set behind.
+  - A set holds the dumps, roles and tablespaces, the server's settings, C(pg_hba.conf) and C(pg_ident.conf), and a
+    manifest with the size and SHA-256 sum of each file. The fingerprint in it, taken in the very snapshot of the
+    dump, is what a restore is compared with.
+  - The result tells which databases, schemas and tables no backup covers.
+extends_documentation_fragment:
+  - pgops.backup.attributes
+  - pgops.backup.connection
+  - pgops.backup.place
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Connects to the server and plans the backup, down to formats, compression and space.
+  diff_mode:
+    support: full
+    details:
+      - Shows which set is the newest one and the databases in it. Without a run, the name of the new set is not
+        known.
+  idempotent:
+    support: none
+    details:
+      - Each run makes a new set.
+
+options:
+  databases:
+    description:
+      - Databases to back up; all that accept connections when this is not given or empty.
+    type: list
+    elements: str
+  exclude_databases:
+    description:
+      - Databases to leave out. Each run reports them as uncovered.
+    type: list
+    elements: str
+  schemas:
+    description:
+      - Only these schemas, in every database that has them. The rest is reported as uncovered.
+    type: list
+    elements: str
+  exclude_schemas:
+    description:
+      - Schemas to leave out.
+    type: list
+    elements: str
+  tables:
+    description:
+      - Only these tables, written V(schema.table). Odd parts are quoted, as in V(public."my.table").
+    type: list
+    elements: str
+  exclude_tables:
+    description:
+      - Tables to leave out, written V(schema.table).
+    type: list
+    elements: str
+  exclude_table_data:
+    description:
+      - Tables of which only the definition is kept, written V(schema.table).
+    type: list
+    elements: str
+  format:
+    description:
+      - Format of the dumps.
+      - V(auto) - a directory for a database that is worth parallel work, custom otherwise. The result tells what was
+        chosen and why.
+      - Defaults to V(auto).
+    type: str
+    choices: [auto, custom, directory, plain]
+  jobs:
+    description:
+      - Parallel dump jobs of a database, up to 64; V(0) for as many as the host has cores, at most 4.
+      - Defaults to V(0).
+    type: int
+  compression:
+    description:
+      - Compression of the dumps.
+      - V(auto) - zstd where C(pg_dump) or the program C(zstd) can do it, gzip otherwise.
+      - Defaults to V(auto).
+    type: str
+    choices: [auto, zstd, lz4, gzip, none]
+  compression_level:
+    description:
+      - Level of the compression, 0 to 19; a sensible one of each method when it is not given.
+    type: int
+  globals:
+    description:
+      - Whether to keep roles, memberships, role settings and tablespaces too.
+      - Where the server forbids reading passwords, they are left out with a warning.
+      - Defaults to V(true).
+    type: bool
+  server_settings:
+    description:
+      - Whether to keep the server's settings, C(pg_hba.conf) and C(pg_ident.conf) too.
+      - Defaults to V(true).
+    type: bool
+  fingerprint:
+    description:
+      - Whether to count rows and list objects in the dump's own snapshot, so that a restore can be compared.
+      - Defaults to V(true).
+    type: bool
+  lock_wait_timeout:
+    description:
+      - Longest wait for a table lock, like V(90s) or V(15min). The dump gives up then rather than queue in front of
+        others.
+      - Defaults to V(60s).
+    type: str
+  min_free:
+    description:
+      - Space that must stay free in O(backup_dir), like V(20GiB). A run does not begin, or ends, rather than go
+        below.
+      - Defaults to V(1GiB).
+    type: str
+  allow_no_databases:
+    description:
+      - Whether a run without a single database is a success.
+      - Defaults to V(false).
+    type: bool
+  encryption:
+    description:
+      - Encryption of all payload files. With V(age) no plaintext touches the disk.
+      - Defaults to V(none).
+    type: str
+    choices: [none, age]
+  recipients:
+    description:
+      - Public age or SSH keys to encrypt to. The host needs no private key, and cannot read its own backups without
+        one.
+      - Needed with O(encryption=age).
+    type: list
+    elements: str
+seealso:
+  - module: pgops.backup.s3_backup_sync
+  - module: pgops.backup.backup_verify
+  - module: pgops.backup.backup_prune
+author:
+  - pgops contributors (@pgops)
+"""
+
+EXAMPLES = r"""
+- name: Back up every database through the local socket
+  pgops.backup.pg_backup:
+    instance: db1-main
+    backup_dir: /backups/postgres
+  become: true
+  become_user: postgres
+  register: nightly
+
+- name: Say what no backup covers
+  ansible.builtin.debug:
+    msg: "{{ item.what }}: {{ item.why }}"
+  loop: "{{ nightly.uncovered }}"
+  loop_control:
+    label: "{{ item.what }}"
+
+- name: Back up as the configuration file says, but only two databases
+  pgops.backup.pg_backup:
+    config: /etc/pgops/config.yml
+    databases: [orders, billing]
+
+- name: Back up over TLS from another host, encrypted to two keys
+  pgops.backup.pg_backup:
+    instance: db1-main
+    login_host: db1.example.com
+    login_user: backup
+    login_password_file: /etc/pgops/password
+    ssl_mode: verify-full
+    ca_cert: /etc/pgops/ca.pem
+    encryption: age
+    recipients:
+      - age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudu0ll6qhps6wn
+      - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJp3TbYbkOAaSfpBl8ojgqVo2pYQdcDlCVSGYZ4yAdMb recovery
+    exclude_table_data: [audit.events]
+"""
+
+RETURN = r"""
+set:
+  description: Id of the new set.
+  returned: success, not in check mode
+  type: str
+  sample: 20261122T020000Z-logical
+path:
+  description: Directory of the new set on the host.
+  returned: success, not in check mode
+  type: str
+  sample: /backups/postgres/db1-main/sets/20261122T020000Z-logical
+content:
+  description: SHA-256 of the set's manifest. It names the content of the set.
+  returned: success, not in check mode
+  type: str
+  sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+bytes:
+  description: Size of all payload files.
+  returned: success, not in check mode
+  type: int
+  sample: 203423744
+files:
+  description: Number of payload files.
+  returned: success, not in check mode
+  type: int
+  sample: 14
+databases:
+  description: The databases in the set.
+  returned: success, not in check mode
+  type: list
+  elements: dict
+  sample:
+    - name: orders
+      database_bytes: 1992294400
+      bytes: 203416211
+      seconds: 11.4
+      format: directory
+      compression: zstd
+      tables: 41
+      rows: 18230019
+      sequences: 12
+      views: 3
+      large_objects: 0
+  contains:
+    name:
+      description: Name of the database.
+      type: str
+      returned: success
+    database_bytes:
+      description: Size of the database on the server.
+      type: int
+      returned: success
+    bytes:
+      description: Size of its dump.
+      type: int
+      returned: success
+    seconds:
+      description: How long its dump took.
+      type: float
+      returned: success
+    format:
+      description: Format of its dump.
+      type: str
+      returned: success
+    compression:
+      description: Compression inside the dump; V(none) where a program compressed the file or nothing did.
+      type: str
+      returned: success
+    tables:
+      description: Number of tables.
+      type: int
+      returned: when O(fingerprint) is true
+    rows:
+      description: Number of rows in all tables.
+      type: int
+      returned: when O(fingerprint) is true
+    sequences:
+      description: Number of sequences.
+      type: int
+      returned: when O(fingerprint) is true
+    views:
+      description: Number of views and materialized views.
+      type: int
+      returned: when O(fingerprint) is true
+    large_objects:
+      description: Number of large objects.
+      type: int
+      returned: when O(fingerprint) is true
+uncovered:
+  description: Databases, schemas and tables of the server that this backup does not cover.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - what: database scratch
+      why: it is in backup.exclude_databases
+  contains:
+    what:
+      description: What is not covered.
+      type: str
+      returned: success
+    why:
+      description: The reason.
+      type: str
+      returned: success
+left_out:
+  description: What else is not in the set, in the same form as RV(uncovered).
+  returned: success, not in check mode
+  type: list
+  elements: dict
+  sample: []
+choices:
+  description: Per database, what V(auto) became, and why.
+  returned: success, not in check mode
+  type: dict
+  sample:
+    orders:
+      format: directory
+      compression: zstd
+      inside_pg_dump: true
+      level: 3
+      jobs: 2
+      reasons: ["directory: 1.9 GiB are worth 2 jobs", "zstd: this pg_dump can do it"]
+plan:
+  description: What a run would do.
+  returned: success, in check mode
+  type: dict
+  sample:
+    databases: [orders]
+    database_bytes: 1992294400
+    estimated_bytes: 244099453
+    free_bytes: 53687091200
+    server_version: "18.3"
+    from_standby: false
+  contains:
+    databases:
+      description: Names of the databases that would be dumped, the largest first.
+      type: list
+      elements: str
+      returned: success
+    database_bytes:
+      description: Their size on the server.
+      type: int
+      returned: success
+    estimated_bytes:
+      description: About what the set would take.
+      type: int
+      returned: success
+    free_bytes:
+      description: What O(backup_dir) has free.
+      type: int
+      returned: success
+    choices:
+      description: As RV(choices).
+      type: dict
+      returned: success
+    uncovered:
+      description: As RV(uncovered).
+      type: list
+      elements: dict
+      returned: success
+    left_out:
+      description: As RV(left_out).
+      type: list
+      elements: dict
+      returned: success
+    server_version:
+      description: Version of the server.
+      type: str
+      returned: success
+    from_standby:
+      description: Whether the server is a standby.
+      type: bool
+      returned: success
+verb:
+  description: What was done, as C(pgops) calls it.
+  returned: always
+  type: str
+  sample: backup
+instance:
+  description: Name of the instance.
+  returned: when the options are right
+  type: str
+  sample: db1-main
+dry_run:
+  description: Whether this was only a prediction, in check mode.
+  returned: success
+  type: bool
+  sample: false
+started:
+  description: When the run began, in UTC.
+  returned: success
+  type: str
+  sample: "2026-11-22T02:00:00+00:00"
+finished:
+  description: When the run ended, in UTC.
+  returned: success
+  type: str
+  sample: "2026-11-22T02:04:11+00:00"
+seconds:
+  description: How long the run took.
+  returned: success
+  type: float
+  sample: 251.3
+run_warnings:
+  description: What the run skipped, degraded or guessed. Ansible shows the same as warnings.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+hint:
+  description: What to do next.
+  returned: failure
+  type: str
+  sample: "Check the user and the password (postgres.login_user, login_password_file)."
+outcome:
+  description:
+    - How the run ended.
+    - V(misused) - the options or the configuration are wrong. V(busy) - another run holds the lock. V(unreachable) -
+      a program, a library, the server, the bucket or the network was out of reach. V(refused) - it would not have
+      been safe. V(interrupted) - somebody ended it. V(failed) - anything else.
+  returned: failure
+  type: str
+  sample: unreachable
+exit_code:
+  description: The exit code that C(pgops) has for this outcome, 1 to 5.
+  returned: failure
+  type: int
+  sample: 4
+"""
+
+from typing import Any
+
+from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings
+from ansible_collections.pgops.backup.plugins.module_utils._engine.backup import Request, backup
+from ansible_collections.pgops.backup.plugins.module_utils._engine.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+
+
+def newest(context: Context) -> dict[str, Any]:
+    """Return the newest set of the local place and the databases in it."""
+    catalog = Catalog(context.local)
+    for set_id in catalog.ids():
+        return {"newest set": set_id, "databases": sorted(d.name for d in catalog.manifest(set_id).databases)}
+    return {"newest set": None, "databases": []}
+
+
+def planned(_before: Any, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the same of the set that a run would make."""
+    return {"newest set": "a new one", "databases": sorted(result["plan"]["databases"])}
+
+
+def main() -> None:
+    """Run the module."""
+    task = Task("backup", bindings("backup"))
+    request = Request(dry_run=task.check_mode)
+    task.run(lambda context: backup(context, request), view=View(newest, planned))
+
+
+if __name__ == "__main__":
+    main()

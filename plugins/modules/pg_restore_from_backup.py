@@ -1,0 +1,439 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, pgops contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_restore_from_backup
+short_description: Restore PostgreSQL databases from a backup set
+version_added: 0.1.0
+description:
+  - Brings databases of a backup set back, from the local place or straight from S3, and proves by queries on the
+    result that they are what the backup held.
+  - Each database is loaded under a name of its own, compared with the fingerprint in its set, and only then gets its
+    name. Whatever goes wrong before, no database has been replaced and none is left half-made.
+  - Roles come first. Nothing begins before the server's version, extensions, locale, space and connections were found
+    to fit; all that is wrong is told at once.
+extends_documentation_fragment:
+  - pgops.backup.attributes
+  - pgops.backup.connection
+  - pgops.backup.place
+attributes:
+  check_mode:
+    support: full
+    details:
+      - RV(plan) tells what would be done. A restore that would be refused fails in check mode, too.
+  diff_mode:
+    support: partial
+    details:
+      - Shows the databases of the server. In check mode the name under which O(mode=swap) would keep an old one is
+        not known.
+  idempotent:
+    support: none
+    details:
+      - Each run restores. With O(mode=create) a second run fails, as the databases exist.
+
+options:
+  place:
+    description:
+      - Where to restore from; V(auto) is S3 where there is one, and the local place otherwise.
+    type: str
+    choices: [auto, local, s3]
+    default: auto
+  set:
+    description:
+      - Id of the set, or V(latest), or V(latest_verified) for the newest one that was proven by a restore.
+    type: str
+    default: latest_verified
+  databases:
+    description:
+      - Databases to restore. All of the set when it is empty, except an empty V(postgres).
+    type: list
+    elements: str
+    default: []
+  schemas:
+    description:
+      - Only these schemas of the one database that O(databases) names.
+    type: list
+    elements: str
+    default: []
+  tables:
+    description:
+      - Only these tables of the one database that O(databases) names, written V(schema.table).
+      - Mutually exclusive with O(schemas).
+    type: list
+    elements: str
+    default: []
+  rename:
+    description:
+      - New names for databases, by the names that they have in the set.
+    type: dict
+    default: {}
+  mode:
+    description:
+      - V(create) - the target must not exist.
+      - V(swap) - a target that exists is replaced by the restored and proven database, and kept under another name
+        until somebody drops it. O(confirm) must list it.
+      - V(into_empty) - the target exists and holds nothing. All is restored in one transaction.
+    type: str
+    choices: [create, swap, into_empty]
+    default: create
+  globals:
+    description:
+      - Which roles to restore first.
+      - V(missing) - those that the server lacks. V(all) - existing ones are changed to what the set says, too.
+        V(none) - none.
+    type: str
+    choices: [missing, all, none]
+    default: missing
+  ownership:
+    description:
+      - Whether to restore owners and privileges. Without them everything belongs to who restores.
+    type: bool
+    default: true
+  confirm:
+    description:
+      - The exact names of the databases that O(mode=swap) may replace.
+    type: list
+    elements: str
+    default: []
+  jobs:
+    description:
+      - Parallel restore jobs, up to 64; V(0) for as many as the host has cores, at most 8.
+      - Defaults to V(0).
+    type: int
+  identity_file:
+    description:
+      - File on the host (mode 0600) with the private age or SSH key for encrypted sets. Keep it off the host until
+        you need it.
+    type: path
+  analyze:
+    description:
+      - Whether to gather planner statistics after the restore.
+      - Defaults to V(true).
+    type: bool
+seealso:
+  - module: pgops.backup.pg_backup
+  - module: pgops.backup.backup_verify
+  - module: pgops.backup.backup_info
+author:
+  - pgops contributors (@pgops)
+"""
+
+EXAMPLES = r"""
+- name: Bring everything back on a new server, straight from S3
+  pgops.backup.pg_restore_from_backup:
+    instance: db1-main
+    place: s3
+    s3:
+      bucket: example-backups
+  become: true
+  become_user: postgres
+
+- name: See the plan first
+  pgops.backup.pg_restore_from_backup:
+    config: /etc/pgops/config.yml
+    databases: [orders]
+    mode: swap
+    confirm: [orders]
+  check_mode: true
+  register: what_would_happen
+
+- name: Replace a damaged database and keep the old one beside it
+  pgops.backup.pg_restore_from_backup:
+    config: /etc/pgops/config.yml
+    databases: [orders]
+    mode: swap
+    confirm: [orders]
+
+- name: Restore one table into a database of its own, to look something up
+  pgops.backup.pg_restore_from_backup:
+    config: /etc/pgops/config.yml
+    set: 20261122T020000Z-logical
+    databases: [orders]
+    tables: [public.invoices]
+    rename:
+      orders: orders_lookup
+    globals: none
+    ownership: false
+"""
+
+RETURN = r"""
+set:
+  description: Id of the set.
+  returned: success
+  type: str
+  sample: 20261122T020000Z-logical
+place:
+  description: Where it was restored from, V(local) or V(s3).
+  returned: success
+  type: str
+  sample: s3
+databases:
+  description: The databases that were restored.
+  returned: success, not in check mode
+  type: list
+  elements: dict
+  sample:
+    - database: orders
+      name: orders
+      kept: orders_before_20261122T093000Z
+      seconds: 61.2
+      phases: {load: 52.1, analyze: 4.0, compare: 5.1}
+      jobs: 4
+      compared: {rows: 18230019, sequences: 12, large_objects: 0}
+      remarks: []
+      benign: []
+      left_out: []
+  contains:
+    database:
+      description: Its name in the set.
+      type: str
+      returned: success
+    name:
+      description: Its name now.
+      type: str
+      returned: success
+    kept:
+      description: The name of the database that it replaced; empty when there was none.
+      type: str
+      returned: success
+    seconds:
+      description: How long it took.
+      type: float
+      returned: success
+    phases:
+      description: The seconds of each phase.
+      type: dict
+      returned: success
+    jobs:
+      description: The parallel jobs that loaded it.
+      type: int
+      returned: success
+    way:
+      description: How the data came, as V(file) or as V(stream).
+      type: str
+      returned: success
+    compared:
+      description: How many of each kind were compared with the fingerprint.
+      type: dict
+      returned: success
+    remarks:
+      description: Differences that are none of the data's, like newer versions of extensions.
+      type: list
+      elements: str
+      returned: success
+    benign:
+      description: Errors of the load that are known to be harmless.
+      type: list
+      elements: str
+      returned: success
+    left_out:
+      description: What was not restored, and why.
+      type: list
+      elements: str
+      returned: success
+bytes:
+  description: Size of the dumps that were restored.
+  returned: success, not in check mode
+  type: int
+  sample: 203416211
+roles_created:
+  description: The roles that were created.
+  returned: success, not in check mode
+  type: list
+  elements: str
+  sample: [ordering_owner]
+remarks:
+  description: What is worth knowing about the server and the set.
+  returned: success, not in check mode
+  type: list
+  elements: str
+  sample: []
+plan:
+  description: What a run would do.
+  returned: in check mode
+  type: dict
+  sample:
+    set: 20261122T020000Z-logical
+    place: s3://example-backups/database-backups/db1-main
+    server_version: "18.3"
+    mode: create
+    globals: missing
+    jobs: 4
+    databases:
+      - database: orders
+        name: orders
+        replaces: false
+        bytes: 203416211
+        database_bytes: 1992294400
+        files: 43
+    refusals: []
+    remarks: []
+  contains:
+    set:
+      description: Id of the set.
+      type: str
+      returned: success
+    place:
+      description: Where the place is.
+      type: str
+      returned: success
+    server_version:
+      description: Version of the server.
+      type: str
+      returned: success
+    mode:
+      description: The value of O(mode).
+      type: str
+      returned: success
+    globals:
+      description: The value of O(globals).
+      type: str
+      returned: success
+    jobs:
+      description: Parallel jobs.
+      type: int
+      returned: success
+    databases:
+      description: >-
+        The databases, each with C(database) (its name in the set), C(name) (its name then), C(replaces), C(bytes) of its dump,
+        C(database_bytes) that it had on the server, and C(files).
+      type: list
+      elements: dict
+      returned: success
+    refusals:
+      description: What forbids the restore.
+      type: list
+      elements: str
+      returned: success
+    remarks:
+      description: What is worth knowing.
+      type: list
+      elements: str
+      returned: success
+verb:
+  description: What was done, as C(pgops) calls it.
+  returned: always
+  type: str
+  sample: restore
+instance:
+  description: Name of the instance.
+  returned: when the options are right
+  type: str
+  sample: db1-main
+dry_run:
+  description: Whether this was only a prediction, in check mode.
+  returned: success
+  type: bool
+  sample: false
+started:
+  description: When the run began, in UTC.
+  returned: success
+  type: str
+  sample: "2026-11-22T02:00:00+00:00"
+finished:
+  description: When the run ended, in UTC.
+  returned: success
+  type: str
+  sample: "2026-11-22T02:04:11+00:00"
+seconds:
+  description: How long the run took.
+  returned: success
+  type: float
+  sample: 251.3
+run_warnings:
+  description: What the run skipped, degraded or guessed. Ansible shows the same as warnings.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+hint:
+  description: What to do next.
+  returned: failure
+  type: str
+  sample: "Check the user and the password (postgres.login_user, login_password_file)."
+outcome:
+  description:
+    - How the run ended.
+    - V(misused) - the options or the configuration are wrong. V(busy) - another run holds the lock. V(unreachable) -
+      a program, a library, the server, the bucket or the network was out of reach. V(refused) - it would not have
+      been safe. V(interrupted) - somebody ended it. V(failed) - anything else.
+  returned: failure
+  type: str
+  sample: unreachable
+exit_code:
+  description: The exit code that C(pgops) has for this outcome, 1 to 5.
+  returned: failure
+  type: int
+  sample: 4
+"""
+
+from typing import Any, Optional
+
+from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings
+from ansible_collections.pgops.backup.plugins.module_utils._engine.connection import connect
+from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import PgopsError, RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.restore import Request, restore
+
+OWN: dict[str, dict[str, Any]] = {
+    "place": {"type": "str", "choices": ["auto", "local", "s3"], "default": "auto"},
+    "set": {"type": "str", "default": "latest_verified"},
+    "databases": {"type": "list", "elements": "str", "default": []},
+    "schemas": {"type": "list", "elements": "str", "default": []},
+    "tables": {"type": "list", "elements": "str", "default": []},
+    "rename": {"type": "dict", "default": {}},
+    "mode": {"type": "str", "choices": ["create", "swap", "into_empty"], "default": "create"},
+    "globals": {"type": "str", "choices": ["missing", "all", "none"], "default": "missing"},
+    "ownership": {"type": "bool", "default": True},
+    "confirm": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def databases(context: Context) -> dict[str, list[str]]:
+    """Return the databases of the server."""
+    with connect(context.config.postgres) as session:
+        rows = session.rows("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY datname")
+    return {"databases": [row[0] for row in rows]}
+
+
+def planned(before: dict[str, list[str]], result: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the databases that there would be; the name of a kept one is the run's to choose."""
+    jobs = result["plan"]["databases"]
+    kept = ["%s, as it was, under another name" % job["name"] for job in jobs if job["replaces"]]
+    return {"databases": sorted({*before["databases"], *(job["name"] for job in jobs)}) + kept}
+
+
+def refused(result: dict[str, Any]) -> Optional[PgopsError]:
+    """Return the error that the planned restore would end with, if it would."""
+    refusals = result.get("plan", {}).get("refusals", [])
+    if not refusals:
+        return None
+    return RefusedError("The restore would be refused:\n%s" % "\n".join("  - %s" % r for r in refusals))
+
+
+def main() -> None:
+    """Run the module."""
+    task = Task("restore", bindings("restore"), own=OWN)
+    params = task.params
+    request = Request(
+        place=params["place"],
+        set=params["set"],
+        databases=tuple(params["databases"]),
+        schemas=tuple(params["schemas"]),
+        tables=tuple(params["tables"]),
+        rename={old: str(new) for old, new in params["rename"].items()},
+        mode=params["mode"],
+        globals=params["globals"],
+        ownership=params["ownership"],
+        confirm=tuple(params["confirm"]),
+        dry_run=task.check_mode,
+    )
+    task.run(lambda context: restore(context, request), view=View(databases, planned), fails=refused)
+
+
+if __name__ == "__main__":
+    main()
