@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Callable, Dict, List, Optional
 
@@ -16,6 +16,7 @@ from .errors import PgopsError, UnreachableError, UsageError
 from .places.s3 import S3Place
 from .places.s3_client import code_of, not_offered
 from .places.s3_trial import Modes, abort, checksum_modes
+from .places.transfer import b64
 
 _CONTENT = bytes(range(256)) * 64
 _PART = 5 * CHUNK
@@ -93,7 +94,7 @@ def _list(work: _Probe) -> str:
 
 
 def _put(work: _Probe) -> str:
-    work.place.store.call("put_object", work.key("object"), Body=_CONTENT, Metadata={"sha256": _digest(_CONTENT)})
+    work.place.store.call("put_object", work.key("object"), Metadata={"sha256": _digest(_CONTENT)}, **_body(_CONTENT))
     return "%d bytes" % len(_CONTENT)
 
 
@@ -138,7 +139,7 @@ def _multipart(work: _Probe) -> str:
     try:
         parts = []
         for number, piece in enumerate(pieces, start=1):
-            answer = store.call("upload_part", key, UploadId=upload, PartNumber=number, Body=piece)
+            answer = store.call("upload_part", key, UploadId=upload, PartNumber=number, **_body(piece))
             parts.append({"PartNumber": number, "ETag": answer["ETag"]})
         store.call("complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": parts})
     except PgopsError:
@@ -153,7 +154,7 @@ def _uploads(work: _Probe) -> str:
     store, key = work.place.store, work.key("interrupted")
     upload = str(store.call("create_multipart_upload", key)["UploadId"])
     try:
-        store.call("upload_part", key, UploadId=upload, PartNumber=1, Body=_CONTENT)
+        store.call("upload_part", key, UploadId=upload, PartNumber=1, **_body(_CONTENT))
         listed = store.call("list_multipart_uploads", Prefix=key).get("Uploads", [])
         parts = store.call("list_parts", key, UploadId=upload).get("Parts", [])
     finally:
@@ -224,7 +225,7 @@ def _batch_delete(work: _Probe) -> str:
     """Remove two objects by one request, and see that they are gone."""
     keys = [work.key("batch-%d" % n) for n in (1, 2)]
     for key in keys:
-        work.place.store.call("put_object", key, Body=b"")
+        work.place.store.call("put_object", key, **_body(b""))
     try:
         answer = work.place.store.call("delete_objects", Delete={"Objects": [{"Key": key} for key in keys]})
     except PgopsError as error:
@@ -253,6 +254,11 @@ def _delete(work: _Probe) -> str:
     if left:
         raise PgopsError("%d of our probe objects are still there." % len(left))
     return "%d probe objects removed" % len(paths)
+
+
+def _body(content: bytes) -> Dict[str, Any]:
+    """Return `content` with the MD5 that a bucket with Object Lock demands and every store knows."""
+    return {"Body": content, "ContentMD5": b64(hashlib.md5(content, usedforsecurity=False).digest())}
 
 
 def _digest(content: bytes) -> str:

@@ -20,6 +20,8 @@ from .transfer import Patience, Slice
 
 _LIBRARY_HINT = "Install the package python3-boto3 (or 'pip install boto3') for the Python that runs this: %s."
 
+_AGAIN = "Try again later: an upload that broke goes on from its last finished part."
+
 # What an identity must be allowed to, by the client's method.
 _PERMISSIONS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
@@ -148,10 +150,12 @@ def _refusal(error: Exception, code: str, status: int, operation: str, where: st
         )
     if code in _GONE or status == 404:
         return MissingError("There is no %s." % where)
+    if code in _UNKNOWN_TO_STORE or status in (405, 501):
+        return PgopsError("The store at %s does not offer this %s (%s)." % (endpoint, verb, code or status))
     if code in _BUSY or status >= 500:
         return UnreachableError(
             "The store at %s could not do %s (%s), also when asked again." % (endpoint, verb, code or status),
-            hint="Try again later; what has been sent is kept and goes on from there.",
+            hint=_AGAIN,
         )
     said = str(getattr(error, "response", {}).get("Error", {}).get("Message", "") or "").strip().rstrip(".")
     return PgopsError(
@@ -196,7 +200,7 @@ def _trouble(error: Exception, operation: str, where: str, endpoint: str) -> Pgo
     return UnreachableError(
         "The connection to the store at %s broke during %s (%s), also when tried again."
         % (endpoint, _verb(operation), name),
-        hint="Try again; what has been sent is kept and goes on from there.",
+        hint=_AGAIN,
     )
 
 

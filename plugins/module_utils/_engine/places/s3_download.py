@@ -20,6 +20,10 @@ from .s3_client import Store, code_of
 from .transfer import Bandwidth, Part, parts_of, stretch
 
 
+# Small enough that a connection which breaks again and again still brings a stream forward.
+_READ = 64 * 1024
+
+
 class Reader:
     """Reads objects of one store within a shared speed limit."""
 
@@ -90,7 +94,7 @@ class Reader:
     def _chunks(self, body: Any) -> Iterator[bytes]:
         try:
             while True:
-                chunk = body.read(self._bandwidth.step)
+                chunk = body.read(min(_READ, self._bandwidth.step))
                 if not chunk:
                     return
                 yield chunk

@@ -18,6 +18,7 @@ from .transfer import b64, composite
 
 _CONTENT = b"pgops.backup tries what this store does with checksums. This object may be removed.\n"
 _DIGEST = hashlib.sha256(_CONTENT).digest()
+_MD5 = b64(hashlib.md5(_CONTENT, usedforsecurity=False).digest())
 _WRONG = b64(hashlib.sha256(b"something else").digest())
 
 
@@ -51,7 +52,7 @@ def _put_trouble(store: Store, key: str) -> str:
         raise
     except PgopsError as error:
         # It was the checksum's fault if the same object is taken without one.
-        store.call("put_object", key, Body=_CONTENT)
+        store.call("put_object", key, Body=_CONTENT, ContentMD5=_MD5)
         return _unknown_here(error) or "it refuses SHA-256 checksums"
     try:
         kept = store.call("head_object", key, ChecksumMode="ENABLED").get("ChecksumSHA256")

@@ -48,7 +48,7 @@ class _Upload:
 
     def __init__(self, upload_id: str, listed: Dict[int, Json]) -> None:
         self.id, self.listed = upload_id, listed
-        self.resumed = bool(listed)
+        self.resumed, self.moved = bool(listed), False
 
 
 class Writer:
@@ -156,10 +156,17 @@ class Writer:
             sent = self._send_parts(upload, key, file, source, parts_of(file.size, part_size), mode, pool, progress)
             kept = self._complete(upload, key, file, sent, mode)
         except (UnreachableError, StoppedError):
-            raise  # a later run takes it up where it broke
-        except PgopsError:
-            abort(self._store, key, upload.id)
+            # A later run takes it up where it broke, unless it had been taken up already and no part passed since.
+            if upload.resumed and not upload.moved:
+                abort(self._store, key, upload.id)
             raise
+        except PgopsError as error:
+            abort(self._store, key, upload.id)
+            # rclone's server ends the upload over a part that was hurt, and never lets one be replaced.
+            hopeless = isinstance(error, DamagedError) or not (upload.resumed or code_of(error)[0] == "NoSuchUpload")
+            if hopeless or not resume:
+                raise
+            return self._put_parts(key, file, source, pool, None, resume=False)
         if upload.resumed and self._labelled(key) != file.sha256:
             # It was begun for other content under this name; the parts are right, the label on them is not.
             return self._put_parts(key, file, source, pool, None, resume=False)
@@ -219,6 +226,7 @@ class Writer:
             return _Sent(part, str(listed["ETag"]), digest, 0)
         proof: Json = {"ChecksumSHA256": b64(digest)} if mode == "sha256" else {"ContentMD5": b64(md5)}
         answer = self._send("upload_part", key, source, part, UploadId=upload.id, PartNumber=part.number, **proof)
+        upload.moved = True
         return _Sent(part, str(answer["ETag"]), digest, part.size)
 
     def _complete(self, upload: _Upload, key: str, file: File, sent: List[_Sent], mode: str) -> str:
