@@ -150,7 +150,7 @@ def _compare_kind(kind: str, expected: dict[str, Any], actual: dict[str, Any], v
             )
     if view.rules.selected is None:
         more = sorted(set(actual) - set(expected))
-        result.differences += ["%s %s was not in the backup" % (name, key) for key in more]
+        result.differences.extend("%s %s was not in the backup" % (name, key) for key in more)
 
 
 def _show(value: Any) -> str:
