@@ -172,8 +172,7 @@ class Runner:
         pipeline.pump(source if source is not None else [], sink or _drop, watch, None)
         failed = [p for p in pipeline.processes if p.popen.returncode != 0]
         if failed:
-            # A program that died of a closed pipe is a victim, not the cause.
-            causes = [p for p in failed if p.popen.returncode != -signal.SIGPIPE] or failed
+            causes = [p for p in failed if p is pipeline.processes[-1] or not _is_victim(p)] or failed
             raise _failure(causes[0])
         return "\n".join(p.stderr for p in pipeline.processes if p.stderr)
 
@@ -201,7 +200,7 @@ class _Pipeline:
         """Run to the end. Raise what `source`, `sink`, `watch` or a listener raised; every program has ended then."""
         helpers: list[_Helper] = []
         try:
-            helpers.append(_Feeder(self.processes[0].popen.stdin, source))
+            helpers.append(_Feeder(self, source))
             if watch is not None:
                 helpers.append(_Watcher(watch, self))
             if timeout is not None:
@@ -229,9 +228,16 @@ class _Pipeline:
 
     def stop(self) -> None:
         """End every program that still runs."""
+        self.kill()
         for process in self.processes:
-            process.stop()
             process.wait()
+
+    def kill(self) -> None:
+        """Make every program end, the last first: one whose writer went first would take its input for complete."""
+        for process in reversed(self.processes):
+            _signal_group(process.popen, signal.SIGTERM)
+        for process in reversed(self.processes):
+            process.stop()
 
 
 class _Helper(threading.Thread):
@@ -247,11 +253,14 @@ class _Helper(threading.Thread):
 
 
 class _Feeder(_Helper):
-    """Writes the chunks of a source into a pipe; a reader that ended early is no error of ours."""
+    """Writes the chunks of a source into a pipeline; a reader that ended early is no error of ours.
 
-    def __init__(self, pipe: Optional[IO[bytes]], source: Iterable[bytes]) -> None:
+    When the source breaks off, the programs end before their input does: psql would commit the half that it has.
+    """
+
+    def __init__(self, pipeline: _Pipeline, source: Iterable[bytes]) -> None:
         super().__init__()
-        self._pipe, self._source = pipe, source
+        self._pipeline, self._pipe, self._source = pipeline, pipeline.processes[0].popen.stdin, source
         self.start()
 
     def run(self) -> None:
@@ -264,6 +273,7 @@ class _Feeder(_Helper):
             pass
         except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
             self.trouble = error
+            self._pipeline.kill()
         with contextlib.suppress(BrokenPipeError):
             self._pipe.close()
 
@@ -282,8 +292,7 @@ class _Watcher(_Helper):
                 self._watch()
             except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
                 self.trouble = error
-                for process in self._pipeline.processes:
-                    process.stop()
+                self._pipeline.kill()
                 return
 
     def end(self) -> None:
@@ -337,6 +346,12 @@ def _signal_group(popen: subprocess.Popen[bytes], number: int) -> None:
     if popen.poll() is None or number == signal.SIGKILL:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(popen.pid, number)
+
+
+def _is_victim(process: _Process) -> bool:
+    """Tell whether the program failed because the next one had stopped reading, and so is not the cause."""
+    killed = process.popen.returncode in (-signal.SIGPIPE, 128 + signal.SIGPIPE)
+    return killed or "broken pipe" in process.stderr.lower()
 
 
 def _failure(process: _Process) -> CommandError:
