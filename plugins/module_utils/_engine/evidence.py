@@ -19,8 +19,8 @@ LEVELS = ("checksum", "structure", "restore")
 PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
 
 _NAME = re.compile(
-    r"(?P<when>\d{8}T\d{6}Z)_(?P<place>[a-z0-9]+)_(?P<level>checksum|structure|restore)_(?P<outcome>passed|failed|undecided)"
-    r"_(?P<set>\d{8}T\d{6}Z-[a-z]+)_(?P<hash>[0-9a-f]{64})\.json"
+    r"(?P<when>[0-9]{8}T[0-9]{6}Z)_(?P<place>[a-z0-9]+)_(?P<level>checksum|structure|restore)_(?P<outcome>passed|failed|undecided)"
+    r"_(?P<set>[0-9]{8}T[0-9]{6}Z-[a-z]+)_(?P<hash>[0-9a-f]{64})\.json"
 )
 
 
@@ -69,7 +69,10 @@ def _parse(path: str) -> Optional[Proof]:
     match = _NAME.fullmatch(path.rsplit("/", 1)[-1])
     if not match:
         return None
-    when = datetime.strptime(match["when"] + "+0000", "%Y%m%dT%H%M%SZ%z")
+    try:
+        when = datetime.strptime(match["when"] + "+0000", "%Y%m%dT%H%M%SZ%z")
+    except ValueError:
+        return None
     return Proof(match["set"], match["hash"], match["place"], match["level"], match["outcome"], when, path)
 
 
