@@ -77,7 +77,7 @@ class Catalog:
             return False
         try:
             return is_verified(self.proof(set_id))
-        except DamagedError:
+        except (DamagedError, MissingError, UsageError):
             return False
 
     def pins(self) -> list[str]:
