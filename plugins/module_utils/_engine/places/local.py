@@ -49,7 +49,12 @@ class LocalPlace(Place):
             names[:] = sorted(n for n in names if not n.startswith((_UNFINISHED, _TRASH)))
             for file in files:
                 full = Path(folder) / file
-                facts = full.lstat()
+                if file.startswith(".") and file.endswith(".tmp"):
+                    continue  # what write_bytes() has not finished
+                try:
+                    facts = full.lstat()
+                except FileNotFoundError:
+                    continue  # removed since the directory was read
                 path = full.relative_to(self._home).as_posix()
                 tag = "%d-%d-%d" % (facts.st_ino, facts.st_size, facts.st_mtime_ns)
                 found[path] = Entry(path, facts.st_size, datetime.fromtimestamp(facts.st_mtime, timezone.utc), tag)

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The local place: a set appears by one rename, and goes so that no half of it looks whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import DamagedError, MissingError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import File
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places import local as local_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.local import LocalPlace
+
+ID = "20261122T020000Z-logical"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> LocalPlace:
+    return LocalPlace(tmp_path / "backups", "db1")
+
+
+def write_set(place: LocalPlace, set_id: str = ID, content: bytes = b"data") -> File:
+    with place.new_set(set_id) as folder:
+        (folder / "orders.dump").write_bytes(content)
+        (folder / "manifest.json").write_bytes(b"{}")
+    return File("orders.dump", len(content), hashlib.sha256(content).hexdigest())
+
+
+def visible(place: LocalPlace) -> list[str]:
+    return sorted(place.entries("sets"))
+
+
+def test_a_set_is_invisible_until_it_is_published_and_whole_then(place: LocalPlace) -> None:
+    with place.new_set(ID) as folder:
+        (folder / "orders.dump").write_bytes(b"data")
+        assert visible(place) == []
+        (folder / "manifest.json").write_bytes(b"{}")
+        assert visible(place) == []
+    assert visible(place) == ["sets/%s/manifest.json" % ID, "sets/%s/orders.dump" % ID]
+    assert place.leftovers() == {}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_whatever_ends_the_work_early_leaves_nothing(place: LocalPlace, error: type[BaseException]) -> None:
+    with pytest.raises(error), place.new_set(ID) as folder:
+        (folder / "orders.dump").write_bytes(b"data")
+        (folder / "manifest.json").write_bytes(b"{}")
+        raise error
+    assert visible(place) == []
+    assert list((place.home / "sets").iterdir()) == []
+
+
+def test_a_set_without_manifest_is_not_published(place: LocalPlace) -> None:
+    with pytest.raises(MissingError, match="no manifest"), place.new_set(ID) as folder:
+        (folder / "orders.dump").write_bytes(b"data")
+    assert list((place.home / "sets").iterdir()) == []
+
+
+def test_everything_is_on_disk_before_the_rename_and_the_rename_before_we_return(
+    place: LocalPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    rename = Path.rename
+    monkeypatch.setattr(local_module, "sync_file", lambda path: steps.append("file " + path.name))
+    monkeypatch.setattr(local_module, "sync_dir", lambda path: steps.append("dir " + path.name))
+    monkeypatch.setattr(Path, "rename", lambda self, to: (steps.append("rename"), rename(self, to))[1])
+    with place.new_set(ID) as folder:
+        (folder / "databases").mkdir()
+        (folder / "databases" / "orders.dump").write_bytes(b"data")
+        (folder / "manifest.json").write_bytes(b"{}")
+    at = steps.index("rename")
+    assert set(steps[:at]) == {"file orders.dump", "file manifest.json", "dir databases", "dir .unfinished-" + ID}
+    assert steps[at + 1 :] == ["dir sets"]
+
+
+def test_a_set_that_exists_is_never_overwritten(place: LocalPlace) -> None:
+    write_set(place)
+    with pytest.raises(UsageError, match="There is a set %s" % ID), place.new_set(ID):
+        pytest.fail("began a second time")
+    assert place.read("sets/%s/orders.dump" % ID) == b"data"
+
+
+def test_the_rest_of_a_killed_run_is_no_obstacle_to_the_next(place: LocalPlace) -> None:
+    rest = place.home / "sets" / (".unfinished-" + ID)
+    rest.mkdir(parents=True)
+    (rest / "old").write_bytes(b"12345")
+    assert place.leftovers() == {str(rest): 5}
+    write_set(place)
+    assert visible(place) == ["sets/%s/manifest.json" % ID, "sets/%s/orders.dump" % ID]
+
+
+def test_a_directory_that_cannot_be_written_says_so(tmp_path: Path, as_ordinary_user: None) -> None:
+    place = LocalPlace(Path("/proc/no"), "db1")
+    with pytest.raises(UsageError, match="cannot be written"), place.new_set(ID):
+        pytest.fail("began")
+
+
+def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(place: LocalPlace, request: Any) -> None:
+    write_set(place)
+    place.home.parent.parent.chmod(0o755)
+    for folder in (place.home.parent, place.home):
+        folder.chmod(0o755)
+    (place.home / "sets").chmod(0o000)
+    if os.geteuid() == 0:
+        request.getfixturevalue("tmp_path").parent.parent.chmod(0o755)
+        request.getfixturevalue("tmp_path").parent.chmod(0o755)
+    request.getfixturevalue("as_ordinary_user")
+    with pytest.raises(UsageError, match="cannot be read"):
+        place.entries("sets")
+
+
+def test_removing_a_set_frees_its_bytes_and_leaves_no_rest(place: LocalPlace) -> None:
+    write_set(place, content=b"x" * 1000)
+    assert place.delete_set(ID) == 1002
+    assert list((place.home / "sets").iterdir()) == []
+    with pytest.raises(MissingError):
+        place.delete_set(ID)
+
+
+def test_a_removal_that_is_cut_off_leaves_no_set_but_a_leftover(place: LocalPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(place)
+    rmtree = local_module.shutil.rmtree
+
+    def cut_off(path: Path, **options: Any) -> None:
+        if not options:
+            raise KeyboardInterrupt
+        rmtree(path, **options)
+
+    monkeypatch.setattr(local_module.shutil, "rmtree", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        place.delete_set(ID)
+    monkeypatch.undo()
+    assert visible(place) == []
+    assert list(place.leftovers().values()) == [6]
+    assert place.clear_leftovers()
+    assert list((place.home / "sets").iterdir()) == []
+
+
+def test_clearing_leftovers_touches_no_set(place: LocalPlace) -> None:
+    write_set(place)
+    assert place.clear_leftovers() == {}
+    assert len(visible(place)) == 2
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "sets/../../x", "", "a//b", "a/."])
+def test_no_path_leads_out_of_the_place(place: LocalPlace, path: str) -> None:
+    for use in (place.read, lambda p: place.write(p, b""), lambda p: place.delete([p]), lambda p: list(place.stream(p))):
+        with pytest.raises(DamagedError, match="not a path inside"):
+            use(path)
+
+
+def test_small_files_come_back_and_deleting_twice_is_no_error(place: LocalPlace) -> None:
+    place.write("pins/x", b"content")
+    assert place.read("pins/x") == b"content"
+    place.delete(["pins/x", "pins/x"])
+    with pytest.raises(MissingError):
+        place.read("pins/x")
+    with pytest.raises(MissingError):
+        list(place.stream("pins/x"))
+
+
+def test_the_tag_of_a_file_changes_with_its_content(place: LocalPlace) -> None:
+    place.write("pins/x", b"one")
+    before = place.entries("pins")["pins/x"]
+    place.write("pins/x", b"two")
+    after = place.entries("pins")["pins/x"]
+    assert (before.size, after.size) == (3, 3)
+    assert before.tag != after.tag
+
+
+def test_a_file_that_vanishes_while_it_is_listed_is_simply_not_there(
+    place: LocalPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write("evidence/a.json", b"")
+    place.write("evidence/b.json", b"")
+    lstat = Path.lstat
+
+    def vanish(path: Path) -> os.stat_result:
+        if path.name == "a.json":
+            path.unlink()
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", vanish)
+    assert list(place.entries("evidence")) == ["evidence/b.json"]
+
+
+def test_listing_while_others_write_never_fails(place: LocalPlace) -> None:
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            place.write("evidence/x.json", b"x")
+            place.delete(["evidence/x.json"])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            place.entries("evidence")
+    finally:
+        over.set()
+        writer.join()
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [(b"dat", "has 3 bytes; the manifest says 4"), (b"dara", "SHA-256 differs"), (b"datas", "has 5 bytes")],
+)
+def test_content_that_is_not_what_the_manifest_says_is_found(
+    place: LocalPlace, tmp_path: Path, stored: bytes, message: str
+) -> None:
+    file = write_set(place)
+    (place.home / "sets" / ID / file.path).write_bytes(stored)
+    with pytest.raises(DamagedError, match=message):
+        place.check_file(ID, file)
+    with pytest.raises(DamagedError, match=message):
+        place.fetch(ID, file, tmp_path / "target")
+
+
+def test_a_file_is_fetched_privately_with_progress(place: LocalPlace, tmp_path: Path) -> None:
+    content = os.urandom(3 * 1024 * 1024 + 7)
+    file = write_set(place, content=content)
+    heard: list[int] = []
+    place.fetch(ID, file, tmp_path / "target", progress=heard.append)
+    assert (tmp_path / "target").read_bytes() == content
+    assert (tmp_path / "target").stat().st_mode & 0o777 == 0o600
+    assert sum(heard) == len(content)
+    assert len(heard) > 1
+    assert place.check_file(ID, file) == "read"
+    with pytest.raises(FileExistsError):
+        place.fetch(ID, file, tmp_path / "target")
+
+
+def test_a_file_that_the_manifest_lists_but_nobody_stored_is_missing(place: LocalPlace) -> None:
+    write_set(place)
+    with pytest.raises(MissingError, match="gone"):
+        place.check_file(ID, File("gone", 1, "0" * 64))
