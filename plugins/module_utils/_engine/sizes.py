@@ -22,7 +22,8 @@ def parse_size(text: str) -> int:
     whole, fraction, unit = match.groups()
     # Whole numbers throughout, as a float would lose the last bytes of a large size.
     digits = fraction or ""
-    return int(whole + digits) * _UNITS[unit] // 10 ** len(digits)
+    divisor: int = 10 ** len(digits)
+    return int(whole + digits) * _UNITS[unit] // divisor
 
 
 def human_size(count: float) -> str:
