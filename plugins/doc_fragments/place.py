@@ -230,5 +230,5 @@ notes:
   - Run the modules as the account that runs C(pgops) on the host, or as root. What root writes goes to the owner of
     the directory.
   - The result never holds a secret.
-  - What a run skipped, degraded or guessed is shown as a warning and stays in the result as RV(ignore:run_warnings).
+  - What a run skipped, degraded or guessed is shown as a warning and stays in the result as RV(run_warnings).
 """
