@@ -5,14 +5,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 from .errors import MissingError, PgopsError, UnreachableError, UsageError
 from .settings import Postgres
 
 Row = tuple[Any, ...]
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 _NAMES = {
     "login_host": ("host", "PGHOST"),
@@ -25,6 +30,8 @@ _NAMES = {
     "ssl_key": ("sslkey", "PGSSLKEY"),
     "connect_timeout": ("connect_timeout", "PGCONNECT_TIMEOUT"),
 }
+
+_SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108  # sockets, no files of ours
 
 # What a person should do next, by what the server or libpq says (their English; other languages get the general hint).
 _HINTS = (
@@ -43,9 +50,21 @@ _HINTS = (
 
 def _given(postgres: Postgres) -> dict[str, str]:
     given = {name: str(getattr(postgres, name)) for name in _NAMES if getattr(postgres, name)}
-    if postgres.login_unix_socket and "login_host" not in given:
-        given["login_host"] = postgres.login_unix_socket
+    # What libpq would take from its build or from the environment is said, so that sessions and programs agree.
+    given.setdefault("login_host", postgres.login_unix_socket or _socket_directory())
+    given.setdefault("login_port", "5432")
     return given
+
+
+def _socket_directory() -> str:
+    """Return where servers of this system have their socket: distributions agree on the first, PostgreSQL's own is the second."""
+    return next((path for path in _SOCKETS if Path(path).is_dir()), _SOCKETS[-1])
+
+
+def _forget_environment() -> None:
+    """Drop libpq's variables from our own environment: the configuration is the one truth, for sessions as for programs."""
+    for name in [n for n in os.environ if n.startswith("PG") and n != "PGPASSFILE"]:
+        del os.environ[name]
 
 
 def program_environment(postgres: Postgres) -> dict[str, str]:
@@ -75,6 +94,8 @@ class Session:
 
     def __init__(self, raw: Any, driver: Any, database: str) -> None:
         self._raw, self._driver, self.database = raw, driver, database
+        self.busy = False
+        _sessions.add(self)
 
     def rows(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> list[Row]:
         """Return the rows that `sql` gives. Raise PgopsError with what the server says."""
@@ -93,6 +114,7 @@ class Session:
             self._execute(cursor, sql, parameters)
 
     def _execute(self, cursor: Any, sql: str, parameters: Optional[Sequence[Any]]) -> None:
+        self.busy = True
         try:
             cursor.execute(sql, parameters)
         except self._driver.Error as error:
@@ -101,6 +123,8 @@ class Session:
             failure = kind("In the database %r the server said: %s." % (self.database, said.rstrip(".")))
             failure.sqlstate = error.pgcode  # type: ignore[attr-defined]  # for allowed()
             raise failure from None
+        finally:
+            self.busy = False
 
     def allowed(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Optional[list[Row]]:
         """Return the rows of `sql`, or None when this role may not ask that or the server does not know it."""
@@ -139,6 +163,16 @@ class Session:
         self.close()
 
 
+def cancel_queries() -> None:
+    """Cancel every query of this process that runs now. Callable from another thread.
+
+    Python hears a signal only when libpq returns, so for Ctrl-C to end a long query, somebody must have the server end it.
+    """
+    for session in list(_sessions):
+        if session.busy:
+            session.cancel()
+
+
 def connect(postgres: Postgres, database: str = "") -> Session:
     """Return a session in `database` (the login database when empty).
 
@@ -147,6 +181,7 @@ def connect(postgres: Postgres, database: str = "") -> Session:
     driver = _driver()
     name = database or postgres.login_db
     options = {_NAMES[key][0]: value for key, value in _given(postgres).items()}
+    _forget_environment()
     try:
         raw = driver.connect(dbname=name, application_name="pgops", client_encoding="UTF8", **options)
     except driver.OperationalError as error:
@@ -228,4 +263,13 @@ def server_facts(session: Session) -> Server:
     )
 
 
-__all__ = ("Row", "Server", "Session", "connect", "program_environment", "server_facts", "with_database")
+__all__ = (
+    "Row",
+    "Server",
+    "Session",
+    "cancel_queries",
+    "connect",
+    "program_environment",
+    "server_facts",
+    "with_database",
+)
