@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -70,7 +71,7 @@ def example() -> str:
             continue
         pad, key = "  " * path.count("."), path.rsplit(".", 1)[-1]
         if facts["section"]:
-            lines += ["", "%s# %s" % (pad, facts["text"])]
+            lines += ["", *_comment(pad, facts["text"])]
             lines.append("%s%s:%s" % (pad, key, " []" if facts["many"] else ""))
             lines += _entry(pad, [(p, f) for p, f in keys if p.startswith(path + "[].")])
         else:
@@ -91,7 +92,11 @@ def _key(pad: str, key: str, path: str, facts: dict[str, Any]) -> list[str]:
         line = "%s: %s" % (key, json.dumps("" if facts["example"] is None else facts["example"]))
         if path != "s3.bucket":  # without which the section would be wrong
             line = "# " + line
-    return ["%s# %s" % (pad, comment), pad + line]
+    return [*_comment(pad, comment), pad + line]
+
+
+def _comment(pad: str, text: str) -> list[str]:
+    return textwrap.wrap(text, 120, initial_indent=pad + "# ", subsequent_indent=pad + "# ", break_on_hyphens=False)
 
 
 __all__ = ("describe", "example")
