@@ -154,13 +154,21 @@ def dump_database(
             left_out.append({"what": "rows of unlogged tables of database %s" % job.database, "why": why})
         try:
             payload = _run_pg_dump(context, job, sink, snapshot)
-        except BaseException:
-            if counter:
-                counter.abandon()
-            raise
+        except BaseException as error:
+            # When counting fails, its snapshot ends with it, and pg_dump can only complain that it is gone.
+            cause = counter.abandon() if counter else None
+            raise _explained(cause if cause is not None and isinstance(error, CommandError) else error) from None
         fingerprint = counter.finish() if counter else None
     _check_archive(context, job, sink, payload)
     return payload, fingerprint, properties, left_out
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Return `error` with a hint where it is about a lock that others held for too long."""
+    said = "%s %s" % (error, getattr(error, "stderr", ""))
+    if isinstance(error, PgopsError) and ("lock timeout" in said or "LOCK TABLE" in said):
+        error.hint = "Another session holds a lock on a table. Try again later, or raise backup.lock_wait_timeout."
+    return error
 
 
 class _Counter(threading.Thread):
@@ -170,27 +178,31 @@ class _Counter(threading.Thread):
         super().__init__(daemon=True)
         self._session, self._facts, self._job = session, facts, job
         self._trouble: Optional[BaseException] = None
-        self._before = inventory.sequence_positions(session, facts)
+        self._unlogged = not job.server.in_recovery  # a standby cannot read what is unlogged
+        self._before = inventory.sequence_positions(session, facts, unlogged=self._unlogged)
         self.start()
 
     def run(self) -> None:
-        tables = inventory.tables_with_rows(self._facts, self._job.scope, unlogged=not self._job.server.in_recovery)
+        tables = inventory.tables_with_rows(self._facts, self._job.scope, unlogged=self._unlogged)
         try:
             self._facts["rows"] = inventory.count_rows(self._session, tables)
         except Exception as error:  # noqa: BLE001  # raised again in finish()
             self._trouble = error
 
-    def abandon(self) -> None:
-        """Stop counting."""
-        self._session.cancel()
-        self.join()
+    def abandon(self) -> Optional[BaseException]:
+        """Stop counting, and return what had gone wrong with it before, None if nothing had."""
+        trouble = self._trouble
+        while self.is_alive():  # between two queries there is nothing to cancel
+            self._session.cancel()
+            self.join(0.2)
+        return trouble
 
     def finish(self) -> Facts:
         """Wait for the counts and return the whole fingerprint; raise what went wrong."""
         self.join()
         if self._trouble is not None:
             raise self._trouble
-        after = inventory.sequence_positions(self._session, self._facts)
+        after = inventory.sequence_positions(self._session, self._facts, unlogged=self._unlogged)
         self._facts["sequences"] = {key: [self._before[key], after[key]] for key in after}
         return self._facts
 

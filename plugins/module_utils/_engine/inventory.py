@@ -284,9 +284,16 @@ def count_rows(session: Session, tables: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def sequence_positions(session: Session, facts: Facts) -> dict[str, list[Any]]:
-    """Return `[last_value, is_called]` of each sequence in `facts`. Positions are read as of now, whatever the snapshot."""
-    names = [key for key, value in facts["relations"].items() if value["kind"] == "S"]
+def sequence_positions(session: Session, facts: Facts, *, unlogged: bool = True) -> dict[str, list[Any]]:
+    """Return `[last_value, is_called]` of each sequence in `facts`; without the unlogged ones if told so.
+
+    Positions are read as of now, whatever the snapshot.
+    """
+    names = [
+        key
+        for key, value in facts["relations"].items()
+        if value["kind"] == "S" and (unlogged or value["persistence"] != "u")
+    ]
     positions: dict[str, list[Any]] = {}
     for batch in _batches(names):
         parts = ["SELECT %d, last_value, is_called FROM %s" % (i, _quoted(key)) for i, key in enumerate(batch)]
