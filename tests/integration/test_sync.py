@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sync both ways against real servers: what is sent, what is left alone, what is repaired, what is an alarm."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import evidence, runs, sync_pull
+from ansible_collections.pgops.backup.plugins.module_utils._engine import sync as sync_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+    BusyError,
+    DamagedError,
+    MissingError,
+    PgopsError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import content_hash
+from ansible_collections.pgops.backup.plugins.module_utils._engine.sync import Request, sync
+from tests.integration.s3_fixtures import (  # noqa: F401
+    MIB,
+    Cut,
+    Kit,
+    Proxy,
+    Refuse,
+    kit_of_each,
+    make_moto_kit,
+    make_rclone_kit,
+    make_set,
+    moto_server,
+    rclone_server,
+)
+
+SIZES = {"dumps/a.dump": 7 * MIB, "dumps/b.dump": 1000, "globals.sql": 0}
+
+
+def set_id(days: int, kind: str = "logical") -> str:
+    return "%s-%s" % ((datetime.now(UTC) - timedelta(days=days)).strftime("%Y%m%dT%H%M%SZ"), kind)
+
+
+def prove(context: Context, name: str, *, outcome: str = "passed", level: str = "restore") -> str:
+    encoded = context.local.read("sets/%s/manifest.json" % name)
+    report = {
+        "set": name,
+        "content": content_hash(encoded),
+        "place": "local",
+        "level": level,
+        "outcome": outcome,
+        "finished": context.clock().isoformat(),
+    }
+    return evidence.store(context.local, report)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_sets_and_evidence_go_there_and_come_back_the_same(kit: Kit) -> None:
+    here = kit.context()
+    new, old = set_id(0), set_id(2)
+    for name in (old, new):
+        make_set(here, name, SIZES)
+    prove(here, old)
+    pushed = sync(here, Request())
+    assert pushed["changed"]
+    assert pushed["sets"] == [new, old], "the newest first"
+    assert pushed["files_sent"] == 8
+    assert pushed["evidence_sent"] == 1
+    assert pushed["bytes_sent"] > 14 * MIB
+    for name in (old, new):
+        for file in (*SIZES, "manifest.json"):
+            path = "sets/%s/%s" % (name, file)
+            assert kit.raw_read(path) == here.local.read(path)
+    there = kit.context(home="there")
+    pulled = sync(there, Request("pull", ("all",)))
+    assert pulled["sets"] == [new, old]
+    assert pulled["evidence_sent"] == 1
+    assert tree(there.local.home) == tree(here.local.home)
+    again = sync(there, Request("pull", ("latest", "latest_verified")))
+    assert (again["changed"], again["already"]) == (False, 2)
+
+
+def test_nothing_to_do_costs_two_listings(kit: Kit) -> None:
+    here = kit.context()
+    for days in range(30):
+        make_set(here, set_id(days), {"a": 10, "b/c": 20})
+    prove(here, here.local.entries("sets").popitem()[0].split("/")[1])
+    with Proxy(kit.server.endpoint_url) as proxy:
+        context = kit.context(proxy.url)
+        assert len(sync(context, Request())["sets"]) == 30
+        proxy.asked.clear()
+        result = sync(context, Request())
+        assert proxy.kinds() == ["list", "list"]
+    assert (result["changed"], result["already"], result["plan"]) == (False, 30, [])
+
+
+def test_the_manifest_is_written_last_and_an_interrupted_push_goes_on(kit: Kit) -> None:
+    here = kit.context()
+    name = set_id(0)
+    make_set(here, name, {"a": 1000, "b": 12 * MIB, "c": 2000})
+    with Proxy(kit.server.endpoint_url) as proxy:
+        context = kit.context(proxy.url, concurrency=1)
+        proxy.fault = lambda asked: Refuse(403, "AccessDenied") if asked.path.endswith("/c") else None
+        with pytest.raises(PgopsError, match="access denied"):
+            sync(context, Request())
+        assert "sets/%s/manifest.json" % name not in kit.raw_paths()
+        proxy.fault = lambda asked: None
+        proxy.asked.clear()
+        plan = sync(context, Request(dry_run=True))["plan"]
+        assert plan[0]["reason"] == "an earlier run was interrupted"
+        result = sync(context, Request())
+        puts = [a.path.rsplit("/", 1)[1] for a in proxy.asked if a.kind in ("put", "part")]
+    assert puts == ["c", "manifest.json"]
+    assert result["files_skipped"] == 2
+    assert result["sets"] == [name]
+
+
+def test_a_dry_run_writes_nothing_anywhere(kit: Kit) -> None:
+    here = kit.context()
+    name = set_id(0)
+    make_set(here, name, SIZES)
+    before = tree(kit.tmp)
+    with Proxy(kit.server.endpoint_url) as proxy:
+        result = sync(kit.context(proxy.url), Request(dry_run=True))
+        assert {a.method for a in proxy.asked} <= {"GET", "HEAD"}
+    assert tree(kit.tmp) == before
+    assert not (kit.tmp / "here/state").exists()
+    assert kit.raw_paths() == []
+    total = sum(SIZES.values())
+    assert result["plan"] == [{"set": name, "action": "push", "files": 4, "bytes": total, "reason": "missing there"}]
+    assert result["changed"], "check mode says that a run would change something"
+
+
+def test_other_content_under_the_same_name_is_an_alarm_and_the_rest_goes_on(kit: Kit) -> None:
+    here, there = kit.context(), kit.context(home="there")
+    same, other = set_id(1), set_id(2)
+    make_set(there, other, {"a": 10}, mark="theirs")
+    sync(there, Request())
+    theirs = kit.raw_read("sets/%s/manifest.json" % other)
+    make_set(here, other, {"a": 10}, mark="ours")
+    make_set(here, same, {"a": 10})
+    with pytest.raises(DamagedError, match=r"1 of 2 sets could not be reconciled.*%s.*other content" % other):
+        sync(here, Request())
+    assert kit.raw_read("sets/%s/manifest.json" % other) == theirs
+    assert kit.raw_read("sets/%s/a" % same) == here.local.read("sets/%s/a" % same)
+    with pytest.raises(DamagedError, match="other content"):
+        sync(here, Request("pull", (other,)))
+
+
+def test_what_is_broken_there_is_repaired_from_the_good_side(kit: Kit) -> None:
+    here = kit.context()
+    gone, shorter, altered, manifest = (set_id(days) for days in (1, 2, 3, 4))
+    for name in (gone, shorter, altered, manifest):
+        make_set(here, name, {"a": 100, "b": 200, "large": 6 * MIB})
+    sync(here, Request())
+    intact = {path: kit.raw_read(path) for path in kit.raw_paths()}
+    kit.raw().delete_object(Bucket="backups", Key=kit.raw_key("sets/%s/a" % gone))
+    kit.raw_write("sets/%s/b" % shorter, b"short")
+    kit.raw_write("sets/%s/large" % altered, b"x" * 6 * MIB)
+    kit.raw_write("sets/%s/manifest.json" % manifest, b"{ torn")
+    result = sync(here, Request())
+    assert {r["set"]: r["files"] for r in result["repaired"]} == {
+        gone: ["a"],
+        shorter: ["b"],
+        altered: ["large"],
+        manifest: ["manifest.json"],
+    }
+    assert result["changed"]
+    assert {path: kit.raw_read(path) for path in kit.raw_paths()} == intact
+    assert len([w for w in here.warnings if "was repaired" in w]) == 4
+    assert not sync(here, Request())["changed"]
+
+
+def test_without_memory_sizes_are_compared_and_the_manifest_is_read(kit: Kit) -> None:
+    here = kit.context()
+    name = set_id(1)
+    make_set(here, name, {"a": 100, "b": 200})
+    sync(here, Request())
+    (here.state / "synced.json").write_text("{ torn")
+    kit.raw_write("sets/%s/b" % name, b"short")
+    assert sync(here, Request())["repaired"][0]["files"] == ["b"]
+
+
+def test_a_damaged_local_file_is_never_sent(kit: Kit) -> None:
+    here = kit.context()
+    bad, good = set_id(0), set_id(1)
+    for name in (bad, good):
+        make_set(here, name, {"a": 100, "b": 200})
+    path = here.local.path("sets/%s/b" % bad)
+    path.write_bytes(b"x" * 200)
+    with pytest.raises(DamagedError, match="local copy is damaged"):
+        sync(here, Request())
+    assert "sets/%s/manifest.json" % bad not in kit.raw_paths()
+    assert "sets/%s/manifest.json" % good in kit.raw_paths()
+
+
+def test_what_retention_would_remove_at_once_is_not_sent(moto_kit: Kit) -> None:
+    here = moto_kit.context()
+    young, ancient, proven = set_id(1), set_id(100), set_id(50)
+    for name in (young, ancient, proven):
+        make_set(here, name, {"a": 10})
+    prove(here, proven)
+    result = sync(here, Request())
+    assert result["sets"] == [young, proven], "the floor of verified sets counts"
+    assert [s["set"] for s in result["left_out"]] == [ancient]
+    assert "retention" in result["left_out"][0]["why"]
+
+
+def test_evidence_of_a_set_that_was_sent_before_follows(moto_kit: Kit) -> None:
+    here = moto_kit.context()
+    name = set_id(1)
+    make_set(here, name, {"a": 10})
+    sync(here, Request())
+    path = prove(here, name)
+    result = sync(here, Request())
+    assert (result["evidence_sent"], result["already"], result["sets"]) == (1, 1, [])
+    assert moto_kit.raw_read(path) == here.local.read(path)
+    assert not sync(here, Request())["changed"]
+
+
+def test_what_a_set_builds_on_is_sent_and_fetched_with_it(moto_kit: Kit) -> None:
+    here = moto_kit.context()
+    base, child = set_id(2, "base"), set_id(1, "incremental")
+    make_set(here, base, {"a": 10})
+    make_set(here, child, {"a": 10}, parent=base)
+    assert sync(here, Request())["sets"] == [base, child]
+    there = moto_kit.context(home="there")
+    assert sync(there, Request("pull"))["sets"] == [base, child]
+
+
+def test_pull_repairs_what_is_missing_here(kit: Kit) -> None:
+    here = kit.context()
+    name = set_id(1)
+    make_set(here, name, {"a": 100, "sub/b": 6 * MIB})
+    sync(here, Request())
+    intact = tree(here.local.home)
+    here.local.path("sets/%s/sub/b" % name).unlink()
+    here.local.path("sets/%s/a" % name).write_bytes(b"short")
+    result = sync(here, Request("pull"))
+    assert result["repaired"][0]["files"] == ["a", "sub/b"]
+    assert tree(here.local.home) == intact
+
+
+def test_pull_of_a_damaged_object_leaves_no_set(kit: Kit) -> None:
+    here = kit.context()
+    name = set_id(1)
+    make_set(here, name, {"a": 100})
+    sync(here, Request())
+    kit.raw_write("sets/%s/a" % name, b"y" * 100)
+    there = kit.context(home="there")
+    with pytest.raises(DamagedError, match="SHA-256 differs"):
+        sync(there, Request("pull"))
+    assert tree(there.local.home) == {}
+
+
+def test_pull_refuses_when_space_is_short(moto_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = moto_kit.context()
+    make_set(here, set_id(1), {"a": 100})
+    sync(here, Request())
+    there = moto_kit.context(home="there")
+    monkeypatch.setattr(sync_pull, "free_bytes", lambda path: MIB + 99)
+    with pytest.raises(RefusedError, match=r"needs 100 B and 1\.0 MiB must stay free"):
+        sync(there, Request("pull"))
+    monkeypatch.setattr(sync_pull, "free_bytes", lambda path: MIB + 100)
+    assert sync(there, Request("pull"))["changed"]
+
+
+def test_pull_names_what_is_not_there(moto_kit: Kit) -> None:
+    context = moto_kit.context()
+    for names, kind in (
+        ((), MissingError),
+        (("latest_verified",), MissingError),
+        ((set_id(3),), MissingError),
+        (("yesterday",), UsageError),
+    ):
+        with pytest.raises(kind):
+            sync(context, Request("pull", names))
+    with pytest.raises(UsageError, match="Say push or pull"):
+        sync(context, Request("sideways"))
+
+
+def test_a_push_waits_for_a_running_backup_and_not_for_ever(moto_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = moto_kit.context()
+    make_set(here, set_id(1), {"a": 100})
+    monkeypatch.setattr(sync_module, "_BACKUP_WAIT", timedelta(seconds=0.5))
+    with here.lock("backup"), pytest.raises(BusyError, match="backup of"):
+        sync(moto_kit.context(), Request())
+    monkeypatch.setattr(sync_module, "_BACKUP_WAIT", timedelta(seconds=30))
+    begun, results = threading.Event(), []
+
+    def push() -> None:
+        begun.set()
+        results.append(sync(moto_kit.context(), Request()))
+
+    with here.lock("backup"):
+        thread = threading.Thread(target=push)
+        thread.start()
+        begun.wait()
+        thread.join(0.6)
+        assert thread.is_alive()
+        assert moto_kit.raw_paths() == []
+    thread.join(30)
+    assert results[0]["changed"]
+    with here.lock("sync"), pytest.raises(BusyError, match="sync of"):
+        sync(moto_kit.context(), Request())
+
+
+def test_a_network_that_breaks_is_unreachable_and_the_next_run_goes_on(kit: Kit) -> None:
+    here = kit.context()
+    name = set_id(0)
+    make_set(here, name, {"large": 17 * MIB})
+    kit.place().modes()
+    with Proxy(kit.server.endpoint_url, fault=lambda asked: Cut(100) if asked.part > 2 else None) as proxy:
+        context = kit.context(proxy.url)
+        impatient(context, kit, proxy.url)
+        with pytest.raises(UnreachableError):
+            runs.perform(context, "sync", lambda c: sync(c, Request()))
+        record = next(runs.history(context.state))
+        assert (record["outcome"], record["exit_code"]) == ("unreachable", 4)
+        proxy.fault = lambda asked: None
+        proxy.asked.clear()
+        result = sync(context, Request())
+        assert sorted(a.part for a in proxy.asked if a.part) == [3, 4]
+    assert result["bytes_sent"] < 8 * MIB
+    assert kit.raw_read("sets/%s/large" % name) == here.local.read("sets/%s/large" % name)
+
+
+def impatient(context: Context, kit: Kit, url: str) -> None:
+    make: Callable[[], Any] = lambda: kit.place(url, tries=2)  # noqa: E731
+    context.s3 = make  # type: ignore[method-assign]
