@@ -129,7 +129,8 @@ def _over_default(default: Any, value: Any, data: Any) -> Any:
     """A section with defaults of its own (retention) keeps those for what the file does not say."""
     if not isinstance(data, Mapping):
         return default
-    return dataclasses.replace(default, **{key: getattr(value, key) for key in data if hasattr(value, str(key))})
+    said = [spec.name for spec in dataclasses.fields(default) if data.get(spec.name) is not None]
+    return dataclasses.replace(default, **{name: getattr(value, name) for name in said})
 
 
 def _value(hint: Any, value: Any, metadata: Mapping[str, Any], path: str, errors: list[str]) -> Any:
@@ -251,7 +252,8 @@ def _from_url(url: str, config: Config, errors: list[str]) -> dict[str, Any]:
     if parts.scheme not in ("postgresql", "postgres"):
         errors.append("%s: expected postgresql://…" % where)
         return {}
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    # libpq takes a + for a +, not for a blank.
+    query = {key: values[-1] for key, values in parse_qs(parts.query.replace("+", "%2B")).items()}
     known = {
         "host": "login_host",
         "port": "login_port",
@@ -318,12 +320,21 @@ def _secrets(cls: type[Any], data: Any) -> Iterator[str]:
     hints = typing.get_type_hints(cls)
     for spec in dataclasses.fields(cls):
         value = data.get(spec.name)
-        if isinstance(value, str) and value and spec.metadata.get("secret"):
+        if spec.metadata.get("secret") and isinstance(value, (str, int, float)) and value not in ("", False):
             # A URI is a secret only when it holds a password.
-            yield from [value] if spec.name != "database_url" or urlsplit(value).password else []
+            yield from [str(value)] if spec.name != "database_url" or _has_password(str(value)) else []
         section = section_of(hints[spec.name])
         if section is not None and not isinstance(value, list):
             yield from _secrets(section, value)
+
+
+def _has_password(url: str) -> bool:
+    """Tell whether the connection URI holds a password, as far as it can be read at all."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.password or parse_qs(parts.query).get("password"))
+    except ValueError:
+        return "@" in url or "password" in url
 
 
 def secrets_of(config: Config) -> list[str]:
