@@ -120,10 +120,10 @@ def _offsite(facts: Facts, limits: Limits, now: datetime) -> Finding:
     check = "off-site copy"
     if not facts.has_offsite:
         text = "No copy leaves this server, as the configuration has no S3 place: who loses the host loses the backups."
-        return Finding(check, WARNING, text)
+        return Finding("no off-site place", WARNING, text)
     if facts.offsite_error:
         text = "Whether the copy off the server is recent is unknown: %s" % facts.offsite_error
-        return Finding(check, CRITICAL, text)
+        return Finding("off-site place", CRITICAL, text)
     if facts.offsite is None:
         return Finding(check, CRITICAL, "There is no backup off this server. Run: pgops sync.")
     return _aged(check, "The newest backup off this server", facts.offsite, limits.offsite, now)

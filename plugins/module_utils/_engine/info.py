@@ -46,7 +46,7 @@ def info(context: Context, request: Request) -> dict[str, Any]:
 
 def _about(finding: Finding, places: tuple[str, ...]) -> bool:
     """Tell whether `finding` can be judged from `places` alone."""
-    return "s3" in places if finding.check == "off-site copy" else True
+    return "s3" in places or "off-site" not in finding.check
 
 
 def _place(context: Context, surveyed: Surveyed, details: bool) -> dict[str, Any]:
@@ -129,9 +129,7 @@ def _problem(catalog: Catalog, manifest: Manifest) -> Optional[str]:
     wrong = [f.path for f in manifest.files if f.path in stored and stored[f.path].size != f.size]
     listed = {f.path for f in manifest.files} | {NAME}
     said = [
-        "%s: %s" % (what, _few(paths))
-        for what, paths in (("missing", missing), ("of the wrong size", wrong))
-        if paths
+        "%s: %s" % (what, _few(paths)) for what, paths in (("missing", missing), ("of the wrong size", wrong)) if paths
     ]
     if said:
         extra = len(set(stored) - listed)

@@ -120,6 +120,7 @@ def _safe(places: list[dict[str, Any]]) -> list[str]:
 _STEPS = (
     ("disk", "Make room in the backup directory, or run: pgops prune."),
     ("local place", "Make the backup directory readable for this account."),
+    ("off-site place", "Find out why the S3 place cannot be read: pgops probe."),
     ("run of backup", "Read why the backup failed, then run: pgops backup."),
     ("backup", "Run: pgops backup."),
     ("run of sync", "Read why the copy failed, then run: pgops sync."),
@@ -129,6 +130,7 @@ _STEPS = (
     ("run of verify", "Read why the verification failed, then run: pgops verify --level restore."),
     ("verification", "Run: pgops verify --level restore."),
     ("run of prune", "Read why pruning failed, then run: pgops prune."),
+    ("no off-site place", "Add an S3 place to the configuration (section s3)."),
     ("clock", "Set the clock (timedatectl), then back up again."),
 )
 
@@ -136,10 +138,6 @@ _STEPS = (
 def _next(findings: list[dict[str, Any]]) -> list[str]:
     """Return the steps that the findings call for, in the order in which they help."""
     bad = {f["check"] for f in findings if f["severity"] != OK}
-    if any("no S3 place" in f["text"] for f in findings if f["check"] == "off-site copy"):
-        bad.discard("off-site copy")
-        steps = [text for check, text in _STEPS if check in bad]
-        return [*steps, "Add an S3 place to the configuration (section s3)."]
     for verb, check in (("backup", "backup"), ("sync", "off-site copy"), ("verify", "verification")):
         if "run of %s" % verb in bad:
             bad.discard(check)  # the same command is named already, with more advice

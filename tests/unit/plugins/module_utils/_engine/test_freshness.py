@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Optional
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ansible_collections.pgops.backup.plugins.module_utils._engine.freshness import (
     Facts,
     Finding,
@@ -17,10 +20,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.freshness imp
     limit,
     worst,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
-NOW = datetime(2026, 11, 22, 8, 0, tzinfo=timezone.utc)
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
@@ -90,13 +91,13 @@ def test_the_copy_off_site_may_be_two_hours_later_than_the_backup(age: timedelta
 
 
 def test_a_configuration_without_an_off_site_place_is_a_warning_for_ever() -> None:
-    found = find("off-site copy", offsite=None, has_offsite=False)
+    found = find("no off-site place", offsite=None, has_offsite=False)
     assert found.severity == "warning"
     assert "no S3 place" in found.text
 
 
 def test_an_off_site_place_that_does_not_answer_is_not_taken_for_an_empty_one() -> None:
-    found = find("off-site copy", offsite=None, offsite_error="The store does not answer.")
+    found = find("off-site place", offsite=None, offsite_error="The store does not answer.")
     assert found.severity == "critical"
     assert "unknown: The store does not answer." in found.text
     assert "pgops sync" not in found.text
@@ -122,9 +123,7 @@ def test_the_moment_since_which_a_proof_is_too_old_is_that_of_the_limit_it_broke
     assert find("verification", verified=seen(20 * DAY)).since == NOW - 6 * DAY
 
 
-@pytest.mark.parametrize(
-    ("oldest", "severity"), [(HOUR, "warning"), (8 * DAY, "warning"), (15 * DAY, "critical")]
-)
+@pytest.mark.parametrize(("oldest", "severity"), [(HOUR, "warning"), (8 * DAY, "warning"), (15 * DAY, "critical")])
 def test_never_having_proven_anything_grows_worse_from_the_first_backup_on(oldest: timedelta, severity: str) -> None:
     found = find("verification", verified=None, oldest=seen(oldest))
     assert found.severity == severity
