@@ -161,7 +161,9 @@ def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError]) -> 
     out_of_reach = all(isinstance(error, UnreachableError) for error in failures.values())
     kind = UnreachableError if out_of_reach else PgopsError
     text = "Pruning failed in %d of %d places. %s" % (len(failures), len(results), " ".join(fared))
-    return kind(text, hint="What could not be removed is removed by the next run.")
+    error = kind(text, hint="What could not be removed is removed by the next run.")
+    error.details = {"changed": any(_changed(result) for result in results), "places": results}
+    return error
 
 
 __all__ = ("Request", "prune")

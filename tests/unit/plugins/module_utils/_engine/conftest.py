@@ -6,11 +6,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+from hypothesis import settings
+
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config, evidence
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
 from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
@@ -29,12 +31,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest impo
 from ansible_collections.pgops.backup.plugins.module_utils._engine.naming import set_id
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import SETS, Entry, Place
 from ansible_collections.pgops.backup.plugins.module_utils._engine.times import iso
-from hypothesis import settings
 
 settings.register_profile("pgops", deadline=None, database=None, print_blob=True)
 settings.load_profile("pgops")
 
-NOW = datetime(2026, 11, 22, 8, 0, tzinfo=timezone.utc)
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
 
 class MemoryPlace(Place):

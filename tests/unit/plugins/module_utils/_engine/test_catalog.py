@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from ansible_collections.pgops.backup.plugins.module_utils._engine.catalog import Catalog, readable
 from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
     DamagedError,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ansible_collections.pgops.backup.plugins.module_utils._engine import durable
 from ansible_collections.pgops.backup.plugins.module_utils._engine.durable import (
     adopt,
@@ -24,8 +28,6 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.durable impor
     to_json,
     write_bytes,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def test_a_written_file_is_private_and_leaves_no_other(tmp_path: Path) -> None:
@@ -64,7 +66,9 @@ def test_content_is_on_disk_before_the_name_is_and_the_name_before_we_return(
     steps: list[str] = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(
-        durable.os, "fsync", lambda fd: (steps.append("sync " + os.path.basename(os.readlink("/proc/self/fd/%d" % fd))), fsync(fd))
+        durable.os,
+        "fsync",
+        lambda fd: (steps.append("sync " + os.path.basename(os.readlink("/proc/self/fd/%d" % fd))), fsync(fd)),
     )
     monkeypatch.setattr(Path, "replace", lambda self, to: (steps.append("rename"), replace(self, to))[1])
     write_bytes(tmp_path / "x", b"content")
@@ -88,10 +92,8 @@ def test_whoever_kills_a_writer_finds_the_old_or_a_new_file_never_half_of_one(tm
         with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 writer.wait(0.15)
-            except subprocess.TimeoutExpired:
-                pass
             writer.send_signal(signal.SIGKILL)
         content = (tmp_path / "x").read_bytes()
         assert content in (b"a" * 3000000, b"b" * 3000000)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import DamagedError, MissingError, UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import File
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places import local as local_module
@@ -121,7 +122,9 @@ def test_removing_a_set_frees_its_bytes_and_leaves_no_rest(place: LocalPlace) ->
         place.delete_set(ID)
 
 
-def test_a_removal_that_is_cut_off_leaves_no_set_but_a_leftover(place: LocalPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removal_that_is_cut_off_leaves_no_set_but_a_leftover(
+    place: LocalPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_set(place)
     rmtree = local_module.shutil.rmtree
 
@@ -148,7 +151,12 @@ def test_clearing_leftovers_touches_no_set(place: LocalPlace) -> None:
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "sets/../../x", "", "a//b", "a/."])
 def test_no_path_leads_out_of_the_place(place: LocalPlace, path: str) -> None:
-    for use in (place.read, lambda p: place.write(p, b""), lambda p: place.delete([p]), lambda p: list(place.stream(p))):
+    for use in (
+        place.read,
+        lambda p: place.write(p, b""),
+        lambda p: place.delete([p]),
+        lambda p: list(place.stream(p)),
+    ):
         with pytest.raises(DamagedError, match="not a path inside"):
             use(path)
 

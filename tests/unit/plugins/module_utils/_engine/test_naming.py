@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.naming import (
     check_instance,
@@ -18,8 +21,6 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.naming import
     quote_literal,
     set_id,
 )
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 # PostgreSQL takes any byte but NUL in a name; Python shows undecodable ones as lone low surrogates.
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=63)
@@ -59,7 +60,7 @@ def test_a_set_id_is_the_moment_in_utc_and_the_kind() -> None:
 
 @pytest.mark.parametrize("kind", ["logical", "base", "incremental"])
 def test_every_kind_makes_a_set_id(kind: str) -> None:
-    assert is_set_id(set_id(datetime(2026, 11, 22, tzinfo=timezone.utc), kind))
+    assert is_set_id(set_id(datetime(2026, 11, 22, tzinfo=UTC), kind))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_every_kind_makes_a_set_id(kind: str) -> None:
         "20261122T020000Z-logical\n",
         "../20261122T020000Z-logical",
         ".unfinished-20261122T020000Z-logical",
-        "٢٠٢٦١١٢٢T٠٢٠٠٠٠Z-logical",
+        "20261122T020000Z-logical".replace("2", "\u0662"),
     ],
 )
 def test_what_only_resembles_a_set_id_is_none(text: str) -> None:
@@ -122,7 +123,7 @@ def test_a_database_name_never_becomes_another_connection(name: str) -> None:
     assert _read_conninfo(argument[len("--dbname=") :]) == {"dbname": name}
 
 
-@pytest.mark.parametrize(("name", "quoted"), [("a", '"a"'), ('a"b', '"a""b"'), ("select", '"select"'), ("'", "\"'\"")])
+@pytest.mark.parametrize(("name", "quoted"), [("a", '"a"'), ('a"b', '"a""b"'), ("select", '"select"'), ("'", '"\'"')])
 def test_identifiers_are_quoted_for_sql(name: str, quoted: str) -> None:
     assert quote_ident(name) == quoted
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.pgops.backup.plugins.module_utils._engine.redaction import MASK, Redactor
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.redaction import MASK, Redactor
 
 UNKNOWN = Redactor()  # knows no secret: only the spelling gives it away
 
@@ -69,7 +70,7 @@ def test_verifiers_and_keys_are_masked_wherever_they_stand(secret: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "password authentication failed for user \"backup\"",
+        'password authentication failed for user "backup"',
         "The password file must not be open to others.",
         "postgresql://backup@db/orders",
         "https://s3.example.com/bucket/key",

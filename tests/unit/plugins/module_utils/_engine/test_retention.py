@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Optional
 
 import pytest
-from ansible_collections.pgops.backup.plugins.module_utils._engine.retention import Plan, SetFacts, plan
-from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Retention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-NOW = datetime(2026, 11, 22, 8, 0, tzinfo=timezone.utc)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.retention import Plan, SetFacts, plan
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Retention
+
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 NOTHING = Retention(keep_last=0)
 
 
@@ -26,7 +27,7 @@ def fact(days: float, name: str = "", **values: Any) -> SetFacts:
 
 def nightly(count: int, **values: Any) -> list[SetFacts]:
     """A set of each of the last `count` nights at 02:00 UTC, named by its date."""
-    first = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
+    first = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
     moments = [first - timedelta(days=n) for n in range(count)]
     return [SetFacts(m.strftime("%Y-%m-%d"), m, **values) for m in moments]
 
@@ -73,7 +74,7 @@ def test_keep_daily_keeps_the_newest_of_each_utc_day_that_has_one() -> None:
 def test_the_day_is_the_day_in_utc_wherever_the_host_is() -> None:
     tokyo = timezone(timedelta(hours=9))
     early = SetFacts("early", datetime(2026, 11, 20, 8, 30, tzinfo=tokyo))  # still the 19th in UTC
-    late = SetFacts("late", datetime(2026, 11, 19, 23, 50, tzinfo=timezone.utc))
+    late = SetFacts("late", datetime(2026, 11, 19, 23, 50, tzinfo=UTC))
     made = plan([early, late, fact(0, "newest")], dataclasses.replace(NOTHING, keep_daily=9), NOW)
     assert made.remove == ("early",)
 
@@ -93,17 +94,23 @@ def test_the_tiers_keep_days_weeks_months_and_years() -> None:
         *("2026-10-31", "2026-09-30", "2026-08-31", "2026-07-31", "2026-06-30", "2026-05-31"),
         *("2026-04-30", "2026-03-31", "2026-02-28", "2026-01-31", "2025-12-31"),
     )
-    assert reasons(made, "2026-11-22") == ("newest", "daily 2026-11-22", "weekly 2026-W47", "monthly 2026-11", "yearly 2026")
+    assert reasons(made, "2026-11-22") == (
+        "newest",
+        "daily 2026-11-22",
+        "weekly 2026-W47",
+        "monthly 2026-11",
+        "yearly 2026",
+    )
     assert reasons(made, "2025-12-31") == ("monthly 2025-12", "yearly 2025")
 
 
 def test_weeks_are_iso_weeks_also_around_new_year() -> None:
     sets = [
-        SetFacts("a", datetime(2027, 1, 3, tzinfo=timezone.utc)),  # a Sunday: still 2026-W53
-        SetFacts("b", datetime(2026, 12, 28, tzinfo=timezone.utc)),  # the Monday of that week
-        SetFacts("c", datetime(2027, 1, 4, tzinfo=timezone.utc)),
+        SetFacts("a", datetime(2027, 1, 3, tzinfo=UTC)),  # a Sunday: still 2026-W53
+        SetFacts("b", datetime(2026, 12, 28, tzinfo=UTC)),  # the Monday of that week
+        SetFacts("c", datetime(2027, 1, 4, tzinfo=UTC)),
     ]
-    now = datetime(2027, 1, 5, tzinfo=timezone.utc)
+    now = datetime(2027, 1, 5, tzinfo=UTC)
     made = plan(sets, dataclasses.replace(NOTHING, keep_weekly=5), now)
     assert made.remove == ("b",)
     assert reasons(made, "a") == ("weekly 2026-W53",)
@@ -140,7 +147,9 @@ def test_without_any_rule_the_newest_and_the_newest_verified_set_stay() -> None:
 
 
 def test_a_pinned_set_stays() -> None:
-    made = plan([fact(1000, "pinned", pinned=True), fact(999, "other"), fact(0, "new")], Retention(keep_within="7d"), NOW)
+    made = plan(
+        [fact(1000, "pinned", pinned=True), fact(999, "other"), fact(0, "new")], Retention(keep_within="7d"), NOW
+    )
     assert made.keep == ("new", "pinned")
     assert reasons(made, "pinned") == ("pinned",)
 
@@ -176,7 +185,12 @@ def test_ancestors_are_found_also_when_a_clock_was_wrong_and_they_look_newer() -
 
 
 def test_a_parent_that_is_gone_or_circular_does_no_harm() -> None:
-    sets = [fact(1, "a", parent="b"), fact(20, "b", parent="a"), fact(30, "c", parent="gone"), fact(31, "d", parent="d")]
+    sets = [
+        fact(1, "a", parent="b"),
+        fact(20, "b", parent="a"),
+        fact(30, "c", parent="gone"),
+        fact(31, "d", parent="d"),
+    ]
     made = plan(sets, Retention(keep_within="7d"), NOW)
     assert made.keep == ("a", "b")
 
@@ -207,7 +221,7 @@ def histories(draw: Any) -> list[SetFacts]:
     parents = st.one_of(st.none(), st.none(), st.sampled_from([*names, "gone"]))
     return [
         SetFacts(name, NOW - timedelta(hours=hour), draw(st.booleans()), draw(st.integers(0, 9)) == 0, draw(parents))
-        for name, hour in zip(names, hours)
+        for name, hour in zip(names, hours, strict=True)
     ]
 
 
@@ -233,10 +247,14 @@ def test_pruning_twice_removes_nothing_more(sets: list[SetFacts], rules: Retenti
 
 
 @given(histories(), RULES)
-def test_no_pin_no_parent_of_a_kept_set_and_no_last_proof_is_ever_removed(sets: list[SetFacts], rules: Retention) -> None:
+def test_no_pin_no_parent_of_a_kept_set_and_no_last_proof_is_ever_removed(
+    sets: list[SetFacts], rules: Retention
+) -> None:
     kept = set(plan(sets, rules, NOW).keep)
     assert all(f.id in kept for f in sets if f.pinned)
-    assert not [f for f in sets if f.id in kept and f.parent and f.parent not in kept and f.parent in {s.id for s in sets}]
+    assert not [
+        f for f in sets if f.id in kept and f.parent and f.parent not in kept and f.parent in {s.id for s in sets}
+    ]
     verified = [f.id for f in sets if f.verified]
     assert len([name for name in verified if name in kept]) >= min(len(verified), rules.keep_verified)
     past = [f for f in sets if f.begun <= NOW]
@@ -260,13 +278,13 @@ def test_adding_a_rule_never_removes_more(sets: list[SetFacts], rules: Retention
 
 def _one_night(sets: list[SetFacts], now: datetime, chance: random.Random) -> list[SetFacts]:
     """Back up (or fail to), then verify some set (or find it damaged), and sometimes pin one or let one go."""
-    if chance.random() < 0.8:
-        bases: list[Optional[str]] = [f.id for f in sets] if chance.random() < 0.3 else [None]
+    if chance.randrange(10) < 8:
+        bases: list[Optional[str]] = [f.id for f in sets] if chance.randrange(10) < 3 else [None]
         sets = [*sets, SetFacts("n%s" % now.isoformat(), now, parent=chance.choice(bases or [None]))]
-    if sets and chance.random() < 0.6:
-        chosen = sets[-1] if chance.random() < 0.5 else chance.choice(sets)
-        sets = [dataclasses.replace(f, verified=chance.random() < 0.6) if f is chosen else f for f in sets]
-    if sets and chance.random() < 0.1:
+    if sets and chance.randrange(10) < 6:
+        chosen = sets[-1] if chance.randrange(10) < 5 else chance.choice(sets)
+        sets = [dataclasses.replace(f, verified=chance.randrange(10) < 6) if f is chosen else f for f in sets]
+    if sets and chance.randrange(10) < 1:
         chosen = chance.choice(sets)
         sets = [dataclasses.replace(f, pinned=not f.pinned) if f is chosen else f for f in sets]
     return sets

@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
+
 from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import CommandError, UnreachableError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.redaction import Redactor
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runner import Command, Runner
@@ -158,7 +159,7 @@ def test_a_program_that_ignores_the_request_to_end_is_killed(monkeypatch: pytest
 
 
 def test_what_on_line_raises_ends_the_program_and_reaches_the_caller() -> None:
-    class TooManyErrors(Exception):
+    class TooManyError(Exception):
         pass
 
     heard: list[str] = []
@@ -166,10 +167,10 @@ def test_what_on_line_raises_ends_the_program_and_reaches_the_caller() -> None:
     def listen(line: str) -> None:
         heard.append(line)
         if line == "error 2":
-            raise TooManyErrors
+            raise TooManyError
 
     started = time.monotonic()
-    with pytest.raises(TooManyErrors):
+    with pytest.raises(TooManyError):
         RUNNER.run(shell("for i in 1 2 3; do echo error $i >&2; sleep 0.2; done; sleep 60"), on_line=listen)
     assert heard == ["error 1", "error 2"]
     assert time.monotonic() - started < 8

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.sizes import human_size, parse_size
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.sizes import human_size, parse_size
 
 
 @pytest.mark.parametrize(
