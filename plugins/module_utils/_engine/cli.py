@@ -54,7 +54,8 @@ def _run(options: Any, voice: _Voice) -> int:
     run = Run(options, reporter)
     run.colour = wants_colour(sys.stdout, os.environ)
     try:
-        answer = call(run)
+        with _cancelling_queries():
+            answer = call(run)
         reporter.close()
         return voice.done(options.verb, answer.result, answer.render)
     except KeyboardInterrupt:
@@ -98,6 +99,33 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _cancelling_queries() -> Iterator[None]:
+    """At a signal, have the server end the queries that run: until they end, Python does not hear of the signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def listen() -> None:
+        if os.read(reading, 1):
+            from .connection import cancel_queries
+
+            cancel_queries()
+
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        listener.join(timeout=5)
+        os.close(reading)
 
 
 class _Voice:

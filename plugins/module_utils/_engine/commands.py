@@ -133,7 +133,7 @@ def _value(text: str) -> Any:
         json.dumps(value)
     except (yaml.YAMLError, TypeError, ValueError):
         return text
-    return text if value is None and text else value
+    return text if value is None else value
 
 
 def _refuse_secret(key: str, value: Mapping[str, Any]) -> None:

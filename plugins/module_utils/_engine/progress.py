@@ -82,7 +82,7 @@ class _Phase:
         """Return the bytes per second of the last while."""
         if now - self._seen[-1][0] >= 1.0:
             self._seen.append((now, self.count))
-        while len(self._seen) > 1 and now - self._seen[0][0] > _RATE_SECONDS:
+        while len(self._seen) > 1 and now - self._seen[1][0] > _RATE_SECONDS:
             self._seen.popleft()
         since, before = self._seen[0]
         return (self.count - before) / (now - since) if now - since >= _FIRST_RATE_SECONDS else 0.0
@@ -210,6 +210,7 @@ class ProgressReporter(Reporter):
             phase, now = self._phase, self._clock()
             if phase is None or self._quiet:
                 return
+            phase.rate(now)
             if self._redraws:
                 self._draw(phase, now)
             elif now - phase.spoke >= _LINE_SECONDS:

@@ -13,7 +13,7 @@ from .times import human_span, parse_iso
 
 Result = Mapping[str, Any]
 
-_GREEN, _YELLOW, _RED = "32", "33", "31"
+_YELLOW, _RED = "33", "31"
 _MANY = 20
 
 
