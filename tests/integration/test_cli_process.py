@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program as a process: on a terminal, under signals, as root, and what others can see of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from demo.dataset import HOSTILE, ORDERING
+from demo.machine import server_account
+from demo.servers import PostgresServer
+from tests.integration.cli_fixtures import (  # noqa: F401
+    ENGINE,
+    Program,
+    Result,
+    children_of,
+    locked_table,
+    program_builder,
+    shop_program,
+    wait_for,
+)
+from tests.integration.conftest import Poll
+
+# --- the terminal -----------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_gets_a_line_that_is_redrawn(filled: PostgresServer, make_program: Callable[..., Program]) -> None:
+    program = make_program(filled)
+    code, seen = program.on_terminal("backup")
+    assert code == 0, seen
+    assert "\r\033[K" in seen
+    assert "ordering_system: " not in seen.split("Backed up")[0]
+    with locked_table(filled, ORDERING, "sales.customers"):
+        process_code, _ = program.on_terminal("backup", "--set", "backup.lock_wait_timeout=1s")
+    assert process_code == 1
+    code, seen = program.on_terminal("status", TERM="xterm")
+    assert "\033[33m" in seen
+    code, seen = program.on_terminal("status", NO_COLOR="1")
+    assert "\033[" not in seen
+    code, seen = program.on_terminal("backup", TERM="dumb")
+    assert "\033" not in seen
+    assert "backup of %s: " % ORDERING in seen
+    code, seen = program.on_terminal("backup", "--quiet")
+    assert (code, seen) == (0, "")
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_middle_of_a_backup_leaves_nothing(shop: Program, number: signal.Signals) -> None:
+    with locked_table(shop.site.server, "shop", "shop.sales"):
+        process = shop.start("backup", "--json")
+        wait_for(lambda: any("pg_dump" in line for line in children_of(process.pid)))
+        began = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 1, err
+    assert time.monotonic() - began < 10
+    result = json.loads(out)
+    assert (result["outcome"], result["exit_code"]) == ("interrupted", 1)
+    assert shop.site.sets() == []
+    assert [(r["verb"], r["outcome"]) for r in shop.site.records()] == [("backup", "interrupted")]
+    ps = subprocess.run(["ps", "-eww", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    assert not [line for line in ps.splitlines() if "pg_dump" in line and str(shop.site.server.bindir) in line]
+
+
+def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
+    """libpq waits for the server and would not hear it before the query has ended."""
+    script = (
+        "import sys; from pathlib import Path; from pgops import cli, config, connection\n"
+        "loaded = config.load(Path(sys.argv[1]), environ={}, host='h')\n"
+        "with cli._interruptible(), cli._cancelling_queries(), connection.connect(loaded.postgres) as session:\n"
+        "    print('ready', flush=True)\n"
+        "    session.rows('SELECT pg_sleep(60)')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(shop.config)],
+        env=shop.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 5
+    assert "KeyboardInterrupt" in err
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_command_line_holds_the_password(filled: PostgresServer, make_program: Callable[..., Program]) -> None:
+    program = make_program(filled, postgres={"login_password": filled.password})
+
+    def look() -> list[bytes]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = path.read_bytes()
+            except OSError:
+                continue
+            if filled.password.encode() in line:
+                found.append(line)
+        return found
+
+    with Poll(look) as poll:
+        program("backup")
+        program("verify")
+    assert poll.looked > 50
+    assert poll.found == []
+    assert filled.password not in program("config", "--show").stdout
+
+
+# --- whose files ------------------------------------------------------------------------------------------------------
+
+
+def plain_python(folder: Path) -> tuple[str, str]:
+    """Return a Python that every account can run, and a PYTHONPATH with copies of the engine and the driver for it."""
+    python = "/usr/bin/python%d.%d" % sys.version_info[:2]
+    if not Path(python).exists():
+        pytest.skip("there is no %s" % python)
+    folder.mkdir(mode=0o755)
+    shutil.copytree(ENGINE, folder / "pgops", ignore=shutil.ignore_patterns("__pycache__"))
+    packages = Path(psycopg2.__file__).parents[1]
+    for name in ("psycopg2", "psycopg2_binary.libs"):
+        if (packages / name).is_dir():
+            shutil.copytree(packages / name, folder / name)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    return python, str(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_root_becomes_the_owner_of_the_backups(shop: Program) -> None:
+    account = server_account()
+    assert account is not None
+    with tempfile.TemporaryDirectory(prefix="pgops-", dir="/tmp") as home:
+        Path(home).chmod(0o755)
+        python, path = plain_python(Path(home, "programs"))
+        shop.site.root = Path(home, "site")
+        shop.config = Path(home, "config.json")
+        for name in ("site", "site/backups", "site/state", "site/log"):
+            Path(home, name).mkdir()
+            os.chown(Path(home, name), account.pw_uid, account.pw_gid)
+        shop.configure()
+        environ = {**shop.environ, "PYTHONPATH": path, "PGOPS_CONFIG": str(shop.config)}
+
+        def run(*arguments: str) -> Result:
+            argv = [python, "-m", "pgops", *arguments]
+            return subprocess.run(argv, env=environ, cwd="/", capture_output=True, text=True, check=False, timeout=60)
+
+        done = run("backup")
+        assert done.returncode == 0, done.stderr
+        assert "running as %s" % account.pw_name in done.stderr
+        stored = [path for room in ("backups", "state", "log") for path in (shop.site.root / room).rglob("*")]
+        assert {path.stat().st_uid for path in stored} == {account.pw_uid}
+        assert "running as" not in run("info", "--as-root").stderr
+        key = Path(home, "key.txt")
+        key.write_text("AGE-SECRET-KEY-NONE")
+        key.chmod(0o600)
+        refused = run("restore", "latest", "--dry-run", "--identity-file", str(key))
+        assert refused.returncode == 2
+        assert "--as-root" in refused.stderr
+
+
+# --- completion -------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_places_hold_is_completed(filled: PostgresServer, make_program: Callable[..., Program]) -> None:
+    program = make_program(filled)
+    set_id = program.json("backup")["set"]
+    assert program("_complete", "sets").stdout.split() == [set_id]
+    assert {ORDERING, HOSTILE} <= set(program("_complete", "databases").stdout.splitlines())
+    silent = program("_complete", "sets", "--config", "/nowhere", code=1)
+    assert (silent.stdout, silent.stderr) == ("", "")
