@@ -69,6 +69,8 @@ def _run(job: Job, report: Report, *, keep: bool) -> str:
 
 def _conclude(report: Report, kept: str) -> None:
     print(f"\n{report.table()}\n")
+    for note in report.notes:
+        print(f"  note: {note}")
     for difference in report.differences[:20]:
         print(f"  {difference}")
     if report.error is None:

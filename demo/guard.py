@@ -49,6 +49,7 @@ class Guard:
             raise GuardError("the guard process has no pipes")
         self._to_guard, self._from_guard = self._process.stdin, self._process.stdout
         self._requests = 0
+        self._kept = False
         self.remove(*remove)
 
     def remove(self, *paths: Path) -> None:
@@ -88,14 +89,16 @@ class Guard:
         self._ask({"do": "stop", "signals": [int(number) for number in signals]})
 
     def keep_while(self, path: Path) -> None:
-        """Outlive the creator: from now on the server stays as long as the file `path` does."""
+        """Outlive the creator: from now on the server stays as long as the file `path` does, also after `close`."""
         self._ask({"do": "keep", "path": str(path)})
+        self._kept = True
 
     def close(self) -> None:
         """Stop the server, remove the directories, and wait until that is done."""
         with contextlib.suppress(BrokenPipeError):
             self._to_guard.close()
-        self._process.wait()
+        if not self._kept:
+            self._process.wait()
         self._from_guard.close()
 
     def _ask(self, request: dict[str, Any]) -> Any:

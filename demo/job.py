@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -40,15 +41,17 @@ class Job:
 
     def __enter__(self) -> Self:
         self.root = Path(tempfile.mkdtemp(prefix="run-", dir=self._base))
-        if server_account():
-            self.root.chmod(0o711)  # the account of the server passes through
         self._own_until_end(self.root)
+        self.scratch = short_temp_dir()  # sockets need a short path
+        self._own_until_end(self.scratch)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def _own_until_end(self, path: Path) -> None:
+        if server_account():
+            path.chmod(0o711)  # the account of the server passes through
         guard = Guard(remove=[path])
         self._stack.callback(guard.close)
         self._guards.append(guard.keep_while)
@@ -60,7 +63,9 @@ class Job:
         step = self._report.begin("remember", "Remembering every row, definition, right and role")
         before = compare.snapshot(self.postgres)
         self._report.end(step)
-        playbooks = Playbooks(self.root, log_file=self._base / "ansible.log", variables=self._variables())
+        playbooks = Playbooks(
+            self.root, temp=self.scratch, log_file=self._base / "ansible.log", variables=self._variables()
+        )
         self._play(playbooks, "protect")
         self._destroy(before)
         self._play(playbooks, "recover")
@@ -98,8 +103,7 @@ class Job:
         work = self.root / "work"
         work.mkdir()
         if not reachable(work, account=server_account()):
-            work = short_temp_dir()
-            self._own_until_end(work)
+            work = self.scratch
         return {
             "demo_databases": list(dataset.DATABASES),
             "demo_options": {
@@ -138,7 +142,8 @@ class Job:
                 result = event["result"]
                 step.changed = bool(result.get("changed"))
                 step.size = next((result[key] for key in ("bytes_sent", "bytes_read", "bytes") if key in result), None)
-                step.said = str(result.get("set") or result.get("place") or "")
+                step.said = _said(step.name, result)
+                self._report.notes += [str(note) for note in result.get("run_warnings", [])]
                 self._report.end(step, seconds=event["at"] - began)
 
     def _destroy(self, before: compare.Snapshot) -> None:
@@ -175,8 +180,22 @@ class Job:
             f"  PostgreSQL  PGPASSFILE={passfile} {psql} {dataset.ORDERING}\n"
             f"  S3          AWS_SHARED_CREDENTIALS_FILE={self.root / 'aws_credentials'} {aws} s3 ls --recursive s3://{BUCKET}\n"
             f"  Playbooks   the modules' options are in {self.root / 'variables.json'}\n"
-            "  Stop them   python -m demo --stop"
+            f"  Stop them   {sys.executable} -m demo --stop   (in this directory)"
         )
+
+
+def _said(step: str, result: dict[str, Any]) -> str:
+    """Return what is worth knowing of a module's result."""
+    match step:
+        case "backup":
+            return f"set {result.get('set')}"
+        case "sync":
+            return str(result.get("place"))
+        case "verify":
+            return ", ".join(f"{one['outcome']} at level {one['level']}" for one in result.get("sets", []))
+        case "restore":
+            return f"{len(result.get('databases', []))} databases, {len(result.get('roles_created', []))} roles"
+    return ""
 
 
 def stop_kept(base: Path) -> int:

@@ -37,8 +37,8 @@ class PlaybookError(Exception):
 class Playbooks:
     """Runs playbooks. What they start ends with them; what they write lies in `root`, but for Ansible's own output."""
 
-    def __init__(self, root: Path, *, log_file: Path, variables: Mapping[str, Any]) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, temp: Path, log_file: Path, variables: Mapping[str, Any]) -> None:
+        self._root, self._temp = root, temp
         self.log_file = log_file
         log_file.unlink(missing_ok=True)
         collection = root / "collections" / "ansible_collections" / "pgops" / "backup"
@@ -89,6 +89,7 @@ class Playbooks:
             | locale
             | {
                 "HOME": str(self._root),
+                "TMPDIR": str(self._temp),
                 "ANSIBLE_CONFIG": str(self._root / "ansible.cfg"),
                 "ANSIBLE_HOME": str(self._root / "ansible"),
                 "ANSIBLE_LOCAL_TEMP": str(self._root / "ansible" / "local"),

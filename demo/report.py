@@ -28,6 +28,7 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     compared_tables: int = 0
     differences: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     error: str | None = "it did not finish"
     _began: float = 0.0
 
