@@ -19,7 +19,7 @@ import pytest
 
 from demo.dataset import HOSTILE, ORDERING
 from demo.machine import server_account
-from demo.servers import PostgresServer
+from demo.servers import MotoS3, PostgresServer
 from tests.integration.cli_fixtures import (  # noqa: F401
     ENGINE,
     Program,
@@ -74,6 +74,27 @@ def test_a_signal_in_the_middle_of_a_backup_leaves_nothing(shop: Program, number
     assert [(r["verb"], r["outcome"]) for r in shop.site.records()] == [("backup", "interrupted")]
     ps = subprocess.run(["ps", "-eww", "-o", "args="], capture_output=True, text=True, check=True).stdout
     assert not [line for line in ps.splitlines() if "pg_dump" in line and str(shop.site.server.bindir) in line]
+
+
+def test_a_signal_in_the_middle_of_a_sync_ends_it_and_the_next_one_goes_on(
+    filled: PostgresServer, store: MotoS3, make_program: Callable[..., Program]
+) -> None:
+    program = make_program(filled, backup={"min_free": "1MiB", "compression": "none"})
+    program.site.use_s3(store)
+    program.configure()
+    set_id = program.json("backup")["set"]
+    process = program.start("sync", "--set", "s3.bandwidth_limit=100KiB")
+    assert process.stderr is not None
+    wait_for(lambda: "push" in process.stderr.readline())
+    time.sleep(1)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert time.monotonic() - began < 15
+    assert program.site.records()[-1]["outcome"] == "interrupted"
+    assert program.json("info", "--place", "s3")["places"][0]["sets"] == []
+    assert program.json("sync")["sets"] == [set_id]
 
 
 def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
