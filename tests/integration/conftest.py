@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +20,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from psycopg2 import sql
@@ -118,6 +119,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def filled(servers: Servers) -> PostgresServer:
     """PostgreSQL 18 with the data set of the demo. Tests leave its databases as they are."""
     return servers.get("filled", 18)
+
+
+@pytest.fixture(scope="session")
+def shop(servers: Servers) -> PostgresServer:
+    """PostgreSQL 18 with the small shop. Tests leave that database as it is."""
+    server = servers.get("shop", 18)
+    create_shop(server)
+    return server
 
 
 @pytest.fixture
@@ -351,7 +360,8 @@ class Site:
 
         This is what a flawed backup would have left: whole as far as hashes go, wrong in what it holds.
         """
-        moment = max(datetime.strptime(s[:16], "%Y%m%dT%H%M%SZ") for s in self.sets() if not s.startswith("."))
+        newest = max(name for name in self.sets() if not name.startswith("."))
+        moment = datetime.strptime(newest[:15] + "+0000", "%Y%m%dT%H%M%S%z")
         new_id = "%s-logical" % (moment + timedelta(seconds=1)).strftime("%Y%m%dT%H%M%SZ")
         folder = self.set_folder(new_id)
         shutil.copytree(self.set_folder(set_id), folder)
@@ -398,6 +408,45 @@ def flip(path: Path, position: int | None = None) -> None:
     path.write_bytes(bytes(content))
 
 
+CHILD = """
+import json, sys, time
+sys.path[:0] = json.loads(sys.argv[1])
+from ansible_collections.pgops.backup.plugins.module_utils._engine import backup, config, restore, verify
+from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context, Reporter
+
+
+class Stopping(Reporter):
+    def phase(self, name, total=0):
+        if sys.argv[5] and name.startswith(sys.argv[5]):
+            print(name, flush=True)
+            time.sleep(600)
+
+
+context = Context(config.build(json.loads(sys.argv[2]), environ={}, host="test-host"), "test-host", reporter=Stopping())
+verb = {"backup": backup, "restore": restore, "verify": verify}[sys.argv[3]]
+request = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[4]).items()}
+getattr(verb, sys.argv[3])(context, verb.Request(**request))
+"""
+
+
+@contextmanager
+def process_of(
+    verb: str, configuration: dict[str, Any], request: dict[str, Any], *, stop_at: str = ""
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a verb in a process of its own, which is killed at the end.
+
+    With `stop_at` it halts, and says so on its standard output, when the phase whose name begins so begins.
+    """
+    found = [str(ROOT / ".venv" / "collections"), *sys.path]
+    arguments = [json.dumps(found), json.dumps(configuration), verb, json.dumps(request), stop_at]
+    command = [sys.executable, "-c", CHILD, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 class Poll(threading.Thread):
     """Looks again and again, for as long as a `with` block lasts; `found` are the truthy answers."""
 
@@ -415,7 +464,7 @@ class Poll(threading.Thread):
                 self.found.append(found)
             time.sleep(self._every)
 
-    def __enter__(self) -> Poll:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -10,7 +10,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,13 +32,13 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest impo
 from demo import compare, dataset
 from demo.servers import PostgresServer
 from tests.integration.conftest import (
-    ROOT,
     Poll,
     Servers,
     Site,
     create_database,
     create_shop,
     cursor,
+    process_of,
     run_sql,
     sha256,
     wait_for,
@@ -231,14 +230,6 @@ def test_the_password_never_shows_in_a_command_line(filled: PostgresServer, make
 
 
 # --- formats and compressions -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shop(servers: Servers) -> PostgresServer:
-    """A server with the small shop. Tests of this module leave it as it is."""
-    server = servers.get("shop of test_backup", 18)
-    create_shop(server)
-    return server
 
 
 def possible(form: str, compression: str) -> bool:
@@ -653,38 +644,13 @@ def test_a_second_run_makes_a_second_set(shop: PostgresServer, make_site: MakeSi
     assert {p: sha256(p) for p in site.set_folder(first).rglob("*") if p.is_file()} == before
 
 
-CHILD = """
-import json, sys
-sys.path[:0] = json.loads(sys.argv[1])
-from ansible_collections.pgops.backup.plugins.module_utils._engine import backup, config
-from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-context = Context(config.build(json.loads(sys.argv[2]), environ={}, host="test-host"), "test-host")
-backup.backup(context, backup.Request())
-"""
-
-
-@contextmanager
-def backup_process(site: Site, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a backup in a process of its own, which is killed at the end."""
-    found = [str(ROOT / ".venv" / "collections"), *sys.path]
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, json.dumps(found), json.dumps(site.data(backup=options))],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_another_backup_in_progress_is_busy_and_a_killed_one_leaves_no_trouble(
     bench: PostgresServer, make_site: MakeSite
 ) -> None:
     create_shop(bench)
     site = make_site(bench)
     with locked_table(bench, "shop", "shop.sales"):
-        with backup_process(site, databases=["shop"]) as process:
+        with process_of("backup", site.data(backup={"databases": ["shop"]}), {}) as process:
             wait_for(lambda: [n for n in site.sets() if n.startswith(".unfinished-")])
             with pytest.raises(BusyError, match="process %d, since 20" % process.pid):
                 site.backup(databases=["shop"])
@@ -700,7 +666,10 @@ def test_another_backup_in_progress_is_busy_and_a_killed_one_leaves_no_trouble(
 def test_an_interrupted_backup_leaves_neither_files_nor_processes(bench: PostgresServer, make_site: MakeSite) -> None:
     create_shop(bench)
     site = make_site(bench)
-    with locked_table(bench, "shop", "shop.sales"), backup_process(site, databases=["shop"]) as process:
+    with (
+        locked_table(bench, "shop", "shop.sales"),
+        process_of("backup", site.data(backup={"databases": ["shop"]}), {}) as process,
+    ):
         wait_for(
             lambda: run_sql(
                 bench, "postgres", "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE shop%'"

@@ -12,12 +12,13 @@ from typing import Any, Optional
 
 from . import codec, globals_sql, inventory, selection
 from .connection import Server, Session, connect, program_environment
-from .errors import CommandError, PgopsError, UsageError
+from .errors import CommandError, PgopsError, RefusedError, UsageError
 from .fingerprint import Comparison, Rules, compare
 from .manifest import Database, Payload
 from .naming import database_argument, quote_ident, quote_literal, split_qualified
 from .runner import Command
 from .settings import Postgres
+from .sizes import human_size
 from .source import Source
 from .tools import Programs
 
@@ -253,6 +254,12 @@ def _seekable(source: Source, database: Database, options: Options, folder: Path
     stored = source.size(dump)
     loaded.way = "file"
     if dump.format == "directory":
+        if source.place.name != "local" and not source.fits(folder, stored):
+            raise RefusedError(
+                "There is no room in %s to fetch the dump of %r (%s), and its directory format cannot be read as a stream."
+                % (folder.parent, database.name, human_size(stored)),
+                hint="Make room, or set work_dir to a larger disk.",
+            )
         return source.at_hand(dump, folder)
     if not layers:
         if source.place.name == "local" or (options.jobs > 1 and source.fits(folder, stored)):

@@ -162,6 +162,11 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
             return
         staged = report.timed("fetch", lambda: _stage(context, source, folder, report))
         report.timed("checksum", lambda: _check_sums(staged, report))
+        if not isinstance(staged.place, LocalPlace) and any(
+            d.dump.format == "directory" for d in staged.manifest.databases
+        ):
+            report.remarks.append("Dumps in directory format cannot be read as a stream: only checksums were verified.")
+            return
         report.level = "structure"
         programs, _warnings = pick(
             context.runner,
