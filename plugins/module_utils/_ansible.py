@@ -11,7 +11,6 @@ import dataclasses
 import os
 import platform
 import re
-import signal
 import traceback
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from ._engine import runs
 from ._engine.catalog import Catalog
 from ._engine.context import Context
 from ._engine.errors import CommandError, PgopsError, UsageError
+from ._engine.interrupts import cancelling_queries, interruptible
 from ._engine.redaction import Redactor
 from ._engine.settings import Assertion, Backup, Config, Postgres, Restore, Verify
 
@@ -227,26 +227,25 @@ class Task:
         result then stays beside it. A verb that is not `recorded` leaves no run record. Ansible keeps the key
         `warnings` for itself and shows what is in it; the run's own warnings stay in `run_warnings`.
         """
-        # Whoever ends the task sends a signal; as an exception it lets the engine stop its programs and clean up.
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler)
         redactor = Redactor(_secret_values(self.params, self._spec))
         context: Optional[Context] = None
         result: Result = {}
         failure: Result = {}
-        try:
-            context = self._context()
-            redactor = context.redactor
-            result = self._perform(context, work, view, recorded)
-            error = fails(result)
-            if error is not None:
-                failure = {**result, **_expected(error, redactor)}
-        except PgopsError as raised:
-            failure = _expected(raised, redactor)
-        except KeyboardInterrupt:
-            failure = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
-        except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
-            failure = _unexpected(raised, redactor)
+        with interruptible():
+            try:
+                context = self._context()
+                redactor = context.redactor
+                with cancelling_queries():
+                    result = self._perform(context, work, view, recorded)
+                error = fails(result)
+                if error is not None:
+                    failure = {**result, **_expected(error, redactor)}
+            except PgopsError as raised:
+                failure = _expected(raised, redactor)
+            except KeyboardInterrupt:
+                failure = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
+            except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
+                failure = _unexpected(raised, redactor)
         # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
         self._end(context, result, failure)
 

@@ -102,7 +102,7 @@ def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
     script = (
         "import sys; from pathlib import Path; from pgops import cli, config, connection\n"
         "loaded = config.load(Path(sys.argv[1]), environ={}, host='h')\n"
-        "with cli._interruptible(), cli._cancelling_queries(), connection.connect(loaded.postgres) as session:\n"
+        "with cli.interruptible(), cli.cancelling_queries(), connection.connect(loaded.postgres) as session:\n"
         "    print('ready', flush=True)\n"
         "    session.rows('SELECT pg_sleep(60)')\n"
     )

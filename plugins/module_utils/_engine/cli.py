@@ -7,13 +7,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Callable, Optional, TextIO
 
 from .errors import PgopsError, UsageError
+from .interrupts import cancelling_queries, interruptible
 from .options import parse, verb_of
 
 _INTERRUPTED = "interrupted"
@@ -31,7 +30,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
         return answer(arguments[1:])
     voice = _Voice(json_wanted="--json" in arguments)
-    with _interruptible():
+    with interruptible():
         try:
             options = parse(arguments)
             voice.quiet, voice.verbose = options.quiet, options.verbose
@@ -54,7 +53,7 @@ def _run(options: Any, voice: _Voice) -> int:
     run = Run(options, reporter)
     run.colour = wants_colour(sys.stdout, os.environ)
     try:
-        with _cancelling_queries():
+        with cancelling_queries():
             answer = call(run)
         reporter.close()
         return voice.done(options.verb, answer.result, answer.render)
@@ -73,59 +72,6 @@ class _InterruptedError(PgopsError):
     """Somebody wanted the run to end."""
 
     outcome = _INTERRUPTED
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP end the run in order: the first does, only a third breaks into the clean-up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    count = [0]
-
-    def stop(number: int, frame: Any) -> None:
-        del number, frame
-        count[0] += 1
-        if count[0] != 2:
-            raise KeyboardInterrupt
-
-    before: dict[int, Any] = {}
-    for number in map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
-        # What our creator had us ignore (nohup) stays ignored.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _cancelling_queries() -> Iterator[None]:
-    """At a signal, have the server end the queries that run: until they end, Python does not hear of the signal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-
-    def listen() -> None:
-        if os.read(reading, 1):
-            from .connection import cancel_queries
-
-            cancel_queries()
-
-    listener = threading.Thread(target=listen, name="signals", daemon=True)
-    listener.start()
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(writing)
-        listener.join(timeout=5)
-        os.close(reading)
 
 
 class _Voice:

@@ -75,18 +75,15 @@ def options(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> Iterator[type[FakeModule]]:
-    """AnsibleModule replaced; the handlers of signals are put back afterwards."""
+def fake(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> type[FakeModule]:
+    """AnsibleModule replaced."""
 
     class Fresh(FakeModule):
         given = options
         made: ClassVar[list[FakeModule]] = []
 
     monkeypatch.setattr(_ansible, "AnsibleModule", Fresh)
-    held = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield Fresh
-    for number, handler in held.items():
-        signal.signal(number, handler)
+    return Fresh
 
 
 def run(work: Any, *sections: str, **others: Any) -> EndedError:
@@ -337,7 +334,9 @@ def test_a_signal_ends_the_run_like_an_interruption(fake: type[FakeModule], opti
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal did nothing")
 
+    before = signal.getsignal(signal.SIGTERM)
     ended = run(work)
+    assert signal.getsignal(signal.SIGTERM) == before
     assert (ended.failed, ended.result["outcome"]) == (True, "interrupted")
     assert [record["outcome"] for record in records(options)] == ["interrupted"]
 

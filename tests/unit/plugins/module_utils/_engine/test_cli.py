@@ -296,7 +296,7 @@ def test_signals_are_as_they_were_afterwards(capfd: pytest.CaptureFixture[str]) 
 
 
 def test_a_second_signal_does_not_break_into_the_clean_up() -> None:
-    with cli._interruptible():
+    with cli.interruptible():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
