@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Optional
 
 from .context import Context
 from .durable import CHUNK
@@ -31,8 +31,8 @@ class _Probe:
 
     context: Context
     place: S3Place
-    checks: List[Dict[str, Any]] = field(default_factory=list)
-    found: Dict[str, Any] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
 
     def check(self, name: str, work: Callable[[], str]) -> bool:
         """Do one check and keep its outcome. Trouble that no later check could overcome is raised."""
@@ -54,7 +54,7 @@ class _Probe:
         return self.place.key("probe/%s" % name)
 
 
-def probe(context: Context) -> Dict[str, Any]:
+def probe(context: Context) -> dict[str, Any]:
     """Return what the S3 place can do: `checks` (name, ok, detail) and `capabilities`, which later runs go by.
 
     Raise UnreachableError if the store cannot be reached, UsageError or MissingError if no check could succeed.
@@ -173,7 +173,7 @@ def _versioning(work: _Probe) -> str:
 
 
 def _object_lock(work: _Probe) -> str:
-    def read(answer: Dict[str, Any]) -> str:
+    def read(answer: dict[str, Any]) -> str:
         settings = answer.get("ObjectLockConfiguration") or {}
         rule = (settings.get("Rule") or {}).get("DefaultRetention") or {}
         if settings.get("ObjectLockEnabled") != "Enabled":
@@ -186,7 +186,7 @@ def _object_lock(work: _Probe) -> str:
     return "unknown: the store does not tell" if status is None else status
 
 
-def _optional(work: _Probe, operation: str, read: Callable[[Dict[str, Any]], str]) -> Optional[str]:
+def _optional(work: _Probe, operation: str, read: Callable[[dict[str, Any]], str]) -> Optional[str]:
     """Return what a question about the bucket says, `Off` where there is no such setting, None where it is not told."""
     try:
         return read(work.place.store.call(operation))
@@ -256,7 +256,7 @@ def _delete(work: _Probe) -> str:
     return "%d probe objects removed" % len(paths)
 
 
-def _body(content: bytes) -> Dict[str, Any]:
+def _body(content: bytes) -> dict[str, Any]:
     """Return `content` with the MD5 that a bucket with Object Lock demands and every store knows."""
     return {"Body": content, "ContentMD5": b64(hashlib.md5(content, usedforsecurity=False).digest())}
 

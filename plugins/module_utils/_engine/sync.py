@@ -9,9 +9,9 @@ is repaired from the good side where that is certain, else it is an alarm: nothi
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Iterator, Tuple
 
 from .context import Context
 from .errors import DamagedError, UsageError
@@ -27,7 +27,7 @@ class Request:
     """What to sync. `sets`: ids, `latest`, `latest_verified`, `all`; empty: push what is missing, pull the latest."""
 
     direction: str = "push"
-    sets: Tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
     dry_run: bool = False
 
 

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Optional
 
 from .catalog import Catalog
 from .context import Context
@@ -54,10 +55,10 @@ class Pull:
                 self._context.reporter.done()
         self._fetch_evidence()
 
-    def _with_ancestors(self, wanted: Sequence[str]) -> List[str]:
-        order: List[str] = []
+    def _with_ancestors(self, wanted: Sequence[str]) -> list[str]:
+        order: list[str] = []
         for set_id in wanted:
-            chain: List[str] = []
+            chain: list[str] = []
             current: Optional[str] = set_id
             while current is not None and current not in order and current not in chain:
                 chain.append(current)

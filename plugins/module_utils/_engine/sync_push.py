@@ -7,9 +7,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Optional
 
 from .catalog import Catalog
 from .context import Context
@@ -31,15 +32,15 @@ class _Memory:
 
     def __init__(self, path: Path, root: str) -> None:
         self._path, self._root = path, root
-        self._all: Dict[str, Any] = {}
+        self._all: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(path.read_text(encoding="utf-8"))
             self._all = found if isinstance(found, dict) else {}
         known = self._all.get(root)
-        self._known: Dict[str, Any] = dict(known) if isinstance(known, dict) else {}
+        self._known: dict[str, Any] = dict(known) if isinstance(known, dict) else {}
         self._changed = False
 
-    def get(self, set_id: str) -> Tuple[str, str, str]:
+    def get(self, set_id: str) -> tuple[str, str, str]:
         """Return the content hash, the digest of the remote listing and the local manifest's tag, as last proven."""
         held = self._known.get(set_id)
         return (str(held[0]), str(held[1]), str(held[2])) if isinstance(held, list) and len(held) == 3 else ("", "", "")
@@ -99,9 +100,9 @@ class Push:
         if self._done.files_sent:
             self._clear_stale()
 
-    def _in_order(self, wanted: Sequence[str]) -> List[str]:
+    def _in_order(self, wanted: Sequence[str]) -> list[str]:
         """Return `wanted`, the newest first, but what a set builds on before it."""
-        order: List[str] = []
+        order: list[str] = []
 
         def add(set_id: Optional[str]) -> None:
             if set_id is None or set_id in order or set_id not in wanted:
@@ -147,7 +148,7 @@ class Push:
         self._memory.put(set_id, content, listing, tag)
         return None
 
-    def _doomed(self, missing: Sequence[str]) -> Dict[str, str]:
+    def _doomed(self, missing: Sequence[str]) -> dict[str, str]:
         """Return the missing sets that the retention of S3 would remove at once, with the reason."""
         if not missing:
             return {}
@@ -226,7 +227,7 @@ class Push:
             self._place.write(path, self._context.local.read(path))
             self._done.evidence_sent += 1
 
-    def _missing_evidence(self, published: AbstractSet[str]) -> List[str]:
+    def _missing_evidence(self, published: AbstractSet[str]) -> list[str]:
         """Return the evidence about the sets `published` that only this side has."""
         mine = [p.path for p in self._own_proofs if p.set_id in published]
         there = self._place.entries(EVIDENCE) if mine else {}
@@ -254,7 +255,7 @@ def _decodes(encoded: bytes, set_id: str) -> Optional[Manifest]:
         return None
 
 
-def _digits(set_id: str) -> Tuple[str, ...]:
+def _digits(set_id: str) -> tuple[str, ...]:
     return tuple(set_id[a:b] for a, b in ((0, 4), (4, 6), (6, 8), (9, 11), (11, 13), (13, 15)))
 
 

@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 from .catalog import Catalog
 from .context import Context
 from .manifest import File
 from .places.base import Place
 
-Result = Dict[str, Any]
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Step:
     set_id: str
     action: str
     reason: str
-    files: Tuple[File, ...] = ()
-    doubtful: Tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
+    doubtful: tuple[str, ...] = ()
     manifest: bool = False
 
     def shown(self) -> Result:
@@ -44,16 +45,16 @@ class Step:
 class Done:
     """What has been done so far, and what could not be."""
 
-    plan: List[Step] = field(default_factory=list)
+    plan: list[Step] = field(default_factory=list)
     already: int = 0
-    sets: List[str] = field(default_factory=list)
+    sets: list[str] = field(default_factory=list)
     files_sent: int = 0
     bytes_sent: int = 0
     files_skipped: int = 0
-    repaired: List[Result] = field(default_factory=list)
+    repaired: list[Result] = field(default_factory=list)
     evidence_sent: int = 0
-    aborted: List[str] = field(default_factory=list)
-    alarms: List[Tuple[str, str]] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    alarms: list[tuple[str, str]] = field(default_factory=list)
 
     def result(self, direction: str, place: Place) -> Result:
         """Return it as the verb's result."""
@@ -79,7 +80,7 @@ class Done:
         context.warn("%s: %s" % (set_id, why))
 
 
-def wanted_sets(catalog: Catalog, names: Sequence[str]) -> List[str]:
+def wanted_sets(catalog: Catalog, names: Sequence[str]) -> list[str]:
     """Return the ids that `names` mean, the newest first. Raise MissingError or UsageError."""
     found = set()
     for name in names:

@@ -7,11 +7,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Optional
 
 from .. import settings as _settings
 from ..errors import DamagedError, MissingError, PgopsError
@@ -25,15 +26,15 @@ from .s3_upload import Writer, label
 from .transfer import Bandwidth, Patience, StoppedError, b64, composite, parts_of, stretch
 
 _BATCH = 1000
-Job = Tuple[File, Path]
+Job = tuple[File, Path]
 
 
 @dataclass
 class Tally:
     """What an upload did: the files that were sent, the bytes that passed, the files that were there already."""
 
-    sent: List[File] = field(default_factory=list)
-    skipped: List[File] = field(default_factory=list)
+    sent: list[File] = field(default_factory=list)
+    skipped: list[File] = field(default_factory=list)
     bytes_sent: int = 0
 
 
@@ -71,9 +72,9 @@ class S3Place(Place):
 
     # --- listing, small files ---
 
-    def entries(self, prefix: str) -> Dict[str, Entry]:
-        found: Dict[str, Entry] = {}
-        marker: Dict[str, Any] = {}
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        marker: dict[str, Any] = {}
         while True:
             answer = self.store.call("list_objects_v2", Prefix=self.key(prefix) + "/", **marker)
             for item in answer.get("Contents", []):
@@ -152,7 +153,7 @@ class S3Place(Place):
         self.delete(path for path in found if path != manifest)
         return sum(entry.size for entry in found.values())
 
-    def abort_stale_uploads(self, older_than: datetime) -> List[str]:
+    def abort_stale_uploads(self, older_than: datetime) -> list[str]:
         """Give up multipart uploads of this instance that began before the moment `older_than`; return their paths."""
         self.writer.forget_unfinished()
         given_up = [
@@ -216,7 +217,7 @@ class S3Place(Place):
         self._bandwidth.stopped.clear()
         count = self._settings.concurrency
         with ThreadPoolExecutor(count, "pgops-part") as parts, ThreadPoolExecutor(count, "pgops-file") as files:
-            running: List[Future[None]] = []
+            running: list[Future[None]] = []
             try:
                 running = [files.submit(work, job, parts) for job in jobs]
                 wait(running, return_when=FIRST_EXCEPTION)

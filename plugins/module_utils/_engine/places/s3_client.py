@@ -10,8 +10,9 @@ import json
 import os
 import stat
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from ..durable import make_dirs, to_json, write_bytes
 from ..errors import MissingError, PgopsError, UnreachableError, UsageError
@@ -71,7 +72,7 @@ _HURT = frozenset({"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "
 _UNKNOWN_TO_STORE = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "MissingContentMD5"})
 
 
-def code_of(error: Optional[BaseException]) -> Tuple[str, int]:
+def code_of(error: Optional[BaseException]) -> tuple[str, int]:
     """Return the store's error code and HTTP status that `error`, or what it was made from, carries; else ("", 0)."""
     while error is not None:
         response = getattr(error, "response", None)
@@ -126,28 +127,14 @@ def _refusal(error: Exception, code: str, status: int, operation: str, where: st
         return MissingError(
             "The bucket %s does not exist at %s." % (bucket, endpoint), hint="Create it, or correct s3.bucket."
         )
-    if code == "RequestTimeTooSkewed":
-        return PgopsError(
-            "The store refused %s: this host's clock is too far from the store's." % verb,
-            hint="Set the clock (chrony or systemd-timesyncd), then try again.",
-        )
-    if code in _BAD_KEY:
-        return PgopsError(
-            "The store at %s refused %s: it does not accept the credentials (%s)." % (endpoint, verb, code),
-            hint="Check the access key, the secret key, the session token and s3.region.",
-        )
     if code in ("PermanentRedirect", "IllegalLocationConstraintException") or status == 301:
         return UsageError(
             "The bucket %s lies in another region (%s)." % (bucket, code or status),
             hint="Set s3.region to the bucket's region.",
         )
-    if code in _DENIED or status == 403:
-        permission = _PERMISSIONS.get(operation, "the action")
-        return PgopsError(
-            "The store refused %s on %s: access denied." % (verb, where),
-            hint="Allow these credentials %s there; KMS also needs kms:GenerateDataKey, tags s3:PutObjectTagging."
-            % permission,
-        )
+    denied = _denial(code, status, operation, where, endpoint)
+    if denied is not None:
+        return denied
     if code in _GONE or status == 404:
         return MissingError("There is no %s." % where)
     if code in _UNKNOWN_TO_STORE or status in (405, 501):
@@ -162,6 +149,29 @@ def _refusal(error: Exception, code: str, status: int, operation: str, where: st
         "The store refused %s on %s: %s%s."
         % (verb, where, code or status, ": " + said if said and said != code else "")
     )
+
+
+def _denial(code: str, status: int, operation: str, where: str, endpoint: str) -> Optional[PgopsError]:
+    """Return the error for a store that does not let us in or do this, or None if it is something else."""
+    verb = _verb(operation)
+    if code == "RequestTimeTooSkewed":
+        return PgopsError(
+            "The store refused %s: this host's clock is too far from the store's." % verb,
+            hint="Set the clock (chrony or systemd-timesyncd), then try again.",
+        )
+    if code in _BAD_KEY:
+        return PgopsError(
+            "The store at %s refused %s: it does not accept the credentials (%s)." % (endpoint, verb, code),
+            hint="Check the access key, the secret key, the session token and s3.region.",
+        )
+    if code in _DENIED or status == 403:
+        permission = _PERMISSIONS.get(operation, "the action")
+        return PgopsError(
+            "The store refused %s on %s: access denied." % (verb, where),
+            hint="Allow these credentials %s there; KMS also needs kms:GenerateDataKey, tags s3:PutObjectTagging."
+            % permission,
+        )
+    return None
 
 
 def _trouble(error: Exception, operation: str, where: str, endpoint: str) -> PgopsError:
@@ -325,7 +335,7 @@ def _credentials(session: Any, settings: S3) -> None:
 def _client_config(settings: S3) -> Any:
     from botocore.config import Config
 
-    options: Dict[str, Any] = {
+    options: dict[str, Any] = {
         "connect_timeout": 10,
         "read_timeout": 60,
         "retries": {"mode": "standard", "max_attempts": 4},
@@ -363,7 +373,7 @@ class Capabilities:
         self._key = "%s %s" % (settings.endpoint_url or "aws", settings.bucket)
         self._warn = warn
         self._lock = threading.Lock()
-        self._facts: Optional[Dict[str, Any]] = None
+        self._facts: Optional[dict[str, Any]] = None
 
     def get(self, name: str) -> Any:
         """Return the fact `name`, or None when it is not known or another version of botocore learned it."""
@@ -385,7 +395,7 @@ class Capabilities:
             except OSError as error:
                 self._warn("%s cannot be written: %s." % (self._path, error.strerror))
 
-    def _read(self) -> Dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

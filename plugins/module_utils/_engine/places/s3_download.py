@@ -8,9 +8,10 @@ import hashlib
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any, Deque, Iterator, Optional, Tuple
+from typing import Any, Optional
 
 from ..durable import create_private
 from ..errors import DamagedError, PgopsError
@@ -18,7 +19,6 @@ from ..manifest import File
 from .base import Progress
 from .s3_client import Store, code_of
 from .transfer import Bandwidth, Part, parts_of, stretch
-
 
 # Small enough that a connection which breaks again and again still brings a stream forward.
 _READ = 64 * 1024
@@ -109,7 +109,7 @@ class Reader:
         size: Optional[int] = None,
         etag: str = "",
         progress: Optional[Progress] = None,
-    ) -> Tuple[bytes, int]:
+    ) -> tuple[bytes, int]:
         """Return the SHA-256 and the length of the object, or of `size` bytes of it from `start` on."""
         digest, length = hashlib.sha256(), 0
         for chunk in self.stream(key, start=start, size=size, etag=etag, progress=progress):
@@ -164,7 +164,7 @@ class Reader:
             return part
 
         digest = hashlib.sha256()
-        waiting: Deque[Future[Part]] = deque()
+        waiting: deque[Future[Part]] = deque()
         plan = parts_of(file.size, part_size)
         try:
             for part in plan:

@@ -12,10 +12,11 @@ import hashlib
 import re
 import threading
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional
+from typing import Any, Callable, Optional
 from urllib.parse import urlencode
 
 from ..durable import CHUNK
@@ -30,7 +31,7 @@ from .s3_trial import Modes, abort, same_composite
 from .transfer import Bandwidth, Part, Slice, StoppedError, b64, composite, digests, part_size_for, parts_of, stretch
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-Json = Dict[str, Any]
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class _Sent:
 class _Upload:
     """An unfinished multipart upload: its id, and the parts of an earlier run by number."""
 
-    def __init__(self, upload_id: str, listed: Dict[int, Json]) -> None:
+    def __init__(self, upload_id: str, listed: dict[int, Json]) -> None:
         self.id, self.listed = upload_id, listed
         self.resumed, self.moved = bool(listed), False
 
@@ -67,7 +68,7 @@ class Writer:
         self._store, self._settings, self._home, self._modes = store, settings, home, modes
         self._reader, self._bandwidth, self._slots = reader, bandwidth, slots
         self.part_size = parse_size(settings.part_size)
-        self._unfinished: Optional[Dict[str, List[Json]]] = None
+        self._unfinished: Optional[dict[str, list[Json]]] = None
         self._lock = threading.Lock()
 
     def put_bytes(self, key: str, content: bytes) -> None:
@@ -187,11 +188,11 @@ class Writer:
         key: str,
         file: File,
         source: Path,
-        plan: List[Part],
+        plan: list[Part],
         mode: str,
         pool: Executor,
         progress: Optional[Progress],
-    ) -> List[_Sent]:
+    ) -> list[_Sent]:
         """Send what is missing; return all parts. Raise DamagedError if the whole is not what `file` says."""
 
         def one(part: Part) -> _Sent:
@@ -202,8 +203,8 @@ class Writer:
             return found
 
         whole = hashlib.sha256()
-        running: Deque[Future[_Sent]] = deque()
-        done: List[_Sent] = []
+        running: deque[Future[_Sent]] = deque()
+        done: list[_Sent] = []
         try:
             for part in plan:
                 # Reading a few parts ahead hashes the whole while they are sent, and warms the page cache for them.
@@ -229,9 +230,9 @@ class Writer:
         upload.moved = True
         return _Sent(part, str(answer["ETag"]), digest, part.size)
 
-    def _complete(self, upload: _Upload, key: str, file: File, sent: List[_Sent], mode: str) -> str:
+    def _complete(self, upload: _Upload, key: str, file: File, sent: list[_Sent], mode: str) -> str:
         """Make the parts one object; return the checksum that the store answers with, if any."""
-        parts: List[Json] = []
+        parts: list[Json] = []
         for one in sent:
             parts.append({"PartNumber": one.part.number, "ETag": one.etag})
             if mode == "sha256":
@@ -253,7 +254,7 @@ class Writer:
         except MissingError:
             return ""
 
-    def _prove_parts(self, key: str, sent: List[_Sent], kept: str, mode: str, pool: Executor) -> None:
+    def _prove_parts(self, key: str, sent: list[_Sent], kept: str, mode: str, pool: Executor) -> None:
         if mode == "sha256":
             kept = kept or str(self._store.call("head_object", key, ChecksumMode="ENABLED").get("ChecksumSHA256") or "")
             if same_composite(kept, composite([one.digest for one in sent])):
@@ -278,11 +279,11 @@ class Writer:
 
     # --- what earlier runs left ---
 
-    def unfinished(self) -> Dict[str, List[Json]]:
+    def unfinished(self) -> dict[str, list[Json]]:
         """Return the unfinished multipart uploads below `home` by key, the newest first; listed once."""
         with self._lock:
             if self._unfinished is None:
-                found: Dict[str, List[Json]] = {}
+                found: dict[str, list[Json]] = {}
                 for upload in self._list_uploads():
                     found.setdefault(str(upload["Key"]), []).append(upload)
                 for uploads in found.values():
@@ -295,8 +296,8 @@ class Writer:
         with self._lock:
             self._unfinished = None
 
-    def _list_uploads(self) -> List[Json]:
-        found: List[Json] = []
+    def _list_uploads(self) -> list[Json]:
+        found: list[Json] = []
         marker: Json = {}
         while True:
             try:
@@ -328,8 +329,8 @@ class Writer:
                 abort(self._store, key, upload_id)
         return chosen
 
-    def _list_parts(self, key: str, upload_id: str) -> Dict[int, Json]:
-        found: Dict[int, Json] = {}
+    def _list_parts(self, key: str, upload_id: str) -> dict[int, Json]:
+        found: dict[int, Json] = {}
         marker: Json = {}
         while True:
             try:
@@ -370,7 +371,7 @@ def _check_source(file: File, source: Path, size: int, digest: bytes) -> None:
         )
 
 
-def _settle(futures: Deque[Future[Any]]) -> None:
+def _settle(futures: deque[Future[Any]]) -> None:
     """Leave no request behind: cancel what has not begun, wait for the rest."""
     for future in futures:
         future.cancel()

@@ -11,9 +11,10 @@ import os
 import random
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from ..durable import CHUNK
 from ..errors import DamagedError, PgopsError
@@ -40,7 +41,7 @@ def part_size_for(size: int, wanted: int) -> int:
     return wanted if least <= wanted else min(-(-least // MIB) * MIB, MAX_PART_SIZE)
 
 
-def parts_of(size: int, part_size: int) -> List[Part]:
+def parts_of(size: int, part_size: int) -> list[Part]:
     """Return the parts of a file of `size` bytes; an empty file has one empty part."""
     starts = range(0, size, part_size) if size else range(1)
     return [Part(n, start, min(part_size, size - start)) for n, start in enumerate(starts, start=1)]
@@ -211,7 +212,7 @@ def stretch(path: Path, offset: int, size: int) -> Iterator[bytes]:
         raise DamagedError("%s cannot be read: %s." % (path, error.strerror or error)) from error
 
 
-def digests(path: Path, offset: int, size: int, *, md5: bool) -> Tuple[bytes, bytes]:
+def digests(path: Path, offset: int, size: int, *, md5: bool) -> tuple[bytes, bytes]:
     """Return the SHA-256 and (when `md5` holds, else empty) the MD5 of a stretch of the file `path`."""
     sha, other = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     for chunk in stretch(path, offset, size):
