@@ -7,10 +7,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import AbstractSet, Any, Optional
+from typing import Any, Optional
 
 from .catalog import Catalog
 from .context import Context
@@ -222,12 +222,12 @@ class Push:
         tag = self._local.files[set_id][NAME].tag
         self._memory.put(set_id, self._local.content(set_id), _listing(stored), tag)
 
-    def _send_evidence(self, published: AbstractSet[str]) -> None:
+    def _send_evidence(self, published: Collection[str]) -> None:
         for path in self._missing_evidence(published):
             self._place.write(path, self._context.local.read(path))
             self._done.evidence_sent += 1
 
-    def _missing_evidence(self, published: AbstractSet[str]) -> list[str]:
+    def _missing_evidence(self, published: Collection[str]) -> list[str]:
         """Return the evidence about the sets `published` that only this side has."""
         mine = [p.path for p in self._own_proofs if p.set_id in published]
         there = self._place.entries(EVIDENCE) if mine else {}
