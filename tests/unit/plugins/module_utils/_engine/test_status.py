@@ -85,6 +85,14 @@ def test_a_failed_run_is_heard_of_before_its_backup_is_late(world: Any) -> None:
     assert result["next"] == ["Read why the backup failed, then run: pgops backup."]
 
 
+def test_a_backup_that_is_late_because_it_failed_asks_for_one_step_only(world: Any) -> None:
+    safe_world(world)
+    world.now += 2 * DAY
+    ran(world, "backup", PgopsError("The disk is full."))
+    steps = status(world.context())["next"]
+    assert [step for step in steps if "backup" in step] == ["Read why the backup failed, then run: pgops backup."]
+
+
 def test_a_failed_run_that_was_made_good_is_forgotten(world: Any) -> None:
     safe_world(world)
     ran(world, "backup", PgopsError("The disk is full."))
@@ -102,6 +110,8 @@ def test_space_is_judged_by_the_floor_and_the_newest_set(
     result = status(world.context())
     assert finding(result, "disk")["severity"] == severity
     assert result["disk"]["free_bytes"] == free
+    if severity != "ok":
+        assert result["findings"][0]["check"] == "disk"
     assert ("Make room" in " ".join(result["next"])) == (severity != "ok")
 
 
