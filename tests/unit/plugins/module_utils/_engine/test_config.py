@@ -326,7 +326,8 @@ def test_single_options_win_over_the_uri() -> None:
 def test_the_environment_counts_only_when_nothing_else_is_said() -> None:
     url = "postgresql://a:secret@elsewhere/x"
     assert made({}, DATABASE_URL=url).postgres.login_host == "elsewhere"
-    assert made({"postgres": {"login_host": "here"}}, DATABASE_URL=url).postgres.login_host == "here"
+    here = made({"postgres": {"login_host": "here"}}, DATABASE_URL=url).postgres
+    assert (here.login_host, here.login_user, here.login_password) == ("here", "", "")
     assert made({"postgres": {"database_url": "postgresql://c"}}, DATABASE_URL=url).postgres.login_host == "c"
 
 
