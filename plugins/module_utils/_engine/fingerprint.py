@@ -34,6 +34,8 @@ _SINGULAR = {
     "event_triggers": "event trigger",
     "publications": "publication",
 }
+# What a partition has from its parent, and lacks when it is restored alone.
+_INHERITED = ("parents", "columns")
 _SHOWN = 200
 
 
@@ -65,9 +67,16 @@ def compare(expected: Facts, actual: Facts, rules: Rules = Rules()) -> Compariso
     cross_major = expected["server_version_num"] // 10000 != actual["server_version_num"] // 10000
     view = _View(rules, cross_major)
     relations = {k: v for k, v in expected["relations"].items() if _wanted(k, v, rules)}
-    _compare_kind("relations", relations, actual["relations"], view, result)
+    alone = {k for k, v in relations.items() if rules.selected and not relations.keys() >= set(v.get("parents", ()))}
+    shape = {k: {f: x for f, x in v.items() if k not in alone or f not in _INHERITED} for k, v in relations.items()}
+    found = {
+        k: {f: x for f, x in v.items() if k not in alone or f not in _INHERITED} for k, v in actual["relations"].items()
+    }
+    _compare_kind("relations", shape, found, view, result)
     for kind in _RELATED:
         wanted = {k: v for k, v in expected[kind].items() if _table_of(kind, k, v) in relations}
+        if kind in ("constraints", "triggers"):  # a partition without its parent lacks what it has from there
+            wanted = {k: v for k, v in wanted.items() if _table_of(kind, k, v) not in alone}
         if rules.selected:  # a foreign key to a table that was not asked for cannot be restored
             wanted = {k: v for k, v in wanted.items() if v.get("refers_to") is None or v["refers_to"] in relations}
         _compare_kind(kind, wanted, actual[kind], view, result)
@@ -75,6 +84,8 @@ def compare(expected: Facts, actual: Facts, rules: Rules = Rules()) -> Compariso
     _compare_sequences(expected.get("sequences", {}), actual.get("sequences", {}), relations, result)
     if expected.get("whole") and actual.get("whole") and rules.selected is None:
         for kind in _WHOLE:
+            if kind == "default_privileges" and not rules.ownership:
+                continue
             _compare_kind(kind, expected[kind], actual[kind], view, result)
         _compare_counts(expected["counts"], actual["counts"], result)
         _compare_large_objects(expected["large_objects"], actual["large_objects"], rules, result)
@@ -213,6 +224,9 @@ def _compare_large_objects(expected: dict[str, Any], actual: dict[str, Any], rul
 def compare_roles(expected: dict[str, Any], actual: dict[str, Any], *, passwords: bool) -> list[str]:
     """Return how the roles `actual` differ from those in the backup. More roles than that are no difference."""
     differences = []
+    lost = sorted(set(expected.get("settings", [])) - set(actual.get("settings", [])))
+    if lost:
+        differences.append("settings of all roles: %s is missing" % ", ".join(lost))
     for name, value in sorted(expected["roles"].items()):
         if name not in actual["roles"]:
             differences.append("role %r is missing" % name)

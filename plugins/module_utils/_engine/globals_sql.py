@@ -79,11 +79,13 @@ def _string_end(script: str, position: int) -> int:
     return position
 
 
-def select(script: str, *, existing: Collection[str], overwrite: bool, tablespaces: bool) -> Selected:
+def select(
+    script: str, *, existing: Collection[str], overwrite: bool, tablespaces: bool, keep: Collection[str] = ()
+) -> Selected:
     """Return the part of `script` to run on a server that has the roles `existing`.
 
     Existing roles keep their attributes, passwords, settings and memberships unless `overwrite` holds; a role that
-    exists is never created again. Tablespaces are left out unless `tablespaces` holds.
+    exists is never created again, and those in `keep` stay as they are in any case. Tablespaces are left out unless `tablespaces` holds.
     """
     kept: list[str] = []
     created: list[str] = []
@@ -102,7 +104,7 @@ def select(script: str, *, existing: Collection[str], overwrite: bool, tablespac
             if name in existing:
                 continue
             created.append(name)
-        elif not overwrite and _subject(statement) in existing:
+        elif _subject(statement) in (keep if overwrite else existing):
             continue
         kept.append(statement)
     return Selected("\n".join(kept) + "\n", tuple(created), tuple(left))

@@ -346,7 +346,7 @@ def database_properties(session: Session, database: str) -> dict[str, Any]:
 
 
 def roles(session: Session) -> dict[str, Any]:
-    """Return the roles of the server: `{"bootstrap": name, "roles": {name: {…}}, "tablespaces": [name]}`.
+    """Return the roles of the server: `{"bootstrap": name, "roles": {name: {…}}, "settings": [setting], "tablespaces": [name]}`.
 
     A role's password is never read; where this role may know it, `has_password` says whether there is one.
     """
@@ -368,7 +368,20 @@ def roles(session: Session) -> dict[str, Any]:
             facts["has_password"] = name in with_password
         found[name] = facts
     tablespaces = session.rows("SELECT spcname FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY 1")
-    return {"bootstrap": bootstrap, "roles": found, "tablespaces": [row[0] for row in tablespaces]}
+    return {
+        "bootstrap": bootstrap,
+        "roles": found,
+        "settings": settings_of_all_roles(session),
+        "tablespaces": [row[0] for row in tablespaces],
+    }
+
+
+def settings_of_all_roles(session: Session) -> list[str]:
+    """Return what ALTER ROLE ALL has set for the whole server."""
+    rows = session.rows(
+        "SELECT unnest(setconfig) FROM pg_db_role_setting WHERE setrole = 0 AND setdatabase = 0 ORDER BY 1"
+    )
+    return [row[0] for row in rows]
 
 
 __all__ = (
@@ -377,6 +390,7 @@ __all__ = (
     "database_properties",
     "roles",
     "sequence_positions",
+    "settings_of_all_roles",
     "tables_with_rows",
     "take",
 )

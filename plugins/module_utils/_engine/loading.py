@@ -85,6 +85,8 @@ class Loaded:
 def load_globals(source: Source, target: Target, *, overwrite: bool) -> tuple[list[str], list[str]]:
     """Create the roles of the set that the server lacks (and with `overwrite` make the others as they were).
 
+    The role that we log in as stays as it is: with another password the next connection would fail.
+
     Return the roles that were created and the tablespaces that the server lacks. Raise CommandError on the first error.
     """
     payload = source.manifest.globals
@@ -94,7 +96,9 @@ def load_globals(source: Source, target: Target, *, overwrite: bool) -> tuple[li
     with connect(target.postgres) as session:
         existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
         tablespaces = {row[0] for row in session.rows("SELECT spcname FROM pg_tablespace")}
-    chosen = globals_sql.select(script, existing=existing, overwrite=overwrite, tablespaces=False)
+        for_all = _settings_of_all_roles(source.manifest.roles or {}, session, overwrite=overwrite)
+    keep = (target.server.user,)
+    chosen = globals_sql.select(script, existing=existing, overwrite=overwrite, tablespaces=False, keep=keep)
     command = Command(
         (
             target.programs.path("psql"),
@@ -108,8 +112,19 @@ def load_globals(source: Source, target: Target, *, overwrite: bool) -> tuple[li
         ),
         env=target.environment,
     )
-    source.context.runner.run(command, stdin=chosen.sql.encode("utf-8", "surrogateescape"))
+    source.context.runner.run(command, stdin=(chosen.sql + for_all).encode("utf-8", "surrogateescape"))
     return list(chosen.creates), [name for name in chosen.tablespaces if name not in tablespaces]
+
+
+def _settings_of_all_roles(roles: dict[str, Any], session: Session, *, overwrite: bool) -> str:
+    """Return SQL for what ALTER ROLE ALL had set, which pg_dumpall leaves out; with what is set here already if told so."""
+    here = {setting.partition("=")[0] for setting in inventory.settings_of_all_roles(session)}
+    statements = []
+    for setting in roles.get("settings", []):
+        key, _, value = setting.partition("=")
+        if overwrite or key not in here:
+            statements.append("ALTER ROLE ALL SET %s TO %s;\n" % (_setting_name(key), _setting_value(key, value)))
+    return "".join(statements)
 
 
 # --- a database -------------------------------------------------------------------------------------------------------
@@ -136,7 +151,8 @@ def create_database(
     if ownership:
         parts.append("OWNER %s" % quote_ident(properties["owner"]))
     tablespace = properties.get("tablespace") or "pg_default"
-    if session.rows("SELECT 1 FROM pg_tablespace WHERE spcname = %s", (tablespace,)):
+    # Naming pg_default takes a right on it that who may create databases need not have.
+    if tablespace != "pg_default" and session.rows("SELECT 1 FROM pg_tablespace WHERE spcname = %s", (tablespace,)):
         parts.append("TABLESPACE %s" % quote_ident(tablespace))
     session.execute(" ".join(parts))
     session.execute("COMMENT ON DATABASE %s IS %s" % (quote_ident(name), quote_literal(comment)))
@@ -156,11 +172,14 @@ def _locale(properties: dict[str, Any], major: int) -> list[str]:
     return parts
 
 
+def comment_on_database(name: str, comment: Optional[str]) -> str:
+    """Return SQL that gives the database `name` its comment, or takes it away."""
+    return "COMMENT ON DATABASE %s IS %s" % (quote_ident(name), "NULL" if comment is None else quote_literal(comment))
+
+
 def finish_database(session: Session, name: str, properties: dict[str, Any], *, ownership: bool) -> None:
-    """Give the loaded database `name` its privileges, settings, comment and limits."""
+    """Give the loaded database `name` its privileges, settings and limits; its comment stays as it is."""
     database = quote_ident(name)
-    comment = properties.get("comment")
-    session.execute("COMMENT ON DATABASE %s IS %s" % (database, "NULL" if comment is None else quote_literal(comment)))
     session.execute("ALTER DATABASE %s CONNECTION LIMIT %d" % (database, int(properties.get("connection_limit", -1))))
     if properties.get("is_template"):
         session.execute("ALTER DATABASE %s IS_TEMPLATE true" % database)
@@ -453,6 +472,7 @@ __all__ = (
     "Loaded",
     "Options",
     "Target",
+    "comment_on_database",
     "compare_database",
     "create_database",
     "finish_database",

@@ -203,6 +203,8 @@ def _objects(postgres: Postgres, name: str) -> int:
                 " AND e.objid = c.oid AND e.deptype = 'e'))"
                 " + (SELECT count(*) FROM pg_proc p WHERE p.oid >= 16384 AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE"
                 " e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'))"
+                " + (SELECT count(*) FROM pg_type t WHERE t.oid >= 16384 AND t.typtype IN ('d', 'e', 'r') AND NOT EXISTS"
+                " (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_type'::regclass AND e.objid = t.oid AND e.deptype = 'e'))"
                 " + (SELECT count(*) FROM pg_namespace n WHERE n.oid >= 16384 AND n.nspname !~ '^pg_')"
                 " + (SELECT count(*) FROM pg_largeobject_metadata)"
             )

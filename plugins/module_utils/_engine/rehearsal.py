@@ -15,7 +15,16 @@ from .connection import Session, connect
 from .context import Context
 from .errors import CommandError, PgopsError
 from .fingerprint import Rules, compare_roles
-from .loading import Options, Target, compare_database, create_database, finish_database, load_database, load_globals
+from .loading import (
+    Options,
+    Target,
+    comment_on_database,
+    compare_database,
+    create_database,
+    finish_database,
+    load_database,
+    load_globals,
+)
 from .manifest import Database
 from .naming import database_argument, quote_ident
 from .runner import Command
@@ -106,6 +115,7 @@ def _one(
     try:
         loaded = load_database(source, database, target, database.name, options, room)
         finish_database(session, database.name, database.properties, ownership=options.ownership)
+        session.execute(comment_on_database(database.name, database.properties.get("comment")))
     except CommandError as error:
         result.findings.append("%r does not restore: %s" % (database.name, error.message))
         return

@@ -24,6 +24,7 @@ from .loading import (
     Loaded,
     Options,
     Target,
+    comment_on_database,
     compare_database,
     create_database,
     finish_database,
@@ -34,7 +35,7 @@ from .manifest import Database
 from .naming import database_argument, quote_ident, split_qualified
 from .preflight import Findings
 from .runner import Command
-from .selection import Wanted, missing
+from .selection import Wanted, missing, with_partitions
 from .sizes import human_size
 from .source import Source
 from .times import compact
@@ -82,6 +83,11 @@ class _Job:
     phases: dict[str, float] = field(default_factory=dict)
     checked: dict[str, int] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def comment(self) -> str:
+        """SQL that gives the database its own comment in the place of our mark."""
+        return comment_on_database(self.temporary, self.database.properties.get("comment"))
 
 
 @dataclass
@@ -227,6 +233,7 @@ def _wanted(request: Request, chosen: list[Database]) -> Optional[Wanted]:
                 "The database %r in this set has no %s." % (chosen[0].name, ", no ".join(lacking)),
                 hint="Names are case-sensitive.",
             )
+        wanted = with_partitions(wanted, facts)
     return wanted
 
 
@@ -294,14 +301,14 @@ def _perform(context: Context, work: _Work, session: Session) -> dict[str, Any]:
         for job in work.jobs:
             _load(context, work, job, session)
             _prove(context, work, job)
+        if request.mode != "into_empty":
+            for job in work.jobs:
+                _give_name(context, job, session)
     except BaseException:
         if request.mode != "into_empty":
             for job in work.jobs:
                 _drop(session, job.temporary)
         raise
-    if request.mode != "into_empty":
-        for job in work.jobs:
-            _give_name(context, job, session)
     return {
         "changed": True,
         "set": work.source.set_id,
@@ -376,9 +383,11 @@ def _prove(context: Context, work: _Work, job: _Job) -> None:
         return
     tick = time.monotonic()
     rules = Rules(work.request.ownership, work.wanted.holds if work.wanted else None)
-    # An empty target was somebody's: what belongs to the database itself stays as they made it.
+    # An empty target was somebody's: what belongs to the database itself stays as they made it. Any other has our mark
+    # for a comment until it gets its name.
     into_empty = work.request.mode == "into_empty"
-    database = dataclasses.replace(job.database, properties={}) if into_empty else job.database
+    properties = {} if into_empty else {**job.database.properties, "comment": _mark(context)}
+    database = dataclasses.replace(job.database, properties=properties)
     comparison = compare_database(database, work.target, job.temporary, rules)
     job.phases["compare"] = round(time.monotonic() - tick, 3)
     job.checked, job.remarks = comparison.checked, comparison.remarks
@@ -406,20 +415,24 @@ def _give_name(context: Context, job: _Job, session: Session) -> None:
             raise
         session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(job.kept))
         try:
-            _rename(session, job.temporary, job.name)
+            _rename(session, job.temporary, job.name, comment=job.comment)
         except BaseException:
             _rename(session, job.kept, job.name)
             raise
         context.warn("The old %r is kept as %r; drop it when you no longer need it." % (job.name, job.kept))
     else:
-        _rename(session, job.temporary, job.name)
+        _rename(session, job.temporary, job.name, comment=job.comment)
 
 
-def _rename(session: Session, old: str, new: str) -> None:
-    """Rename a database; sessions that are just ending (pg_stat_activity lags behind) get a moment."""
+def _rename(session: Session, old: str, new: str, *, comment: str = "") -> None:
+    """Rename a database and run the SQL `comment` with it, both or neither.
+
+    Sessions that are just ending (pg_stat_activity lags behind) get a moment.
+    """
     for attempt in range(50):
         try:
-            session.execute("ALTER DATABASE %s RENAME TO %s" % (quote_ident(old), quote_ident(new)))
+            # Two statements at once are one transaction: a killed run leaves our mark or a whole database.
+            session.execute("%s; ALTER DATABASE %s RENAME TO %s" % (comment, quote_ident(old), quote_ident(new)))
             return
         except PgopsError as error:
             if getattr(error, "sqlstate", None) != "55006" or attempt == 49:

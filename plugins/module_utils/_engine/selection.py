@@ -86,10 +86,25 @@ def missing(wanted: Wanted, fingerprint: dict[str, Any]) -> list[str]:
     ]
 
 
+def with_partitions(wanted: Wanted, fingerprint: dict[str, Any]) -> Wanted:
+    """Return `wanted` with the partitions of its partitioned tables: those hold the rows."""
+    relations = {split_qualified(key): value for key, value in fingerprint["relations"].items()}
+    tables = list(wanted.tables)
+    for table in tables:  # grows while it is read: partitions may have partitions
+        if relations.get(table, {}).get("kind") == "p":
+            tables += [
+                pair
+                for pair, value in relations.items()
+                if table in map(split_qualified, value.get("parents", ())) and pair not in tables
+            ]
+    return Wanted(wanted.schemas, tuple(tables))
+
+
 def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selection:
     """Return what of pg_restore's `listing` to restore, by the names that the `fingerprint` of the database knows."""
     reader = _Reader(fingerprint)
     selection = Selection()
+    foreign = any(v["kind"] == "f" and wanted.holds(*split_qualified(k)) for k, v in fingerprint["relations"].items())
     for line in listing.splitlines():
         match = _LINE.fullmatch(line)
         if not match:
@@ -102,7 +117,9 @@ def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selecti
         if relation:
             keep = _keep_relation(kind, schema, rest, relation, wanted, reader, selection)
         else:
-            keep = bool(wanted.tables) or _keep_other(kind, schema, rest, wanted)
+            keep = (
+                bool(wanted.tables) or _keep_other(kind, schema, rest, wanted) or (foreign and _of_foreign(kind, rest))
+            )
             if keep and (wanted.tables or schema == "-") and kind != "SCHEMA":
                 selection.soft.add(match.group(1))
         if keep:
@@ -115,6 +132,8 @@ def _keep_relation(
 ) -> bool:
     if not wanted.holds(*reader.owner(schema, relation)):
         return False
+    if kind == "COMMENT" and rest.startswith("CONSTRAINT "):
+        return all(wanted.holds(*target) for target in reader.commented_keys(schema, relation, rest))
     if kind == "FK CONSTRAINT":
         target = reader.refers_to(schema, relation, rest)
         if target is not None and not wanted.holds(*target):
@@ -122,6 +141,13 @@ def _keep_relation(
                 "the foreign key of %s.%s to %s.%s, which is not restored" % (schema, relation, *target)
             )
             return False
+    if kind in ("TABLE ATTACH", "INDEX ATTACH"):
+        parent = next((p for p in reader.parents(schema, relation) if not wanted.holds(*p)), None)
+        if parent is not None and kind == "TABLE ATTACH":
+            selection.left_out.append(
+                "%s.%s being a part of %s.%s, which is not restored" % (schema, relation, *parent)
+            )
+        return parent is None
     return True
 
 
@@ -134,17 +160,25 @@ def _keep_other(kind: str, schema: str, rest: str, wanted: Wanted) -> bool:
     return schema in wanted.schemas or kind == "EXTENSION" or rest.startswith("EXTENSION ")
 
 
+def _of_foreign(kind: str, rest: str) -> bool:
+    """Tell whether an entry is about what foreign tables need."""
+    names = ("FOREIGN DATA WRAPPER", "SERVER", "USER MAPPING", "FOREIGN SERVER")
+    return kind in names or rest.startswith(tuple(name + " " for name in names))
+
+
 class _Reader:
     """Finds names in a line of the listing, where blanks both separate and occur, by the names that exist."""
 
     def __init__(self, fingerprint: dict[str, Any]) -> None:
         self._relations: dict[str, list[str]] = {}
         self._owner: dict[Pair, Pair] = {}
+        self._parents: dict[Pair, list[Pair]] = {}
         self._part_of: dict[Pair, str] = {}
         self._foreign: list[tuple[Pair, str, Optional[Pair]]] = []
         for key, value in fingerprint["relations"].items():
             schema, name = split_qualified(key)
             self._relations.setdefault(schema, []).append(name)
+            self._parents[(schema, name)] = [split_qualified(parent) for parent in value.get("parents", ())]
             if value.get("owned_by"):
                 self._owner[(schema, name)] = split_qualified(value["owned_by"])
         for kind in ("indexes", "statistics"):
@@ -196,6 +230,18 @@ class _Reader:
         """Return the table that owns a sequence; any other relation stands for itself."""
         return self._owner.get((schema, relation), (schema, relation))
 
+    def commented_keys(self, schema: str, relation: str, rest: str) -> list[Pair]:
+        """Return the tables that the foreign keys refer to which the comment `rest` is about."""
+        return [
+            target
+            for table, name, target in self._foreign
+            if target is not None and table == (schema, relation) and _begins(rest[len("CONSTRAINT ") :], name, " ON ")
+        ]
+
+    def parents(self, schema: str, relation: str) -> list[Pair]:
+        """Return the tables that a table is a part of or inherits from."""
+        return self._parents.get((schema, relation), [])
+
     def refers_to(self, schema: str, relation: str, rest: str) -> Optional[Pair]:
         return next(
             (
@@ -234,4 +280,4 @@ def _sanitized(name: str) -> str:
     return name.replace("\n", " ").replace("\r", " ")
 
 
-__all__ = ("Selection", "Wanted", "missing", "select")
+__all__ = ("Selection", "Wanted", "missing", "select", "with_partitions")

@@ -1,0 +1,644 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verb restore on real servers: what comes back is what was there, and whatever goes wrong replaces nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import preflight, restore, source
+from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+    BusyError,
+    CommandError,
+    DamagedError,
+    MissingError,
+    PgopsError,
+    RefusedError,
+    UsageError,
+)
+from demo import compare, dataset
+from demo.servers import MotoS3, PostgresServer
+from tests.integration.conftest import (
+    BUCKET,
+    Poll,
+    Servers,
+    Site,
+    create_database,
+    create_shop,
+    cursor,
+    databases_of,
+    flip,
+    process_of,
+    run_sql,
+    wait_for,
+)
+from tests.integration.s3_fixtures import Proxy
+
+MakeSite = Callable[..., Site]
+ROLES = "CREATE ROLE clerk LOGIN PASSWORD 'another'; CREATE ROLE chief"
+
+
+@pytest.fixture(scope="module")
+def everything(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site with a set of everything that the demo's server holds."""
+    site = Site(tmp_path_factory.mktemp("everything"), servers.get("filled", 18))
+    site.backup()
+    return site
+
+
+@pytest.fixture(scope="module")
+def small(shop: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site with a set of the shop, whose restores go elsewhere. Tests leave it as it is."""
+    site = Site(tmp_path_factory.mktemp("small"), shop)
+    site.backup(databases=["shop"])
+    return site
+
+
+@pytest.fixture
+def mine(small: Site, tmp_path: Path) -> Site:
+    """A copy of that site which the test may harm."""
+    site = Site(tmp_path / "mine", small.server)
+    subprocess.run(["mkdir", "-p", str(site.home)], check=True)
+    subprocess.run(["cp", "-a", str(small.home / "sets"), str(site.home)], check=True)
+    return site
+
+
+def state_of(server: PostgresServer, database: str) -> dict[str, Any]:
+    """Return the comparison's view of one database."""
+    return compare.snapshot(server)['database "%s"' % database]
+
+
+def same(one: PostgresServer, name: str, other: PostgresServer, other_name: str) -> list[str]:
+    """Return how two databases differ, on the same server or not."""
+    return compare.differences({"database": state_of(one, name)}, {"database": state_of(other, other_name)})
+
+
+# --- create -----------------------------------------------------------------------------------------------------------
+
+
+def test_everything_comes_back_to_an_empty_server(everything: Site, target: PostgresServer) -> None:
+    before = compare.snapshot(everything.server)
+    assert len(compare.differences(before, compare.snapshot(target))) > 3  # roles and databases are not there
+    result = everything.restore(to=target)
+    after = compare.snapshot(target)
+    assert compare.differences(before, after) == []
+    assert compare.compared_tables(after) > 25
+    assert {d["name"] for d in result["databases"]} == set(
+        dataset.DATABASES
+    )  # `postgres` is bare: nothing to bring back
+    assert len(result["roles_created"]) >= 8
+    for database in result["databases"]:
+        assert database["compared"]["rows"] > 0 and not database["benign"] and not database["left_out"]
+
+
+@pytest.mark.parametrize("form", ["directory", "plain"])
+def test_the_other_formats_come_back_too(
+    filled: PostgresServer, target: PostgresServer, make_site: MakeSite, form: str
+) -> None:
+    before = compare.snapshot(filled)
+    site = make_site(filled)
+    site.backup(format=form)
+    site.restore(to=target, jobs=3)
+    assert compare.differences(before, compare.snapshot(target)) == []
+
+
+def test_a_target_that_exists_is_refused(small: Site) -> None:
+    before = databases_of(small.server)
+    with pytest.raises(RefusedError, match="There is a database 'shop' already"):
+        small.restore()
+    assert databases_of(small.server) == before
+    assert small.records()[-1]["outcome"] == "refused"
+
+
+def test_rename_restores_beside(mine: Site) -> None:
+    name = 'Shop\'s "copy"; x=1'
+    try:
+        result = mine.restore(rename={"shop": name})
+        assert result["databases"][0]["name"] == name
+        assert same(mine.server, "shop", mine.server, name) == []
+    finally:
+        run_sql(mine.server, "postgres", 'DROP DATABASE IF EXISTS "Shop\'s ""copy""; x=1"')
+
+
+def test_names_that_cannot_be_are_refused(small: Site) -> None:
+    with pytest.raises(RefusedError, match="1 to 63 bytes"):
+        small.restore(rename={"shop": "é" * 32})
+    with pytest.raises(RefusedError, match="1 to 63 bytes"):
+        small.restore(rename={"shop": ""})
+    with pytest.raises(UsageError, match="rename speaks of 'nothing'"):
+        small.restore(databases=("shop",), rename={"nothing": "x"})
+    with pytest.raises(UsageError, match="no restore mode"):
+        small.restore(mode="replace")
+    with pytest.raises(UsageError, match="no way to restore globals"):
+        small.restore(globals="some")
+
+
+def test_one_database_of_several(everything: Site, target: PostgresServer) -> None:
+    everything.restore(to=target, databases=(dataset.HOSTILE,))
+    assert databases_of(target) == {dataset.HOSTILE, "postgres"}
+    with pytest.raises(MissingError, match="has no database 'Nowhere'") as caught:
+        everything.restore(to=target, databases=("Nowhere",))
+    assert dataset.ORDERING in caught.value.hint
+
+
+def test_two_databases_cannot_get_one_name(everything: Site, target: PostgresServer) -> None:
+    with pytest.raises(RefusedError, match="Two databases would get the name 'same'"):
+        everything.restore(to=target, rename=dict.fromkeys(dataset.DATABASES, "same"))
+
+
+def test_a_dry_run_shows_the_plan_and_touches_nothing(small: Site, bench: PostgresServer) -> None:
+    result = small.restore(to=bench, dry_run=True)
+    (planned,) = result["plan"]["databases"]
+    assert (planned["name"], planned["replaces"], planned["files"]) == ("shop", False, 1)
+    assert result["plan"]["refusals"] == [] and result["dry_run"]
+    assert databases_of(bench) == {"postgres"}
+    assert run_sql(bench, "postgres", "SELECT count(*) FROM pg_roles WHERE oid >= 16384") == [(0,)]
+    refused = small.restore(dry_run=True)["plan"]["refusals"]
+    assert len(refused) == 1 and "There is a database 'shop' already" in refused[0]
+
+
+# --- swap -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def changed(mine: Site, bench: PostgresServer) -> tuple[Site, PostgresServer]:
+    """A server on which the shop has gone on since the backup."""
+    create_shop(bench)
+    run_sql(bench, "shop", "DELETE FROM shop.sales; CREATE TABLE since_then AS SELECT 'new work' AS t")
+    return mine, bench
+
+
+@pytest.mark.parametrize("confirm", [(), ("Shop",), ("other",)])
+def test_swap_without_the_exact_name_changes_nothing(
+    changed: tuple[Site, PostgresServer], confirm: tuple[str, ...]
+) -> None:
+    site, server = changed
+    before = compare.snapshot(server)
+    with pytest.raises(RefusedError, match="Confirm it by its exact name"):
+        site.restore(to=server, mode="swap", confirm=confirm)
+    assert compare.differences(before, compare.snapshot(server)) == []
+
+
+def test_swap_keeps_the_old_database_whole(changed: tuple[Site, PostgresServer]) -> None:
+    site, server = changed
+    before = state_of(server, "shop")
+    client = server.connect("shop")
+    result = site.restore(to=server, mode="swap", confirm=("shop",))
+    kept = result["databases"][0]["kept"]
+    assert kept.startswith("shop_before_20")
+    assert databases_of(server) == {"shop", kept, "postgres"}
+    assert compare.differences({"x": before}, {"x": state_of(server, kept)}) == []
+    assert same(site.server, "shop", server, "shop") == []
+    assert run_sql(server, "postgres", "SELECT datname FROM pg_database WHERE NOT datallowconn") == [("template0",)]
+    assert "is kept as" in site.warnings
+    with pytest.raises(Exception, match=r"(closed|terminat)"), client.cursor() as asked:  # its connection was ended
+        asked.execute("SELECT 1")
+
+
+def test_swap_where_there_is_nothing_creates(mine: Site, bench: PostgresServer) -> None:
+    result = mine.restore(to=bench, mode="swap")
+    assert result["databases"][0]["kept"] == ""
+    assert databases_of(bench) == {"shop", "postgres"}
+
+
+def test_swap_with_clients_that_come_back_at_once(changed: tuple[Site, PostgresServer]) -> None:
+    site, server = changed
+
+    def knock() -> bool:
+        try:
+            with cursor(server, "shop") as asked:
+                asked.execute("SELECT 1")
+        except Exception:  # noqa: BLE001 - it is being replaced
+            return True
+        return False
+
+    with Poll(knock):
+        site.restore(to=server, mode="swap", confirm=("shop",))
+    assert same(site.server, "shop", server, "shop") == []
+
+
+def test_a_swap_that_fails_at_the_last_step_brings_the_old_one_back(
+    changed: tuple[Site, PostgresServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, server = changed
+    before = state_of(server, "shop")
+    rename = restore._rename
+    asked: list[str] = []
+
+    def fail(session: Any, old: str, new: str, **others: Any) -> None:
+        asked.append(new)
+        if len(asked) == 2:
+            raise PgopsError("no more")
+        rename(session, old, new, **others)
+
+    monkeypatch.setattr(restore, "_rename", fail)
+    with pytest.raises(PgopsError, match="no more"):
+        site.restore(to=server, mode="swap", confirm=("shop",))
+    assert asked[2] == "shop"
+    assert compare.differences({"x": before}, {"x": state_of(server, "shop")}) == []
+    assert databases_of(server) == {"shop", "postgres"}
+
+
+# --- into an empty one ------------------------------------------------------------------------------------------------
+
+
+def test_into_an_empty_database(mine: Site, bench: PostgresServer) -> None:
+    create_database(bench, "ready")
+    run_sql(bench, "postgres", "ALTER DATABASE ready SET work_mem = '7MB'; COMMENT ON DATABASE ready IS 'ours'")
+    result = mine.restore(to=bench, mode="into_empty", rename={"shop": "ready"})
+    assert result["databases"][0]["jobs"] == 1
+    assert same(mine.server, "shop", bench, "ready") == []
+    assert run_sql(bench, "ready", "SHOW work_mem") == [("7MB",)]  # what belongs to the database stays
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "CREATE TABLE t (i int)",
+        "CREATE SCHEMA s",
+        "SELECT lo_create(5)",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TYPE e AS ENUM ('a')",
+    ],
+)
+def test_into_one_that_is_not_empty_is_refused(mine: Site, bench: PostgresServer, content: str) -> None:
+    create_database(bench, "taken", content)
+    with pytest.raises(RefusedError, match="'taken' is not empty"):
+        mine.restore(to=bench, mode="into_empty", rename={"shop": "taken"})
+
+
+def test_into_one_that_is_not_there_is_refused(mine: Site, bench: PostgresServer) -> None:
+    with pytest.raises(RefusedError, match="no database 'shop' to restore into"):
+        mine.restore(to=bench, mode="into_empty")
+
+
+def test_a_failure_rolls_back_to_empty(mine: Site, bench: PostgresServer) -> None:
+    """The archive breaks off after most of its tables are made; nothing of them may stay."""
+    create_database(bench, "ready")
+    set_id = mine.sets()[0]
+    dump = subprocess.run(
+        ["zstd", "-dc", str(mine.set_folder(set_id) / "databases" / "shop.dump.zst")], capture_output=True, check=True
+    ).stdout
+    short = subprocess.run(["zstd", "-qc"], input=dump[: len(dump) - 2000], capture_output=True, check=True).stdout
+    mine.forge(set_id, files={"databases/shop.dump.zst": short})
+    with pytest.raises(CommandError):
+        mine.restore(to=bench, mode="into_empty", rename={"shop": "ready"})
+    assert run_sql(bench, "ready", "SELECT count(*) FROM pg_namespace WHERE nspname = 'shop'") == [(0,)]
+    assert run_sql(bench, "ready", "SELECT count(*) FROM pg_largeobject_metadata") == [(0,)]
+    # And it is still good for a right one.
+    mine.restore(to=bench, set=set_id, mode="into_empty", rename={"shop": "ready"})
+    assert same(mine.server, "shop", bench, "ready") == []
+
+
+# --- globals and ownership --------------------------------------------------------------------------------------------
+
+
+def password_of(server: PostgresServer, role: str) -> Any:
+    return run_sql(server, "postgres", "SELECT rolpassword FROM pg_authid WHERE rolname = '%s'" % role)[0][0]
+
+
+def test_missing_globals_leave_existing_roles_alone(mine: Site, bench: PostgresServer) -> None:
+    run_sql(bench, "postgres", "CREATE ROLE clerk LOGIN PASSWORD 'another' CONNECTION LIMIT 3")
+    before = password_of(bench, "clerk")
+    result = mine.restore(to=bench)
+    assert result["roles_created"] == ["chief"]
+    assert password_of(bench, "clerk") == before
+    assert run_sql(bench, "postgres", "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'clerk'") == [(3,)]
+    assert run_sql(bench, "postgres", "SELECT pg_has_role('chief', 'clerk', 'MEMBER')") == [(True,)]
+
+
+def test_all_globals_make_existing_roles_as_they_were(mine: Site, bench: PostgresServer) -> None:
+    run_sql(bench, "postgres", "CREATE ROLE clerk NOLOGIN CREATEDB PASSWORD 'another'")
+    own = password_of(bench, "postgres")
+    assert own != password_of(mine.server, "postgres")
+    mine.restore(to=bench, globals="all")
+    assert password_of(bench, "clerk") == password_of(mine.server, "clerk")
+    assert run_sql(bench, "postgres", "SELECT rolcreatedb, rolcanlogin FROM pg_roles WHERE rolname = 'clerk'") == [
+        (False, True)
+    ]
+    assert password_of(bench, "postgres") == own  # the role that does the work could not log in again otherwise
+
+
+def test_settings_of_all_roles_come_back_unless_there_are_some(everything: Site, bench: PostgresServer) -> None:
+    run_sql(bench, "postgres", "ALTER ROLE ALL SET \"app.everyone\" = 'here'; ALTER ROLE ALL SET work_mem = '5MB'")
+    asked = "SELECT unnest(setconfig) FROM pg_db_role_setting WHERE setrole = 0 AND setdatabase = 0 ORDER BY 1"
+    everything.restore(to=bench, databases=(dataset.HOSTILE,))
+    assert run_sql(bench, "postgres", asked) == [("app.everyone=here",), ("work_mem=5MB",)]
+    everything.restore(to=bench, databases=(dataset.HOSTILE,), globals="all", rename={dataset.HOSTILE: "again"})
+    assert run_sql(bench, "postgres", asked) == [("app.everyone=yes",), ("work_mem=5MB",)]
+
+
+def test_without_globals_missing_roles_are_named(mine: Site, bench: PostgresServer) -> None:
+    with pytest.raises(RefusedError, match=r"lacks the roles 'chief', 'clerk'\. Restore the globals too"):
+        mine.restore(to=bench, globals="none")
+    assert databases_of(bench) == {"postgres"}
+    run_sql(bench, "postgres", ROLES)
+    assert mine.restore(to=bench, globals="none")["roles_created"] == []
+    assert same(mine.server, "shop", bench, "shop") == []
+
+
+def test_a_role_that_even_the_globals_lack_is_named(mine: Site, bench: PostgresServer) -> None:
+    mine.forge(mine.sets()[0], lambda m: m["databases"][0]["properties"].update(owner="gone"))
+    with pytest.raises(RefusedError, match="lacks the role 'gone'"):
+        mine.restore(to=bench)
+    assert run_sql(bench, "postgres", "SELECT count(*) FROM pg_roles WHERE oid >= 16384") == [(0,)]
+
+
+def test_without_ownership_no_role_is_needed(mine: Site, bench: PostgresServer) -> None:
+    mine.restore(to=bench, globals="none", ownership=False)
+    assert run_sql(
+        bench, "shop", "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'goods'"
+    ) == [("postgres",)]
+    assert run_sql(bench, "shop", "SELECT relacl FROM pg_class WHERE relname = 'sales'") == [(None,)]
+    assert run_sql(bench, "shop", "SELECT count(*) FROM shop.sales") == [(500,)]
+
+
+def test_plain_sql_cannot_be_restored_without_ownership(
+    shop: PostgresServer, bench: PostgresServer, make_site: MakeSite
+) -> None:
+    site = make_site(shop)
+    site.backup(databases=["shop"], format="plain")
+    with pytest.raises(UsageError, match="plain SQL"):
+        site.restore(to=bench, globals="none", ownership=False)
+    assert databases_of(bench) == {"postgres"}
+
+
+def test_a_role_that_creates_databases_restores_its_own(bench: PostgresServer, make_site: MakeSite) -> None:
+    """Not a superuser: what it owns comes back, what it may not do is refused at once."""
+    run_sql(bench, "postgres", "CREATE ROLE tenant LOGIN PASSWORD 'tenants' CREATEDB")
+    create_database(bench, "own")
+    run_sql(bench, "postgres", "ALTER DATABASE own OWNER TO tenant")
+    with cursor(bench, "own", user="tenant") as asked:
+        asked.execute("CREATE SCHEMA mine; CREATE TABLE mine.t AS SELECT i FROM generate_series(1, 9) i")
+    site = make_site(bench)
+    site.backup(databases=["own"])
+    secret = site.root / "tenant"
+    secret.write_text("tenants")
+    secret.chmod(0o600)
+    login = {"postgres": {"login_user": "tenant", "login_password_file": str(secret)}}
+    site.restore(sections=login, globals="none", rename={"own": "again"})
+    assert run_sql(bench, "again", "SELECT count(*) FROM mine.t") == [(9,)]
+    run_sql(bench, "postgres", "ALTER ROLE tenant NOCREATEDB")
+    with pytest.raises(RefusedError, match="may not create databases"):
+        site.restore(sections=login, globals="none", rename={"own": "third"})
+
+
+# --- preflight --------------------------------------------------------------------------------------------------------
+
+
+def test_an_extension_that_the_server_lacks_is_named(mine: Site, bench: PostgresServer) -> None:
+    mine.forge(
+        mine.sets()[0], lambda m: m["databases"][0]["fingerprint"]["extensions"].update({"postgis": {"version": "3"}})
+    )
+    with pytest.raises(RefusedError, match=r"needs the extension postgis \(3\), which this server cannot offer"):
+        mine.restore(to=bench)
+    assert databases_of(bench) == {"postgres"}
+
+
+def test_all_reasons_are_told_at_once(mine: Site, bench: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine.forge(
+        mine.sets()[0], lambda m: m["databases"][0]["fingerprint"]["extensions"].update({"postgis": {"version": "3"}})
+    )
+    monkeypatch.setattr(preflight, "free_bytes", lambda path: 1000)
+    create_database(bench, "shop")
+    with pytest.raises(RefusedError) as caught:
+        mine.restore(to=bench, globals="none", jobs=500)
+    for said in ("already", "roles 'chief', 'clerk'", "postgis", "connections are free", "Make room first"):
+        assert said in caught.value.message
+
+
+def test_a_newer_set_does_not_go_to_an_older_server(small: Site, servers: Servers) -> None:
+    old = servers.get("filled", 16)
+    before = databases_of(old)
+    sections = {"postgres": {"bin_dir": str(small.server.bindir)}}
+    with pytest.raises(RefusedError, match=r"from PostgreSQL 18.* the server is 16"):
+        small.restore(to=old, sections=sections)
+    assert databases_of(old) == before
+
+
+# --- what goes wrong on the way ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "compression"), [("custom", "auto"), ("custom", "none"), ("directory", "auto"), ("plain", "auto")]
+)
+def test_a_damaged_byte_replaces_nothing(
+    shop: PostgresServer, bench: PostgresServer, make_site: MakeSite, form: str, compression: str
+) -> None:
+    create_shop(bench)
+    run_sql(bench, "shop", "CREATE TABLE since_then (i int)")
+    before = state_of(bench, "shop")
+    site = make_site(shop)
+    set_id = site.backup(databases=["shop"], format=form, compression=compression)["set"]
+    database = site.manifest(set_id).database("shop")
+    assert database is not None
+    files = [site.set_folder(set_id) / f.path for f in site.manifest(set_id).files_of(database.dump)]
+    flip(max(files, key=lambda p: p.stat().st_size))
+    with pytest.raises((DamagedError, CommandError)):
+        site.restore(to=bench, mode="swap", confirm=("shop",))
+    assert databases_of(bench) == {"shop", "postgres"}
+    assert compare.differences({"x": before}, {"x": state_of(bench, "shop")}) == []
+
+
+def test_a_restore_that_is_not_what_was_backed_up_replaces_nothing(changed: tuple[Site, PostgresServer]) -> None:
+    site, server = changed
+    before = state_of(server, "shop")
+    site.forge(site.sets()[0], lambda m: m["databases"][0]["fingerprint"]["rows"].update({"shop.sales": 501}))
+    with pytest.raises(DamagedError, match=r"table shop\.sales: had 501 rows, has 500") as caught:
+        site.restore(to=server, mode="swap", confirm=("shop",))
+    assert "No database was replaced" in caught.value.hint
+    assert databases_of(server) == {"shop", "postgres"}
+    assert compare.differences({"x": before}, {"x": state_of(server, "shop")}) == []
+
+
+def test_what_a_killed_restore_leaves_is_marked_and_dropped_by_the_next(mine: Site, bench: PostgresServer) -> None:
+    configuration = mine.data(**Site(mine.root / "there", bench).postgres_section())
+    # Somebody's own database of a like name, without our mark, is none of our business.
+    create_database(bench, "pgops-restore-0123456789ab")
+    request = {"place": "local", "set": "latest"}
+    with process_of("restore", configuration, request, stop_at="restore of shop") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(BusyError, match="process %d" % process.pid):
+            mine.restore(to=bench)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    with cursor(bench, "postgres") as asked:
+        asked.execute('CREATE DATABASE "pgops-restore-aaaaaaaaaaaa"')
+        asked.execute(
+            "COMMENT ON DATABASE \"pgops-restore-aaaaaaaaaaaa\" IS 'pgops restore in progress on test-host for %s'"
+            % mine.instance
+        )
+        asked.execute('CREATE DATABASE "pgops-restore-bbbbbbbbbbbb"')
+        asked.execute(
+            "COMMENT ON DATABASE \"pgops-restore-bbbbbbbbbbbb\" IS 'pgops restore in progress on test-host for another'"
+        )
+    mine.restore(to=bench)
+    assert databases_of(bench) == {"postgres", "shop", "pgops-restore-0123456789ab", "pgops-restore-bbbbbbbbbbbb"}
+    assert "cut short left behind" in mine.warnings
+
+
+def test_a_restore_that_is_killed_while_it_loads(mine: Site, bench: PostgresServer) -> None:
+    configuration = mine.data(**Site(mine.root / "there", bench).postgres_section())
+    with process_of("restore", configuration, {"place": "local", "set": "latest"}) as process:
+
+        def temporary() -> list[str]:
+            return [name for name in databases_of(bench) if name.startswith("pgops-restore-")]
+
+        wait_for(temporary)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    left = temporary()
+    assert len(left) == 1 and "shop" not in databases_of(bench)
+    mark = run_sql(
+        bench,
+        "postgres",
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '%s'" % left[0],
+    )
+    assert mark == [("pgops restore in progress on test-host for %s" % mine.instance,)]
+    mine.restore(to=bench)
+    assert databases_of(bench) == {"postgres", "shop"}
+    assert same(mine.server, "shop", bench, "shop") == []
+
+
+def test_an_interrupted_restore_leaves_no_database(mine: Site, bench: PostgresServer) -> None:
+    configuration = mine.data(**Site(mine.root / "there", bench).postgres_section())
+    with process_of("restore", configuration, {"place": "local", "set": "latest"}) as process:
+        wait_for(lambda: [name for name in databases_of(bench) if name.startswith("pgops-restore-")])
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+    assert databases_of(bench) == {"postgres"}
+
+
+# --- which set --------------------------------------------------------------------------------------------------------
+
+
+def test_which_set_is_restored(mine: Site, bench: PostgresServer) -> None:
+    first = mine.sets()[0]
+    second = mine.forge(first)
+    assert mine.restore(to=bench, dry_run=True)["set"] == second
+    assert mine.restore(to=bench, set=first, dry_run=True)["set"] == first
+    with pytest.raises(MissingError, match=r"No set in .* is verified") as caught:
+        mine.restore(to=bench, set="latest_verified")
+    assert "verify" in caught.value.hint
+    mine.verify("restore", sets=(first,))
+    assert mine.restore(to=bench, set="latest_verified", dry_run=True)["set"] == first
+    with pytest.raises(MissingError, match="There is no set 20200101T000000Z-logical"):
+        mine.restore(to=bench, set="20200101T000000Z-logical")
+    with pytest.raises(UsageError, match="'yesterday' names no set"):
+        mine.restore(to=bench, set="yesterday")
+
+
+def test_no_set_at_all(shop: PostgresServer, make_site: MakeSite) -> None:
+    with pytest.raises(MissingError, match="There is no set in"):
+        make_site(shop).restore()
+
+
+# --- S3 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(everything: Site, store: MotoS3, tmp_path: Path) -> Site:
+    """A site whose set is in S3 only."""
+    site = Site(tmp_path / "remote", everything.server)
+    subprocess.run(["mkdir", "-p", str(site.home)], check=True)
+    subprocess.run(["cp", "-a", str(everything.home / "sets"), str(site.home)], check=True)
+    site.use_s3(store)
+    site.push()
+    subprocess.run(["rm", "-r", str(site.home)], check=True)
+    return site
+
+
+def gets(proxy: Proxy) -> set[str]:
+    return {
+        asked.path.rsplit("/sets/", 1)[1].split("/", 1)[1]
+        for asked in proxy.asked
+        if asked.kind == "get" and "/sets/" in asked.path
+    }
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_from_s3_only_what_is_needed_is_fetched(remote: Site, target: PostgresServer, store: MotoS3, jobs: int) -> None:
+    before = state_of(remote.server, dataset.HOSTILE)
+    with Proxy(store.endpoint_url) as proxy:
+        remote.use_s3(store, proxy.url)
+        result = remote.restore(place="s3", to=target, databases=(dataset.HOSTILE,), jobs=jobs)
+    (dump,) = [path for path in gets(proxy) if path.startswith("databases/")]
+    assert gets(proxy) == {"manifest.json", "globals.sql", dump}
+    assert "ordering" not in dump
+    assert compare.differences({"x": before}, {"x": state_of(target, dataset.HOSTILE)}) == []
+    assert result["databases"][0]["way"] == ("file" if jobs > 1 else "stream")
+    assert list((remote.root / "state" / remote.instance / "work").iterdir()) == []
+
+
+def test_everything_comes_back_from_s3_as_a_stream_where_space_is_short(
+    remote: Site, target: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = compare.snapshot(remote.server)
+    monkeypatch.setattr(source, "free_bytes", lambda path: 1024 * 1024)
+    work = remote.root / "state" / remote.instance / "work"
+    with Poll(lambda: [p for p in work.rglob("*") if p.is_file()]) as poll:
+        result = remote.restore(place="s3", to=target, jobs=3)
+    assert not poll.found and poll.looked > 10
+    assert {d["way"] for d in result["databases"]} == {"stream"} and {d["jobs"] for d in result["databases"]} == {1}
+    assert compare.differences(before, compare.snapshot(target)) == []
+
+
+def test_a_directory_that_does_not_fit_is_refused(
+    shop: PostgresServer, bench: PostgresServer, make_site: MakeSite, store: MotoS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(shop)
+    site.use_s3(store)
+    site.backup(databases=["shop"], format="directory")
+    site.push()
+    monkeypatch.setattr(source, "free_bytes", lambda path: 1024 * 1024)
+    with pytest.raises(RefusedError, match="no room"):
+        site.restore(place="s3", to=bench)
+    assert databases_of(bench) == {"postgres"}
+
+
+def test_a_flipped_byte_in_s3_replaces_nothing(remote: Site, target: PostgresServer, store: MotoS3) -> None:
+    client = store.client()
+    listed = client.list_objects_v2(Bucket=BUCKET, Prefix="database-backups/%s/sets/" % remote.instance)["Contents"]
+    key = next(item["Key"] for item in listed if "ordering" in item["Key"])
+    held = client.get_object(Bucket=BUCKET, Key=key)
+    body = bytearray(held["Body"].read())
+    body[len(body) // 2] ^= 1
+    client.put_object(Bucket=BUCKET, Key=key, Body=bytes(body), Metadata=held["Metadata"])
+    for jobs in (1, 3):
+        with pytest.raises((DamagedError, CommandError)):
+            remote.restore(place="s3", to=target, databases=(dataset.ORDERING,), jobs=jobs)
+    assert databases_of(target) == {"postgres"}
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_restore_shows_no_secret(mine: Site, bench: PostgresServer) -> None:
+    secret = bench.password.encode()
+
+    def look() -> bool:
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if secret in entry.read_bytes():
+                    return True
+            except OSError:
+                continue
+        return False
+
+    with Poll(look) as poll:
+        result = mine.restore(to=bench)
+    assert not poll.found and poll.looked > 3
+    assert secret.decode() not in json.dumps(result)
+    for path in mine.root.rglob("*"):
+        if path.is_file() and path.name != "password":
+            assert secret not in path.read_bytes(), path
+    record = mine.records()[-1]
+    assert (record["verb"], record["outcome"]) == ("restore", "ok")
