@@ -105,7 +105,7 @@ def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selecti
     reader = _Reader(fingerprint)
     selection = Selection()
     foreign = any(v["kind"] == "f" and wanted.holds(*split_qualified(k)) for k, v in fingerprint["relations"].items())
-    for line in listing.splitlines():
+    for line in listing.split("\n"):  # names may hold what splitlines() takes for a line's end
         match = _LINE.fullmatch(line)
         if not match:
             continue

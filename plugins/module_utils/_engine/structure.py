@@ -62,7 +62,7 @@ def _check_archive(source: Source, database: Database, programs: Programs) -> li
 
 def _entries(listing: str) -> list[str]:
     return [
-        m.group(1) for m in (re.fullmatch(r"\d+; \d+ \d+ (TABLE DATA .+)", line) for line in listing.splitlines()) if m
+        m.group(1) for m in (re.fullmatch(r"\d+; \d+ \d+ (TABLE DATA .+)", line) for line in listing.split("\n")) if m
     ]
 
 

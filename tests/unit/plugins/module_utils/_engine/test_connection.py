@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The connection: what programs get to know, and what a refusal tells a person."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import connection
+from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import MissingError, UnreachableError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Postgres
+
+
+def test_programs_get_what_is_set_and_nothing_else() -> None:
+    postgres = Postgres(
+        login_host="db1",
+        login_port=5433,
+        login_user="anna",
+        login_password="geheim",
+        ssl_mode="verify-full",
+        ca_cert="/ca",
+    )
+    assert connection.program_environment(postgres) == {
+        "PGHOST": "db1",
+        "PGPORT": "5433",
+        "PGUSER": "anna",
+        "PGPASSWORD": "geheim",
+        "PGSSLMODE": "verify-full",
+        "PGSSLROOTCERT": "/ca",
+        "PGCONNECT_TIMEOUT": "10",
+        "PGAPPNAME": "pgops",
+    }
+
+
+def test_a_socket_directory_is_a_host_unless_there_is_one() -> None:
+    assert connection.program_environment(Postgres(login_unix_socket="/run/x"))["PGHOST"] == "/run/x"
+    assert connection.program_environment(Postgres(login_unix_socket="/run/x", login_host="db1"))["PGHOST"] == "db1"
+    assert connection.program_environment(Postgres())["PGHOST"] == "/var/run/postgresql"
+
+
+def test_another_database_leaves_the_rest() -> None:
+    postgres = connection.with_database(Postgres(login_host="db1"), "x")
+    assert (postgres.login_db, postgres.login_host) == ("x", "db1")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "hint"),
+    [
+        ('FATAL:  database "x" does not exist', MissingError, "case-sensitive"),
+        ('FATAL:  password authentication failed for user "a"', UnreachableError, "login_password_file"),
+        ("fe_sendauth: no password supplied", UnreachableError, "login_password_file"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"', UnreachableError, "pg_hba.conf"),
+        ("Connection refused", UnreachableError, "running"),
+        ('could not translate host name "db9" to address', UnreachableError, "login_host"),
+        ("timeout expired", UnreachableError, "firewall"),
+        ("FATAL:  the database system is starting up", UnreachableError, "Wait"),
+        ("FATAL:  sorry, too many clients already", UnreachableError, "max_connections"),
+        ("FATAL:  das Passwort ist falsch", UnreachableError, "section postgres"),
+    ],
+)
+def test_a_refusal_says_what_to_do_next(said: str, kind: type[Exception], hint: str) -> None:
+    error = connection._refusal(said, "x", Postgres(login_host="db1"))
+    assert type(error) is kind and hint in error.hint
+    assert "'x' at db1 port 5432" in error.message
+
+
+def test_a_port_nobody_listens_on() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        connection.connect(
+            Postgres(login_host="127.0.0.1", login_port=port, login_user="a", login_password="geheim-sehr")
+        )
+
+
+def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError) as caught:
+        connection.connect(Postgres(login_unix_socket=str(tmp_path), login_user="a"))
+    assert "login_unix_socket" in caught.value.hint
