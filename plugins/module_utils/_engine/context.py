@@ -95,11 +95,18 @@ class Context:
         return [self.local, self.s3()] if self.config.s3 is not None else [self.local]
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, shared: bool = False, wait: Optional[timedelta] = None) -> Iterator[None]:
+    def lock(
+        self, name: str, *, shared: bool = False, wait: Optional[timedelta] = None, dry_run: bool = False
+    ) -> Iterator[None]:
         """Hold this instance's lock `name`. Raise BusyError if others keep it for longer than `wait`.
+
+        A dry run touches nothing, not even the file of a lock, and so holds none.
 
         `backup`: one backup at a time; a sync waits for it. `sets`: readers share it, whoever removes sets holds it alone.
         """
+        if dry_run:
+            yield
+            return
         path = self.state / "locks" / ("%s.lock" % name)
         what = "%s of %s" % (name, self.config.instance)
         with hold(path, what, clock=self.clock, shared=shared, wait=wait or timedelta(0)):

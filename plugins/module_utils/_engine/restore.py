@@ -110,7 +110,13 @@ def restore(context: Context, request: Request) -> dict[str, Any]:
     UnreachableError. Whatever goes wrong before the last step, no database has been replaced and none is left half-made.
     """
     _check(request)
-    with context.lock("sets", shared=True), context.lock("restore"), connect(context.config.postgres) as session:
+    dry = request.dry_run
+    with context.lock("sets", shared=True, dry_run=dry), context.lock("restore", dry_run=dry):
+        return _restore(context, request)
+
+
+def _restore(context: Context, request: Request) -> dict[str, Any]:
+    with connect(context.config.postgres) as session:
         work = _prepare(context, request, session)
         if request.dry_run:
             return {"changed": True, "set": work.source.set_id, "place": work.source.place.name, "plan": _plan(work)}

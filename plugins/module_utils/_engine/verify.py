@@ -51,7 +51,8 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
         raise UsageError("%r is no level of verification." % level, hint="Use one of %s." % ", ".join(LEVELS))
     name = request.place if request.place != "auto" else context.config.verify.place
     place = context.place(name)
-    with context.lock("sets", shared=True), context.lock("verify"):
+    dry = request.dry_run
+    with context.lock("sets", shared=True, dry_run=dry), context.lock("verify", dry_run=dry):
         catalog = Catalog(place)
         chosen = _choose(catalog, request, level)
         if request.dry_run:
