@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main job on every version of PostgreSQL that this machine has, and from older servers to newer ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UsageError
+from demo import compare, dataset
+from demo.servers import MotoS3, PostgresServer, system_bindirs
+from tests.integration.conftest import Servers, Site, databases_of, empty, run_sql, same_superuser
+
+MakeSite = Callable[..., Site]
+INSTALLED = sorted({int(path.parent.name) for path in system_bindirs()} - {16, 18})
+VERSIONS = sorted({16, 18, *INSTALLED})
+# What is stored, not how a version's catalog describes it.
+SAME_IN_ALL_VERSIONS = ("tables", "sequences", "large objects", "policies", "schemas", "types", "comments")
+
+
+def test_the_versions_of_this_machine() -> None:
+    assert {16, 18} <= set(VERSIONS)
+
+
+@pytest.mark.parametrize("major", VERSIONS)
+def test_the_main_job(servers: Servers, make_site: MakeSite, store: MotoS3, major: int) -> None:
+    """Back up, copy off, prove from there, lose the server, get everything back on another."""
+    server, other = servers.get("filled", major), servers.get("target", major)
+    empty(other)
+    same_superuser(server, other)
+    site = make_site(server)
+    site.use_s3(store)
+    before = compare.snapshot(server)
+    site.backup()
+    site.push()
+    (report,) = site.verify("restore", place="s3")["sets"]
+    assert (report["outcome"], report["level"]) == ("passed", "restore"), report
+    assert report["checked"]["server_version"].startswith(str(major))
+    lost = Site(site.root.parent / "new host", other, instance=site.instance, options=site.options)
+    lost.restore(place="s3", set="latest_verified")
+    assert compare.differences(before, compare.snapshot(other)) == []
+
+
+def across(before: dict[str, Any], after: dict[str, Any], databases: tuple[str, ...]) -> list[str]:
+    """Return the differences that no change of version explains."""
+    differences = []
+    for name in databases:
+        one, two = before['database "%s"' % name], after['database "%s"' % name]
+        for section in SAME_IN_ALL_VERSIONS:
+            differences += compare.differences({name: {section: one[section]}}, {name: {section: two[section]}})
+    return differences
+
+
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old in VERSIONS for new in VERSIONS if old < new])
+def test_an_older_server_s_set_goes_to_a_newer_one(servers: Servers, make_site: MakeSite, old: int, new: int) -> None:
+    source, server = servers.get("filled", old), servers.get("target", new)
+    empty(server)
+    site = make_site(source)
+    before = compare.snapshot(source)
+    site.backup()
+    lacking = extensions_of(source, dataset.ORDERING) - available(server)
+    databases = dataset.DATABASES
+    if lacking:  # the distribution's server has extensions that the wheel's has not
+        with pytest.raises(RefusedError, match="needs the extension %s" % sorted(lacking)[0]):
+            site.restore(to=server)
+        assert databases_of(server) == {"postgres"}
+        databases = (dataset.HOSTILE,)
+    site.restore(to=server, databases=databases)
+    after = compare.snapshot(server)
+    assert across(before, after, databases) == []
+    roles = {name: facts for name, facts in before["the server"]["roles"].items() if name != "postgres"}
+    held = {name: facts for name, facts in after["the server"]["roles"].items() if name != "postgres"}
+    assert compare.differences({"roles": {"roles": roles}}, {"roles": {"roles": held}}) == []
+    assert databases_of(server) == {*databases, "postgres"}
+
+
+def extensions_of(server: PostgresServer, name: str) -> set[str]:
+    return {row[0] for row in run_sql(server, name, "SELECT extname FROM pg_extension")}
+
+
+def available(server: PostgresServer) -> set[str]:
+    return {row[0] for row in run_sql(server, "postgres", "SELECT name FROM pg_available_extensions")}
+
+
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old in VERSIONS for new in VERSIONS if old < new])
+def test_a_set_is_proven_by_a_newer_server_too(servers: Servers, make_site: MakeSite, old: int, new: int) -> None:
+    """The backup host may have only the programs of a newer version."""
+    site = make_site(servers.get("filled", old))
+    site.backup(databases=[dataset.HOSTILE])
+    newer = str(servers.get("target", new).bindir)
+    (report,) = site.verify("restore", sections={"verify": {"server_bin_dir": newer}})["sets"]
+    assert report["outcome"] == "passed", report["findings"]
+    assert report["checked"]["server_version"].startswith(str(new))
+
+
+@pytest.mark.parametrize("old", VERSIONS[:-1])
+def test_newer_programs_back_up_an_older_server(servers: Servers, make_site: MakeSite, old: int) -> None:
+    newest: PostgresServer = servers.get("filled", VERSIONS[-1])
+    server, other = servers.get("filled", old), servers.get("target", old)
+    site = make_site(server, postgres={"bin_dir": str(newest.bindir)})
+    manifest = site.manifest(site.backup(databases=[dataset.HOSTILE])["set"])
+    assert manifest.tools["pg_dump"].startswith(str(VERSIONS[-1]))
+    assert manifest.server_version_num // 10000 == old
+    # The older programs cannot read it; the newer ones bring it back to a server of the old version.
+    empty(other)
+    with pytest.raises(UsageError, match="older than"):
+        site.restore(to=other)
+    site.restore(to=other, sections={"postgres": {"bin_dir": str(newest.bindir)}})
+    before, after = compare.snapshot(server), compare.snapshot(other)
+    key = 'database "%s"' % dataset.HOSTILE
+    assert compare.differences({"x": before[key]}, {"x": after[key]}) == []
+
+
+@pytest.mark.parametrize("old", VERSIONS[:-1])
+def test_no_set_goes_to_an_older_server(servers: Servers, make_site: MakeSite, old: int) -> None:
+    newest, other = servers.get("filled", VERSIONS[-1]), servers.get("target", old)
+    empty(other)
+    site = make_site(newest)
+    site.backup(databases=[dataset.HOSTILE])
+    with pytest.raises(RefusedError, match="Dumps go to the same or a newer major version"):
+        site.restore(to=other, sections={"postgres": {"bin_dir": str(newest.bindir)}})
+    assert databases_of(other) == {"postgres"}
