@@ -19,14 +19,12 @@ BASE = Path(__file__).resolve().parents[1] / "build" / "demo"
 def main() -> int:
     """Run the demo; 0 when every table came back as it was."""
     arguments = _arguments()
-    # Whoever ends us may use any of these; as exceptions they let the clean-up run.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     BASE.mkdir(parents=True, exist_ok=True)
     if arguments.stop:
         return _stop()
     report = Report(BASE / "summary.json")
     report.path.unlink(missing_ok=True)
+    _heed_signals(report)
     try:
         with Job(BASE, report, s3=arguments.s3, scale=arguments.scale) as job:
             kept = _run(job, report, keep=arguments.keep)
@@ -38,6 +36,17 @@ def main() -> int:
         report.write()
     _conclude(report, kept)
     return 0 if report.error is None else 1
+
+
+def _heed_signals(report: Report) -> None:
+    """Have each signal by which somebody may end us raise KeyboardInterrupt, so that the clean-up runs."""
+
+    def interrupt(*_: object) -> None:
+        report.interrupted = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
 
 
 def _arguments() -> argparse.Namespace:

@@ -154,9 +154,15 @@ class _Owner:
                 group=gid,
                 extra_groups=None if uid is None else [],
                 umask=0o077,
-                preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, self.stop_signals[-1]),  # noqa: PLW1509 - one thread only
+                preexec_fn=self._prepare_child,  # noqa: PLW1509 - this process has one thread only
             )
         return self.child.pid
+
+    def _prepare_child(self) -> None:
+        """Have the child end with us, and heed the signals that we ignore."""
+        _prctl(_PR_SET_PDEATHSIG, self.stop_signals[-1])
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
 
     def stop(self, signals: Sequence[int]) -> None:
         """Each signal has its time to work; the last resort is SIGKILL. Then the same for what the server left."""

@@ -40,10 +40,14 @@ class Job:
         self._guards: list[Callable[[Path], None]] = []
 
     def __enter__(self) -> Self:
-        self.root = Path(tempfile.mkdtemp(prefix="run-", dir=self._base))
-        self._own_until_end(self.root)
-        self.scratch = short_temp_dir()  # sockets need a short path
-        self._own_until_end(self.scratch)
+        try:
+            self.root = Path(tempfile.mkdtemp(prefix="run-", dir=self._base))
+            self._own_until_end(self.root)
+            self.scratch = short_temp_dir()  # sockets need a short path
+            self._own_until_end(self.scratch)
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

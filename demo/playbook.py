@@ -60,7 +60,7 @@ class Playbooks:
                 [*command, str(playbook)],
                 log=self.log_file,
                 env=self._environment(events),
-                stop_signals=(signal.SIGINT,),
+                stop_signals=(signal.SIGTERM,),
             )
             with events.open(encoding="utf-8") as lines:
                 yield from self._follow(guard, lines)

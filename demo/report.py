@@ -30,10 +30,13 @@ class Report:
     differences: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     error: str | None = "it did not finish"
+    interrupted: bool = False
     _began: float = 0.0
 
     def begin(self, name: str, doing: str) -> Step:
-        """Say what happens now."""
+        """Say what happens now. Raises KeyboardInterrupt where the one that a signal raised got lost in a destructor."""
+        if self.interrupted:
+            raise KeyboardInterrupt
         print(f"{doing} ... ", end="", flush=True)
         self._began = time.monotonic()
         self.steps.append(Step(name))
