@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import preflight, restore, source
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     CommandError,
     DamagedError,
@@ -23,6 +22,9 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import
     RefusedError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places import source
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import restore
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer
 from tests.integration.conftest import (
@@ -616,6 +618,25 @@ def test_a_flipped_byte_in_s3_replaces_nothing(remote: Site, target: PostgresSer
         with pytest.raises((DamagedError, CommandError)):
             remote.restore(place="s3", to=target, databases=(dataset.ORDERING,), jobs=jobs)
     assert databases_of(target) == {"postgres"}
+
+
+@pytest.mark.parametrize("jobs", [1, 3])  # as a stream, and fetched before
+def test_a_changed_row_in_s3_that_no_program_notices_replaces_nothing(
+    shop: PostgresServer, bench: PostgresServer, make_site: MakeSite, store: MotoS3, jobs: int
+) -> None:
+    site = make_site(shop)
+    site.use_s3(store)
+    set_id = site.backup(databases=["shop"], compression="none")["set"]
+    site.push()
+    key = "database-backups/%s/sets/%s/databases/shop.dump" % (site.instance, set_id)
+    held = store.client().get_object(Bucket=BUCKET, Key=key)
+    body = held["Body"].read()
+    assert body.count(b"good 17") == 1
+    changed = body.replace(b"good 17", b"evil 17")
+    store.client().put_object(Bucket=BUCKET, Key=key, Body=changed, Metadata=held["Metadata"])
+    with pytest.raises(DamagedError, match="not what the manifest says"):
+        site.restore(place="s3", to=bench, jobs=jobs)
+    assert databases_of(bench) == {"postgres"}
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------
