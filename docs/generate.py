@@ -23,7 +23,8 @@ PLUGINS = ROOT / "plugins"
 REFERENCE = ROOT / "docs" / "reference"
 sys.path.insert(0, str(PLUGINS / "module_utils"))
 
-from _engine import options, reference  # noqa: E402 - the engine has no name of its own in a checkout
+from _engine import reference  # noqa: E402 - the engine has no name of its own in a checkout
+from _engine.cli import options  # noqa: E402 - as above
 
 NOTE = "<!-- Written by docs/generate.py from the code. Change the code, then run: make docs -->\n\n"
 YAML_NOTE = "---\n# Written by docs/generate.py from the code. 'pgops config --example' prints the same.\n"

@@ -22,12 +22,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ._engine import config as configuration
 from ._engine import runs
-from ._engine.catalog import Catalog
 from ._engine.context import Context
-from ._engine.errors import CommandError, PgopsError, UsageError
-from ._engine.interrupts import cancelling_queries, interruptible
-from ._engine.redaction import Redactor
+from ._engine.core.errors import CommandError, PgopsError, UsageError
+from ._engine.core.redaction import Redactor
+from ._engine.places.catalog import Catalog
 from ._engine.settings import Assertion, Backup, Config, Postgres, Restore, Verify
+from ._engine.system.interrupts import cancelling_queries, interruptible
 
 try:
     # From ansible-core 2.22 on, which no longer looks for no_log values in results.

@@ -109,12 +109,12 @@ dry_run:
   returned: success
   type: bool
   sample: false
-started:
+begun:
   description: When the run began, in UTC.
   returned: success
   type: str
   sample: "2026-11-22T02:00:00+00:00"
-finished:
+ended:
   description: When the run ended, in UTC.
   returned: success
   type: str
@@ -154,9 +154,9 @@ exit_code:
 from typing import Any, Optional
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings
-from ansible_collections.pgops.backup.plugins.module_utils._engine.catalog import Catalog
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.pins import pin, read_pin, unpin
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.pins import pin, read_pin, unpin
 
 OWN: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

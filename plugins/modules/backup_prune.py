@@ -135,12 +135,12 @@ dry_run:
   returned: success
   type: bool
   sample: false
-started:
+begun:
   description: When the run began, in UTC.
   returned: success
   type: str
   sample: "2026-11-22T02:00:00+00:00"
-finished:
+ended:
   description: When the run ended, in UTC.
   returned: success
   type: str
@@ -181,8 +181,8 @@ from typing import Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings, sets_of, without
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.prune import Request, prune
-from ansible_collections.pgops.backup.plugins.module_utils._engine.survey import chosen
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.survey import chosen
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request, prune
 
 OWN: dict[str, dict[str, Any]] = {
     "places": {"type": "list", "elements": "str", "choices": ["local", "s3"], "default": []}

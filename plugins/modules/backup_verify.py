@@ -266,12 +266,12 @@ dry_run:
   returned: success
   type: bool
   sample: false
-started:
+begun:
   description: When the run began, in UTC.
   returned: success
   type: str
   sample: "2026-11-22T02:00:00+00:00"
-finished:
+ended:
   description: When the run ended, in UTC.
   returned: success
   type: str
@@ -311,7 +311,7 @@ exit_code:
 from typing import Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, bindings
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verify import Request, verify
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.verify import Request, verify
 
 OWN: dict[str, dict[str, Any]] = {"sets": {"type": "list", "elements": "str", "default": ["latest"]}}
 

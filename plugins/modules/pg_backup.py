@@ -374,12 +374,12 @@ dry_run:
   returned: success
   type: bool
   sample: false
-started:
+begun:
   description: When the run began, in UTC.
   returned: success
   type: str
   sample: "2026-11-22T02:00:00+00:00"
-finished:
+ended:
   description: When the run ended, in UTC.
   returned: success
   type: str
@@ -419,9 +419,9 @@ exit_code:
 from typing import Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings
-from ansible_collections.pgops.backup.plugins.module_utils._engine.backup import Request, backup
-from ansible_collections.pgops.backup.plugins.module_utils._engine.catalog import Catalog
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.backup import Request, backup
 
 
 def newest(context: Context) -> dict[str, Any]:

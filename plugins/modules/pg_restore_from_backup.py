@@ -329,12 +329,12 @@ dry_run:
   returned: success
   type: bool
   sample: false
-started:
+begun:
   description: When the run began, in UTC.
   returned: success
   type: str
   sample: "2026-11-22T02:00:00+00:00"
-finished:
+ended:
   description: When the run ended, in UTC.
   returned: success
   type: str
@@ -374,10 +374,10 @@ exit_code:
 from typing import Any, Optional
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings
-from ansible_collections.pgops.backup.plugins.module_utils._engine.connection import connect
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import PgopsError, RefusedError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.restore import Request, restore
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.restore import Request, restore
 
 OWN: dict[str, dict[str, Any]] = {
     "place": {"type": "str", "choices": ["auto", "local", "s3"], "default": "auto"},

@@ -213,12 +213,12 @@ dry_run:
   returned: success
   type: bool
   sample: false
-started:
+begun:
   description: When the run began, in UTC.
   returned: success
   type: str
   sample: "2026-11-22T02:00:00+00:00"
-finished:
+ended:
   description: When the run ended, in UTC.
   returned: success
   type: str
@@ -258,7 +258,7 @@ exit_code:
 from typing import Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings, sets_of
-from ansible_collections.pgops.backup.plugins.module_utils._engine.sync import Request, sync
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request, sync
 
 OWN: dict[str, dict[str, Any]] = {
     "direction": {"type": "str", "choices": ["push", "pull"], "default": "push"},

@@ -25,11 +25,12 @@ from typing import Any, Self
 import pytest
 from psycopg2 import sql
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import backup, config, restore, runs, verify
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config, runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import Manifest, decode
-from ansible_collections.pgops.backup.plugins.module_utils._engine.sync import Request as Sync
-from ansible_collections.pgops.backup.plugins.module_utils._engine.sync import sync
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest, decode
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, restore, verify
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request as Sync
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import sync
 from demo import dataset
 from demo.servers import MotoS3, PostgresServer, system_bindirs, wheel_bindir
 
@@ -411,7 +412,8 @@ def flip(path: Path, position: int | None = None) -> None:
 CHILD = """
 import json, sys, time
 sys.path[:0] = json.loads(sys.argv[1])
-from ansible_collections.pgops.backup.plugins.module_utils._engine import backup, config, restore, verify
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, restore, verify
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context, Reporter
 
 

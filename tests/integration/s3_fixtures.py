@@ -22,13 +22,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import manifest as manifests
 from ansible_collections.pgops.backup.plugins.module_utils._engine import settings
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.durable import create_private
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import File, Manifest
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import manifest as manifests
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import File, Manifest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3 import S3Place
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transfer import Patience
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.durable import create_private
 from demo.servers import MotoS3, RcloneS3
 
 MIB = 1024 * 1024

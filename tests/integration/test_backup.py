@@ -19,8 +19,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import backup, dumping
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     MissingError,
     PgopsError,
@@ -28,7 +27,9 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import
     UnreachableError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import Database
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Database
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import dumping
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup
 from demo import compare, dataset
 from demo.servers import PostgresServer
 from tests.integration.conftest import (

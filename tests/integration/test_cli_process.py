@@ -100,9 +100,9 @@ def test_a_signal_in_the_middle_of_a_sync_ends_it_and_the_next_one_goes_on(
 def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
     """libpq waits for the server and would not hear it before the query has ended."""
     script = (
-        "import sys; from pathlib import Path; from pgops import cli, config, connection\n"
+        "import sys; from pathlib import Path; from pgops import config; from pgops.postgres import connection; from pgops.system import interrupts\n"
         "loaded = config.load(Path(sys.argv[1]), environ={}, host='h')\n"
-        "with cli.interruptible(), cli.cancelling_queries(), connection.connect(loaded.postgres) as session:\n"
+        "with interrupts.interruptible(), interrupts.cancelling_queries(), connection.connect(loaded.postgres) as session:\n"
         "    print('ready', flush=True)\n"
         "    session.rows('SELECT pg_sleep(60)')\n"
     )

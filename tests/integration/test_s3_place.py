@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     DamagedError,
     MissingError,
     PgopsError,
     UnreachableError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.probe import probe
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.probe import probe
 from tests.integration.s3_fixtures import (  # noqa: F401
     BUCKET,
     MIB,

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import evidence, runs, sync_pull
-from ansible_collections.pgops.backup.plugins.module_utils._engine import sync as sync_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     DamagedError,
     MissingError,
@@ -24,8 +23,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import
     UnreachableError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import content_hash
-from ansible_collections.pgops.backup.plugins.module_utils._engine.sync import Request, sync
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import content_hash
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places import evidence
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import sync as sync_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import sync_pull
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request, sync
 from tests.integration.s3_fixtures import (  # noqa: F401
     MIB,
     Cut,

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import source, verify
-from ansible_collections.pgops.backup.plugins.module_utils._engine.catalog import Catalog
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     DamagedError,
     MissingError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places import source
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import verify
 from demo.servers import MotoS3, PostgresServer
 from tests.integration.conftest import (
     BUCKET,

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .errors import UsageError
-from .naming import check_instance, split_qualified
+from .core.errors import UsageError
+from .core.naming import check_instance, split_qualified
+from .core.sizes import parse_size
+from .core.times import parse_span
 from .settings import S3, Backup, Config
-from .sizes import parse_size
-from .times import parse_span
 
 DEFAULT_PATH = "/etc/pgops/config.yml"
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Optional
 
 from .config import secrets_of
-from .durable import make_dirs
-from .errors import UsageError
-from .lock import hold
+from .core.errors import UsageError
+from .core.redaction import Redactor
+from .core.times import Clock, utc_now
 from .places.base import Place
 from .places.local import LocalPlace
 from .places.s3 import S3Place
-from .redaction import Redactor
-from .runner import Runner
 from .settings import Config
-from .times import Clock, utc_now
+from .system.durable import make_dirs
+from .system.lock import hold
+from .system.runner import Runner
 
 
 class Reporter:

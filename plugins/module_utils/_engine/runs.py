@@ -13,9 +13,9 @@ from typing import Any, Callable, Optional
 
 from . import __version__
 from .context import Context
-from .durable import adopt, make_dirs, to_json, write_bytes
-from .errors import PgopsError
-from .times import compact, iso
+from .core.errors import PgopsError
+from .core.times import compact, iso
+from .system.durable import adopt, make_dirs, to_json, write_bytes
 
 FORMAT = 1
 _KEPT = 2000
@@ -28,7 +28,7 @@ Result = dict[str, Any]
 def perform(context: Context, verb: str, work: Callable[[Context], Result], *, dry_run: bool = False) -> Result:
     """Do `work`, record the run, and return its result with the keys that every verb has.
 
-    These are `verb`, `instance`, `changed`, `dry_run`, `started`, `finished` (ISO 8601, UTC), `seconds` and `warnings`.
+    These are `verb`, `instance`, `changed`, `dry_run`, `begun`, `ended` (ISO 8601, UTC), `seconds` and `warnings`.
     A dry run touches nothing and so leaves no record. What `work` raises is recorded and raised again; the `details` of a
     PgopsError are completed to the same shape.
     """
@@ -48,8 +48,8 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
             "changed": False,
             **result,
             "dry_run": dry_run,
-            "started": iso(started),
-            "finished": iso(context.clock()),
+            "begun": iso(started),
+            "ended": iso(context.clock()),
             "seconds": round(time.monotonic() - tick, 3),
             "warnings": list(context.warnings),
         }
@@ -95,7 +95,7 @@ def _log(context: Context, record: dict[str, Any]) -> None:
     make_dirs(path.parent)
     reason = " ".join(str(record["reason"]).split())
     line = "%s %s %s %s in %.1f s%s" % (
-        record["finished"],
+        record["ended"],
         record["instance"],
         record["verb"],
         record["outcome"],
@@ -103,7 +103,7 @@ def _log(context: Context, record: dict[str, Any]) -> None:
         ": " + reason if reason else "",
     )
     lines = [line] + [
-        "%s %s warning: %s" % (record["finished"], record["instance"], " ".join(w.split())) for w in record["warnings"]
+        "%s %s warning: %s" % (record["ended"], record["instance"], " ".join(w.split())) for w in record["warnings"]
     ]
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     with os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace") as stream:

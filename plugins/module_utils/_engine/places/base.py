@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Callable, Optional
 
-from ..manifest import File
+from ..core.manifest import File
 
 SETS, EVIDENCE, PINS = "sets", "evidence", "pins"
 Progress = Callable[[int], None]

@@ -13,9 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Optional
 
-from ..durable import chunks, create_private, make_dirs, sync_dir, sync_file, write_bytes
-from ..errors import DamagedError, MissingError, UsageError
-from ..manifest import NAME, File, safe_path
+from ..core.errors import DamagedError, MissingError, UsageError
+from ..core.manifest import NAME, File, safe_path
+from ..system.durable import chunks, create_private, make_dirs, sync_dir, sync_file, write_bytes
 from .base import SETS, Entry, Place, Progress
 
 _UNFINISHED = ".unfinished-"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from .. import settings as _settings
-from ..errors import DamagedError, MissingError, PgopsError
-from ..manifest import NAME, File, safe_path
-from ..sizes import parse_size
+from ..core.errors import DamagedError, MissingError, PgopsError
+from ..core.manifest import NAME, File, safe_path
+from ..core.sizes import parse_size
 from .base import SETS, Entry, Place, Progress
 from .s3_client import Capabilities, Store, code_of, not_offered
 from .s3_download import Reader, compare

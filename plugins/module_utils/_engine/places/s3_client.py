@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ..durable import make_dirs, to_json, write_bytes
-from ..errors import MissingError, PgopsError, UnreachableError, UsageError
+from ..core.errors import MissingError, PgopsError, UnreachableError, UsageError
 from ..settings import S3
+from ..system.durable import make_dirs, to_json, write_bytes
 from .transfer import Patience, Slice
 
 _LIBRARY_HINT = "Install the package python3-boto3 (or 'pip install boto3') for the Python that runs this: %s."

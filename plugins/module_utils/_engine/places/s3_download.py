@@ -13,9 +13,9 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, Optional
 
-from ..durable import create_private
-from ..errors import DamagedError, PgopsError
-from ..manifest import File
+from ..core.errors import DamagedError, PgopsError
+from ..core.manifest import File
+from ..system.durable import create_private
 from .base import Progress
 from .s3_client import Store, code_of
 from .transfer import Bandwidth, Part, parts_of, stretch

@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import MissingError, PgopsError, UnreachableError
+from ..core.errors import MissingError, PgopsError, UnreachableError
 from .s3_client import Store, not_offered
 from .transfer import b64, composite
 

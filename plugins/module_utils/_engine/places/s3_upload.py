@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 from urllib.parse import urlencode
 
-from ..durable import CHUNK
-from ..errors import DamagedError, MissingError, PgopsError, UnreachableError
-from ..manifest import File
+from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError
+from ..core.manifest import File
+from ..core.sizes import parse_size
 from ..settings import S3
-from ..sizes import parse_size
+from ..system.durable import CHUNK
 from .base import Progress
 from .s3_client import Store, code_of, not_offered
 from .s3_download import Reader

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 
-from ..durable import CHUNK
-from ..errors import DamagedError, PgopsError
+from ..core.errors import DamagedError, PgopsError
+from ..system.durable import CHUNK
 
 MIB = 1024 * 1024
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html

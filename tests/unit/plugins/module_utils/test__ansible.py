@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils import _ansible
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     CommandError,
     PgopsError,
@@ -235,7 +235,7 @@ def test_a_result_has_what_every_verb_has_and_is_recorded(fake: type[FakeModule]
     result = ended.result
     assert result["changed"] is True
     assert (result["verb"], result["instance"], result["dry_run"], result["set"]) == ("backup", "db1", False, "x")
-    assert {"started", "finished", "seconds"} <= set(result)
+    assert {"begun", "ended", "seconds"} <= set(result)
     # Ansible has a key `warnings` of its own.
     assert "warnings" not in result
     assert result["run_warnings"] == ["something was guessed"]

@@ -13,14 +13,14 @@ from typing import Any, Optional
 import pytest
 from hypothesis import settings
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import config, evidence
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     DamagedError,
     MissingError,
     UnreachableError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import (
     NAME,
     Database,
     File,
@@ -28,9 +28,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest impo
     Payload,
     content_hash,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.naming import set_id
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import set_id
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places import evidence
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import SETS, Entry, Place
-from ansible_collections.pgops.backup.plugins.module_utils._engine.times import iso
 
 settings.register_profile("pgops", deadline=None, database=None, print_blob=True)
 settings.load_profile("pgops")

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.catalog import Catalog, readable
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     DamagedError,
     MissingError,
     UnreachableError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog, readable
 
 DAY = timedelta(days=1)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.choice import WORTH_PARALLEL, Facts, choose
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.choice import WORTH_PARALLEL, Facts, choose
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Backup
 
 ALL = ("zstd", "lz4", "gzip")

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import __version__, cli, commands, errors, options
-from ansible_collections.pgops.backup.plugins.module_utils._engine.account import become_owner
+from ansible_collections.pgops.backup.plugins.module_utils._engine import __version__
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import commands, options
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.masking import holds_secret, masked
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import DEFAULT_PATH, build
-from ansible_collections.pgops.backup.plugins.module_utils._engine.masking import holds_secret, masked
-from ansible_collections.pgops.backup.plugins.module_utils._engine.redaction import MASK
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import errors
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.account import become_owner
 
 
 @pytest.fixture
@@ -326,8 +329,8 @@ def test_root_stays_root_where_the_directory_is_its_own_or_missing(tmp_path: Pat
 
 
 def test_help_and_completion_import_little(tmp_path: Path) -> None:
-    (tmp_path / "pgops").symlink_to(Path(cli.__file__).parent)
-    script = "import sys; from pgops.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    (tmp_path / "pgops").symlink_to(Path(cli.__file__).parents[1])
+    script = "import sys; from pgops.cli.main import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
     for arguments in (["--help"], ["restore", "--help"], ["completion", "bash"]):
         done = subprocess.run(
             [sys.executable, "-I", "-c", "import sys; sys.path.insert(0, %r); " % str(tmp_path) + script, *arguments],
@@ -335,5 +338,13 @@ def test_help_and_completion_import_little(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        heavy = {"psycopg2", "boto3", "botocore", "yaml", "pgops.backup", "pgops.restore", "pgops.verify"}
+        heavy = {
+            "psycopg2",
+            "boto3",
+            "botocore",
+            "yaml",
+            "pgops.verbs.backup",
+            "pgops.verbs.restore",
+            "pgops.verbs.verify",
+        }
         assert not heavy & set(done.stderr.split()), arguments

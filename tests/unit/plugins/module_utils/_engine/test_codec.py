@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import codec
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UnreachableError, UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runner import Runner
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UnreachableError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system import codec
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Runner
 
 
 class Everything(Runner):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import completion
-from ansible_collections.pgops.backup.plugins.module_utils._engine.options import VERBS, build
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import completion
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.options import VERBS, build
 
 SETS = ("20261122T020000Z-logical", "20261121T020000Z-logical")
 HOSTILE = 'Customer\'s "späte" Bestellungen-2'

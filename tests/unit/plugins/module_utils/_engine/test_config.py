@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import build, load, merge, read, secrets_of
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.reference import describe, example
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Config, Retention
 

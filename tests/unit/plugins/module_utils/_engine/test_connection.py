@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import connection
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import MissingError, UnreachableError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import MissingError, UnreachableError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import connection
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Postgres
 
 

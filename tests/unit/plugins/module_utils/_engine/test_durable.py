@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import durable
-from ansible_collections.pgops.backup.plugins.module_utils._engine.durable import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system import durable
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.durable import (
     adopt,
     chunks,
     create_private,
@@ -76,11 +76,11 @@ def test_content_is_on_disk_before_the_name_is_and_the_name_before_we_return(
 
 
 def test_whoever_kills_a_writer_finds_the_old_or_a_new_file_never_half_of_one(tmp_path: Path) -> None:
-    source = Path(durable.__file__).parent
+    source = Path(durable.__file__).parents[1]
     program = textwrap.dedent(
         """
         import sys; sys.path.insert(0, %r)
-        from _engine.durable import write_bytes
+        from _engine.system.durable import write_bytes
         from pathlib import Path
         print("ready", flush=True)
         while True:

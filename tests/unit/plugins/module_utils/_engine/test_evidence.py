@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.evidence import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.evidence import (
     LEVELS,
     Proof,
     is_verified,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.fingerprint import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.fingerprint import (
     Rules,
     compare,
     compare_roles,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.freshness import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import (
     Facts,
     Finding,
     Limits,

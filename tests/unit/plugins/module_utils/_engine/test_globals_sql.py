@@ -6,8 +6,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.globals_sql import select, statements
-from ansible_collections.pgops.backup.plugins.module_utils._engine.naming import quote_ident, quote_literal
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.globals_sql import select, statements
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import quote_ident, quote_literal
 
 # What PostgreSQL takes for a name, the odd parts often.
 NAMES = st.text(

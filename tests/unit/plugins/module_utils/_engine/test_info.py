@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.info import Request, info
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import Database, Payload
-from ansible_collections.pgops.backup.plugins.module_utils._engine.pins import pin
-from ansible_collections.pgops.backup.plugins.module_utils._engine.prune import Request as PruneRequest
-from ansible_collections.pgops.backup.plugins.module_utils._engine.prune import prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Database, Payload
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request, info
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.pins import pin
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request as PruneRequest
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import prune
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import DamagedError, MissingError, UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import File
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    DamagedError,
+    MissingError,
+    UsageError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import File
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places import local as local_module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.local import LocalPlace
 

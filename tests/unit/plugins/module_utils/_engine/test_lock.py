@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import lock as lock_module
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import BusyError, UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.lock import hold
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import BusyError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system import lock as lock_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import hold
 
 SINCE = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 
@@ -36,13 +36,13 @@ def other_process(path: Path, *, shared: bool = False) -> Iterator[subprocess.Po
         import sys, time; sys.path.insert(0, %r)
         from datetime import datetime, timezone
         from pathlib import Path
-        from _engine.lock import hold
+        from _engine.system.lock import hold
         clock = lambda: datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
         with hold(Path(%r), "backup of db1", clock=clock, shared=%r):
             print("held", flush=True)
             time.sleep(60)
         """
-    ) % (str(Path(lock_module.__file__).parent.parent), str(path), shared)
+    ) % (str(Path(lock_module.__file__).parents[2]), str(path), shared)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

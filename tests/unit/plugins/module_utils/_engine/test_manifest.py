@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import DamagedError, UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import (
     Database,
     File,
     Manifest,

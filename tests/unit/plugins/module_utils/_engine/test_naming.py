@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.naming import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import (
     check_instance,
     conninfo_value,
     database_argument,

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import BusyError, MissingError, UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.pins import pin, read_pin, unpin
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    BusyError,
+    MissingError,
+    UsageError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.pins import pin, read_pin, unpin
 
 DAY = timedelta(days=1)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import preflight
-from ansible_collections.pgops.backup.plugins.module_utils._engine.connection import Server
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import RefusedError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.loading import Target
-from ansible_collections.pgops.backup.plugins.module_utils._engine.manifest import Database, Manifest, Payload
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Database, Manifest, Payload
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import Server
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.loading import Target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Postgres
 
 FACTS: dict[str, Any] = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import progress
-from ansible_collections.pgops.backup.plugins.module_utils._engine.progress import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import progress
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.progress import (
     ProgressReporter,
     columns,
     is_terminal,

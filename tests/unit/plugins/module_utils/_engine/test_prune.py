@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import prune as prune_module
-from ansible_collections.pgops.backup.plugins.module_utils._engine.catalog import Catalog
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     PgopsError,
     UnreachableError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.pins import pin, unpin
-from ansible_collections.pgops.backup.plugins.module_utils._engine.prune import Request, prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import prune as prune_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.pins import pin, unpin
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request, prune
 
 DAY = timedelta(days=1)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.redaction import MASK, Redactor
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK, Redactor
 
 UNKNOWN = Redactor()  # knows no secret: only the spelling gives it away
 

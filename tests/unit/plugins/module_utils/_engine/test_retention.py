@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.retention import Plan, SetFacts, plan
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.retention import Plan, SetFacts, plan
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Retention
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)

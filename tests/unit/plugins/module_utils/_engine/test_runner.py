@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import CommandError, UnreachableError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.redaction import Redactor
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runner import Command, Runner
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import CommandError, UnreachableError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Command, Runner
 
 RUNNER = Runner()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     PgopsError,
     RefusedError,
@@ -38,8 +38,8 @@ def test_a_result_has_what_every_verb_tells(world: Any) -> None:
         "changed": True,
         "set": "x",
         "dry_run": False,
-        "started": "2026-11-22T08:00:00+00:00",
-        "finished": "2026-11-22T08:01:30+00:00",
+        "begun": "2026-11-22T08:00:00+00:00",
+        "ended": "2026-11-22T08:01:30+00:00",
         "warnings": ["something was left out"],
     }
     assert result["seconds"] >= 0
@@ -149,7 +149,7 @@ def test_the_newest_record_comes_first_and_a_verb_can_be_picked(world: Any) -> N
         perform(world.context(), verb, lambda context: {})
         world.now += timedelta(minutes=1)
     assert [r["verb"] for r in records(world)] == ["backup", "sync", "backup"]
-    assert [r["started"][11:16] for r in records(world, "backup")] == ["08:02", "08:00"]
+    assert [r["begun"][11:16] for r in records(world, "backup")] == ["08:02", "08:00"]
     assert records(world, "verify") == []
 
 
@@ -166,7 +166,7 @@ def test_old_records_are_forgotten(world: Any, monkeypatch: pytest.MonkeyPatch) 
     for _ in range(5):
         perform(world.context(), "backup", lambda context: {})
         world.now += timedelta(minutes=1)
-    assert [r["started"][11:16] for r in records(world)] == ["08:04", "08:03", "08:02"]
+    assert [r["begun"][11:16] for r in records(world)] == ["08:04", "08:03", "08:02"]
 
 
 def test_a_history_that_never_was_is_empty(tmp_path: Path) -> None:

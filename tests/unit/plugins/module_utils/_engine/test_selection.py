@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.naming import qualified
-from ansible_collections.pgops.backup.plugins.module_utils._engine.selection import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import qualified
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.selection import (
     Wanted,
     missing,
     select,

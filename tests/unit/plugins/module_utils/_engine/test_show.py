@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import info, prune, show
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import show
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import info, prune
 
 SET = "20261122T020000Z-logical"
 BACKUP: dict[str, Any] = {

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.sizes import human_size, parse_size
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import human_size, parse_size
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import status as status_module
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import BusyError, PgopsError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.prune import Request, prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import BusyError, PgopsError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
-from ansible_collections.pgops.backup.plugins.module_utils._engine.status import render, status
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request, prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import render, status
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
@@ -70,7 +70,7 @@ def test_the_newest_run_and_the_newest_good_one_are_told(world: Any) -> None:
     ran(world, "backup", BusyError("Another run is in the way."))
     runs = status(world.context())["runs"]
     assert runs["backup"]["last"]["outcome"] == "busy"
-    assert runs["backup"]["last_ok"]["finished"] == "2026-11-22T08:00:00+00:00"
+    assert runs["backup"]["last_ok"]["ended"] == "2026-11-22T08:00:00+00:00"
     assert runs["sync"] == {"last": None, "last_ok": None}
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import structure
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import structure
 
 LISTING = """;
 ; Archive created at 2026-11-22

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.times import (
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import (
     compact,
     human_span,
     iso,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import tools
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import UnreachableError, UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runner import Runner
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UnreachableError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import tools
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Runner
 
 NEEDED = ("pg_dump", "pg_restore")
 

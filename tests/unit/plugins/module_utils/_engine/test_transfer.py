@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.errors import DamagedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transfer import (
     MAX_PART_SIZE,
     MAX_PARTS,

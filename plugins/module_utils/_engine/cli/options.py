@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The command line's verbs and options. Nothing heavy is imported here: help and completion must be quick."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, Callable, NoReturn, Optional
+
+from ..core.errors import UsageError
+
+DEFAULT_CONFIG = "/etc/pgops/config.yml"
+CONFIG_VARIABLE = "PGOPS_CONFIG"
+ALIASES = {"list": "info"}
+
+_EXIT_CODES = """\
+exit codes:
+  0  done
+  1  the work failed, or was interrupted
+  2  wrong usage or configuration; nothing was touched
+  3  another run holds the lock
+  4  a program, a library, the server, the bucket or the network was out of reach
+  5  refused for safety; nothing was touched"""
+
+_ABOUT = "Back up PostgreSQL, copy the backups off the server, prove that they restore, and bring databases back."
+
+_EXAMPLES = """\
+examples:
+  pgops backup && pgops sync && pgops verify && pgops prune     one night
+  pgops status                                                  are we safe?
+  pgops restore --list                                          what could be brought back
+  pgops restore --database shop --rename shop shop_copy         bring one back beside the old one
+  pgops config --example > /etc/pgops/config.yml                begin
+
+'pgops VERB --help' shows the options and examples of a verb."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError, and that knows how the values of its options are completed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        self.completes: dict[str, str] = {}
+        self.verbs: dict[str, Parser] = {}
+
+    def add(self, *flags: str, complete: str = "", **options: Any) -> None:
+        """Add an argument whose values are completed as `complete` says: file, sets, databases; or by its choices."""
+        action = self.add_argument(*flags, **options)
+        if complete:
+            self.completes[action.dest] = complete
+
+    def arguments(self) -> list[argparse.Action]:
+        """Return all options and positional arguments."""
+        return list(self._actions)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError; the command line turns it into words or JSON."""
+        text = message[:1].upper() + message[1:]
+        raise UsageError(text.rstrip(".") + ".", hint="'%s --help' shows how it is called." % self.prog)
+
+
+def _everywhere(parser: Parser, *, top: bool) -> None:
+    """Add what every verb takes, before it and after it. After the verb, only what is given counts."""
+
+    def default(value: Any) -> Any:
+        return value if top else argparse.SUPPRESS
+
+    group = parser.add_argument_group("everywhere")
+    actions = [
+        group.add_argument(
+            *("-c", "--config"),
+            metavar="FILE",
+            default=default(""),
+            help="configuration (default: %s, or what %s says)" % (DEFAULT_CONFIG, CONFIG_VARIABLE),
+        ),
+        group.add_argument(
+            "--set",
+            metavar="KEY=VALUE",
+            action="append",
+            dest="set_before" if top else "set_after",
+            default=[],
+            help="lay a value over the configuration: backup.jobs=2, backup.databases='[\"shop\"]'; repeatable",
+        ),
+    ]
+    parser.completes[actions[0].dest] = "file"
+    group.add_argument(
+        "--json", action="store_true", default=default(False), help="print one JSON result and nothing else"
+    )
+    voice = group.add_mutually_exclusive_group()
+    voice.add_argument("-q", "--quiet", action="store_true", default=default(False), help="say nothing but errors")
+    voice.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default(False),
+        help="say each step; show where errors came from",
+    )
+    group.add_argument(
+        "--as-root",
+        action="store_true",
+        default=default(False),
+        help="stay root; otherwise root becomes the owner of the backup directory first",
+    )
+
+
+def _dry_run(parser: Parser) -> None:
+    parser.add("-n", "--dry-run", action="store_true", help="show what would be done; change nothing")
+
+
+def _place(parser: Parser, *, default: str, many: bool = False) -> None:
+    if many:
+        parser.add(
+            "--place",
+            choices=("local", "s3"),
+            action="append",
+            default=[],
+            help="only this place; repeatable (default: all)",
+        )
+    else:
+        parser.add(
+            "--place",
+            choices=("auto", "local", "s3"),
+            default=default,
+            help="where; auto: s3 where there is one (default: %s)" % default,
+        )
+
+
+def _backup(parser: Parser) -> None:
+    _dry_run(parser)
+
+
+def _sync(parser: Parser) -> None:
+    parser.add(
+        "sets",
+        metavar="SET",
+        nargs="*",
+        complete="sets",
+        help="ids of sets, or latest, latest_verified, all; with none: push what is missing there, pull the latest",
+    )
+    parser.add("--pull", action="store_true", help="from S3 to this host; otherwise from this host to S3")
+    _dry_run(parser)
+
+
+def _verify(parser: Parser) -> None:
+    parser.add(
+        "sets",
+        metavar="SET",
+        nargs="*",
+        complete="sets",
+        help="ids of sets, or latest (the default), all, or unverified",
+    )
+    _place(parser, default="auto")
+    parser.add(
+        "--level",
+        choices=("checksum", "structure", "restore"),
+        default="",
+        help="checksum: files are what the manifest says; structure: archives parse; restore: into a throwaway server, "
+        "compared with the original (default: verify.level of the configuration)",
+    )
+    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+    _dry_run(parser)
+
+
+def _restore(parser: Parser) -> None:
+    parser.add(
+        "set_id",
+        metavar="SET",
+        nargs="?",
+        default="latest_verified",
+        complete="sets",
+        help="id of a set, latest, or latest_verified (the default)",
+    )
+    _place(parser, default="auto")
+    parser.add("--list", action="store_true", help="show what the places hold and end")
+    parser.add(
+        "--database",
+        metavar="NAME",
+        action="append",
+        default=[],
+        complete="databases",
+        help="only this database; repeatable",
+    )
+    parser.add("--schema", metavar="NAME", action="append", default=[], help="only this schema; repeatable")
+    parser.add("--table", metavar="SCHEMA.TABLE", action="append", default=[], help="only this table; repeatable")
+    parser.add(
+        "--rename",
+        metavar=("OLD", "NEW"),
+        nargs=2,
+        action="append",
+        default=[],
+        help="restore OLD under the name NEW; repeatable",
+    )
+    parser.add(
+        "--mode",
+        choices=("create", "swap", "into_empty"),
+        default="create",
+        help="create: must not exist; swap: restore beside it, prove it, exchange the names, keep the old one; "
+        "into_empty: into a database that exists and holds nothing (default: create)",
+    )
+    parser.add(
+        "--globals",
+        choices=("missing", "all", "none"),
+        default="missing",
+        help="which roles and tablespaces of the set are made first (default: missing)",
+    )
+    parser.add(
+        "--no-owner",
+        action="store_true",
+        help="everything belongs to who restores, without the original's owners and grants",
+    )
+    parser.add(
+        "--jobs", metavar="N", type=_count, default=0, help="parallel jobs (default: restore.jobs of the configuration)"
+    )
+    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+    parser.add(
+        "--confirm",
+        metavar="NAME",
+        action="append",
+        default=[],
+        complete="databases",
+        help="agree to the restore over the database NAME, its exact name; repeatable. Mode swap asks for it",
+    )
+    parser.add("-y", "--yes", action="store_true", help="agree without being asked; not enough for mode swap")
+    _dry_run(parser)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError("%r is not a number from 0 to 64" % text)
+    return int(text)
+
+
+def _prune(parser: Parser) -> None:
+    _place(parser, default="", many=True)
+    _dry_run(parser)
+
+
+def _info(parser: Parser) -> None:
+    _place(parser, default="", many=True)
+    parser.add("--details", action="store_true", help="also databases, sizes and what retention would remove")
+
+
+def _pin(parser: Parser) -> None:
+    parser.add("set_id", metavar="SET", complete="sets", help="id of a set, latest, or latest_verified")
+    parser.add("--reason", metavar="TEXT", required=True, help="why it must stay")
+    _place(parser, default="auto")
+    _dry_run(parser)
+
+
+def _unpin(parser: Parser) -> None:
+    parser.add("set_id", metavar="SET", complete="sets", help="id of a set")
+    _place(parser, default="auto")
+    _dry_run(parser)
+
+
+def _config(parser: Parser) -> None:
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="check the whole file and list every error (the default)")
+    what.add_argument("--example", action="store_true", help="print a commented configuration with every key")
+    what.add_argument("--show", action="store_true", help="print what is in force, as JSON, secrets masked")
+
+
+def _completion(parser: Parser) -> None:
+    parser.add("shell", choices=("bash", "zsh"), help="the shell whose script is printed")
+
+
+def _nothing(parser: Parser) -> None:
+    del parser
+
+
+_Verb = tuple[str, str, Callable[[Parser], None], str]
+VERBS: tuple[_Verb, ...] = (
+    (
+        "backup",
+        "make a backup set of the configured databases",
+        _backup,
+        (
+            "pgops backup\n"
+            "pgops backup --dry-run      sizes, formats and what no job covers\n"
+            "pgops backup --quiet        from cron: silent unless it fails"
+        ),
+    ),
+    (
+        "sync",
+        "copy sets to S3, or from there",
+        _sync,
+        "pgops sync\npgops sync --dry-run\npgops sync --pull 20261122T020000Z-logical",
+    ),
+    (
+        "verify",
+        "prove that sets can be restored",
+        _verify,
+        (
+            "pgops verify                            the newest set, as deep as the configuration says\n"
+            "pgops verify --level restore unverified\npgops verify --place local --level checksum all"
+        ),
+    ),
+    (
+        "restore",
+        "bring databases back",
+        _restore,
+        (
+            "pgops restore --list                    which sets there are\n"
+            "pgops restore --dry-run                 the plan, nothing else\n"
+            "pgops restore --database shop --rename shop shop_copy --yes\n"
+            "pgops restore --database shop --mode swap --confirm shop\n"
+            "pgops restore 20261122T020000Z-logical --table public.orders --mode into_empty --database shop\n\n"
+            "The plan is shown first. Without a terminal, --yes or --confirm must say that it is wanted."
+        ),
+    ),
+    (
+        "prune",
+        "remove the sets that retention does not keep",
+        _prune,
+        "pgops prune --dry-run\npgops prune --place local",
+    ),
+    (
+        "status",
+        "are we safe? backups, proofs, runs and space on one screen",
+        _nothing,
+        "pgops status\npgops status --json",
+    ),
+    (
+        "info",
+        "the catalog: what the places hold, and what is proven (also: list)",
+        _info,
+        "pgops info\npgops list --place s3 --details",
+    ),
+    ("probe", "try what the S3 place can do, and remember it", _nothing, "pgops probe"),
+    ("pin", "keep a set, whatever retention says", _pin, "pgops pin latest_verified --reason 'before the upgrade'"),
+    ("unpin", "let retention decide about a set again", _unpin, "pgops unpin 20261122T020000Z-logical"),
+    (
+        "config",
+        "check or show the configuration, or write an example",
+        _config,
+        "pgops config --check\npgops config --example > /etc/pgops/config.yml\npgops config --show --set backup.jobs=2",
+    ),
+    (
+        "completion",
+        "print a script that completes commands in a shell",
+        _completion,
+        (
+            "pgops completion bash > /etc/bash_completion.d/pgops\n"
+            "pgops completion zsh > /usr/local/share/zsh/site-functions/_pgops"
+        ),
+    ),
+    ("version", "print the version", _nothing, "pgops version --json"),
+)
+
+
+def build() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(prog="pgops", description=_ABOUT, epilog="%s\n\n%s" % (_EXIT_CODES, _EXAMPLES))
+    _everywhere(parser, top=True)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", parser_class=Parser)
+    for name, summary, add, examples in VERBS:
+        indented = "\n".join("  %s" % line if line else "" for line in examples.split("\n"))
+        sub: Parser = verbs.add_parser(
+            name,
+            help=summary,
+            aliases=[alias for alias, of in ALIASES.items() if of == name],
+            description=summary[:1].upper() + summary[1:] + ".",
+            epilog="examples:\n%s\n\n%s" % (indented, _EXIT_CODES),
+        )
+        add(sub)
+        _everywhere(sub, top=False)
+        parser.verbs[name] = sub
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what `arguments` ask for. Raise UsageError for what cannot be, SystemExit after --help."""
+    parser = build()
+    options = parser.parse_args(list(arguments))
+    if options.version:
+        options.verb = "version"
+    if options.verb is None:
+        parser.error("what shall be done? Name a verb, such as backup, status or restore")
+    if options.quiet and options.verbose:
+        parser.error("--quiet and --verbose exclude each other")
+    options.verb = ALIASES.get(options.verb, options.verb)
+    options.overrides = options.set_before + getattr(options, "set_after", [])
+    return options
+
+
+def verb_of(arguments: Sequence[str]) -> Optional[str]:
+    """Return the verb among `arguments` that could not be parsed, None if there is none."""
+    known = {name for name, *_ in VERBS}
+    for argument in arguments:
+        if ALIASES.get(argument, argument) in known:
+            return ALIASES.get(argument, argument)
+    return None
+
+
+__all__ = ("ALIASES", "CONFIG_VARIABLE", "DEFAULT_CONFIG", "VERBS", "Parser", "build", "parse", "verb_of")

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The manifest: what a set is and holds. A folder without one is not a backup. docs/manifest.md describes the format."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Optional
+
+from ..system.durable import to_json
+from .errors import DamagedError, UsageError
+from .naming import is_set_id
+from .times import parse_iso
+
+FORMAT = 1
+NAME = "manifest.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class File:
+    """A payload file: its path inside the set, size in bytes and SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What one or several files hold together.
+
+    `path` is a file, or a folder for pg_dump's directory format. `layers` are the wrappers around the file, innermost
+    first (`zstd`, `gzip`, `lz4`, `age`); compression that PostgreSQL's own tool put inside its format is no layer.
+    """
+
+    path: str
+    format: str
+    compression: str = "none"
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database in the set: its dump, the properties to create it with, and its fingerprint (fingerprint.py)."""
+
+    name: str
+    dump: Payload
+    properties: dict[str, Any]
+    fingerprint: Optional[dict[str, Any]] = None
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One backup set. Times are ISO 8601 in UTC; `left_out` lists what is missing and why."""
+
+    id: str
+    instance: str
+    kind: str
+    started: str
+    finished: str
+    system_identifier: str
+    server_version: str
+    server_version_num: int
+    tools: dict[str, str]
+    engine: str
+    files: tuple[File, ...]
+    databases: tuple[Database, ...] = ()
+    parent: Optional[str] = None
+    timeline: Optional[int] = None
+    wal_start: Optional[str] = None
+    wal_end: Optional[str] = None
+    from_standby: bool = False
+    globals: Optional[Payload] = None
+    globals_passwords: bool = False
+    settings: Optional[Payload] = None
+    hba: Optional[Payload] = None
+    ident: Optional[Payload] = None
+    roles: Optional[dict[str, Any]] = None
+    encryption: str = "none"
+    recipients: tuple[str, ...] = ()
+    choices: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[dict[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    @property
+    def begun(self) -> datetime:
+        """The moment at which the backup began."""
+        return parse_iso(self.started)
+
+    @property
+    def ended(self) -> datetime:
+        """The moment at which the backup was whole."""
+        return parse_iso(self.finished)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all payload files."""
+        return sum(entry.size for entry in self.files)
+
+    def database(self, name: str) -> Optional[Database]:
+        """Return the database called `name`, or None."""
+        return next((d for d in self.databases if d.name == name), None)
+
+    def files_of(self, payload: Payload) -> list[File]:
+        """Return the files that make up `payload`."""
+        return [f for f in self.files if f.path == payload.path or f.path.startswith(payload.path + "/")]
+
+    def encode(self) -> bytes:
+        """Return the bytes of manifest.json."""
+        return to_json(dataclasses.asdict(self))
+
+
+def content_hash(encoded: bytes) -> str:
+    """Return the SHA-256 of a manifest's bytes: it names the set's content, since the manifest holds every file's hash."""
+    return hashlib.sha256(encoded).hexdigest()
+
+
+def decode(encoded: bytes, *, set_id: str) -> Manifest:
+    """Return the manifest that `encoded` holds, which must be of the set `set_id`.
+
+    Raise DamagedError if it is none, contradicts itself or names a path outside its set; UsageError if a newer
+    version of this program wrote it.
+    """
+    try:
+        data = json.loads(encoded.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError("The manifest of %s is not JSON: %s." % (set_id, error)) from None
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise DamagedError("The manifest of %s has no format number." % set_id)
+    if data["format"] > FORMAT:
+        raise UsageError(
+            "The set %s was written in format %d; this version knows formats up to %d."
+            % (set_id, data["format"], FORMAT),
+            hint="Update pgops.backup, or restore by hand (docs/restore-by-hand.md).",
+        )
+    try:
+        manifest: Manifest = _from_data(Manifest, data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError("The manifest of %s is incomplete: %s." % (set_id, error)) from None
+    _check(manifest, set_id)
+    return manifest
+
+
+def _from_data(cls: type[Any], data: Any) -> Any:
+    if not isinstance(data, Mapping):
+        raise TypeError("%s is %s" % (cls.__name__, type(data).__name__))
+    hints = typing.get_type_hints(cls)
+    values = {f.name: _value(hints[f.name], data[f.name], f.name) for f in dataclasses.fields(cls) if f.name in data}
+    return cls(**values)
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Union:
+        return None if value is None else _value(arguments[0], value, name)
+    if dataclasses.is_dataclass(hint):
+        return _from_data(typing.cast(type[Any], hint), value)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TypeError("%s is no list" % name)
+        return tuple(_value(arguments[0], item, name) for item in value)
+    expected = origin or hint
+    if expected is float and isinstance(value, int):
+        return float(value)
+    if expected is not Any and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
+        raise TypeError("%s is %s" % (name, type(value).__name__))
+    return value
+
+
+def _check(manifest: Manifest, set_id: str) -> None:
+    if manifest.id != set_id or not is_set_id(manifest.id):
+        raise DamagedError("The manifest of %s calls itself %r." % (set_id, manifest.id))
+    for moment in (manifest.started, manifest.finished):
+        try:
+            parse_iso(moment)
+        except UsageError as error:
+            raise DamagedError("The manifest of %s tells no true time: %s" % (set_id, error.message)) from None
+    seen = set()
+    for entry in manifest.files:
+        if not safe_path(entry.path) or entry.path == NAME:
+            raise DamagedError(
+                "The manifest of %s names the path %r, which is not inside its set." % (set_id, entry.path)
+            )
+        if entry.path in seen:
+            raise DamagedError("The manifest of %s names %r twice." % (set_id, entry.path))
+        if entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
+            raise DamagedError("The manifest of %s has no true size or hash for %r." % (set_id, entry.path))
+        seen.add(entry.path)
+    payloads = [p for p in (manifest.globals, manifest.settings, manifest.hba, manifest.ident) if p]
+    for payload in payloads + [d.dump for d in manifest.databases]:
+        if not manifest.files_of(payload):
+            raise DamagedError("The manifest of %s lists no file for %r." % (set_id, payload.path))
+
+
+def safe_path(path: str) -> bool:
+    """Tell whether `path` stays inside the folder that it is relative to, and is written in one way only."""
+    parts = path.split("/")
+    return bool(path) and "\0" not in path and "\\" not in path and not any(p in ("", ".", "..") for p in parts)
+
+
+__all__ = ("FORMAT", "NAME", "Database", "File", "Manifest", "Payload", "content_hash", "decode", "safe_path")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""A set that is about to be read: its payloads as files or as streams, every byte held against the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..context import Context
+from ..core.errors import CommandError, DamagedError, MissingError, UsageError
+from ..core.manifest import File, Manifest, Payload
+from ..core.sizes import parse_size
+from ..system import codec
+from ..system.durable import free_bytes
+from .base import SETS, Place
+from .catalog import Catalog
+from .local import LocalPlace
+
+
+class Source:
+    """One set in one place, for a restore or a verification."""
+
+    def __init__(self, context: Context, catalog: Catalog, set_id: str, *, identity_file: str = "") -> None:
+        self.context = context
+        self.catalog = catalog
+        self.set_id = set_id
+        self.manifest: Manifest = catalog.manifest(set_id)
+        self.content = catalog.content(set_id)
+        self.identity_file = identity_file
+
+    @property
+    def place(self) -> Place:
+        """Where the set lies."""
+        return self.catalog.place
+
+    def size(self, payload: Payload) -> int:
+        """Bytes of the files of `payload`."""
+        return sum(f.size for f in self.manifest.files_of(payload))
+
+    def chunks(self, file: File) -> Iterator[bytes]:
+        """Yield the stored bytes of `file`. Raise DamagedError after the last one if they are not what the manifest says."""
+        digest, size = hashlib.sha256(), 0
+        for chunk in self.place.stream(
+            "%s/%s/%s" % (SETS, self.set_id, file.path), progress=self.context.reporter.advance
+        ):
+            digest.update(chunk)
+            size += len(chunk)
+            yield chunk
+        if size != file.size or digest.hexdigest() != file.sha256:
+            raise DamagedError(
+                "%s of %s in %s is not what the manifest says." % (file.path, self.set_id, self.place.root)
+            )
+
+    def content_of(self, payload: Payload) -> bytes:
+        """Return a small payload, unwrapped. Raise DamagedError, UsageError (no key) or CommandError."""
+        file = self.manifest.files_of(payload)[0]
+        if not payload.layers:
+            return b"".join(self.chunks(file))
+        found: list[bytes] = []
+        self.context.runner.pipe(
+            codec.unwrap(self.context.runner, payload.layers, identity_file=self.identity_file),
+            source=self.chunks(file),
+            sink=found.append,
+        )
+        return b"".join(found)
+
+    def check_key(self) -> None:
+        """Raise UsageError if the private key that was given does not open this set. One small file is read."""
+        if self.manifest.encryption == "none" or not self.identity_file:
+            return
+        file = min(self.manifest.files, key=lambda f: f.size)
+        commands = codec.unwrap(self.context.runner, ("age",), identity_file=self.identity_file)
+        try:
+            self.context.runner.pipe(commands, source=self.chunks(file))
+        except (DamagedError, MissingError):
+            return  # who reads the payloads will tell
+        except CommandError as error:
+            if "no identity matched" in error.stderr or self.identity_file in error.stderr:
+                raise UsageError(
+                    "The private key in %s does not open the set %s: %s"
+                    % (self.identity_file, self.set_id, error.message),
+                    hint="Its public keys are %s; give the private key of one of them."
+                    % ", ".join(self.manifest.recipients),
+                ) from None
+
+    def fits(self, folder: Path, needed: int) -> bool:
+        """Tell whether `needed` bytes fit into `folder` above the floor."""
+        return free_bytes(folder) - needed >= parse_size(self.context.config.backup.min_free)
+
+    def at_hand(self, payload: Payload, folder: Path) -> Path:
+        """Return the payload as it is stored, as a path that programs can read: in the local place itself, else fetched to `folder`.
+
+        Every file has been held against the manifest then. Raise MissingError or DamagedError.
+        """
+        if isinstance(self.place, LocalPlace):
+            for file in self.manifest.files_of(payload):
+                self.place.check_file(self.set_id, file, progress=self.context.reporter.advance)
+            return self.place.path("%s/%s/%s" % (SETS, self.set_id, payload.path))
+        target = folder / payload.path
+        for file in self.manifest.files_of(payload):
+            path = folder / file.path
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.place.fetch(self.set_id, file, path, progress=self.context.reporter.advance)
+        return target
+
+
+__all__ = ("Source",)

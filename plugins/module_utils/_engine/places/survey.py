@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Look at several places at once: each one's catalog with the proofs of all, and what retention makes of it.
+
+A proof made in one place counts in the others, as the content is the same. So what a place that is out of reach has
+proven must not be forgotten: the proofs of each place are remembered in the state directory while it answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ..context import Context
+from ..core.errors import PgopsError, UnreachableError, UsageError
+from ..core.naming import is_set_id
+from ..core.retention import Plan, SetFacts, plan
+from ..core.times import iso, parse_iso
+from ..settings import Retention
+from ..system.durable import make_dirs, to_json, write_bytes
+from .base import Place
+from .catalog import Catalog
+from .evidence import Proof, proofs
+
+NAMES = ("local", "s3")
+
+
+@dataclass
+class Surveyed:
+    """One place: its catalog, or what kept us from reading it. `damaged` are sets whose manifest cannot be read."""
+
+    name: str
+    root: str
+    place: Optional[Place] = None
+    catalog: Optional[Catalog] = None
+    trouble: Optional[PgopsError] = None
+    facts: list[SetFacts] = field(default_factory=list)
+    damaged: dict[str, PgopsError] = field(default_factory=dict)
+    pins: list[str] = field(default_factory=list)
+
+    @property
+    def damaged_chain(self) -> str:
+        """The newest unreadable set that may build on older ones; its chain is unknown. Empty when there is none."""
+        return max((s for s in self.damaged if s.endswith("-incremental")), default="")
+
+
+def configured(context: Context) -> tuple[str, ...]:
+    """Return the names of the places that the configuration has."""
+    return NAMES if context.config.s3 is not None else NAMES[:1]
+
+
+def chosen(context: Context, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the `wanted` places, all configured ones when empty. Raise UsageError for an unknown one."""
+    for name in wanted:
+        if name not in configured(context):
+            raise UsageError(
+                "There is no place %r in the configuration." % (name,),
+                hint="It has: %s." % ", ".join(configured(context)),
+            )
+    return tuple(name for name in configured(context) if not wanted or name in wanted)
+
+
+def rules(context: Context, name: str) -> Retention:
+    """Return the retention rules of the place `name`."""
+    if name == "s3" and context.config.s3 is not None:
+        return context.config.s3.retention
+    return context.config.local.retention
+
+
+def survey(context: Context, wanted: Sequence[str] = (), *, remember: bool = False) -> list[Surveyed]:
+    """Return what the `wanted` places hold; a place that cannot be read says so in `trouble`.
+
+    Proofs come from every configured place, wanted or not. With `remember` they are kept for the day on which a place
+    does not answer.
+    """
+    names = chosen(context, wanted)
+    found: list[Surveyed] = []
+    known: dict[str, list[Proof]] = {}
+    for name in configured(context):
+        surveyed = Surveyed(name, _root(context, name))
+        try:
+            surveyed.place = context.place(name)
+            surveyed.root = surveyed.place.root
+            known[name] = proofs(surveyed.place)
+            if remember:
+                _remember(context, name, known[name])
+        except PgopsError as error:
+            surveyed.trouble = error
+            known[name] = _remembered(context.state, name)
+        except OSError as error:
+            surveyed.trouble = UnreachableError("%s cannot be read: %s." % (surveyed.root, error))
+            known[name] = _remembered(context.state, name)
+        if name in names:
+            found.append(surveyed)
+    for surveyed in found:
+        if surveyed.trouble is None:
+            _read(surveyed, tuple(p for name, held in known.items() if name != surveyed.name for p in held))
+    return found
+
+
+def decide(surveyed: Surveyed, context: Context) -> Plan:
+    """Return what the rules of the place decide about its readable sets; unreadable ones are not in the plan.
+
+    An unreadable incremental set may build on any older base or incremental set, so those count as pinned.
+    """
+    chain = surveyed.damaged_chain
+    facts = [
+        dataclasses.replace(f, pinned=True) if chain and f.id < chain and not f.id.endswith("-logical") else f
+        for f in surveyed.facts
+    ]
+    return plan(facts, rules(context, surveyed.name), context.clock())
+
+
+def _root(context: Context, name: str) -> str:
+    """Return how a person calls the place, for the case that it cannot even be opened."""
+    if name == "s3" and context.config.s3 is not None:
+        parts = (context.config.s3.bucket, context.config.s3.prefix.strip("/"), context.config.instance)
+        return "s3://%s" % "/".join(part for part in parts if part)
+    return context.local.root
+
+
+def _read(surveyed: Surveyed, more: tuple[Proof, ...]) -> None:
+    if surveyed.place is None:
+        return
+    try:
+        catalog = Catalog(surveyed.place, more_proofs=more)
+        surveyed.pins = [name for name in catalog.pins() if is_set_id(name)]
+        for set_id in catalog.ids():
+            try:
+                manifest = catalog.manifest(set_id)
+            except UnreachableError:
+                raise
+            except PgopsError as error:
+                surveyed.damaged[set_id] = error
+                continue
+            surveyed.facts.append(
+                SetFacts(
+                    set_id,
+                    manifest.begun,
+                    verified=catalog.verified(set_id),
+                    pinned=set_id in surveyed.pins,
+                    parent=manifest.parent,
+                )
+            )
+        surveyed.catalog = catalog
+    except PgopsError as error:
+        surveyed.trouble = error
+    except OSError as error:
+        surveyed.trouble = UnreachableError("%s cannot be read: %s." % (surveyed.root, error))
+
+
+# --- what a place proved when it last answered ------------------------------------------------------------------------
+
+
+def _memory(state: Path, name: str) -> Path:
+    return state / "proofs" / ("%s.json" % name)
+
+
+def _remember(context: Context, name: str, held: list[Proof]) -> None:
+    path = _memory(context.state, name)
+    content = to_json([{**dataclasses.asdict(p), "when": iso(p.when)} for p in held])
+    try:
+        make_dirs(path.parent)
+        write_bytes(path, content)
+    except OSError as error:
+        # On a full disk, pruning is what helps; the memory can wait.
+        context.warn("The proofs of the place %s could not be remembered in %s: %s." % (name, path, error.strerror))
+
+
+def _remembered(state: Path, name: str) -> list[Proof]:
+    try:
+        data: list[dict[str, Any]] = json.loads(_memory(state, name).read_text(encoding="utf-8"))
+        return [Proof(**{**entry, "when": parse_iso(entry["when"])}) for entry in data]
+    except (OSError, ValueError, KeyError, TypeError, PgopsError):
+        return []
+
+
+__all__ = ("NAMES", "Surveyed", "chosen", "configured", "decide", "rules", "survey")

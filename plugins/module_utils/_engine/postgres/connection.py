@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The connection to PostgreSQL: sessions of our own, and the environment that PostgreSQL's programs get."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from ..core.errors import MissingError, PgopsError, UnreachableError, UsageError
+from ..settings import Postgres
+
+Row = tuple[Any, ...]
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+_NAMES = {
+    "login_host": ("host", "PGHOST"),
+    "login_port": ("port", "PGPORT"),
+    "login_user": ("user", "PGUSER"),
+    "login_password": ("password", "PGPASSWORD"),
+    "ssl_mode": ("sslmode", "PGSSLMODE"),
+    "ca_cert": ("sslrootcert", "PGSSLROOTCERT"),
+    "ssl_cert": ("sslcert", "PGSSLCERT"),
+    "ssl_key": ("sslkey", "PGSSLKEY"),
+    "connect_timeout": ("connect_timeout", "PGCONNECT_TIMEOUT"),
+}
+
+_SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108  # sockets, no files of ours
+
+# What a person should do next, by what the server or libpq says (their English; other languages get the general hint).
+_HINTS = (
+    ("password authentication failed", "Check the user and the password (postgres.login_user, login_password_file)."),
+    ("no password supplied", "Set postgres.login_password_file, or let the server trust this account."),
+    ("no pg_hba.conf entry", "Allow this host, user and database in the server's pg_hba.conf."),
+    ("Peer authentication failed", "Run as the account of that name, or log in over TCP with a password."),
+    ("Connection refused", "Is the server running, and on that host and port?"),
+    ("No such file or directory", "Is the server running? Check postgres.login_unix_socket and login_port."),
+    ("could not translate host name", "Check postgres.login_host."),
+    ("timeout expired", "Is the host up and the port open in the firewall?"),
+    ("is starting up", "Wait until the server has started, then try again."),
+    ("too many clients", "Wait, or raise max_connections."),
+)
+
+
+def _given(postgres: Postgres) -> dict[str, str]:
+    given = {name: str(getattr(postgres, name)) for name in _NAMES if getattr(postgres, name)}
+    # What libpq would take from its build or from the environment is said, so that sessions and programs agree.
+    given.setdefault("login_host", postgres.login_unix_socket or _socket_directory())
+    given.setdefault("login_port", "5432")
+    return given
+
+
+def _socket_directory() -> str:
+    """Return where servers of this system have their socket: distributions agree on the first, PostgreSQL's own is the second."""
+    return next((path for path in _SOCKETS if Path(path).is_dir()), _SOCKETS[-1])
+
+
+def _forget_environment() -> None:
+    """Drop libpq's variables from our own environment: the configuration is the one truth, for sessions as for programs."""
+    for name in [n for n in os.environ if n.startswith("PG") and n != "PGPASSFILE"]:
+        del os.environ[name]
+
+
+def program_environment(postgres: Postgres) -> dict[str, str]:
+    """Return the environment in which a PostgreSQL program reaches the server; only that one child gets it."""
+    environment = {_NAMES[name][1]: value for name, value in _given(postgres).items()}
+    return {**environment, "PGAPPNAME": "pgops"}
+
+
+def with_database(postgres: Postgres, database: str) -> Postgres:
+    """Return `postgres` with another database to log in to."""
+    return dataclasses.replace(postgres, login_db=database)
+
+
+def _driver() -> Any:
+    try:
+        import psycopg2
+    except ImportError as error:
+        raise UnreachableError(
+            "The Python library psycopg2 cannot be loaded: %s." % error,
+            hint="Install python3-psycopg2 (Debian, EL) or psycopg2-binary (pip) for the Python that runs this.",
+        ) from error
+    return psycopg2
+
+
+class Session:
+    """One connection to one database. In autocommit mode until begin()."""
+
+    def __init__(self, raw: Any, driver: Any, database: str) -> None:
+        self._raw, self._driver, self.database = raw, driver, database
+        self.busy = False
+        _sessions.add(self)
+
+    def rows(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> list[Row]:
+        """Return the rows that `sql` gives. Raise PgopsError with what the server says."""
+        with self._raw.cursor() as cursor:
+            self._execute(cursor, sql, parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def value(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Any:
+        """Return the one value that `sql` gives, None where there is no row."""
+        rows = self.rows(sql, parameters)
+        return rows[0][0] if rows else None
+
+    def execute(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> None:
+        """Run `sql`. Raise PgopsError with what the server says."""
+        with self._raw.cursor() as cursor:
+            self._execute(cursor, sql, parameters)
+
+    def _execute(self, cursor: Any, sql: str, parameters: Optional[Sequence[Any]]) -> None:
+        self.busy = True
+        try:
+            cursor.execute(sql, parameters)
+        except self._driver.Error as error:
+            kind: type[PgopsError] = UnreachableError if self._raw.closed else PgopsError
+            said = (error.diag.message_primary if error.diag else None) or str(error).strip() or type(error).__name__
+            failure = kind("In the database %r the server said: %s." % (self.database, said.rstrip(".")))
+            failure.sqlstate = error.pgcode  # type: ignore[attr-defined]  # for allowed()
+            raise failure from None
+        finally:
+            self.busy = False
+
+    def allowed(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Optional[list[Row]]:
+        """Return the rows of `sql`, or None when this role may not ask that or the server does not know it."""
+        in_transaction = not self._raw.autocommit
+        if in_transaction:
+            self.execute("SAVEPOINT pgops")
+        try:
+            return self.rows(sql, parameters)
+        except PgopsError as error:
+            if getattr(error, "sqlstate", None) not in ("42501", "42883", "42P01", "42703", "58P01"):
+                raise
+            if in_transaction:
+                self.execute("ROLLBACK TO SAVEPOINT pgops")
+            return None
+
+    def begin_snapshot(self) -> str:
+        """Begin a read-only transaction that sees one moment, and return the snapshot's name for pg_dump."""
+        self._raw.set_session(isolation_level="REPEATABLE READ", readonly=True, autocommit=False)
+        return str(self.value("SELECT pg_export_snapshot()"))
+
+    def cancel(self) -> None:
+        """Cancel what the session does now; callable from another thread."""
+        try:
+            self._raw.cancel()
+        except self._driver.Error:
+            return
+
+    def close(self) -> None:
+        """End the session."""
+        self._raw.close()
+
+    def __enter__(self) -> Session:  # noqa: PYI034  # typing.Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def cancel_queries() -> None:
+    """Cancel every query of this process that runs now. Callable from another thread.
+
+    Python hears a signal only when libpq returns, so for Ctrl-C to end a long query, somebody must have the server end it.
+    """
+    for session in list(_sessions):
+        if session.busy:
+            session.cancel()
+
+
+def connect(postgres: Postgres, database: str = "") -> Session:
+    """Return a session in `database` (the login database when empty).
+
+    Raise MissingError if there is no such database, UnreachableError if the server cannot be reached or refuses us.
+    """
+    driver = _driver()
+    name = database or postgres.login_db
+    options = {_NAMES[key][0]: value for key, value in _given(postgres).items()}
+    _forget_environment()
+    try:
+        raw = driver.connect(dbname=name, application_name="pgops", client_encoding="UTF8", **options)
+    except driver.OperationalError as error:
+        raise _refusal(str(error), name, postgres) from None
+    except (driver.Error, UnicodeError, ValueError) as error:
+        raise UsageError("These are no valid connection options: %s." % str(error).strip()) from None
+    raw.autocommit = True
+    session = Session(raw, driver, name)
+    # The same settings on every server, so that texts compare; nothing may end a long, quiet snapshot.
+    for setting, value in (
+        ("row_security", "off"),
+        ("statement_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+        ("search_path", ""),
+        ("DateStyle", "ISO, YMD"),
+        ("TimeZone", "UTC"),
+        ("standard_conforming_strings", "on"),
+    ):
+        session.execute("SELECT pg_catalog.set_config(%s, %s, false)", (setting, value))
+    return session
+
+
+def _refusal(said: str, database: str, postgres: Postgres) -> PgopsError:
+    text = " ".join(said.split())
+    where = "%s port %s" % (
+        postgres.login_host or postgres.login_unix_socket or "the local socket",
+        postgres.login_port or 5432,
+    )
+    if "does not exist" in text and "database" in text:
+        return MissingError(
+            "There is no database %r at %s." % (database, where), hint="Names are case-sensitive; psql -l lists them."
+        )
+    hint = next((hint for part, hint in _HINTS if part in text), "Check the section postgres of the configuration.")
+    return UnreachableError("No connection to %r at %s: %s." % (database, where, text.rstrip(".")), hint=hint)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Facts about a server."""
+
+    version_num: int
+    version: str
+    system_identifier: str
+    timeline: Optional[int]
+    in_recovery: bool
+    superuser: bool
+    user: str
+    data_directory: str
+    max_connections: int
+    used_connections: int
+
+    @property
+    def major(self) -> int:
+        """The major version: 15, 18."""
+        return self.version_num // 10000
+
+
+def server_facts(session: Session) -> Server:
+    """Return what the server tells about itself; what this role may not know is empty."""
+    row = session.rows(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery(),"
+        " (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), current_user::text,"
+        " current_setting('max_connections')::int, (SELECT count(*) FROM pg_catalog.pg_stat_activity)"
+    )[0]
+    system = session.allowed("SELECT system_identifier::text FROM pg_catalog.pg_control_system()") or [("",)]
+    timeline = session.allowed("SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()") or [(None,)]
+    directory = session.allowed("SELECT current_setting('data_directory')") or [("",)]
+    return Server(
+        version_num=row[0],
+        version=str(row[1]).split()[0],
+        system_identifier=system[0][0],
+        timeline=timeline[0][0],
+        in_recovery=row[2],
+        superuser=bool(row[3]),
+        user=row[4],
+        data_directory=directory[0][0],
+        max_connections=row[5],
+        used_connections=row[6],
+    )
+
+
+__all__ = (
+    "Row",
+    "Server",
+    "Session",
+    "cancel_queries",
+    "connect",
+    "program_environment",
+    "server_facts",
+    "with_database",
+)

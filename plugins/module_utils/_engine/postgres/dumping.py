@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""From PostgreSQL to payload files: one database by pg_dump, the globals by pg_dumpall, each with its wrappers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from ..context import Context
+from ..core.choice import Choice
+from ..core.errors import CommandError, PgopsError, RefusedError, UnreachableError
+from ..core.fingerprint import Facts
+from ..core.manifest import Payload
+from ..core.naming import database_argument, file_stem, qualified, quote_ident
+from ..core.sizes import human_size
+from ..core.times import parse_span
+from ..system import codec
+from ..system.durable import create_private, free_bytes
+from ..system.runner import Command
+from . import inventory
+from .connection import Server, Session, connect, program_environment
+from .tools import Programs
+
+_SPACE_EVERY = 64 * 1024 * 1024
+_EXTENSIONS = {"custom": ".dump", "plain": ".sql", "directory": ""}
+
+
+@dataclass(frozen=True)
+class DumpJob:
+    """One database to dump, how, and with which programs."""
+
+    database: str
+    scope: inventory.Scope
+    choice: Choice
+    programs: Programs
+    server: Server
+    with_rows: bool = True
+
+
+class Sink:
+    """The folder of a set that is being written. It keeps `floor` bytes of its file system free."""
+
+    def __init__(self, context: Context, folder: Path, floor: int) -> None:
+        self.folder = folder
+        self._context, self._floor = context, floor
+
+    def check_space(self) -> None:
+        """Raise RefusedError when the file system is down to the floor."""
+        free = free_bytes(self.folder)
+        if free < self._floor:
+            raise RefusedError(
+                "Only %s are free in %s and %s must stay free; the backup was ended."
+                % (human_size(free), self.folder.parent, human_size(self._floor)),
+                hint="Make room (pgops prune), or lower backup.min_free.",
+            )
+
+    def stream(
+        self, path: str, commands: list[Command], *, source: Optional[bytes] = None, watch: Optional[Any] = None
+    ) -> None:
+        """Write what the pipeline `commands` gives (or `source`, if it is empty) to the new file `path`. Raise what they raise."""
+        target = self.folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        written = [0, 0]
+        with create_private(target) as stream:
+
+            def put(chunk: bytes) -> None:
+                stream.write(chunk)
+                written[0] += len(chunk)
+                self._context.reporter.advance(len(chunk))
+                if written[0] - written[1] >= _SPACE_EVERY:
+                    written[1] = written[0]
+                    self.check_space()
+
+            if not commands:
+                put(source or b"")
+            else:
+                self._context.runner.pipe(
+                    commands, source=[source] if source is not None else None, sink=put, watch=watch
+                )
+
+
+def write_payload(context: Context, sink: Sink, path: str, form: str, content: bytes) -> Payload:
+    """Store `content` as the file `path`, encrypted if the configuration says so. Nothing plain touches the disk then."""
+    layers = _layers(context)
+    commands = codec.wrap(context.runner, layers, level=None, recipients=context.config.backup.recipients)
+    full = path + codec.suffix(layers)
+    sink.stream(full, commands, source=content)
+    return Payload(full, form, "none", layers)
+
+
+def _layers(context: Context) -> tuple[str, ...]:
+    return ("age",) if context.config.backup.encryption == "age" else ()
+
+
+# --- globals ----------------------------------------------------------------------------------------------------------
+
+
+def dump_globals(context: Context, programs: Programs, server: Server, sink: Sink) -> tuple[Payload, bool]:
+    """Store roles, memberships, role settings and tablespaces; return the payload and whether it has the passwords.
+
+    Managed services forbid reading pg_authid: then the passwords are left out, with a warning. Raise CommandError.
+    """
+    layers = _layers(context)
+    path = "globals.sql" + codec.suffix(layers)
+    wrappers = codec.wrap(context.runner, layers, level=None, recipients=context.config.backup.recipients)
+    attempts = [()] if server.superuser else [(), ("--no-role-passwords",)]
+    for extra in attempts:
+        command = Command(
+            (programs.path("pg_dumpall"), "--globals-only", "--no-password", *extra, _login_database(context)),
+            env=program_environment(context.config.postgres),
+        )
+        try:
+            sink.stream(path, [command, *wrappers])
+        except CommandError as error:
+            (sink.folder / path).unlink(missing_ok=True)
+            if extra == attempts[-1] or "pg_authid" not in error.stderr:
+                raise
+            context.warn(
+                "Role passwords are not in the set: this role may not read them. Restored roles will need new ones."
+            )
+            continue
+        return Payload(path, "plain", "none", layers), not extra
+    raise PgopsError("pg_dumpall was not tried.")
+
+
+def _login_database(context: Context) -> str:
+    return database_argument(context.config.postgres.login_db)
+
+
+# --- one database -----------------------------------------------------------------------------------------------------
+
+
+def dump_database(
+    context: Context, job: DumpJob, sink: Sink
+) -> tuple[Payload, Optional[Facts], dict[str, Any], list[dict[str, str]]]:
+    """Dump one database in a snapshot that we hold; return its payload, fingerprint, properties and what was left out.
+
+    The fingerprint is taken in the same snapshot while pg_dump works. Raise MissingError if the database is gone,
+    CommandError, RefusedError or UnreachableError; the file may be half-written then.
+    """
+    left_out: list[dict[str, str]] = []
+    with connect(context.config.postgres, job.database) as session:
+        timeout = parse_span(context.config.backup.lock_wait_timeout)
+        session.execute("SELECT set_config('lock_timeout', %s, false)", ("%ds" % timeout.total_seconds(),))
+        properties = inventory.database_properties(session, job.database)
+        snapshot = session.begin_snapshot()
+        facts = inventory.take(session, job.scope)
+        counter = _Counter(session, facts, job) if job.with_rows else None
+        if job.server.in_recovery and any(v["persistence"] == "u" for v in facts["relations"].values()):
+            why = "unlogged tables cannot be read on a standby"
+            left_out.append({"what": "rows of unlogged tables of database %s" % job.database, "why": why})
+        try:
+            payload = _run_pg_dump(context, job, sink, snapshot)
+        except BaseException as error:  # noqa: BLE001  # raised again
+            # When counting fails, its snapshot ends with it, and pg_dump can only complain that it is gone.
+            cause = counter.abandon() if counter else None
+            raise _explained(cause if cause is not None and isinstance(error, CommandError) else error) from None
+        fingerprint = counter.finish() if counter else None
+    _check_archive(context, job, sink, payload)
+    return payload, fingerprint, properties, left_out
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Return `error` with a hint where it is about a lock that others held for too long."""
+    said = "%s %s" % (error, getattr(error, "stderr", ""))
+    if isinstance(error, PgopsError) and ("lock timeout" in said or "LOCK TABLE" in said):
+        error.hint = "Another session holds a lock on a table. Try again later, or raise backup.lock_wait_timeout."
+    return error
+
+
+class _Counter(threading.Thread):
+    """Counts rows in the snapshot's own session while pg_dump reads the same snapshot."""
+
+    def __init__(self, session: Session, facts: Facts, job: DumpJob) -> None:
+        super().__init__(daemon=True)
+        self._session, self._facts, self._job = session, facts, job
+        self._trouble: Optional[BaseException] = None
+        self._unlogged = not job.server.in_recovery  # a standby cannot read what is unlogged
+        self._before = inventory.sequence_positions(session, facts, unlogged=self._unlogged)
+        self.start()
+
+    def run(self) -> None:
+        tables = inventory.tables_with_rows(self._facts, self._job.scope, unlogged=self._unlogged)
+        try:
+            self._facts["rows"] = inventory.count_rows(self._session, tables)
+        except Exception as error:  # noqa: BLE001  # raised again in finish()
+            self._trouble = error
+
+    def abandon(self) -> Optional[BaseException]:
+        """Stop counting, and return what had gone wrong with it before, None if nothing had."""
+        trouble = self._trouble
+        while self.is_alive():  # between two queries there is nothing to cancel
+            self._session.cancel()
+            self.join(0.2)
+        return trouble
+
+    def finish(self) -> Facts:
+        """Wait for the counts and return the whole fingerprint; raise what went wrong."""
+        self.join()
+        if self._trouble is not None:
+            raise self._trouble
+        after = inventory.sequence_positions(self._session, self._facts, unlogged=self._unlogged)
+        self._facts["sequences"] = {key: [self._before[key], after[key]] for key in after}
+        return self._facts
+
+
+def _run_pg_dump(context: Context, job: DumpJob, sink: Sink, snapshot: str) -> Payload:
+    choice = job.choice
+    path = "databases/%s%s%s" % (file_stem(job.database), _EXTENSIONS[choice.format], codec.suffix(choice.layers))
+    arguments = [
+        job.programs.path("pg_dump"),
+        "--format=%s" % choice.format,
+        "--no-password",
+        "--snapshot=%s" % snapshot,
+        "--lock-wait-timeout=%d" % (parse_span(context.config.backup.lock_wait_timeout).total_seconds() * 1000),
+        *_compress(job),
+        *_filters(job.scope),
+    ]
+    if job.server.in_recovery:
+        arguments.append("--no-unlogged-table-data")
+    environment = program_environment(context.config.postgres)
+    if choice.format == "directory":
+        target = sink.folder / path
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        # Files are fsynced once, when the set is published.
+        arguments += ["--jobs=%d" % choice.jobs, "--no-sync", "--file=%s" % target]
+        command = Command((*arguments, database_argument(job.database)), env=environment)
+        context.runner.run(command, watch=_DirectoryWatch(context, sink, target))
+    else:
+        command = Command((*arguments, database_argument(job.database)), env=environment)
+        wrappers = codec.wrap(
+            context.runner, choice.layers, level=choice.level, recipients=context.config.backup.recipients
+        )
+        sink.stream(path, [command, *wrappers], watch=sink.check_space)
+    outside = next((layer for layer in choice.layers if layer != "age"), "none")
+    return Payload(path, choice.format, choice.native if choice.native != "none" else outside, choice.layers)
+
+
+def _compress(job: DumpJob) -> list[str]:
+    choice = job.choice
+    if choice.native == "none":
+        return ["--compress=0"] if choice.format != "plain" else []
+    if job.programs.major >= 16:
+        return ["--compress=%s:%d" % (choice.native, choice.level or 0)]
+    return ["--compress=%d" % (choice.level or 0)]
+
+
+def _filters(scope: inventory.Scope) -> list[str]:
+    """Return pg_dump's filters; a name in double quotes is taken literally by its patterns."""
+    return [
+        *("--schema=%s" % quote_ident(s) for s in scope.schemas),
+        *("--exclude-schema=%s" % quote_ident(s) for s in scope.exclude_schemas),
+        *("--table=%s" % qualified(*t) for t in scope.tables),
+        *("--exclude-table=%s" % qualified(*t) for t in scope.exclude_tables),
+        *("--exclude-table-data=%s" % qualified(*t) for t in scope.exclude_table_data),
+    ]
+
+
+class _DirectoryWatch:
+    """Looks at a growing directory: keeps the floor and reports progress."""
+
+    def __init__(self, context: Context, sink: Sink, folder: Path) -> None:
+        self._context, self._sink, self._folder, self._seen = context, sink, folder, 0
+
+    def __call__(self) -> None:
+        self._sink.check_space()
+        try:
+            with os.scandir(self._folder) as entries:
+                size = sum(entry.stat().st_size for entry in entries)
+        except FileNotFoundError:
+            return
+        self._context.reporter.advance(max(0, size - self._seen))
+        self._seen = max(self._seen, size)
+
+
+def _check_archive(context: Context, job: DumpJob, sink: Sink, payload: Payload) -> None:
+    """Have pg_restore read the table of contents where that is possible without taking wrappers off."""
+    if payload.layers or payload.format == "plain":
+        if payload.format != "directory" and (sink.folder / payload.path).stat().st_size == 0:
+            raise UnreachableError("pg_dump of %r wrote nothing." % job.database)
+        return
+    command = Command((job.programs.path("pg_restore"), "--list", str(sink.folder / payload.path)))
+    listed = context.runner.run(command).stdout
+    if b"Archive created" not in listed:
+        raise PgopsError("The dump of %r has no table of contents." % job.database)
+
+
+__all__ = ("DumpJob", "Sink", "dump_database", "dump_globals", "write_payload")

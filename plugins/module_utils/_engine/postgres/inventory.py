@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Ask a server what it holds. The answers make the fingerprint of a database (fingerprint.py) and the plan of a backup.
+
+Objects that belong to an extension are left to the extension. Names are quoted as SQL quotes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.fingerprint import FORMAT, Facts
+from ..core.naming import qualified, split_qualified
+from .connection import Session
+
+_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which part of a database is meant; all of it when everything is empty. Tables are (schema, table)."""
+
+    schemas: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] = ()
+    tables: tuple[tuple[str, str], ...] = ()
+    exclude_tables: tuple[tuple[str, str], ...] = ()
+    exclude_table_data: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether no object is left out."""
+        return not (self.schemas or self.exclude_schemas or self.tables or self.exclude_tables)
+
+    def holds(self, schema: str, relation: str, owner_table: str = "") -> bool:
+        """Tell whether the relation is meant; a sequence is when the table that owns it is."""
+        names = {(schema, relation)}
+        if owner_table:
+            names.add(split_qualified(owner_table))
+        if self.tables:
+            return bool(names & set(self.tables)) and not names & set(self.exclude_tables)
+        if self.schemas and schema not in self.schemas:
+            return False
+        return schema not in self.exclude_schemas and not names & set(self.exclude_tables)
+
+
+# --- the questions ----------------------------------------------------------------------------------------------------
+
+
+def _acl(privileges: str) -> str:
+    """Return SQL for privileges (an aclitem[]) as {grantee: "PRIV PRIV*"}."""
+    return (
+        "(SELECT jsonb_object_agg(q.who, q.may) FROM"
+        " (SELECT CASE x.grantee WHEN 0 THEN 'public' ELSE pg_get_userbyid(x.grantee) END AS who,"
+        " string_agg(DISTINCT x.privilege_type || CASE WHEN x.is_grantable THEN '*' ELSE '' END, ' ') AS may"
+        " FROM aclexplode(%s) x GROUP BY 1) q)" % privileges
+    )
+
+
+def _effective(column: str, kind: str, owner: str) -> str:
+    """Return SQL for the privileges in `column`; what is default is spelled out, so that it compares."""
+    return _acl("coalesce(%s, acldefault('%s', %s))" % (column, kind, owner))
+
+
+def _ours(catalog: str, alias: str) -> str:
+    """Return SQL that is true for objects that belong to no extension."""
+    return (
+        "NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = '%s'::regclass AND e.objid = %s.oid AND e.deptype = 'e')"
+        % (catalog, alias)
+    )
+
+
+_USER = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+_USER_TABLE = "%s AND c.relpersistence <> 't' AND %s" % (_USER, _ours("pg_class", "c"))
+
+# kind -> SQL that gives (schema, relation, key, value); a scope looks at the first two
+_OF_RELATIONS: dict[str, str] = {
+    "relations": """
+        SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), jsonb_build_object(
+          'kind', c.relkind, 'owner', pg_get_userbyid(c.relowner), 'persistence', c.relpersistence,
+          'rls', c.relrowsecurity, 'force_rls', c.relforcerowsecurity, 'populated', c.relispopulated,
+          'parents', (SELECT jsonb_agg(format('%I.%I', pn.nspname, pc.relname) ORDER BY pn.nspname, pc.relname)
+             FROM pg_inherits i JOIN pg_class pc ON pc.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = pc.relnamespace
+             WHERE i.inhrelid = c.oid),
+          'owned_by', (SELECT format('%I.%I', tn.nspname, t.relname) FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
+             JOIN pg_namespace tn ON tn.oid = t.relnamespace WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass
+             AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') LIMIT 1),
+          'acl', CASE c.relkind WHEN 'S' THEN """
+    + _effective("c.relacl", "s", "c.relowner")
+    + " ELSE "
+    + _effective("c.relacl", "r", "c.relowner")
+    + """ END,
+          'column_acl', (SELECT jsonb_object_agg(a.attname, """
+    + _acl("a.attacl")
+    + """) FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attacl IS NOT NULL),
+          'columns', (SELECT md5(string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
+             a.attnotnull, CASE WHEN NOT c.relispartition THEN a.attidentity END, a.attgenerated, a.atthasdef,
+             (SELECT collname FROM pg_collation l WHERE l.oid = a.attcollation)), ',' ORDER BY a.attname COLLATE "C"))
+             FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND """
+    + _USER_TABLE,
+    "indexes": """
+        SELECT n.nspname, c.relname, format('%I.%I', n.nspname, x.relname), jsonb_build_object(
+          'table', format('%I.%I', n.nspname, c.relname), 'unique', i.indisunique, 'valid', i.indisvalid)
+        FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace WHERE """
+    + _USER_TABLE,
+    "constraints": """
+        SELECT n.nspname, c.relname, format('%I.%I %I', n.nspname, c.relname, k.conname), jsonb_build_object(
+          'type', k.contype, 'validated', k.convalidated, 'deferrable', k.condeferrable,
+          'refers_to', (SELECT format('%I.%I', fn.nspname, f.relname) FROM pg_class f
+             JOIN pg_namespace fn ON fn.oid = f.relnamespace WHERE f.oid = k.confrelid))
+        FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE k.contype <> 'n' AND """
+    + _USER_TABLE,
+    "triggers": """
+        SELECT n.nspname, c.relname, format('%I.%I %I', n.nspname, c.relname, t.tgname),
+          jsonb_build_object('enabled', t.tgenabled)
+        FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE NOT t.tgisinternal AND """
+    + _USER_TABLE,
+    "statistics": """
+        SELECT n.nspname, c.relname, format('%I.%I', sn.nspname, s.stxname), jsonb_build_object(
+          'table', format('%I.%I', n.nspname, c.relname), 'owner', pg_get_userbyid(s.stxowner))
+        FROM pg_statistic_ext s JOIN pg_namespace sn ON sn.oid = s.stxnamespace JOIN pg_class c ON c.oid = s.stxrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace WHERE """
+    + _USER_TABLE,
+    "policies": """
+        SELECT n.nspname, c.relname, format('%I.%I %I', n.nspname, c.relname, p.polname), jsonb_build_object(
+          'command', p.polcmd, 'permissive', p.polpermissive,
+          'roles', (SELECT jsonb_agg(w.who ORDER BY w.who) FROM
+             (SELECT CASE r WHEN 0 THEN 'public' ELSE pg_get_userbyid(r) END AS who FROM unnest(p.polroles) r) w))
+        FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE """
+    + _USER_TABLE,
+}
+
+# kind -> SQL that gives (key, value), for what belongs to no relation; a scope that leaves things out does not look here
+_OF_DATABASE: dict[str, str] = {
+    "schemas": "SELECT quote_ident(n.nspname), jsonb_build_object('owner', pg_get_userbyid(n.nspowner), 'acl', "
+    + _effective("n.nspacl", "n", "n.nspowner")
+    + ") FROM pg_namespace n WHERE %s AND %s" % (_USER, _ours("pg_namespace", "n")),
+    "functions": """
+        SELECT format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), jsonb_build_object(
+          'owner', pg_get_userbyid(p.proowner), 'kind', p.prokind, 'security_definer', p.prosecdef,
+          'settings', p.proconfig, 'body', md5(p.prosrc), 'acl', """
+    + _effective("p.proacl", "f", "p.proowner")
+    + """)
+        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE NOT EXISTS (SELECT 1 FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass AND i.objid = p.oid
+          AND i.deptype = 'i') AND """
+    + "%s AND %s" % (_USER, _ours("pg_proc", "p")),
+    "types": """
+        SELECT format('%I.%I', n.nspname, t.typname), jsonb_build_object(
+          'owner', pg_get_userbyid(t.typowner), 'kind', t.typtype,
+          'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
+          'acl', """
+    + _effective("t.typacl", "T", "t.typowner")
+    + """)
+        FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
+        WHERE t.typtype IN ('c', 'd', 'e', 'r') AND (c.oid IS NULL OR c.relkind = 'c') AND """
+    + "%s AND %s" % (_USER, _ours("pg_type", "t")),
+    "extensions": "SELECT x.extname, jsonb_build_object('version', x.extversion) FROM pg_extension x",
+    "default_privileges": """
+        SELECT concat_ws(' ', quote_ident(pg_get_userbyid(d.defaclrole)),
+          CASE WHEN n.oid IS NULL THEN '' ELSE quote_ident(n.nspname) END, d.defaclobjtype::text),
+          jsonb_build_object('acl', """
+    + _acl("d.defaclacl")
+    + ") FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace",
+    "event_triggers": "SELECT quote_ident(t.evtname), jsonb_build_object('event', t.evtevent, 'enabled', t.evtenabled)"
+    " FROM pg_event_trigger t WHERE " + _ours("pg_event_trigger", "t"),
+    "publications": "SELECT quote_ident(p.pubname), jsonb_build_object('all_tables', p.puballtables) FROM pg_publication p",
+}
+
+_COUNTED = (
+    "pg_cast",
+    "pg_collation",
+    "pg_conversion",
+    "pg_foreign_data_wrapper",
+    "pg_foreign_server",
+    "pg_language",
+    "pg_opclass",
+    "pg_operator",
+    "pg_opfamily",
+    "pg_transform",
+    "pg_ts_config",
+    "pg_ts_dict",
+)
+
+
+# --- one database -----------------------------------------------------------------------------------------------------
+
+
+def take(session: Session, scope: Scope) -> Facts:
+    """Return the facts of the session's database within `scope`, without rows and sequence positions.
+
+    Shape: `{"format", "server_version_num", "whole", "relations": {name: {…}}, "indexes": {…}, …}`.
+    """
+    facts: Facts = {
+        "format": FORMAT,
+        "server_version_num": int(session.value("SELECT current_setting('server_version_num')")),
+        "whole": scope.whole,
+    }
+    for kind, sql in _OF_RELATIONS.items():
+        facts[kind] = {
+            key: _tidy(value)
+            for schema, relation, key, value in session.rows(sql)
+            if scope.holds(schema, relation, value.get("owned_by") or "")
+        }
+    if scope.whole:
+        for kind, sql in _OF_DATABASE.items():
+            facts[kind] = {key: _tidy(value) for key, value in session.rows(sql)}
+        facts["counts"] = _counts(session)
+        facts["large_objects"] = _large_objects(session)
+    return facts
+
+
+def _tidy(value: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is empty, and put privileges into one order."""
+    tidy = {key: item for key, item in value.items() if item not in (None, "", [], {})}
+    if "acl" in tidy:
+        tidy["acl"] = _sorted_acl(tidy["acl"])
+    if "column_acl" in tidy:
+        tidy["column_acl"] = {column: _sorted_acl(acl or {}) for column, acl in tidy["column_acl"].items()}
+    return tidy
+
+
+def _sorted_acl(acl: dict[str, str]) -> dict[str, str]:
+    return {who: " ".join(sorted(may.split())) for who, may in acl.items()}
+
+
+def _counts(session: Session) -> dict[str, int]:
+    counts = {}
+    for catalog in _COUNTED:
+        sql = "SELECT count(*) FROM %s o WHERE o.oid >= 16384 AND %s" % (catalog, _ours(catalog, "o"))
+        counts[catalog] = int(session.value(sql))
+    counts["comments"] = int(
+        session.value(
+            "SELECT count(*) FROM pg_description o WHERE o.objoid >= 16384 AND NOT EXISTS (SELECT 1 FROM pg_depend e"
+            " WHERE e.classid = o.classoid AND e.objid = o.objoid AND e.deptype = 'e')"
+        )
+    )
+    return counts
+
+
+def _large_objects(session: Session) -> dict[str, Any]:
+    count, digest = session.rows(
+        "SELECT count(*), coalesce(sum(('x' || left(md5(oid::text || ' ' || pg_get_userbyid(lomowner)), 8))"
+        "::bit(32)::int::bigint), 0)::text FROM pg_largeobject_metadata"
+    )[0]
+    # Where the last page ends: an object written with holes has fewer pages than its copy, but the same length.
+    size = (
+        session.allowed(
+            "SELECT coalesce(sum(l.size), 0)::bigint FROM (SELECT max(pageno * (current_setting('block_size')::bigint / 4) + length(data)) AS size"
+            " FROM pg_largeobject GROUP BY loid) l"
+        )
+        if count
+        else None
+    )
+    return {"count": count, "digest": digest, "bytes": size[0][0] if size else None}
+
+
+def tables_with_rows(facts: Facts, scope: Scope, *, unlogged: bool = True) -> list[str]:
+    """Return the tables of `facts` whose rows belong to `scope`; without the unlogged ones if told so."""
+    return [
+        key
+        for key, value in facts["relations"].items()
+        if value["kind"] == "r"
+        and split_qualified(key) not in scope.exclude_table_data
+        and (unlogged or value["persistence"] != "u")
+    ]
+
+
+def count_rows(session: Session, tables: Iterable[str]) -> dict[str, int]:
+    """Return the number of rows of each of `tables`, children not counted with their parents."""
+    counts: dict[str, int] = {}
+    for batch in _batches(list(tables)):
+        parts = ["SELECT %d, (SELECT count(*) FROM ONLY %s)" % (i, _quoted(key)) for i, key in enumerate(batch)]
+        for index, count in session.rows(" UNION ALL ".join(parts)):
+            counts[batch[index]] = count
+    return counts
+
+
+def sequence_positions(session: Session, facts: Facts, *, unlogged: bool = True) -> dict[str, list[Any]]:
+    """Return `[last_value, is_called]` of each sequence in `facts`; without the unlogged ones if told so.
+
+    Positions are read as of now, whatever the snapshot.
+    """
+    names = [
+        key
+        for key, value in facts["relations"].items()
+        if value["kind"] == "S" and (unlogged or value["persistence"] != "u")
+    ]
+    positions: dict[str, list[Any]] = {}
+    for batch in _batches(names):
+        parts = ["SELECT %d, last_value, is_called FROM %s" % (i, _quoted(key)) for i, key in enumerate(batch)]
+        for index, value, called in session.rows(" UNION ALL ".join(parts)):
+            positions[batch[index]] = [value, called]
+    return positions
+
+
+def _quoted(key: str) -> str:
+    return qualified(*split_qualified(key))
+
+
+def _batches(keys: list[str]) -> Iterable[list[str]]:
+    return (keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH))
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+def database_properties(session: Session, database: str) -> dict[str, Any]:
+    """Return what CREATE DATABASE, GRANT and ALTER DATABASE need to make `database` again as it is."""
+    row, owner, encoding, tablespace, acl, comment = session.rows(
+        "SELECT to_jsonb(d) - 'datacl', pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding),"
+        " (SELECT spcname FROM pg_tablespace t WHERE t.oid = d.dattablespace), "
+        + _effective("d.datacl", "d", "d.datdba")
+        + ", shobj_description(d.oid, 'pg_database') FROM pg_database d WHERE d.datname = %s",
+        (database,),
+    )[0]
+    settings = session.rows(
+        "SELECT CASE s.setrole WHEN 0 THEN '' ELSE pg_get_userbyid(s.setrole) END, s.setconfig FROM pg_db_role_setting s"
+        " JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = %s ORDER BY 1",
+        (database,),
+    )
+    return {
+        "owner": owner,
+        "encoding": encoding,
+        "collate": row["datcollate"],
+        "ctype": row["datctype"],
+        "provider": {"c": "libc", "i": "icu", "b": "builtin"}.get(row.get("datlocprovider") or "c", "libc"),
+        "locale": row.get("datlocale") or row.get("daticulocale"),
+        "icu_rules": row.get("daticurules"),
+        "collation_version": row.get("datcollversion"),
+        "connection_limit": row["datconnlimit"],
+        "is_template": row["datistemplate"],
+        "tablespace": tablespace,
+        "acl": _sorted_acl(acl or {}),
+        "settings": [{"role": role, "settings": sorted(config)} for role, config in settings],
+        "comment": comment,
+    }
+
+
+def roles(session: Session) -> dict[str, Any]:
+    """Return the roles of the server: `{"bootstrap": name, "roles": {name: {…}}, "settings": [setting], "tablespaces": [name]}`.
+
+    A role's password is never read; where this role may know it, `has_password` says whether there is one.
+    """
+    passwords = session.allowed("SELECT rolname FROM pg_authid WHERE rolpassword IS NOT NULL")
+    with_password = None if passwords is None else {row[0] for row in passwords}
+    found: dict[str, Any] = {}
+    bootstrap = ""
+    for oid, name, attributes, member_of, settings in session.rows(
+        "SELECT r.oid::bigint, r.rolname, to_jsonb(r) - ARRAY['oid', 'rolname', 'rolpassword', 'rolconfig'],"
+        " (SELECT jsonb_agg(DISTINCT g.rolname || CASE WHEN m.admin_option THEN ' *' ELSE '' END) FROM pg_auth_members m"
+        "   JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),"
+        " (SELECT s.setconfig FROM pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0)"
+        " FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 2"
+    ):
+        if oid == 10:
+            bootstrap = name
+        facts = {"attributes": attributes, "member_of": sorted(member_of or []), "settings": sorted(settings or [])}
+        if with_password is not None:
+            facts["has_password"] = name in with_password
+        found[name] = facts
+    tablespaces = session.rows("SELECT spcname FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY 1")
+    return {
+        "bootstrap": bootstrap,
+        "roles": found,
+        "settings": settings_of_all_roles(session),
+        "tablespaces": [row[0] for row in tablespaces],
+    }
+
+
+def settings_of_all_roles(session: Session) -> list[str]:
+    """Return what ALTER ROLE ALL has set for the whole server."""
+    rows = session.rows(
+        "SELECT unnest(setconfig) FROM pg_db_role_setting WHERE setrole = 0 AND setdatabase = 0 ORDER BY 1"
+    )
+    return [row[0] for row in rows]
+
+
+__all__ = (
+    "Scope",
+    "count_rows",
+    "database_properties",
+    "roles",
+    "sequence_positions",
+    "settings_of_all_roles",
+    "tables_with_rows",
+    "take",
+)

@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""From payload files into PostgreSQL: globals by psql, a database by pg_restore or psql. For restore and verify."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ..core import globals_sql, selection
+from ..core.errors import CommandError, PgopsError, RefusedError, UsageError
+from ..core.fingerprint import Comparison, Rules, compare
+from ..core.manifest import Database, Payload
+from ..core.naming import database_argument, quote_ident, quote_literal, split_qualified
+from ..core.sizes import human_size
+from ..places.source import Source
+from ..settings import Postgres
+from ..system import codec
+from ..system.runner import Command
+from . import inventory
+from .connection import Server, Session, connect, program_environment
+from .tools import Programs
+
+# Errors that harm nothing, each with its reason. Anything else stops the restore at once.
+BENIGN = (
+    (
+        r'unrecognized configuration parameter "transaction_timeout"',
+        "a setting of newer tools that an older server lacks",
+    ),
+    (r"must be owner of extension \S+", "a comment on an extension that the server's owner installed"),
+    (r'schema "public" already exists', "every new database has it"),
+)
+_LIST_SETTINGS = frozenset(
+    {
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The server that gets the databases, and the programs that suit it."""
+
+    postgres: Postgres
+    programs: Programs
+    server: Server
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the programs get. Messages come in English where this role may ask for that: BENIGN knows no others."""
+        english = {"PGOPTIONS": "-c lc_messages=C"} if self.server.superuser else {}
+        return {**program_environment(self.postgres), **english}
+
+
+@dataclass
+class Options:
+    """How to load: parallel jobs, owners and privileges or not, one transaction or not, and a part if not all is wanted."""
+
+    jobs: int = 1
+    ownership: bool = True
+    tablespaces: bool = True
+    single_transaction: bool = False
+    wanted: Optional[selection.Wanted] = None
+
+
+@dataclass
+class Loaded:
+    """What a load reports: benign errors that were passed over, what was left out, how the data came (`file`, `stream`)."""
+
+    benign: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    way: str = ""
+    jobs: int = 1
+
+
+# --- globals ----------------------------------------------------------------------------------------------------------
+
+
+def load_globals(source: Source, target: Target, *, overwrite: bool) -> tuple[list[str], list[str]]:
+    """Create the roles of the set that the server lacks (and with `overwrite` make the others as they were).
+
+    The role that we log in as stays as it is: with another password the next connection would fail.
+
+    Return the roles that were created and the tablespaces that the server lacks. Raise CommandError on the first error.
+    """
+    payload = source.manifest.globals
+    if payload is None:
+        return [], []
+    script = source.content_of(payload).decode("utf-8", "surrogateescape")
+    with connect(target.postgres) as session:
+        existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
+        tablespaces = {row[0] for row in session.rows("SELECT spcname FROM pg_tablespace")}
+        for_all = _settings_of_all_roles(source.manifest.roles or {}, session, overwrite=overwrite)
+    keep = (target.server.user,)
+    chosen = globals_sql.select(script, existing=existing, overwrite=overwrite, tablespaces=False, keep=keep)
+    command = Command(
+        (
+            target.programs.path("psql"),
+            "--no-psqlrc",
+            "--no-password",
+            "--quiet",
+            "--set=ON_ERROR_STOP=1",
+            "--single-transaction",
+            "--file=-",
+            database_argument(target.postgres.login_db),
+        ),
+        env=target.environment,
+    )
+    source.context.runner.run(command, stdin=(chosen.sql + for_all).encode("utf-8", "surrogateescape"))
+    return list(chosen.creates), [name for name in chosen.tablespaces if name not in tablespaces]
+
+
+def _settings_of_all_roles(roles: dict[str, Any], session: Session, *, overwrite: bool) -> str:
+    """Return SQL for what ALTER ROLE ALL had set, which pg_dumpall leaves out; with what is set here already if told so."""
+    here = {setting.partition("=")[0] for setting in inventory.settings_of_all_roles(session)}
+    statements = []
+    for setting in roles.get("settings", []):
+        key, _, value = setting.partition("=")
+        if overwrite or key not in here:
+            statements.append("ALTER ROLE ALL SET %s TO %s;\n" % (_setting_name(key), _setting_value(key, value)))
+    return "".join(statements)
+
+
+# --- a database -------------------------------------------------------------------------------------------------------
+
+
+def create_database(
+    session: Session,
+    name: str,
+    properties: dict[str, Any],
+    target: Target,
+    *,
+    ownership: bool,
+    comment: str,
+    locale: bool = True,
+) -> None:
+    """Create the empty database `name` with the encoding, locale and owner in `properties`; mark it with `comment`.
+
+    Without `locale` it gets the C locale. Raise PgopsError if the server cannot.
+    """
+    parts = [
+        "CREATE DATABASE %s TEMPLATE template0 ENCODING %s" % (quote_ident(name), quote_literal(properties["encoding"]))
+    ]
+    parts += _locale(properties, target.server.major) if locale else ["LC_COLLATE 'C' LC_CTYPE 'C'"]
+    if ownership:
+        parts.append("OWNER %s" % quote_ident(properties["owner"]))
+    tablespace = properties.get("tablespace") or "pg_default"
+    # Naming pg_default takes a right on it that who may create databases need not have.
+    if tablespace != "pg_default" and session.rows("SELECT 1 FROM pg_tablespace WHERE spcname = %s", (tablespace,)):
+        parts.append("TABLESPACE %s" % quote_ident(tablespace))
+    session.execute(" ".join(parts))
+    session.execute("COMMENT ON DATABASE %s IS %s" % (quote_ident(name), quote_literal(comment)))
+
+
+def _locale(properties: dict[str, Any], major: int) -> list[str]:
+    parts = ["LC_COLLATE %s LC_CTYPE %s" % (quote_literal(properties["collate"]), quote_literal(properties["ctype"]))]
+    provider = properties.get("provider", "libc")
+    if major >= 15:
+        parts.append("LOCALE_PROVIDER %s" % {"icu": "icu", "builtin": "builtin"}.get(provider, "libc"))
+    if provider == "icu" and properties.get("locale"):
+        parts.append("ICU_LOCALE %s" % quote_literal(properties["locale"]))
+        if properties.get("icu_rules"):
+            parts.append("ICU_RULES %s" % quote_literal(properties["icu_rules"]))
+    if provider == "builtin" and properties.get("locale"):
+        parts.append("BUILTIN_LOCALE %s" % quote_literal(properties["locale"]))
+    return parts
+
+
+def comment_on_database(name: str, comment: Optional[str]) -> str:
+    """Return SQL that gives the database `name` its comment, or takes it away."""
+    return "COMMENT ON DATABASE %s IS %s" % (quote_ident(name), "NULL" if comment is None else quote_literal(comment))
+
+
+def finish_database(session: Session, name: str, properties: dict[str, Any], *, ownership: bool) -> None:
+    """Give the loaded database `name` its privileges, settings and limits; its comment stays as it is."""
+    database = quote_ident(name)
+    session.execute("ALTER DATABASE %s CONNECTION LIMIT %d" % (database, int(properties.get("connection_limit", -1))))
+    if properties.get("is_template"):
+        session.execute("ALTER DATABASE %s IS_TEMPLATE true" % database)
+    for entry in properties.get("settings", []):
+        if entry["role"] and not ownership:
+            continue
+        subject = (
+            "ROLE %s IN DATABASE %s" % (quote_ident(entry["role"]), database)
+            if entry["role"]
+            else "DATABASE %s" % database
+        )
+        for setting in entry["settings"]:
+            key, _, value = setting.partition("=")
+            session.execute("ALTER %s SET %s TO %s" % (subject, _setting_name(key), _setting_value(key, value)))
+    if ownership:
+        owner = properties["owner"]
+        session.execute("REVOKE ALL ON DATABASE %s FROM PUBLIC, %s" % (database, quote_ident(owner)))
+        for who, may in sorted(properties.get("acl", {}).items()):
+            for privilege in may.split():
+                option = " WITH GRANT OPTION" if privilege.endswith("*") else ""
+                grantee = "PUBLIC" if who == "public" else quote_ident(who)
+                session.execute(
+                    "GRANT %s ON DATABASE %s TO %s%s" % (_word(privilege.rstrip("*")), database, grantee, option)
+                )
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[A-Z ]+", text):
+        raise UsageError("%r is no privilege." % text)
+    return text
+
+
+def _setting_name(key: str) -> str:
+    return ".".join(quote_ident(part) for part in key.split("."))
+
+
+def _setting_value(key: str, value: str) -> str:
+    """Return a setting's value as SQL; the few that are lists of names must not become one long name."""
+    if key.lower() not in _LIST_SETTINGS:
+        return quote_literal(value)
+    parts = re.findall(r'\s*("(?:[^"]|"")*"|[^,"]+?)\s*(?:,|$)', value)
+    return ", ".join(quote_literal(p[1:-1].replace('""', '"') if p.startswith('"') else p) for p in parts) or "''"
+
+
+def load_database(
+    source: Source, database: Database, target: Target, into: str, options: Options, folder: Path
+) -> Loaded:
+    """Load the dump of `database` into the empty database `into`; `folder` takes files that are needed meanwhile.
+
+    Raise CommandError with the first error that is not benign, DamagedError if the stored bytes are not what the
+    manifest says.
+    """
+    if database.fingerprint and not database.fingerprint["whole"]:
+        _make_schemas(target, into, database)
+    if database.dump.format == "plain":
+        return _load_plain(source, database, target, into, options)
+    loaded = Loaded()
+    path = _seekable(source, database, options, folder, loaded)
+    arguments = _restore_arguments(target, into, options)
+    soft: set[str] = set()
+    if options.wanted is not None:
+        use_list, soft = _use_list(source, database, target, path, options.wanted, folder, loaded)
+        arguments.append(use_list)
+    if path is not None:
+        loaded.jobs = 1 if options.single_transaction else options.jobs
+        jobs = ("--jobs=%d" % loaded.jobs,) if loaded.jobs > 1 else ()
+        command = Command((*arguments, *jobs, str(path)), env=target.environment)
+        _run_restore(source, [command], None, loaded, soft)
+    else:
+        command = Command(tuple(arguments), env=target.environment)
+        unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
+        file = source.manifest.files_of(database.dump)[0]
+        _run_restore(source, [*unwrap, command], source.chunks(file), loaded, soft)
+    return loaded
+
+
+def _make_schemas(target: Target, into: str, database: Database) -> None:
+    """A dump of some tables does not make their schemas."""
+    facts = database.fingerprint or {"relations": {}}
+    with connect(target.postgres, into) as session:
+        for schema in sorted({split_qualified(key)[0] for key in facts["relations"]}):
+            session.execute("CREATE SCHEMA IF NOT EXISTS %s" % quote_ident(schema))
+
+
+def _seekable(source: Source, database: Database, options: Options, folder: Path, loaded: Loaded) -> Optional[Path]:
+    """Return the archive as a file or directory that pg_restore can read in parallel, or None where it must be a stream.
+
+    An encrypted dump is never written down in the clear; one that does not fit into `folder` comes as a stream too.
+    """
+    dump, layers = database.dump, database.dump.layers
+    stored = source.size(dump)
+    loaded.way = "file"
+    if dump.format == "directory":
+        if source.place.name != "local" and not source.fits(folder, stored):
+            raise RefusedError(
+                "There is no room in %s to fetch the dump of %r (%s), and its directory format cannot be read as a stream."
+                % (folder.parent, database.name, human_size(stored)),
+                hint="Make room, or set work_dir to a larger disk.",
+            )
+        return source.at_hand(dump, folder)
+    if not layers:
+        if source.place.name == "local" or (options.jobs > 1 and source.fits(folder, stored)):
+            return source.at_hand(dump, folder)
+    elif (
+        "age" not in layers
+        and options.jobs > 1
+        and not options.single_transaction
+        and source.fits(folder, stored + database.bytes)
+    ):
+        target = folder / "unwrapped.dump"
+        with target.open("xb") as stream:
+            target.chmod(0o600)
+            source.context.runner.pipe(
+                codec.unwrap(source.context.runner, layers, identity_file=""),
+                source=source.chunks(source.manifest.files_of(dump)[0]),
+                sink=stream.write,
+            )
+        return target
+    if options.wanted is not None and source.fits(folder, stored):
+        return source.at_hand(dump, folder) if not layers else None
+    loaded.way = "stream"
+    return None
+
+
+def _restore_arguments(target: Target, into: str, options: Options) -> list[str]:
+    # Only the verbose pg_restore says which entry an error belongs to.
+    arguments = [target.programs.path("pg_restore"), "--verbose", "--no-password", database_argument(into)]
+    if not options.ownership:
+        arguments += ["--no-owner", "--no-privileges"]
+    if not options.tablespaces:
+        arguments.append("--no-tablespaces")
+    if options.single_transaction:
+        arguments.append("--single-transaction")
+    return arguments
+
+
+def _use_list(
+    source: Source,
+    database: Database,
+    target: Target,
+    path: Optional[Path],
+    wanted: selection.Wanted,
+    folder: Path,
+    loaded: Loaded,
+) -> tuple[str, set[str]]:
+    if database.fingerprint is None:
+        raise UsageError(
+            "The set has no fingerprint, so parts of %r cannot be told apart." % database.name,
+            hint="Restore the whole database.",
+        )
+    if path is not None:
+        command = Command((target.programs.path("pg_restore"), "--list", str(path)))
+        listing = source.context.runner.run(command).stdout
+    else:
+        listing = listing_of_stream(source, database.dump, target.programs)
+    chosen = selection.select(listing.decode("utf-8", "replace"), wanted, database.fingerprint)
+    loaded.left_out += chosen.left_out
+    listed = folder / "use-list"
+    listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8")
+    return "--use-list=%s" % listed, chosen.soft
+
+
+def listing_of_stream(source: Source, dump: Payload, programs: Programs) -> bytes:
+    """Return pg_restore's listing of an archive that is no file at hand. All of it is read and held against the manifest."""
+    found: list[bytes] = []
+    unwrap = codec.unwrap(source.context.runner, dump.layers, identity_file=source.identity_file)
+    # pg_restore stops reading after the table of contents and would break the pipe; so it gets the beginning afterwards.
+    command = Command((programs.path("pg_restore"), "--list"))
+    head: list[bytes] = []
+    if unwrap:
+        source.context.runner.pipe(unwrap, source=source.chunks(source.manifest.files_of(dump)[0]), sink=_Head(head))
+    else:
+        _drain(source.chunks(source.manifest.files_of(dump)[0]), _Head(head))
+    source.context.runner.pipe([command], source=head, sink=found.append)
+    return b"".join(found)
+
+
+class _Head:
+    """Keeps the beginning of a stream: the table of contents comes first, data follow."""
+
+    LIMIT = 64 * 1024 * 1024
+
+    def __init__(self, kept: list[bytes]) -> None:
+        self._kept, self._size = kept, 0
+
+    def __call__(self, chunk: bytes) -> None:
+        if self._size < self.LIMIT:
+            self._kept.append(chunk)
+            self._size += len(chunk)
+
+
+def _drain(chunks: Iterable[bytes], sink: _Head) -> None:
+    for chunk in chunks:
+        sink(chunk)
+
+
+def _run_restore(
+    source: Source, commands: list[Command], chunks: Optional[Iterable[bytes]], loaded: Loaded, soft: set[str]
+) -> None:
+    listener = _ErrorListener(loaded, soft)
+    try:
+        source.context.runner.pipe(commands, source=chunks, on_line=listener)
+    except CommandError as error:
+        # pg_restore ends with status 1 after errors that were passed over, too.
+        if listener.stopped or error.returncode != 1 or not listener.passed_over:
+            raise
+
+
+class _ErrorListener:
+    """Stops pg_restore at its first error that is neither benign nor about an entry that may fail."""
+
+    def __init__(self, loaded: Loaded, soft: set[str]) -> None:
+        self._loaded, self._soft, self._where = loaded, soft, ""
+        self.stopped, self.passed_over = False, 0
+
+    def __call__(self, line: str) -> None:
+        if "from TOC entry" in line:
+            self._where = line.split("from TOC entry", 1)[1].strip()
+        if not line.startswith("pg_restore: error: "):
+            return
+        said = line[len("pg_restore: error: ") :]
+        if said.startswith("input file"):
+            return  # what comes before it in the pipe may be the cause; the exit statuses tell
+        reason = next((why for pattern, why in BENIGN if re.search(pattern, line)), None)
+        if reason is not None:
+            self._loaded.benign.append("%s: %s" % (said, reason))
+        elif self._where.split(";")[0] in self._soft:
+            self._loaded.left_out.append("%s: %s" % (self._where.split(" ", 3)[-1], said))
+        else:
+            self.stopped = True
+            where = " (entry %s)" % self._where if self._where else ""
+            raise CommandError("pg_restore stopped at its first error: %s%s." % (said.rstrip("."), where), stderr=line)
+        self.passed_over += 1
+
+
+def _load_plain(source: Source, database: Database, target: Target, into: str, options: Options) -> Loaded:
+    if options.wanted is not None or not options.ownership:
+        raise UsageError(
+            "The dump of %r is plain SQL: it can only be restored whole, with owners and privileges." % database.name,
+            hint="Use format custom or directory for backups whose parts you may need.",
+        )
+    arguments = [
+        "--no-psqlrc",
+        "--no-password",
+        "--quiet",
+        "--set=ON_ERROR_STOP=1",
+        "--file=-",
+        database_argument(into),
+    ]
+    if options.single_transaction:
+        arguments.insert(0, "--single-transaction")
+    psql = Command((target.programs.path("psql"), *arguments), env=target.environment)
+    unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
+    file = source.manifest.files_of(database.dump)[0]
+    source.context.runner.pipe([*unwrap, psql], source=source.chunks(file))
+    return Loaded(way="stream")
+
+
+# --- proof ------------------------------------------------------------------------------------------------------------
+
+
+def compare_database(database: Database, target: Target, name: str, rules: Rules) -> Comparison:
+    """Compare the database `name` on the server with the fingerprint of `database`. Raise PgopsError if it has none."""
+    expected = database.fingerprint
+    if expected is None:
+        raise PgopsError("The set has no fingerprint of %r to compare with." % database.name)
+    with connect(target.postgres, name) as session:
+        actual = inventory.take(session, inventory.Scope())
+        actual["rows"] = inventory.count_rows(
+            session, [key for key in expected.get("rows", {}) if key in actual["relations"]]
+        )
+        actual["sequences"] = inventory.sequence_positions(session, actual)
+        comparison = compare(expected, actual, rules)
+        found = inventory.database_properties(session, name)
+    for fact in ("owner", "acl", "encoding", "settings", "comment", "connection_limit"):
+        wanted = database.properties.get(fact)
+        if fact not in database.properties:
+            continue
+        if (
+            (rules.ownership or fact not in ("owner", "acl", "settings"))
+            and wanted != found.get(fact)
+            and rules.selected is None
+        ):
+            comparison.differences.append(
+                "database: %s was %s, is %s" % (fact.replace("_", " "), wanted, found.get(fact))
+            )
+    return comparison
+
+
+__all__ = (
+    "BENIGN",
+    "Loaded",
+    "Options",
+    "Target",
+    "comment_on_database",
+    "compare_database",
+    "create_database",
+    "finish_database",
+    "listing_of_stream",
+    "load_database",
+    "load_globals",
+)

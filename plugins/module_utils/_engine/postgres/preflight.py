@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What must hold before a restore touches anything. All that is wrong is found and told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ..core.errors import RefusedError
+from ..core.manifest import Database, Manifest
+from ..core.sizes import human_size
+from ..settings import Postgres
+from ..system.durable import free_bytes
+from .connection import Session, connect
+from .loading import Target
+
+
+@dataclass
+class Findings:
+    """`refusals` forbid the restore, each with its way out; `remarks` are worth knowing."""
+
+    refusals: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Raise RefusedError that lists every refusal, if there is one."""
+        if self.refusals:
+            raise RefusedError(
+                "The restore was refused, and nothing was touched:\n%s" % "\n".join("  - %s" % r for r in self.refusals)
+            )
+
+
+def check_server(
+    session: Session,
+    manifest: Manifest,
+    databases: Sequence[Database],
+    target: Target,
+    *,
+    jobs: int,
+    ownership: bool,
+    will_create: Optional[set[str]],
+) -> Findings:
+    """Hold the server against what the set needs: version, rights, roles, extensions, connections, space.
+
+    `will_create` are the roles that the set's globals bring, None when globals are not restored.
+    """
+    findings = Findings()
+    server = target.server
+    if server.in_recovery:
+        findings.refusals.append("The server is a standby and takes no writes; restore to the primary.")
+    if server.major < manifest.server_version_num // 10000:
+        findings.refusals.append(
+            "The set is from PostgreSQL %s; the server is %s. Dumps go to the same or a newer major version."
+            % (manifest.server_version, server.version)
+        )
+    may_create = session.value("SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user")
+    if not may_create:
+        findings.refusals.append(
+            "The role %r may not create databases. Log in as a superuser or grant CREATEDB." % server.user
+        )
+    if not server.superuser and ownership:
+        findings.remarks.append(
+            "The role %r is no superuser: objects of roles that it does not belong to will fail." % server.user
+        )
+    _check_roles(session, manifest, databases, findings, ownership=ownership, will_create=will_create)
+    _check_extensions(session, databases, findings)
+    free_connections = server.max_connections - server.used_connections
+    if free_connections < jobs + 4:
+        findings.refusals.append(
+            "Only %d connections are free on the server; %d jobs need %d. Lower the jobs, or raise max_connections."
+            % (free_connections, jobs, jobs + 4)
+        )
+    _check_space(databases, target, findings)
+    return findings
+
+
+def _check_roles(
+    session: Session,
+    manifest: Manifest,
+    databases: Sequence[Database],
+    findings: Findings,
+    *,
+    ownership: bool,
+    will_create: Optional[set[str]],
+) -> None:
+    if not ownership:
+        return
+    existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
+    needed: set[str] = set()
+    for database in databases:
+        needed.add(str(database.properties["owner"]))
+        needed |= {who for who in database.properties.get("acl", {}) if who != "public"}
+        needed |= _roles_in(database.fingerprint or {})
+    lacking = sorted(needed - existing - (will_create or set()))
+    if lacking:
+        way = (
+            "Restore the globals too (globals: missing)" if will_create is None and manifest.globals else "Create them"
+        )
+        findings.refusals.append(
+            "The server lacks the role%s %s. %s, or restore without owners and privileges."
+            % ("" if len(lacking) == 1 else "s", ", ".join(repr(r) for r in lacking), way)
+        )
+
+
+def _roles_in(facts: dict[str, Any]) -> set[str]:
+    found: set[str] = set()
+    for kind in ("relations", "schemas", "functions", "types"):
+        for value in facts.get(kind, {}).values():
+            found.add(str(value.get("owner", "public")))
+            found |= set(value.get("acl", {}))
+            for acl in value.get("column_acl", {}).values():
+                found |= set(acl)
+    return found - {"public"}
+
+
+def _check_extensions(session: Session, databases: Sequence[Database], findings: Findings) -> None:
+    available = {row[0]: row[1] for row in session.rows("SELECT name, default_version FROM pg_available_extensions")}
+    for database in databases:
+        for name, facts in sorted((database.fingerprint or {}).get("extensions", {}).items()):
+            if name not in available:
+                findings.refusals.append(
+                    "The database %r needs the extension %s (%s), which this server cannot offer. Install its package first."
+                    % (database.name, name, facts.get("version"))
+                )
+            elif available[name] != facts.get("version"):
+                findings.remarks.append(
+                    "The extension %s of %r was version %s; this server brings %s."
+                    % (name, database.name, facts.get("version"), available[name])
+                )
+        if database.fingerprint is None:
+            findings.remarks.append(
+                "%r has no fingerprint: extensions and roles could not be checked, nor the result compared."
+                % database.name
+            )
+
+
+def _check_space(databases: Sequence[Database], target: Target, findings: Findings) -> None:
+    directory = target.server.data_directory
+    postgres: Postgres = target.postgres
+    local = not postgres.login_host or postgres.login_host in ("localhost", "127.0.0.1", "::1")
+    if not directory or not local:
+        findings.remarks.append("The free space of the server could not be checked from here.")
+        return
+    try:
+        free = free_bytes(Path(directory))
+    except OSError:
+        findings.remarks.append("The free space of %s could not be read by this account." % directory)
+        return
+    needed = sum(d.bytes for d in databases)
+    if free < needed * 1.1:
+        findings.refusals.append(
+            "%s has %s free; the databases take about %s. Make room first."
+            % (directory, human_size(free), human_size(needed * 1.1))
+        )
+
+
+def check_names(
+    session: Session, targets: dict[str, str], mode: str, confirmed: Sequence[str], postgres: Postgres
+) -> Findings:
+    """Check the target names (`{backed-up name: target name}`) against what exists and what `mode` may do to it."""
+    findings = Findings()
+    existing = {row[0] for row in session.rows("SELECT datname FROM pg_database")}
+    names = list(targets.values())
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        findings.refusals.append("Two databases would get the name %r. Rename one of them." % name)
+    for name in names:
+        if len(name.encode("utf-8", "surrogateescape")) > 63 or not name:
+            findings.refusals.append("%r cannot name a database: it must have 1 to 63 bytes." % name)
+        if mode == "create" and name in existing:
+            findings.refusals.append(
+                "There is a database %r already. Give another name (rename), or replace it with mode swap, which keeps the old one."
+                % name
+            )
+        if mode == "into_empty":
+            if name not in existing:
+                findings.refusals.append("There is no database %r to restore into. Use mode create." % name)
+            else:
+                count = _objects(postgres, name)
+                if count:
+                    findings.refusals.append(
+                        "The database %r is not empty: it has %d objects. Use mode swap, or another name."
+                        % (name, count)
+                    )
+        if mode == "swap" and name in existing:
+            if name not in confirmed:
+                findings.refusals.append(
+                    "Mode swap replaces the database %r. Confirm it by its exact name (confirm)." % name
+                )
+            if name in ("template0", "template1"):
+                findings.refusals.append("%r is a template of PostgreSQL and is not replaced." % name)
+    return findings
+
+
+def _objects(postgres: Postgres, name: str) -> int:
+    with connect(postgres, name) as session:
+        return int(
+            session.value(
+                "SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname !~ '^pg_'"
+                " AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_class'::regclass"
+                " AND e.objid = c.oid AND e.deptype = 'e'))"
+                " + (SELECT count(*) FROM pg_proc p WHERE p.oid >= 16384 AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE"
+                " e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'))"
+                " + (SELECT count(*) FROM pg_type t WHERE t.oid >= 16384 AND t.typtype IN ('d', 'e', 'r') AND NOT EXISTS"
+                " (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_type'::regclass AND e.objid = t.oid AND e.deptype = 'e'))"
+                " + (SELECT count(*) FROM pg_namespace n WHERE n.oid >= 16384 AND n.nspname !~ '^pg_')"
+                " + (SELECT count(*) FROM pg_largeobject_metadata)"
+            )
+        )
+
+
+__all__ = ("Findings", "check_names", "check_server")

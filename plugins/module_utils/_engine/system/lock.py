@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Locks: flock on files that stay, so that a crash frees them and nobody can lock a file that is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+from ..core.errors import BusyError, UsageError
+from ..core.times import Clock, iso
+from .durable import adopt, make_dirs
+
+_POLL_SECONDS = 0.2
+
+
+@contextlib.contextmanager
+def hold(
+    path: Path, what: str, *, clock: Clock, shared: bool = False, wait: timedelta = timedelta(0)
+) -> Iterator[None]:
+    """Hold the lock file `path` for `what` (`backup of db1`), at most `wait` after others let go.
+
+    Raise BusyError that says who holds it and since when; UsageError if the file cannot be made.
+    """
+    with _open(path) as stream:
+        deadline = time.monotonic() + wait.total_seconds()
+        mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        while True:
+            try:
+                fcntl.flock(stream, mode | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise BusyError(
+                        "Another run is in the way: %s." % _holder(stream), hint="Try again when it has ended."
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+        # A reader wipes the name of a holder that was killed; nobody else can have written one beside it.
+        _sign(stream, "" if shared else json.dumps({"pid": os.getpid(), "what": what, "since": iso(clock())}))
+        try:
+            yield
+        finally:
+            if not shared:
+                _sign(stream, "")
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        make_dirs(path.parent)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise UsageError(
+            "The lock file %s cannot be opened: %s." % (path, error.strerror), hint="Check state_dir and its owner."
+        ) from error
+    adopt(path)
+    return os.fdopen(handle, "r+", encoding="utf-8")
+
+
+def _sign(stream: IO[str], text: str) -> None:
+    # The lock is what counts; on a full disk it merely goes unsigned, and a prune can still make room.
+    with contextlib.suppress(OSError):
+        os.ftruncate(stream.fileno(), 0)
+        os.pwrite(stream.fileno(), text.encode("utf-8"), 0)
+
+
+def _holder(stream: IO[str]) -> str:
+    stream.seek(0)
+    try:
+        facts = json.loads(stream.read())
+        return "%s, process %d, since %s" % (facts["what"], facts["pid"], facts["since"])
+    except (ValueError, KeyError, TypeError):
+        return "a reader of the same files (a sync, verification or restore)"
+
+
+__all__ = ("hold",)

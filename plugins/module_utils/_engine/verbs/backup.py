@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The verb backup: logical sets, made by pg_dump and pg_dumpall, published by one rename."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from .. import __version__
+from ..context import Context
+from ..core.choice import Choice, Facts, choose
+from ..core.errors import MissingError, PgopsError, RefusedError
+from ..core.fingerprint import summary
+from ..core.manifest import NAME, Database, File, Manifest, Payload, content_hash
+from ..core.naming import set_id, split_qualified
+from ..core.sizes import human_size, parse_size
+from ..core.times import iso
+from ..places.catalog import Catalog
+from ..places.local import LocalPlace
+from ..postgres import inventory
+from ..postgres.connection import Server, Session, connect, server_facts
+from ..postgres.dumping import DumpJob, Sink, dump_database, dump_globals, write_payload
+from ..postgres.tools import Programs, dump_compressions, pick
+from ..settings import Backup
+from ..system import codec
+from ..system.durable import free_bytes, sha256_file, to_json
+
+KIND = "logical"
+# A first set is compared with nothing; dumps of typical data shrink to a quarter, and half is on the safe side.
+_FIRST_GUESS = {"none": 1.0}
+_GUESS = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """A backup as the configuration says; `dry_run` plans it and touches nothing."""
+
+    dry_run: bool = False
+
+
+@dataclass
+class _Target:
+    """A database that will be dumped."""
+
+    name: str
+    bytes: int
+    scope: inventory.Scope
+    choice: Optional[Choice] = None
+
+
+@dataclass
+class _Plan:
+    server: Server
+    programs: Programs
+    targets: list[_Target]
+    uncovered: list[dict[str, str]]
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    estimate: int = 0
+    free: int = 0
+    choices: dict[str, Any] = field(default_factory=dict)
+
+    def result(self) -> dict[str, Any]:
+        """The plan as data."""
+        return {
+            "databases": [t.name for t in self.targets],
+            "database_bytes": sum(t.bytes for t in self.targets),
+            "estimated_bytes": self.estimate,
+            "free_bytes": self.free,
+            "choices": self.choices,
+            "uncovered": self.uncovered,
+            "left_out": self.left_out,
+            "server_version": self.server.version,
+            "from_standby": self.server.in_recovery,
+        }
+
+
+def backup(context: Context, request: Request) -> dict[str, Any]:
+    """Make a logical set of the configured databases and return its facts.
+
+    Result: `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
+    compression}), `uncovered`, `left_out`, `choices`, `content`; a dry run has `plan` instead.
+    Raise UsageError, UnreachableError, RefusedError (not enough space), BusyError or CommandError; no half-written set
+    stays behind.
+    """
+    if request.dry_run:
+        with connect(context.config.postgres) as session:
+            plan = _plan(context, session)
+        return {"changed": True, "plan": plan.result(), "uncovered": plan.uncovered}
+    with context.lock("backup"):
+        for path, size in context.local.clear_leftovers().items():
+            context.warn("Removed %s (%s), which a run that was cut short left behind." % (path, human_size(size)))
+        with connect(context.config.postgres) as session:
+            plan = _plan(context, session)
+            return _make(context, session, plan)
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def _plan(context: Context, session: Session) -> _Plan:
+    config = context.config
+    server = server_facts(session)
+    programs, warnings = pick(
+        context.runner,
+        config.postgres.bin_dir,
+        major=server.major,
+        needed=("pg_dump", "pg_dumpall", "pg_restore"),
+        careful=not server.superuser,
+    )
+    for warning in warnings:
+        context.warn(warning)
+    names, uncovered = _databases(config.backup, session)
+    plan = _Plan(server, programs, [], uncovered)
+    native = dump_compressions(context.runner, programs)
+    available = frozenset(name for name in codec.SUFFIXES if context.runner.find(name))
+    if config.backup.encryption == "age" and "age" not in available:
+        codec.wrap(context.runner, ["age"], level=None, recipients=())
+    for name, size in names:
+        target = _target(context, name, size, plan)
+        if target is None:
+            continue
+        tables = _table_count(context, name)
+        target.choice = choose(config.backup, Facts(native, available, os.cpu_count() or 1, size, tables))
+        plan.targets.append(target)
+        plan.choices[name] = _choice_facts(target.choice)
+    if not plan.targets and not config.backup.allow_no_databases:
+        raise MissingError(
+            "There is no database to back up.",
+            hint="Check backup.databases and exclude_databases, or set allow_no_databases.",
+        )
+    _plan_space(context, plan)
+    return plan
+
+
+def _databases(wanted: Backup, session: Session) -> tuple[list[tuple[str, int]], list[dict[str, str]]]:
+    """Return the (name, bytes) of databases to dump, and what no job covers."""
+    rows = session.rows(
+        "SELECT datname, datallowconn, CASE WHEN has_database_privilege(datname, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END"
+        " FROM pg_database WHERE datname NOT IN ('template0', 'template1') ORDER BY pg_database_size(oid) DESC, datname"
+    )
+    known = {row[0] for row in rows}
+    unknown = sorted(set(wanted.databases) - known)
+    if unknown:
+        raise MissingError(
+            "There is no database %s on this server." % ", ".join(repr(n) for n in unknown),
+            hint="Names are case-sensitive; it has %s." % ", ".join(repr(n) for n in sorted(known)),
+        )
+    chosen, uncovered = [], []
+    for name, allowed, size in rows:
+        if not allowed:
+            uncovered.append({"what": "database %s" % name, "why": "it takes no connections"})
+        elif wanted.databases and name not in wanted.databases:
+            uncovered.append({"what": "database %s" % name, "why": "it is not in backup.databases"})
+        elif name in wanted.exclude_databases:
+            uncovered.append({"what": "database %s" % name, "why": "it is in backup.exclude_databases"})
+        else:
+            chosen.append((name, int(size)))
+    return chosen, uncovered
+
+
+def _target(context: Context, name: str, size: int, plan: _Plan) -> Optional[_Target]:
+    """Return what of the database `name` is dumped, None if its filters leave nothing; add to `plan.uncovered`."""
+    wanted = context.config.backup
+    scope = inventory.Scope(
+        tuple(wanted.schemas),
+        tuple(wanted.exclude_schemas),
+        tuple(split_qualified(t) for t in wanted.tables),
+        tuple(split_qualified(t) for t in wanted.exclude_tables),
+        tuple(split_qualified(t) for t in wanted.exclude_table_data),
+    )
+    if scope.whole and not scope.exclude_table_data:
+        return _Target(name, size, scope)
+    with connect(context.config.postgres, name) as session:
+        found = session.rows(
+            "SELECT n.nspname, c.relname FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'm', 'f', 'v')"
+            " WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+        )
+    schemas = {row[0] for row in found}
+    relations = {(row[0], row[1]) for row in found if row[1] is not None}
+    covered = {pair for pair in relations if scope.holds(*pair)}
+    for schema in sorted(schemas):
+        inside = {pair for pair in relations if pair[0] == schema}
+        if inside and not inside & covered:
+            plan.uncovered.append(
+                {"what": "schema %s of database %s" % (schema, name), "why": "the filters of the backup leave it out"}
+            )
+        elif inside - covered:
+            why = "the filters of the backup leave it out"
+            plan.uncovered += [
+                {"what": "table %s.%s of database %s" % (*pair, name), "why": why} for pair in sorted(inside - covered)
+            ]
+    narrowed = inventory.Scope(
+        tuple(s for s in scope.schemas if s in schemas),
+        tuple(s for s in scope.exclude_schemas if s in schemas),
+        tuple(t for t in scope.tables if t in relations),
+        tuple(t for t in scope.exclude_tables if t in relations),
+        tuple(t for t in scope.exclude_table_data if t in relations),
+    )
+    if (scope.schemas and not narrowed.schemas) or (scope.tables and not narrowed.tables):
+        return None
+    for pair in narrowed.exclude_table_data:
+        plan.left_out.append(
+            {"what": "rows of %s.%s of database %s" % (*pair, name), "why": "it is in backup.exclude_table_data"}
+        )
+    return _Target(name, size, narrowed)
+
+
+def _table_count(context: Context, name: str) -> int:
+    with connect(context.config.postgres, name) as session:
+        return int(
+            session.value(
+                "SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'm') AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)'"
+            )
+        )
+
+
+def _choice_facts(choice: Choice) -> dict[str, Any]:
+    return {
+        "format": choice.format,
+        "compression": choice.native
+        if choice.native != "none"
+        else next((x for x in choice.layers if x != "age"), "none"),
+        "inside_pg_dump": choice.native != "none",
+        "level": choice.level,
+        "jobs": choice.jobs,
+        "reasons": list(choice.reasons),
+    }
+
+
+def _plan_space(context: Context, plan: _Plan) -> None:
+    """Estimate what the set will take, and refuse to begin when that would fill the disk."""
+    total = sum(t.bytes for t in plan.targets)
+    ratio = _FIRST_GUESS.get(context.config.backup.compression, _GUESS)
+    catalog = Catalog(context.local)
+    for previous in catalog.ids()[:1]:
+        try:
+            manifest = catalog.manifest(previous)
+        except PgopsError:
+            continue
+        before = sum(d.bytes for d in manifest.databases)
+        if before and manifest.encryption == context.config.backup.encryption:
+            ratio = 1.2 * manifest.size / before
+    plan.estimate = int(total * ratio)
+    plan.free = free_bytes(Path(context.config.local.path))
+    floor = parse_size(context.config.backup.min_free)
+    if plan.free - plan.estimate < floor:
+        raise RefusedError(
+            "%s has %s free; this backup needs about %s, and %s must stay free."
+            % (context.config.local.path, human_size(plan.free), human_size(plan.estimate), human_size(floor)),
+            hint="Make room (pgops prune), move local.path to a larger disk, or lower backup.min_free.",
+        )
+
+
+# --- make -------------------------------------------------------------------------------------------------------------
+
+
+def _make(context: Context, session: Session, plan: _Plan) -> dict[str, Any]:
+    started = context.clock()
+    name = _free_id(context)
+    floor = parse_size(context.config.backup.min_free)
+    with context.local.new_set(name) as folder:
+        sink = Sink(context, folder, floor)
+        databases: list[Database] = []
+        total = sum(t.bytes for t in plan.targets)
+        for target in plan.targets:
+            context.reporter.phase("backup of %s" % target.name, 0)
+            database = _dump(context, plan, target, sink)
+            context.reporter.done()
+            if database is not None:
+                databases.append(database)
+        if not databases and total and not context.config.backup.allow_no_databases:
+            raise MissingError("Every database vanished while it was to be dumped.")
+        manifest = _finish(context, session, plan, sink, databases, name=name, started=started)
+        encoded = manifest.encode()
+        (folder / NAME).write_bytes(encoded)
+        (folder / NAME).chmod(0o640)
+    return _result(context.local, manifest, content_hash(encoded), plan)
+
+
+def _free_id(context: Context) -> str:
+    """Return an id that no set has: ids have whole seconds, so a run right after another waits for the next one."""
+    while True:
+        name = set_id(context.clock(), KIND)
+        if not context.local.path("sets/%s" % name).exists():
+            return name
+        time.sleep(0.1)
+
+
+def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optional[Database]:
+    if target.choice is None:
+        raise PgopsError("No way to dump %s was chosen." % target.name)
+    tick = time.monotonic()
+    job = DumpJob(
+        target.name,
+        target.scope,
+        target.choice,
+        plan.programs,
+        plan.server,
+        with_rows=context.config.backup.fingerprint,
+    )
+    try:
+        payload, fingerprint, properties, left_out = dump_database(context, job, sink)
+    except MissingError as error:
+        # Dropped between the listing and its dump: not ours to save any more, but a person should know.
+        context.warn("The database %s vanished before it was dumped: %s" % (target.name, error.message))
+        plan.left_out.append({"what": "database %s" % target.name, "why": "it vanished before it was dumped"})
+        return None
+    plan.left_out += left_out
+    return Database(target.name, payload, properties, fingerprint, target.bytes, round(time.monotonic() - tick, 3))
+
+
+def _finish(
+    context: Context, session: Session, plan: _Plan, sink: Sink, databases: list[Database], *, name: str, started: Any
+) -> Manifest:
+    """Write what belongs to the whole server, and return the manifest."""
+    wanted = context.config.backup
+    globals_payload, passwords = None, False
+    if wanted.globals:
+        globals_payload, passwords = dump_globals(context, plan.programs, plan.server, sink)
+    else:
+        plan.left_out.append({"what": "roles and tablespaces", "why": "backup.globals is false"})
+    extra: dict[str, Optional[Payload]] = {"settings": None, "hba": None, "ident": None}
+    if wanted.server_settings:
+        extra.update(_server_files(context, session, plan, sink))
+    else:
+        plan.left_out.append(
+            {"what": "server settings, pg_hba.conf and pg_ident.conf", "why": "backup.server_settings is false"}
+        )
+    version = plan.programs.version
+    return Manifest(
+        id=name,
+        instance=context.config.instance,
+        kind=KIND,
+        started=iso(started),
+        finished=iso(context.clock()),
+        system_identifier=plan.server.system_identifier,
+        server_version=plan.server.version,
+        server_version_num=plan.server.version_num,
+        tools={"pg_dump": version, "pg_dumpall": version},
+        engine=__version__,
+        files=_files(sink.folder),
+        databases=tuple(databases),
+        timeline=plan.server.timeline,
+        from_standby=plan.server.in_recovery,
+        globals=globals_payload,
+        globals_passwords=passwords,
+        settings=extra["settings"],
+        hba=extra["hba"],
+        ident=extra["ident"],
+        roles=inventory.roles(session),
+        encryption=wanted.encryption,
+        recipients=tuple(wanted.recipients) if wanted.encryption != "none" else (),
+        choices=plan.choices,
+        left_out=tuple(plan.left_out),
+        warnings=tuple(context.warnings),
+    )
+
+
+def _server_files(context: Context, session: Session, plan: _Plan, sink: Sink) -> dict[str, Payload]:
+    """Store the settings that are not defaults, pg_hba.conf and pg_ident.conf, as far as this role may read them."""
+    found: dict[str, Payload] = {}
+    rows = session.rows(
+        "SELECT name, setting, unit, source, sourcefile FROM pg_settings WHERE source NOT IN ('default', 'client', 'session', 'override') ORDER BY 1"
+    )
+    # A connection string is a setting too; its password is not ours to keep.
+    settings = [dict(zip(("name", "setting", "unit", "source", "file"), row)) for row in rows]
+    found["settings"] = write_payload(context, sink, "settings.json", "json", to_json(context.redactor.data(settings)))
+    for key, setting, file in (("hba", "hba_file", "pg_hba.conf"), ("ident", "ident_file", "pg_ident.conf")):
+        content = session.allowed("SELECT pg_read_file(current_setting(%s))", (setting,))
+        if content is None:
+            plan.left_out.append(
+                {"what": file, "why": "this role may not read it (grant pg_read_server_files and pg_read_all_settings)"}
+            )
+            context.warn("%s is not in the set: this role may not read it." % file)
+        else:
+            found[key] = write_payload(context, sink, file, "conf", content[0][0].encode())
+    return found
+
+
+def _files(folder: Path) -> tuple[File, ...]:
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            path.chmod(0o600)
+            found.append(File(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path)))
+    return tuple(found)
+
+
+def _result(place: LocalPlace, manifest: Manifest, content: str, plan: _Plan) -> dict[str, Any]:
+    databases = []
+    for database in manifest.databases:
+        entry = {
+            "name": database.name,
+            "database_bytes": database.bytes,
+            "bytes": sum(f.size for f in manifest.files_of(database.dump)),
+            "seconds": database.seconds,
+            "format": database.dump.format,
+            "compression": database.dump.compression,
+        }
+        if database.fingerprint:
+            entry.update(summary(database.fingerprint))
+        databases.append(entry)
+    return {
+        "changed": True,
+        "set": manifest.id,
+        "path": "%s/sets/%s" % (place.root, manifest.id),
+        "content": content,
+        "bytes": manifest.size,
+        "files": len(manifest.files),
+        "databases": databases,
+        "uncovered": plan.uncovered,
+        "left_out": list(manifest.left_out),
+        "choices": manifest.choices,
+    }
+
+
+__all__ = ("KIND", "Request", "backup")

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Info: what the places hold, what is proven, how fresh it is, and what retention would remove. It changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Optional
+
+from ..context import Context
+from ..core.fingerprint import summary
+from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, worst
+from ..core.manifest import NAME, Database, Manifest
+from ..core.times import iso, parse_iso
+from ..places.catalog import Catalog
+from ..places.survey import Surveyed, configured, decide, survey
+from .pins import read_pin
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which places to look at (all configured ones when empty); `details` adds sizes and fingerprint summaries."""
+
+    places: tuple[str, ...] = ()
+    details: bool = False
+
+
+def info(context: Context, request: Request) -> dict[str, Any]:
+    """Return the catalogs of the places with `freshness` findings and an overall `state` (ok, warning, critical).
+
+    A place that cannot be read is reported with its error instead of raising. Freshness is about the places asked for.
+    Raise UsageError for a place that is not configured.
+    """
+    places = [_place(context, surveyed, request.details) for surveyed in survey(context, request.places)]
+    findings = judge(_facts(context, places), Limits(), context.clock())
+    if request.places:
+        findings = [f for f in findings if _about(f, request.places)]
+    return {
+        "changed": False,
+        "places": places,
+        "freshness": [finding.as_data() for finding in findings],
+        "state": worst(finding.severity for finding in findings),
+    }
+
+
+def _about(finding: Finding, places: tuple[str, ...]) -> bool:
+    """Tell whether `finding` can be judged from `places` alone."""
+    return "s3" in places or "off-site" not in finding.check
+
+
+def _place(context: Context, surveyed: Surveyed, details: bool) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "place": surveyed.name,
+        "root": surveyed.root,
+        "reachable": surveyed.trouble is None,
+        "error": str(surveyed.trouble) if surveyed.trouble else None,
+        "sets": [],
+        "unfinished": [],
+        "strays": [],
+        "retention": {"keep": [], "remove": []},
+        "total_bytes": 0,
+        "newest": None,
+        "newest_verified": None,
+    }
+    catalog = surveyed.catalog
+    if catalog is None:
+        return result
+    sets = [_describe(context, surveyed, catalog, set_id, details) for set_id in catalog.ids()]
+    result.update(
+        sets=sets,
+        unfinished=catalog.unfinished,
+        strays=catalog.strays,
+        retention=_retention(context, surveyed),
+        total_bytes=sum(entry.size for files in catalog.files.values() for entry in files.values()),
+        newest=next((s["id"] for s in sets if s["complete"]), None),
+        newest_verified=next((s["id"] for s in sets if s["complete"] and s["verified"]), None),
+    )
+    return result
+
+
+def _describe(context: Context, surveyed: Surveyed, catalog: Catalog, set_id: str, details: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "id": set_id,
+        "kind": set_id.rpartition("-")[2],
+        "bytes": catalog.stored_bytes(set_id),
+        "verified": False,
+        "proofs": {},
+        "pinned": set_id in surveyed.pins,
+        "complete": False,
+    }
+    if details:
+        described["pin"] = read_pin(catalog.place, set_id) if described["pinned"] else None
+    if set_id in surveyed.damaged:
+        return {**_unknown(), **described, "problem": "Its manifest cannot be read: %s" % surveyed.damaged[set_id]}
+    manifest = catalog.manifest(set_id)
+    problem = _problem(catalog, manifest)
+    proofs = catalog.proof(set_id)
+    described.update(
+        begun=iso(manifest.begun),
+        ended=iso(manifest.ended),
+        age_seconds=(context.clock() - manifest.begun).total_seconds(),
+        files=len(manifest.files),
+        databases=[database.name for database in manifest.databases],
+        verified=catalog.verified(set_id),
+        proofs={level: {"outcome": p.outcome, "when": iso(p.when)} for level, p in proofs.items() if p is not None},
+        encryption=manifest.encryption,
+        server_version=manifest.server_version,
+        parent=manifest.parent,
+        complete=not problem,
+        problem=problem,
+        warnings=list(manifest.warnings),
+    )
+    if details:
+        described["contents"] = [_contents(database, manifest) for database in manifest.databases]
+    return described
+
+
+def _unknown() -> dict[str, Any]:
+    """Return the keys that only a manifest can fill, so that every set has them."""
+    blank = dict.fromkeys(("begun", "ended", "age_seconds", "encryption", "server_version", "parent"))
+    return {**blank, "files": 0, "databases": [], "warnings": []}
+
+
+def _problem(catalog: Catalog, manifest: Manifest) -> Optional[str]:
+    """Return what is wrong with the stored files as far as a listing tells, or None."""
+    stored = catalog.files[manifest.id]
+    missing = [f.path for f in manifest.files if f.path not in stored]
+    wrong = [f.path for f in manifest.files if f.path in stored and stored[f.path].size != f.size]
+    listed = {f.path for f in manifest.files} | {NAME}
+    said = [
+        "%s: %s" % (what, _few(paths)) for what, paths in (("missing", missing), ("of the wrong size", wrong)) if paths
+    ]
+    if said:
+        extra = len(set(stored) - listed)
+        return "Files are %s%s." % (", ".join(said), "; %d more are in no manifest" % extra if extra else "")
+    return None
+
+
+def _few(paths: list[str]) -> str:
+    shown = ", ".join(paths[:3])
+    return shown if len(paths) <= 3 else "%s and %d more" % (shown, len(paths) - 3)
+
+
+def _contents(database: Database, manifest: Manifest) -> dict[str, Any]:
+    """Sum up a database: its sizes and what its fingerprint counted (None where none was taken)."""
+    counted: Optional[dict[str, Any]] = None
+    if database.fingerprint:
+        try:
+            counted = summary(database.fingerprint)
+        except (KeyError, TypeError, AttributeError):  # a fingerprint of another version's making
+            counted = None
+    return {
+        "name": database.name,
+        "bytes": database.bytes,
+        "dump_bytes": sum(file.size for file in manifest.files_of(database.dump)),
+        "seconds": database.seconds,
+        "format": database.dump.format,
+        "fingerprint": counted,
+    }
+
+
+def _retention(context: Context, surveyed: Surveyed) -> dict[str, Any]:
+    decided = decide(surveyed, context)
+    keep = [{"set": d.id, "reasons": list(d.reasons)} for d in decided.decisions if d.keep]
+    keep += [{"set": set_id, "reasons": ["its manifest cannot be read"]} for set_id in surveyed.damaged]
+    keep.sort(key=lambda kept: str(kept["set"]), reverse=True)
+    remove = [{"set": d.id, "reasons": list(d.reasons)} for d in decided.decisions if not d.keep]
+    return {"keep": keep, "remove": remove}
+
+
+def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
+    """Gather what freshness is judged by, from the described places."""
+    by_name = {place["place"]: place for place in places}
+    whole = [s for place in places for s in place["sets"] if s["complete"]]
+    proven = [Seen(s["id"], parse_iso(s["proofs"]["restore"]["when"])) for s in whole if s["verified"]]
+    offsite = by_name.get("s3", {})
+    latest = context.clock() + CLOCK_TOLERANCE
+    sets = [Seen(s["id"], parse_iso(s["begun"])) for s in whole]
+    past = [seen for seen in sets if seen.when <= latest]
+    away = [s["id"] for s in offsite.get("sets", []) if s["complete"]]
+    return Facts(
+        newest=max(past, key=_when, default=None),
+        oldest=min(past, key=_when, default=None),
+        offsite=max((seen for seen in past if seen.set_id in away), key=_when, default=None),
+        verified=max(proven, key=_when, default=None),
+        ahead=max((seen for seen in sets if seen.when > latest), key=_when, default=None),
+        has_offsite="s3" in configured(context),
+        offsite_error=offsite.get("error") or "",
+        local_error=by_name.get("local", {}).get("error") or "",
+    )
+
+
+def _when(seen: Seen) -> datetime:
+    return seen.when
+
+
+__all__ = ("Request", "info")

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Prune: remove from each place what its own retention rules do not keep, and what killed runs left behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from ..context import Context
+from ..core.errors import PgopsError, UnreachableError
+from ..core.sizes import human_size
+from ..places.base import SETS, Place
+from ..places.catalog import Catalog
+from ..places.local import LocalPlace
+from ..places.survey import Surveyed, decide, survey
+
+# An upload that was cut off leaves a folder without a manifest; a later sync goes on with it, so it gets a while.
+_UNFINISHED_AFTER = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which places to prune (all configured ones when empty), and whether only to show what would go."""
+
+    places: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+def prune(context: Context, request: Request) -> dict[str, Any]:
+    """Prune the places and return `changed` and, per place, what was kept and removed with the reasons.
+
+    A place that fails does not keep the others from being pruned. Raise BusyError while a backup, sync, verification
+    or restore runs; UsageError for a place that is not configured; and at the end, if a place failed, an error that
+    says how every place fared: UnreachableError if all that failed were out of reach, else PgopsError.
+    """
+    with _locks(context, request.dry_run):
+        results: list[dict[str, Any]] = []
+        failures: dict[str, PgopsError] = {}
+        for surveyed in survey(context, request.places, remember=not request.dry_run):
+            context.reporter.phase("prune %s" % surveyed.name)
+            result = _empty(surveyed)
+            results.append(result)
+            try:
+                _prune_place(context, surveyed, result, request.dry_run)
+            except PgopsError as error:
+                failures[surveyed.name] = error
+            except OSError as error:
+                failures[surveyed.name] = PgopsError("%s: %s." % (error.filename or surveyed.root, error.strerror))
+            context.reporter.done()
+    if failures:
+        raise _failure(results, failures)
+    return {"changed": any(_changed(result) for result in results), "places": results}
+
+
+@contextlib.contextmanager
+def _locks(context: Context, dry_run: bool) -> Iterator[None]:
+    """Hold both locks: nobody reads a set that we remove, and no backup writes what we take for a leftover."""
+    if dry_run:
+        yield
+        return
+    with context.lock("backup"), context.lock("sets"):
+        yield
+
+
+def _empty(surveyed: Surveyed) -> dict[str, Any]:
+    return {
+        "place": surveyed.name,
+        "root": surveyed.root,
+        "kept": [],
+        "removed": [],
+        "unfinished": [],
+        "leftovers": [],
+        "freed_bytes": 0,
+    }
+
+
+def _prune_place(context: Context, surveyed: Surveyed, result: dict[str, Any], dry_run: bool) -> None:
+    if surveyed.trouble is not None:
+        raise surveyed.trouble
+    catalog = surveyed.catalog
+    if catalog is None:
+        return
+    # Leftovers go first: where the disk is full, this alone may be what lets the rest work.
+    if isinstance(catalog.place, LocalPlace):
+        _clear_leftovers(catalog.place, result, dry_run)
+    decided = decide(surveyed, context)
+    for decision in decided.decisions:
+        if decision.keep:
+            result["kept"].append({"set": decision.id, "reasons": list(decision.reasons)})
+    for set_id, trouble in sorted(surveyed.damaged.items(), reverse=True):
+        result["kept"].append({"set": set_id, "reasons": ["its manifest cannot be read"]})
+        context.warn(
+            "The set %s in %s stays, as its manifest cannot be read: %s Remove it by hand when you are sure that "
+            "nobody needs it." % (set_id, surveyed.root, trouble)
+        )
+    result["kept"].sort(key=lambda kept: kept["set"], reverse=True)
+    for decision in decided.decisions:
+        if not decision.keep:
+            size = catalog.stored_bytes(decision.id)
+            if not dry_run:
+                context.reporter.note("removing %s from %s" % (decision.id, surveyed.root))
+                size = catalog.place.delete_set(decision.id)
+            result["removed"].append({"set": decision.id, "reasons": list(decision.reasons), "bytes": size})
+            result["freed_bytes"] += size
+    _clear_unfinished(context, surveyed, catalog, result, dry_run)
+
+
+def _clear_leftovers(place: LocalPlace, result: dict[str, Any], dry_run: bool) -> None:
+    found = place.leftovers() if dry_run else place.clear_leftovers()
+    result["leftovers"] = [{"path": path, "bytes": size} for path, size in sorted(found.items())]
+    result["freed_bytes"] += sum(found.values())
+
+
+def _clear_unfinished(
+    context: Context, surveyed: Surveyed, catalog: Catalog, result: dict[str, Any], dry_run: bool
+) -> None:
+    """Remove the remains of uploads that were cut off long ago.
+
+    In the local place a set appears whole by one rename, so a folder without a manifest there was made or damaged by
+    somebody; it is reported and stays.
+    """
+    for set_id in catalog.unfinished:
+        files = catalog.files[set_id]
+        if isinstance(catalog.place, LocalPlace):
+            context.warn(
+                "%s/%s/%s has no manifest, so it is no backup, and no run of ours leaves such a folder. It stays; look "
+                "at it and remove it by hand." % (surveyed.root, SETS, set_id)
+            )
+            continue
+        age = context.clock() - max(entry.modified for entry in files.values())
+        if age <= _UNFINISHED_AFTER or set_id in surveyed.pins:
+            continue
+        size = sum(entry.size for entry in files.values())
+        if not dry_run:
+            _delete_files(catalog.place, set_id, list(files))
+        result["unfinished"].append({"set": set_id, "bytes": size})
+        result["freed_bytes"] += size
+
+
+def _delete_files(place: Place, set_id: str, inner: list[str]) -> None:
+    place.delete("%s/%s/%s" % (SETS, set_id, path) for path in inner)
+
+
+def _changed(result: dict[str, Any]) -> bool:
+    return bool(result["removed"] or result["unfinished"] or result["leftovers"])
+
+
+def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError]) -> PgopsError:
+    fared = []
+    for result in results:
+        name = result["place"]
+        done = "%d sets removed, %s freed" % (len(result["removed"]), human_size(result["freed_bytes"]))
+        if name in failures:
+            fared.append("%s failed after %s: %s" % (name, done, failures[name]))
+        else:
+            fared.append("%s: %s." % (name, done))
+    out_of_reach = all(isinstance(error, UnreachableError) for error in failures.values())
+    kind = UnreachableError if out_of_reach else PgopsError
+    text = "Pruning failed in %d of %d places. %s" % (len(failures), len(results), " ".join(fared))
+    error = kind(text, hint="What could not be removed is removed by the next run.")
+    error.details = {"changed": any(_changed(result) for result in results), "places": results}
+    return error
+
+
+__all__ = ("Request", "prune")

@@ -1,0 +1,490 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The verb restore: bring databases back. Each is loaded under a name of its own, proven, and only then gets its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ..context import Context
+from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UsageError
+from ..core.fingerprint import Rules
+from ..core.globals_sql import select
+from ..core.manifest import Database
+from ..core.naming import database_argument, quote_ident, split_qualified
+from ..core.selection import Wanted, missing, with_partitions
+from ..core.sizes import human_size
+from ..core.times import compact
+from ..places.catalog import Catalog
+from ..places.evidence import proofs
+from ..places.source import Source
+from ..postgres import preflight
+from ..postgres.connection import Session, connect, server_facts
+from ..postgres.loading import (
+    Loaded,
+    Options,
+    Target,
+    comment_on_database,
+    compare_database,
+    create_database,
+    finish_database,
+    load_database,
+    load_globals,
+)
+from ..postgres.preflight import Findings
+from ..postgres.tools import pick
+from ..system.runner import Command
+
+MODES = ("create", "swap", "into_empty")
+GLOBALS = ("missing", "all", "none")
+_PREFIX = "pgops-restore-"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to bring back, from where, and how.
+
+    `set` is an id, `latest` or `latest_verified`; `databases` all of the set when empty; `rename` maps backed-up names to new
+    ones. Modes: `create` (the target must not exist), `swap` (a target that exists is replaced and kept under another
+    name; `confirm` must list it), `into_empty` (the target exists and is empty; one transaction). `globals`: roles that
+    are missing, all (existing ones are changed too) or none. Without `ownership` owners and privileges are left out.
+    """
+
+    place: str = "auto"
+    set: str = "latest_verified"
+    databases: tuple[str, ...] = ()
+    schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    mode: str = "create"
+    globals: str = "missing"
+    ownership: bool = True
+    jobs: int = 0
+    confirm: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+@dataclass
+class _Job:
+    """One database on its way back: loaded as `temporary`, to be called `name`; what it replaces is kept as `kept`."""
+
+    database: Database
+    name: str
+    temporary: str
+    replaces: bool
+    loaded: Loaded = field(default_factory=Loaded)
+    kept: str = ""
+    phases: dict[str, float] = field(default_factory=dict)
+    checked: dict[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def comment(self) -> str:
+        """SQL that gives the database its own comment in the place of our mark."""
+        return comment_on_database(self.temporary, self.database.properties.get("comment"))
+
+
+@dataclass
+class _Work:
+    request: Request
+    source: Source
+    target: Target
+    jobs: list[_Job]
+    findings: Findings
+    options: Options
+    wanted: Optional[Wanted]
+
+
+def restore(context: Context, request: Request) -> dict[str, Any]:
+    """Bring databases back as `request` says and prove that they are what the backup held.
+
+    Result: `set`, `place`, `databases` (list of {database, name, seconds, phases, jobs, way, kept, compared, benign, left_out}),
+    `roles_created`, `remarks`; a dry run has `plan` instead and touches nothing.
+    Raise UsageError, MissingError, RefusedError (with every reason), DamagedError (a difference), CommandError or
+    UnreachableError. Whatever goes wrong before the last step, no database has been replaced and none is left half-made.
+    """
+    _check(request)
+    dry = request.dry_run
+    with context.lock("sets", shared=True, dry_run=dry), context.lock("restore", dry_run=dry):
+        return _restore(context, request)
+
+
+def _restore(context: Context, request: Request) -> dict[str, Any]:
+    with connect(context.config.postgres) as session:
+        work = _prepare(context, request, session)
+        if request.dry_run:
+            return {"changed": True, "set": work.source.set_id, "place": work.source.place.name, "plan": _plan(work)}
+        work.findings.settle()
+        for remark in work.findings.remarks:
+            context.warn(remark)
+        return _perform(context, work, session)
+
+
+def _check(request: Request) -> None:
+    if request.mode not in MODES:
+        raise UsageError("%r is no restore mode." % request.mode, hint="Use one of %s." % ", ".join(MODES))
+    if request.globals not in GLOBALS:
+        raise UsageError(
+            "%r is no way to restore globals." % request.globals, hint="Use one of %s." % ", ".join(GLOBALS)
+        )
+    if request.schemas and request.tables:
+        raise UsageError("Ask for schemas or for tables, not for both.", hint="A table is written schema.table.")
+    for table in request.tables:
+        split_qualified(table)
+    if (request.schemas or request.tables) and len(request.databases) != 1:
+        raise UsageError("Schemas and tables are restored from one database.", hint="Name it (databases).")
+    unknown = sorted(set(request.rename) - set(request.databases)) if request.databases else []
+    if unknown:
+        raise UsageError("rename speaks of %s, which is not restored." % ", ".join(repr(n) for n in unknown))
+
+
+# --- prepare ----------------------------------------------------------------------------------------------------------
+
+
+def _prepare(context: Context, request: Request, session: Session) -> _Work:
+    place = context.place(request.place)
+    others = [p for p in context.places() if p.name != place.name]
+    more = tuple(proof for other in others if request.set == "latest_verified" for proof in _proofs_of(context, other))
+    catalog = Catalog(place, more_proofs=more)
+    source = Source(context, catalog, catalog.find(request.set), identity_file=context.config.restore.identity_file)
+    source.check_key()
+    server = server_facts(session)
+    dumped_by = int(source.manifest.tools.get("pg_dump", "0").split(".")[0])
+    programs, warnings = pick(
+        context.runner,
+        context.config.postgres.bin_dir,
+        major=max(server.major, dumped_by),
+        needed=("pg_restore", "psql"),
+    )
+    for warning in warnings:
+        context.warn(warning)
+    target = Target(context.config.postgres, programs, server)
+    chosen = _databases(request, source)
+    jobs = request.jobs or context.config.restore.jobs or min(os.cpu_count() or 1, 8)
+    wanted = _wanted(request, chosen)
+    existing = {row[0] for row in session.rows("SELECT datname FROM pg_database")}
+    names = {d.name: request.rename.get(d.name, d.name) for d in chosen}
+    findings = preflight.check_names(session, names, request.mode, request.confirm, context.config.postgres)
+    coming = _coming_roles(source, session, request, findings)
+    on_server = preflight.check_server(
+        session, source.manifest, chosen, target, jobs=jobs, ownership=request.ownership, will_create=coming
+    )
+    findings.refusals += on_server.refusals
+    findings.remarks += on_server.remarks
+    if request.mode == "into_empty":
+        jobs = 1
+    options = Options(
+        jobs, request.ownership, _has_tablespaces(source, session, findings), request.mode == "into_empty", wanted
+    )
+    work_jobs = [
+        _Job(
+            d,
+            names[d.name],
+            names[d.name] if request.mode == "into_empty" else _PREFIX + secrets.token_hex(6),
+            names[d.name] in existing,
+        )
+        for d in chosen
+    ]
+    return _Work(request, source, target, work_jobs, findings, options, wanted)
+
+
+def _proofs_of(context: Context, place: Any) -> list[Any]:
+    """Return the proofs that another place holds; after a disaster it may be gone, and that is no reason to stop."""
+    try:
+        return proofs(place)
+    except PgopsError as error:
+        context.warn("The evidence in %s could not be read: %s" % (place.root, error.message))
+        return []
+
+
+def _databases(request: Request, source: Source) -> list[Database]:
+    manifest = source.manifest
+    unknown = [name for name in request.databases if manifest.database(name) is None]
+    if unknown:
+        raise MissingError(
+            "The set %s has no database %s." % (manifest.id, ", ".join(repr(n) for n in unknown)),
+            hint="It has %s." % ", ".join(repr(d.name) for d in manifest.databases),
+        )
+    if request.databases:
+        return [d for d in manifest.databases if d.name in request.databases]
+    chosen = list(manifest.databases)
+    # The maintenance database exists on every server; without anything in it there is nothing to bring back.
+    return [d for d in chosen if not (d.name == "postgres" and _is_bare(d))] or chosen
+
+
+def _is_bare(database: Database) -> bool:
+    facts = database.fingerprint
+    return (
+        facts is not None
+        and not facts["relations"]
+        and not facts.get("functions")
+        and len(facts.get("extensions", {})) <= 1
+    )
+
+
+def _wanted(request: Request, chosen: list[Database]) -> Optional[Wanted]:
+    if not request.schemas and not request.tables:
+        return None
+    wanted = Wanted(request.schemas, tuple(split_qualified(t) for t in request.tables))
+    facts = chosen[0].fingerprint
+    if facts is not None:
+        lacking = missing(wanted, facts)
+        if lacking:
+            raise MissingError(
+                "The database %r in this set has no %s." % (chosen[0].name, ", no ".join(lacking)),
+                hint="Names are case-sensitive.",
+            )
+        wanted = with_partitions(wanted, facts)
+    return wanted
+
+
+def _coming_roles(source: Source, session: Session, request: Request, findings: Findings) -> Optional[set[str]]:
+    """Return the roles that the globals will bring, None when they are not restored."""
+    if request.globals == "none":
+        return None
+    if source.manifest.globals is None:
+        findings.remarks.append("The set holds no globals, so no roles are restored.")
+        return None
+    if not source.manifest.globals_passwords:
+        findings.remarks.append(
+            "The set holds no role passwords: restored roles need new ones before they can log in with one."
+        )
+    script = source.content_of(source.manifest.globals).decode("utf-8", "surrogateescape")
+    existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
+    return set(select(script, existing=existing, overwrite=False, tablespaces=False).creates)
+
+
+def _has_tablespaces(source: Source, session: Session, findings: Findings) -> bool:
+    wanted = set((source.manifest.roles or {}).get("tablespaces", []))
+    lacking = sorted(wanted - {row[0] for row in session.rows("SELECT spcname FROM pg_tablespace")})
+    if lacking:
+        findings.remarks.append(
+            "The server lacks the tablespaces %s; everything goes to the default one." % ", ".join(lacking)
+        )
+    return not lacking
+
+
+def _plan(work: _Work) -> dict[str, Any]:
+    return {
+        "set": work.source.set_id,
+        "place": work.source.place.root,
+        "server_version": work.target.server.version,
+        "mode": work.request.mode,
+        "globals": work.request.globals,
+        "jobs": work.options.jobs,
+        "databases": [
+            {
+                "database": job.database.name,
+                "name": job.name,
+                "replaces": job.replaces and work.request.mode == "swap",
+                "bytes": work.source.size(job.database.dump),
+                "database_bytes": job.database.bytes,
+                "files": len(work.source.manifest.files_of(job.database.dump)),
+            }
+            for job in work.jobs
+        ],
+        "refusals": work.findings.refusals,
+        "remarks": work.findings.remarks,
+    }
+
+
+# --- perform ----------------------------------------------------------------------------------------------------------
+
+
+def _perform(context: Context, work: _Work, session: Session) -> dict[str, Any]:
+    request = work.request
+    _drop_abandoned(context, session)
+    roles: list[str] = []
+    if request.globals != "none":
+        context.reporter.note("restoring roles")
+        roles, _lacking = load_globals(work.source, work.target, overwrite=request.globals == "all")
+    try:
+        for job in work.jobs:
+            _load(context, work, job, session)
+            _prove(context, work, job)
+        if request.mode != "into_empty":
+            for job in work.jobs:
+                _give_name(context, job, session)
+    except BaseException:
+        if request.mode != "into_empty":
+            for job in work.jobs:
+                _drop(session, job.temporary)
+        raise
+    return {
+        "changed": True,
+        "set": work.source.set_id,
+        "place": work.source.place.name,
+        "databases": [_job_result(job) for job in work.jobs],
+        "bytes": sum(work.source.size(job.database.dump) for job in work.jobs),
+        "roles_created": roles,
+        "remarks": work.findings.remarks,
+    }
+
+
+def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
+    tick = time.monotonic()
+    size = work.source.size(job.database.dump)
+    context.reporter.note("restoring %s (%s) as %s" % (job.database.name, human_size(size), job.name))
+    context.reporter.phase("restore of %s" % job.name, size)
+    try:
+        _fill(context, work, job, session, work.options)
+    except CommandError as error:
+        if "deadlock detected" not in error.message or work.options.jobs < 2 or work.request.mode == "into_empty":
+            raise
+        # Parallel workers of pg_restore can block each other (partitions, foreign keys); alone it cannot.
+        context.warn("The parallel restore of %r deadlocked with itself; it was begun anew with one job." % job.name)
+        _drop(session, job.temporary)
+        _fill(context, work, job, session, dataclasses.replace(work.options, jobs=1))
+    context.reporter.done()
+    job.phases["load"] = round(time.monotonic() - tick, 3)
+    for left_out in job.loaded.left_out:
+        context.warn("Left out of %r: %s" % (job.name, left_out))
+    if work.request.mode != "into_empty":
+        finish_database(session, job.temporary, job.database.properties, ownership=work.request.ownership)
+    if context.config.restore.analyze:
+        tick = time.monotonic()
+        _analyze(work, job)
+        job.phases["analyze"] = round(time.monotonic() - tick, 3)
+
+
+def _fill(context: Context, work: _Work, job: _Job, session: Session, options: Options) -> None:
+    if work.request.mode != "into_empty":
+        properties = job.database.properties
+        create_database(
+            session, job.temporary, properties, work.target, ownership=work.request.ownership, comment=_mark(context)
+        )
+    with context.scratch("restore") as folder:
+        job.loaded = load_database(work.source, job.database, work.target, job.temporary, options, folder)
+
+
+def _analyze(work: _Work, job: _Job) -> None:
+    programs = work.target.programs
+    if programs.has("vacuumdb"):
+        command = Command(
+            (
+                programs.path("vacuumdb"),
+                "--analyze-only",
+                "--no-password",
+                "--quiet",
+                "--jobs=%d" % work.options.jobs,
+                database_argument(job.temporary),
+            ),
+            env=work.target.environment,
+        )
+        work.source.context.runner.run(command)
+        return
+    with connect(work.target.postgres, job.temporary) as session:
+        session.execute("ANALYZE")
+
+
+def _prove(context: Context, work: _Work, job: _Job) -> None:
+    """Conclude from queries on the result that it is what the backup held. Raise DamagedError if it is not."""
+    if job.database.fingerprint is None:
+        context.warn("%r was restored, but its set has no fingerprint to compare it with." % job.name)
+        return
+    tick = time.monotonic()
+    rules = Rules(work.request.ownership, work.wanted.holds if work.wanted else None)
+    # An empty target was somebody's: what belongs to the database itself stays as they made it. Any other has our mark
+    # for a comment until it gets its name.
+    into_empty = work.request.mode == "into_empty"
+    properties = {} if into_empty else {**job.database.properties, "comment": _mark(context)}
+    database = dataclasses.replace(job.database, properties=properties)
+    comparison = compare_database(database, work.target, job.temporary, rules)
+    job.phases["compare"] = round(time.monotonic() - tick, 3)
+    job.checked, job.remarks = comparison.checked, comparison.remarks
+    if comparison.differences:
+        raise DamagedError(
+            "The restored %r is not what was backed up:\n%s"
+            % (job.name, "\n".join("  - %s" % d for d in comparison.shown())),
+            hint="No database was replaced. Try another set (pgops restore --list).",
+        )
+
+
+def _give_name(context: Context, job: _Job, session: Session) -> None:
+    """Rename the proven database to its name; one that stands there is renamed first and kept."""
+    if job.replaces:
+        job.kept = _kept_name(job.name, compact(context.clock()))
+        session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS false" % quote_ident(job.name))
+        try:
+            session.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+                (job.name,),
+            )
+            _rename(session, job.name, job.kept)
+        except BaseException:
+            session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(job.name))
+            raise
+        session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(job.kept))
+        try:
+            _rename(session, job.temporary, job.name, comment=job.comment)
+        except BaseException:
+            _rename(session, job.kept, job.name)
+            raise
+        context.warn("The old %r is kept as %r; drop it when you no longer need it." % (job.name, job.kept))
+    else:
+        _rename(session, job.temporary, job.name, comment=job.comment)
+
+
+def _rename(session: Session, old: str, new: str, *, comment: str = "") -> None:
+    """Rename a database and run the SQL `comment` with it, both or neither.
+
+    Sessions that are just ending (pg_stat_activity lags behind) get a moment.
+    """
+    for attempt in range(50):
+        try:
+            # Two statements at once are one transaction: a killed run leaves our mark or a whole database.
+            session.execute("%s; ALTER DATABASE %s RENAME TO %s" % (comment, quote_ident(old), quote_ident(new)))
+            return
+        except PgopsError as error:
+            if getattr(error, "sqlstate", None) != "55006" or attempt == 49:
+                raise
+            time.sleep(0.1)
+
+
+def _kept_name(name: str, stamp: str) -> str:
+    tail = "_before_%s" % stamp
+    head = name.encode("utf-8", "surrogateescape")[: 63 - len(tail)]
+    return head.decode("utf-8", "ignore") + tail
+
+
+def _mark(context: Context) -> str:
+    return "pgops restore in progress on %s for %s" % (context.host, context.config.instance)
+
+
+def _drop_abandoned(context: Context, session: Session) -> None:
+    """Drop what a restore of this host and instance that was killed left behind; nobody else carries our mark."""
+    for (name,) in session.rows(
+        "SELECT datname FROM pg_database WHERE starts_with(datname::text, %s) AND shobj_description(oid, 'pg_database') = %s",
+        (_PREFIX, _mark(context)),
+    ):
+        _drop(session, name)
+        context.warn("Dropped %r, which a restore that was cut short left behind." % name)
+
+
+def _drop(session: Session, name: str) -> None:
+    session.execute("DROP DATABASE IF EXISTS %s WITH (FORCE)" % quote_ident(name))
+
+
+def _job_result(job: _Job) -> dict[str, Any]:
+    return {
+        "database": job.database.name,
+        "name": job.name,
+        "kept": job.kept,
+        "seconds": round(sum(job.phases.values()), 3),
+        "phases": job.phases,
+        "jobs": job.loaded.jobs,
+        "way": job.loaded.way,
+        "compared": job.checked,
+        "remarks": job.remarks,
+        "benign": job.loaded.benign,
+        "left_out": job.loaded.left_out,
+    }
+
+
+__all__ = ("GLOBALS", "MODES", "Request", "restore")

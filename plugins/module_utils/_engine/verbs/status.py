@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Status: are we safe? Sets, proofs, the newest runs and the free space in one result, and on one screen."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Optional
+
+from ..context import Context
+from ..core.freshness import CRITICAL, OK, WARNING, Finding, worst
+from ..core.sizes import human_size, parse_size
+from ..core.times import human_span, iso, parse_iso
+from ..runs import history
+from ..system.durable import free_bytes
+from .info import Request, info
+
+VERBS = ("backup", "sync", "verify", "prune", "restore")
+_COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
+
+
+def status(context: Context) -> dict[str, Any]:
+    """Return what info() says plus `runs` (per verb the newest record and the newest success), `disk`, all `findings`
+    (the worst first), `safe` and `next` (sentences) and the overall `state`. It changes nothing.
+    """
+    known = info(context, Request())
+    runs = {verb: _newest_runs(context.state, verb) for verb in VERBS}
+    disk = {
+        "path": context.config.local.path,
+        "free_bytes": free_bytes(Path(context.config.local.path)),
+        "min_free_bytes": parse_size(context.config.backup.min_free),
+    }
+    findings = list(known["freshness"])
+    findings += [f.as_data() for f in (_damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"]))]
+    findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
+    return {
+        **known,
+        "host": context.host,
+        "instance": context.config.instance,
+        "now": iso(context.clock()),
+        "runs": runs,
+        "disk": disk,
+        "findings": findings,
+        "safe": _safe(known["places"]),
+        "next": _next(findings),
+        "state": worst(f["severity"] for f in findings),
+    }
+
+
+def _newest_runs(state: Path, verb: str) -> dict[str, Any]:
+    """Return the newest record of `verb` and the newest successful one (None where there is none)."""
+    last: Optional[dict[str, Any]] = None
+    for record in history(state, verb):
+        last = last or record
+        if record.get("outcome") == "ok":
+            return {"last": last, "last_ok": record}
+    return {"last": last, "last_ok": None}
+
+
+def _damage(places: list[dict[str, Any]]) -> list[Finding]:
+    """A set that is not whole, or that failed its newest check, is heard of."""
+    found = []
+    for place in places:
+        for described in place["sets"]:
+            where = "%s in %s" % (described["id"], place["root"])
+            if described.get("problem"):
+                text = "The set %s cannot be relied on. %s" % (where, described["problem"])
+                found.append(Finding("damaged set", WARNING, text))
+            failed = sorted(level for level, proof in described["proofs"].items() if proof["outcome"] == "failed")
+            if failed and not described["verified"]:
+                text = "The set %s failed its verification (%s)." % (where, ", ".join(failed))
+                found.append(Finding("failed set", WARNING, text))
+    return found
+
+
+def _failed_runs(runs: dict[str, dict[str, Any]]) -> list[Finding]:
+    found = []
+    for verb, records in runs.items():
+        last = records["last"]
+        if last is not None and last.get("outcome") != "ok":
+            text = "The last %s %s: %s" % (verb, _ended(last), last.get("reason") or "it gave no reason.")
+            found.append(Finding("run of %s" % verb, WARNING, text, since=parse_iso(last["ended"])))
+    return found
+
+
+def _ended(record: dict[str, Any]) -> str:
+    how = {"busy": "did not start", "refused": "was refused", "interrupted": "was interrupted"}
+    return how.get(str(record.get("outcome")), "failed")
+
+
+def _space(disk: dict[str, Any], places: list[dict[str, Any]]) -> list[Finding]:
+    free, floor = disk["free_bytes"], disk["min_free_bytes"]
+    said = "%s has %s free" % (disk["path"], human_size(free))
+    if free < floor:
+        text = "%s, less than the %s that must stay free: the next backup will not run." % (said, human_size(floor))
+        return [Finding("disk", CRITICAL, text)]
+    sizes = [s["bytes"] for place in places for s in place["sets"] if s["id"] == place["newest"]]
+    if sizes and free < floor + max(sizes):
+        text = "%s; a backup as large as the newest (%s) would not fit." % (said, human_size(max(sizes)))
+        return [Finding("disk", WARNING, text)]
+    return [Finding("disk", OK, said + ".")]
+
+
+def _safe(places: list[dict[str, Any]]) -> list[str]:
+    """Say what a recovery could start from, whatever else is wrong."""
+    said = []
+    for place in places:
+        if not place["reachable"]:
+            said.append("%s: unknown, as it cannot be read." % place["place"])
+        elif place["newest_verified"]:
+            said.append("%s: %s is proven to restore." % (place["place"], place["newest_verified"]))
+        elif place["newest"]:
+            said.append("%s: %s is whole, but nothing there is proven to restore." % (place["place"], place["newest"]))
+        else:
+            said.append("%s: nothing." % place["place"])
+    return said
+
+
+_STEPS = (
+    ("disk", "Make room in the backup directory, or run: pgops prune."),
+    ("local place", "Make the backup directory readable for this account."),
+    ("off-site place", "Find out why the S3 place cannot be read: pgops probe."),
+    ("run of backup", "Read why the backup failed, then run: pgops backup."),
+    ("backup", "Run: pgops backup."),
+    ("run of sync", "Read why the copy failed, then run: pgops sync."),
+    ("off-site copy", "Run: pgops sync."),
+    ("failed set", "Verify another set at once (pgops verify --level restore); do not count on the failed one."),
+    ("damaged set", "Do not restore from the damaged set; take another, and back up again."),
+    ("run of verify", "Read why the verification failed, then run: pgops verify --level restore."),
+    ("verification", "Run: pgops verify --level restore."),
+    ("run of prune", "Read why pruning failed, then run: pgops prune."),
+    ("no off-site place", "Add an S3 place to the configuration (section s3)."),
+    ("clock", "Set the clock (timedatectl), then back up again."),
+)
+
+
+def _next(findings: list[dict[str, Any]]) -> list[str]:
+    """Return the steps that the findings call for, in the order in which they help."""
+    bad = {f["check"] for f in findings if f["severity"] != OK}
+    for verb, check in (("backup", "backup"), ("sync", "off-site copy"), ("verify", "verification")):
+        if "run of %s" % verb in bad:
+            bad.discard(check)  # the same command is named already, with more advice
+    return [text for check, text in _STEPS if check in bad]
+
+
+# --- for a person ---------------------------------------------------------------------------------------------------
+
+
+def render(result: dict[str, Any], colour: bool) -> str:
+    """Return the result of status() as one screen of text; with `colour` for a terminal."""
+    now = parse_iso(result["now"])
+    state = result["state"]
+    lines = ["%s on %s: %s" % (result["instance"], result["host"], _paint(state.upper(), state, colour)), ""]
+    for finding in result["findings"]:
+        since = " (since %s)" % _minute(finding["since"]) if finding["since"] else ""
+        label = _paint("%-8s" % finding["severity"], finding["severity"], colour)
+        lines.append("  %s  %s%s" % (label, _one_line(finding["text"]), since))
+    lines += ["", "Places"]
+    for place in result["places"]:
+        lines.append("  %-6s %s" % (place["place"], _place_line(place, now)))
+    lines += ["", "Runs"]
+    for verb, records in result["runs"].items():
+        lines.append("  %-8s %s" % (verb, _run_line(records, now)))
+    lines += ["", "Still safe"] + ["  %s" % text for text in result["safe"]]
+    if result["next"]:
+        lines += ["", "Next"] + ["  %s" % text for text in result["next"]]
+    return "\n".join(lines) + "\n"
+
+
+def _place_line(place: dict[str, Any], now: datetime) -> str:
+    if not place["reachable"]:
+        return "%s: %s" % (place["root"], _one_line(place["error"] or "cannot be read"))
+    count = len(place["sets"])
+    parts = ["%s: %d set%s, %s" % (place["root"], count, "" if count == 1 else "s", human_size(place["total_bytes"]))]
+    begun = {s["id"]: s["begun"] for s in place["sets"]}
+    for label, key in (("newest", "newest"), ("newest verified", "newest_verified")):
+        parts.append("%s %s" % (label, _ago(begun[place[key]], now) if place[key] else "none"))
+    if place["retention"]["remove"]:
+        parts.append("%d due for prune" % len(place["retention"]["remove"]))
+    return "; ".join(parts)
+
+
+def _run_line(records: dict[str, Any], now: datetime) -> str:
+    last = records["last"]
+    if last is None:
+        return "never"
+    line = "%s %s, took %s" % (last["outcome"], _ago(last["ended"], now), human_span(last["seconds"]))
+    if last["outcome"] != "ok":
+        good = records["last_ok"]
+        line += "; last ok %s" % (_ago(good["ended"], now) if good else "never")
+    return line
+
+
+def _ago(moment: str, now: datetime) -> str:
+    return "%s ago" % human_span(max(0.0, (now - parse_iso(moment)).total_seconds()))
+
+
+def _minute(moment: str) -> str:
+    return parse_iso(moment).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 300 else flat[:299] + "…"
+
+
+def _paint(text: str, severity: str, colour: bool) -> str:
+    return "\033[%sm%s\033[0m" % (_COLOURS[severity], text) if colour else text
+
+
+__all__ = ("VERBS", "render", "status")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Sync: bring sets from here to the S3 place, or from there to here; repair what is broken there, alarm about the rest.
+
+What is on one side only is copied. What is on both sides and the same is left alone. What differs under the same name
+is repaired from the good side where that is certain, else it is an alarm: nothing is overwritten blindly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ..context import Context
+from ..core.errors import DamagedError, UsageError
+from .sync_pull import Pull
+from .sync_push import Push
+from .sync_steps import Done, Result
+
+_BACKUP_WAIT = timedelta(hours=6)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to sync. `sets`: ids, `latest`, `latest_verified`, `all`; empty: push what is missing, pull the latest."""
+
+    direction: str = "push"
+    sets: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+def sync(context: Context, request: Request) -> Result:
+    """Bring the wanted sets to the other side and return what was done; under `dry_run` what would be done.
+
+    Raise DamagedError at the end if a set could not be reconciled (the others have been), RefusedError if space is
+    short, UnreachableError if the store cannot be reached: what has been sent is kept and goes on from there.
+    """
+    if request.direction not in ("push", "pull"):
+        raise UsageError("%r is no direction." % (request.direction,), hint="Say push or pull.")
+    place, done = context.s3(), Done()
+    with _locks(context, request):
+        if request.direction == "push":
+            Push(context, place, done).run(request.sets, dry_run=request.dry_run)
+        else:
+            Pull(context, place, done).run(request.sets, dry_run=request.dry_run)
+    if done.alarms and not request.dry_run:
+        said = "; ".join("%s: %s" % (set_id, why) for set_id, why in done.alarms)
+        raise DamagedError(
+            "%d of %d sets could not be reconciled with %s (%d were sent). %s"
+            % (len(done.alarms), len(done.plan) + done.already, place.root, len(done.sets), said),
+            hint="Verify both copies of each; remove the bad one, then sync again.",
+        )
+    result = done.result(request.direction, place)
+    if request.dry_run:
+        result["changed"] = bool(done.evidence_sent) or any(s.action in ("push", "pull", "repair") for s in done.plan)
+    return result
+
+
+@contextlib.contextmanager
+def _locks(context: Context, request: Request) -> Iterator[None]:
+    """Keep other syncs and removals away, and wait for a running backup; a dry run touches nothing and needs none."""
+    with contextlib.ExitStack() as stack:
+        if not request.dry_run:
+            stack.enter_context(context.lock("sync"))
+            if request.direction == "push":
+                # Published sets never change, so the next backup may begin while we send.
+                with context.lock("backup", shared=True, wait=_BACKUP_WAIT):
+                    pass
+            stack.enter_context(context.lock("sets", shared=True))
+        yield
+
+
+__all__ = ("Request", "sync")

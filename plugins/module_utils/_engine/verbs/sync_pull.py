@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Pull: sets from S3 to the local place, with what they build on and the evidence about them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from ..context import Context
+from ..core.errors import DamagedError, MissingError, RefusedError, UsageError
+from ..core.manifest import NAME, content_hash
+from ..core.sizes import human_size, parse_size
+from ..places.base import EVIDENCE, SETS
+from ..places.catalog import Catalog
+from ..places.evidence import proofs
+from ..places.s3 import S3Place
+from ..system.durable import create_private, free_bytes, make_dirs, sync_dir, sync_file
+from .sync_steps import Done, Step, wanted_sets
+
+
+class Pull:
+    """S3 to local."""
+
+    def __init__(self, context: Context, place: S3Place, done: Done) -> None:
+        self._context, self._place, self._done = context, place, done
+        self._local = Catalog(context.local)
+        self._remote = Catalog(place, more_proofs=tuple(proofs(context.local)))
+
+    def run(self, names: Sequence[str], *, dry_run: bool) -> None:
+        """Plan and, unless `dry_run` holds, do what brings the sets `names` here; keep it in the Done."""
+        for set_id in self._with_ancestors(wanted_sets(self._remote, names or ("latest",))):
+            try:
+                step = self._compared(set_id)
+            except (DamagedError, UsageError) as error:
+                step = Step(set_id, "alarm", str(error))
+            if step is None:
+                self._done.already += 1
+            else:
+                self._done.plan.append(step)
+        if dry_run:
+            return
+        for step in self._done.plan:
+            if step.action == "alarm":
+                self._done.alarm(self._context, step.set_id, step.reason)
+                continue
+            self._context.reporter.phase("%s %s" % (step.action, step.set_id), sum(f.size for f in step.files))
+            try:
+                self._fetch(step)
+            except (DamagedError, MissingError) as error:
+                self._done.alarm(self._context, step.set_id, str(error))
+            finally:
+                self._context.reporter.done()
+        self._fetch_evidence()
+
+    def _with_ancestors(self, wanted: Sequence[str]) -> list[str]:
+        order: list[str] = []
+        for set_id in wanted:
+            chain: list[str] = []
+            current: Optional[str] = set_id
+            while current is not None and current not in order and current not in chain:
+                chain.append(current)
+                parent = None
+                with contextlib.suppress(DamagedError):
+                    parent = None if current.endswith("-logical") else self._remote.manifest(current).parent
+                current = parent
+            order += reversed(chain)
+        return order
+
+    def _compared(self, set_id: str) -> Optional[Step]:
+        manifest = self._remote.manifest(set_id)
+        stored = self._local.files.get(set_id, {})
+        if NAME not in stored:
+            return Step(set_id, "pull", "missing here", manifest.files, manifest=True)
+        if self._local.content(set_id) != self._remote.content(set_id):
+            return Step(set_id, "alarm", "its manifest there names other content than the one here")
+        bad = tuple(f for f in manifest.files if f.path not in stored or stored[f.path].size != f.size)
+        return Step(set_id, "repair", "files here are missing or have another size", bad) if bad else None
+
+    def _fetch(self, step: Step) -> None:
+        self._check_space(step)
+        if step.action == "repair":
+            self._repair(step)
+        else:
+            with self._context.local.new_set(step.set_id) as folder:
+                self._fetch_into(step, [folder / f.path for f in step.files])
+                encoded = self._place.read("%s/%s/%s" % (SETS, step.set_id, NAME))
+                if content_hash(encoded) != self._remote.content(step.set_id):
+                    raise DamagedError("The manifest of %s changed while the set was fetched." % step.set_id)
+                with create_private(folder / NAME) as stream:
+                    stream.write(encoded)
+            self._done.sets.append(step.set_id)
+        self._done.files_sent += len(step.files) + step.manifest
+        self._done.bytes_sent += sum(f.size for f in step.files)
+
+    def _repair(self, step: Step) -> None:
+        folder = self._context.local.path("%s/%s" % (SETS, step.set_id))
+        targets = [folder / f.path for f in step.files]
+        beside = [t.with_name(".%s.repair" % t.name) for t in targets]
+        try:
+            self._fetch_into(step, beside)
+            for fetched, target in zip(beside, targets):
+                sync_file(fetched)
+                fetched.replace(target)
+                sync_dir(target.parent)
+        finally:
+            for path in beside:
+                path.unlink(missing_ok=True)
+        self._done.repaired.append({"set": step.set_id, "files": [f.path for f in step.files], "why": step.reason})
+        self._context.warn("%s was repaired in %s: %s." % (step.set_id, self._context.local.root, step.reason))
+
+    def _fetch_into(self, step: Step, targets: Sequence[Path]) -> None:
+        for target in targets:
+            make_dirs(target.parent)
+            target.unlink(missing_ok=True)
+        self._place.fetch_all(step.set_id, list(zip(step.files, targets)), progress=self._context.reporter.advance)
+
+    def _check_space(self, step: Step) -> None:
+        needed, floor = sum(f.size for f in step.files), parse_size(self._context.config.backup.min_free)
+        free = free_bytes(Path(self._context.local.root))
+        if free < needed + floor:
+            raise RefusedError(
+                "%s needs %s and %s must stay free, but %s has only %s."
+                % (step.set_id, human_size(needed), human_size(floor), self._context.local.root, human_size(free)),
+                hint="Make room, lower backup.min_free, or restore straight from S3.",
+            )
+
+    def _fetch_evidence(self) -> None:
+        if not self._done.sets:
+            return
+        here = self._context.local.entries(EVIDENCE)
+        for proof in proofs(self._place):
+            if proof.set_id in self._done.sets and proof.path not in here:
+                self._context.local.write(proof.path, self._place.read(proof.path))
+                self._done.evidence_sent += 1
+
+
+__all__ = ("Pull",)

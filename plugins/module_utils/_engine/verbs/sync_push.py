@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Push: local sets to S3, evidence about them too; what was proven before costs one listing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Optional
+
+from ..context import Context
+from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
+from ..core.manifest import NAME, Manifest, content_hash, decode
+from ..core.retention import SetFacts, plan
+from ..core.times import parse_iso
+from ..places.base import EVIDENCE, SETS, Entry
+from ..places.catalog import Catalog
+from ..places.evidence import is_verified, proofs, standing
+from ..places.s3 import S3Place
+from ..system.durable import make_dirs, to_json, write_bytes
+from .sync_steps import Done, Step, wanted_sets
+
+_STALE = timedelta(days=7)
+
+
+class _Memory:
+    """What was proven to be the same on both sides, so that an unchanged listing is enough the next time."""
+
+    def __init__(self, path: Path, root: str) -> None:
+        self._path, self._root = path, root
+        self._all: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self._all = found if isinstance(found, dict) else {}
+        known = self._all.get(root)
+        self._known: dict[str, Any] = dict(known) if isinstance(known, dict) else {}
+        self._changed = False
+
+    def get(self, set_id: str) -> tuple[str, str, str]:
+        """Return the content hash, the digest of the remote listing and the local manifest's tag, as last proven."""
+        held = self._known.get(set_id)
+        return (str(held[0]), str(held[1]), str(held[2])) if isinstance(held, list) and len(held) == 3 else ("", "", "")
+
+    def put(self, set_id: str, content: str, listing: str, tag: str) -> None:
+        self._known[set_id] = [content, listing, tag]
+        self._changed = True
+
+    def save(self, context: Context, there: Sequence[str]) -> None:
+        """Write what changed; forget sets that are gone from `there`."""
+        gone = set(self._known) - set(there)
+        if not gone and not self._changed:
+            return
+        self._all[self._root] = {k: v for k, v in self._known.items() if k not in gone}
+        try:
+            make_dirs(self._path.parent)
+            write_bytes(self._path, to_json(self._all))
+        except OSError as error:
+            context.warn("%s cannot be written: %s. The next sync compares more." % (self._path, error.strerror))
+        self._changed = False
+
+
+class Push:
+    """Local to S3."""
+
+    def __init__(self, context: Context, place: S3Place, done: Done) -> None:
+        self._context, self._place, self._done = context, place, done
+        self._own_proofs = proofs(context.local)
+        self._local = Catalog(context.local)
+        self._remote = Catalog(place, more_proofs=tuple(self._own_proofs))
+        self._memory = _Memory(context.state / "synced.json", place.root)
+
+    def run(self, names: Sequence[str], *, dry_run: bool) -> None:
+        """Plan and, unless `dry_run` holds, do what brings the sets `names` to S3; keep it in the Done."""
+        wanted = wanted_sets(self._local, names or ("all",))
+        there = set(self._remote.ids())
+        doomed = self._doomed([s for s in wanted if s not in there])
+        for set_id in self._in_order(wanted):
+            try:
+                step = self._compared(set_id) if set_id in there else self._missing(set_id, doomed)
+            except (DamagedError, UsageError) as error:
+                step = Step(set_id, "alarm", str(error))
+            if step is None:
+                self._done.already += 1
+            else:
+                self._done.plan.append(step)
+        if dry_run:
+            coming = {step.set_id for step in self._done.plan if step.action == "push"}
+            self._done.evidence_sent = len(self._missing_evidence(there | coming))
+            return
+        try:
+            for step in self._done.plan:
+                self._perform(step)
+            self._send_evidence(there | set(self._done.sets))
+        finally:
+            self._memory.save(self._context, sorted(there | set(self._done.sets)))
+        if self._done.files_sent:
+            self._clear_stale()
+
+    def _in_order(self, wanted: Sequence[str]) -> list[str]:
+        """Return `wanted`, the newest first, but what a set builds on before it."""
+        order: list[str] = []
+
+        def add(set_id: Optional[str]) -> None:
+            if set_id is None or set_id in order or set_id not in wanted:
+                return
+            with contextlib.suppress(PgopsError):
+                if not set_id.endswith("-logical"):
+                    add(self._local.manifest(set_id).parent)
+            order.append(set_id)
+
+        for set_id in wanted:
+            add(set_id)
+        return order
+
+    def _missing(self, set_id: str, doomed: Mapping[str, str]) -> Step:
+        if set_id in doomed:
+            return Step(set_id, "skip", doomed[set_id])
+        files = self._local.manifest(set_id).files
+        stored = self._remote.files.get(set_id, {})
+        doubtful = tuple(f.path for f in files if f.path in stored and stored[f.path].size == f.size)
+        why = "an earlier run was interrupted" if stored else "missing there"
+        return Step(set_id, "push", why, files, doubtful, manifest=True)
+
+    def _compared(self, set_id: str) -> Optional[Step]:
+        """Return what to do about a set that both sides have, or None when they are the same."""
+        stored = self._remote.files[set_id]
+        listing, tag = _listing(stored), self._local.files[set_id][NAME].tag
+        known, known_listing, known_tag = self._memory.get(set_id)
+        if known and (known_listing, known_tag) == (listing, tag):
+            return None
+        manifest, content = self._local.manifest(set_id), self._local.content(set_id)
+        encoded = self._place.read("%s/%s/%s" % (SETS, set_id, NAME))
+        broken_manifest = content_hash(encoded) != content
+        if broken_manifest and _decodes(encoded, set_id):
+            return Step(set_id, "alarm", "its manifest there is valid but names other content than the one here")
+        bad = [f for f in manifest.files if f.path not in stored or stored[f.path].size != f.size]
+        if broken_manifest or (known == content and known_listing != listing):
+            # Something was altered there after it had been proven: sizes alone say nothing any more.
+            doubtful = tuple(f.path for f in manifest.files if f not in bad)
+            why = "its manifest there is damaged" if broken_manifest else "it changed there after it was proven"
+            return Step(set_id, "repair", why, manifest.files, doubtful, manifest=broken_manifest)
+        if bad:
+            return Step(set_id, "repair", "files there are missing or have another size", tuple(bad))
+        self._memory.put(set_id, content, listing, tag)
+        return None
+
+    def _doomed(self, missing: Sequence[str]) -> dict[str, str]:
+        """Return the missing sets that the retention of S3 would remove at once, with the reason."""
+        if not missing:
+            return {}
+        s3 = self._context.config.s3
+        rules = s3.retention if s3 is not None else None
+        pins = set(self._remote.pins())
+        facts = [self._facts(s, s in pins) for s in {*self._remote.ids(), *missing}]
+        decided = plan(facts, rules, self._context.clock()) if rules is not None else None
+        remove = set(decided.remove) if decided is not None else set()
+        why = "the retention of %s would remove it at once" % self._place.root
+        return {s: why for s in missing if s in remove}
+
+    def _facts(self, set_id: str, pinned: bool) -> SetFacts:
+        begun = parse_iso("%s-%s-%sT%s:%s:%s+00:00" % _digits(set_id))
+        parent, verified = None, False
+        with contextlib.suppress(PgopsError):
+            if NAME in self._local.files.get(set_id, {}):
+                manifest = self._local.manifest(set_id)
+                begun, parent = manifest.begun, manifest.parent
+                state = standing(
+                    self._remote.proofs, set_id=set_id, content=self._local.content(set_id), place=self._place.name
+                )
+                verified = is_verified(state)
+            else:
+                verified = self._remote.verified(set_id)
+                parent = self._remote.manifest(set_id).parent if set_id.endswith("-incremental") else None
+        return SetFacts(set_id, begun, verified=verified, pinned=pinned, parent=parent)
+
+    def _perform(self, step: Step) -> None:
+        if step.action == "skip":
+            return
+        if step.action == "alarm":
+            self._done.alarm(self._context, step.set_id, step.reason)
+            return
+        reporter = self._context.reporter
+        reporter.phase("%s %s" % (step.action, step.set_id), sum(f.size for f in step.files))
+        try:
+            self._send(step)
+        except (DamagedError, MissingError) as error:
+            self._done.alarm(self._context, step.set_id, str(error))
+        finally:
+            reporter.done()
+
+    def _send(self, step: Step) -> None:
+        set_id, local = step.set_id, self._context.local
+        jobs = [(f, local.path("%s/%s/%s" % (SETS, set_id, f.path))) for f in step.files]
+        tally = self._place.upload_all(set_id, jobs, present=step.doubtful, progress=self._context.reporter.advance)
+        self._done.files_sent += len(tally.sent)
+        self._done.bytes_sent += tally.bytes_sent
+        self._done.files_skipped += len(tally.skipped)
+        if step.manifest:
+            encoded = local.read("%s/%s/%s" % (SETS, set_id, NAME))
+            self._place.publish(set_id, encoded)
+            self._done.files_sent += 1
+            self._done.bytes_sent += len(encoded)
+        if step.action == "push":
+            self._done.sets.append(set_id)
+        elif tally.sent or step.manifest:
+            files = [f.path for f in tally.sent] + ([NAME] if step.manifest else [])
+            self._done.repaired.append({"set": set_id, "files": files, "why": step.reason})
+            self._context.warn("%s was repaired in %s: %s." % (set_id, self._place.root, step.reason))
+        self._prove(set_id)
+
+    def _prove(self, set_id: str) -> None:
+        """See by one listing that the set is whole there, and remember it."""
+        prefix = "%s/%s" % (SETS, set_id)
+        stored = {path[len(prefix) + 1 :]: entry for path, entry in self._place.entries(prefix).items()}
+        for entry in self._local.manifest(set_id).files:
+            if entry.path not in stored or stored[entry.path].size != entry.size:
+                raise DamagedError("%s/%s vanished or changed its size after it was sent." % (prefix, entry.path))
+        tag = self._local.files[set_id][NAME].tag
+        self._memory.put(set_id, self._local.content(set_id), _listing(stored), tag)
+
+    def _send_evidence(self, published: Collection[str]) -> None:
+        for path in self._missing_evidence(published):
+            self._place.write(path, self._context.local.read(path))
+            self._done.evidence_sent += 1
+
+    def _missing_evidence(self, published: Collection[str]) -> list[str]:
+        """Return the evidence about the sets `published` that only this side has."""
+        mine = [p.path for p in self._own_proofs if p.set_id in published]
+        there = self._place.entries(EVIDENCE) if mine else {}
+        return [path for path in mine if path not in there]
+
+    def _clear_stale(self) -> None:
+        self._done.aborted = self._place.abort_stale_uploads(self._context.clock() - _STALE)
+        if self._done.aborted:
+            self._context.warn(
+                "%d unfinished uploads older than %d days were given up in %s."
+                % (len(self._done.aborted), _STALE.days, self._place.root)
+            )
+
+
+def _listing(stored: Mapping[str, Entry]) -> str:
+    """Return a digest of what a listing says about a set: it changes whenever one of its files does."""
+    lines = "".join("%s\0%d\0%s\n" % (path, e.size, e.tag) for path, e in sorted(stored.items()))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _decodes(encoded: bytes, set_id: str) -> Optional[Manifest]:
+    try:
+        return decode(encoded, set_id=set_id)
+    except DamagedError:
+        return None
+
+
+def _digits(set_id: str) -> tuple[str, ...]:
+    return tuple(set_id[a:b] for a, b in ((0, 4), (4, 6), (6, 8), (9, 11), (11, 13), (13, 15)))
+
+
+__all__ = ("Push",)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What a sync has to do and has done: the nouns that both directions share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..context import Context
+from ..core.manifest import File
+from ..places.base import Place
+from ..places.catalog import Catalog
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do about one set: `push`, `pull`, `repair`, `skip` or `alarm`, with which files, and why.
+
+    `doubtful` files have the right size and are compared by content first; with `manifest` the manifest is written too.
+    """
+
+    set_id: str
+    action: str
+    reason: str
+    files: tuple[File, ...] = ()
+    doubtful: tuple[str, ...] = ()
+    manifest: bool = False
+
+    def shown(self) -> Result:
+        """Return it as an entry of the plan in the result."""
+        return {
+            "set": self.set_id,
+            "action": self.action,
+            "files": len(self.files) + self.manifest,
+            "bytes": sum(f.size for f in self.files),
+            "reason": self.reason,
+        }
+
+
+@dataclass
+class Done:
+    """What has been done so far, and what could not be."""
+
+    plan: list[Step] = field(default_factory=list)
+    already: int = 0
+    sets: list[str] = field(default_factory=list)
+    files_sent: int = 0
+    bytes_sent: int = 0
+    files_skipped: int = 0
+    repaired: list[Result] = field(default_factory=list)
+    evidence_sent: int = 0
+    aborted: list[str] = field(default_factory=list)
+    alarms: list[tuple[str, str]] = field(default_factory=list)
+
+    def result(self, direction: str, place: Place) -> Result:
+        """Return it as the verb's result."""
+        return {
+            "changed": bool(self.sets or self.repaired or self.evidence_sent or self.aborted),
+            "direction": direction,
+            "place": place.root,
+            "plan": [step.shown() for step in self.plan],
+            "sets": self.sets,
+            "files_sent": self.files_sent,
+            "bytes_sent": self.bytes_sent,
+            "files_skipped": self.files_skipped,
+            "already": self.already,
+            "left_out": [{"set": s.set_id, "why": s.reason} for s in self.plan if s.action == "skip"],
+            "repaired": self.repaired,
+            "evidence_sent": self.evidence_sent,
+            "aborted_uploads": self.aborted,
+        }
+
+    def alarm(self, context: Context, set_id: str, why: str) -> None:
+        """Keep and report what could not be reconciled."""
+        self.alarms.append((set_id, why))
+        context.warn("%s: %s" % (set_id, why))
+
+
+def wanted_sets(catalog: Catalog, names: Sequence[str]) -> list[str]:
+    """Return the ids that `names` mean, the newest first. Raise MissingError or UsageError."""
+    found = set()
+    for name in names:
+        found.update(catalog.ids() if name == "all" else [catalog.find(name)])
+    return sorted(found, reverse=True)
+
+
+__all__ = ("Done", "Result", "Step", "wanted_sets")

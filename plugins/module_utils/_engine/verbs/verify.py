@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The verb verify: prove sets at a level, and keep the evidence where the set lies."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from .. import __version__
+from ..context import Context
+from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
+from ..core.manifest import NAME
+from ..core.sizes import human_size
+from ..core.times import iso
+from ..places.base import SETS
+from ..places.catalog import Catalog
+from ..places.evidence import FAILED, LEVELS, PASSED, UNDECIDED, store
+from ..places.local import LocalPlace
+from ..places.source import Source
+from ..postgres.throwaway import clear_abandoned
+from ..postgres.tools import pick
+from .rehearsal import Rehearsal, rehearse
+from .structure import check_structure
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which sets of which place to prove, and how deep.
+
+    `sets` are ids, `latest`, `all`, or `unverified` (those without a pass at the level); an empty `level` and place `auto` are
+    the configuration's.
+    """
+
+    place: str = "auto"
+    sets: tuple[str, ...] = ("latest",)
+    level: str = ""
+    dry_run: bool = False
+
+
+def verify(context: Context, request: Request) -> dict[str, Any]:
+    """Prove the sets of `request` and store evidence of each.
+
+    Result: `place`, `level`, `sets` (list of {set, outcome, level, asked, seconds, phases, findings, remarks, checked,
+    evidence}). A dry run has `plan` instead. Raise DamagedError when a set failed; its `details` have the same keys.
+    """
+    level = request.level or context.config.verify.level
+    if level not in LEVELS:
+        raise UsageError("%r is no level of verification." % level, hint="Use one of %s." % ", ".join(LEVELS))
+    name = request.place if request.place != "auto" else context.config.verify.place
+    place = context.place(name)
+    dry = request.dry_run
+    with context.lock("sets", shared=True, dry_run=dry), context.lock("verify", dry_run=dry):
+        catalog = Catalog(place)
+        chosen = _choose(catalog, request, level)
+        if request.dry_run:
+            plan = [{"set": s, "bytes": catalog.stored_bytes(s), "level": level} for s in chosen]
+            return {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan}
+        clear_abandoned(context)
+        reports = [_verify_one(context, catalog, set_id, level) for set_id in chosen]
+    result = {"changed": bool(reports), "place": place.name, "level": level, "sets": reports}
+    failed = [r for r in reports if r["outcome"] == FAILED]
+    if failed:
+        findings = "\n".join("  - %s: %s" % (r["set"], f) for r in failed for f in r["findings"])
+        error = DamagedError(
+            "%d of %d sets in %s failed the verification:\n%s" % (len(failed), len(reports), place.root, findings),
+            hint="Do not rely on them: make a new backup, and compare with the other place (pgops sync).",
+        )
+        error.details = result
+        raise error
+    return result
+
+
+def _choose(catalog: Catalog, request: Request, level: str) -> list[str]:
+    chosen: list[str] = []
+    for wanted in request.sets or ("latest",):
+        if wanted == "all":
+            found = catalog.ids()
+        elif wanted == "unverified":
+            found = [s for s in catalog.ids() if not _passed(catalog, s, level)]
+        else:
+            found = [catalog.find(wanted)]
+        chosen += [s for s in found if s not in chosen]
+    return chosen
+
+
+def _passed(catalog: Catalog, set_id: str, level: str) -> bool:
+    """Tell whether the set passed at `level` or deeper in this place."""
+    if not any(proof.set_id == set_id for proof in catalog.proofs):
+        return False
+    try:
+        standing = catalog.proof(set_id)
+    except PgopsError:
+        return False
+    return any(
+        p is not None and p.outcome == PASSED and p.place == catalog.place.name
+        for p in (standing[x] for x in LEVELS[LEVELS.index(level) :])
+    )
+
+
+@dataclass
+class _Report:
+    findings: list[str]
+    remarks: list[str]
+    phases: dict[str, float]
+    checked: dict[str, Any]
+    level: str = ""
+    outcome: str = PASSED
+
+    def timed(self, phase: str, work: Callable[[], Any]) -> Any:
+        tick = time.monotonic()
+        try:
+            return work()
+        finally:
+            self.phases[phase] = round(self.phases.get(phase, 0.0) + time.monotonic() - tick, 3)
+
+
+def _verify_one(context: Context, catalog: Catalog, set_id: str, asked: str) -> dict[str, Any]:
+    started, tick = context.clock(), time.monotonic()
+    report = _Report([], [], {}, {})
+    context.reporter.note("verifying %s in %s (%s)" % (set_id, catalog.place.root, asked))
+    content = ""
+    try:
+        content = catalog.content(set_id)
+        source = Source(context, catalog, set_id, identity_file=context.config.restore.identity_file)
+        _climb(context, source, asked, report)
+    except (DamagedError, MissingError) as error:
+        report.outcome = FAILED
+        report.findings.append(error.message)
+    facts = {
+        "set": set_id,
+        "content": content or "0" * 64,
+        "place": catalog.place.name,
+        "root": catalog.place.root,
+        "instance": context.config.instance,
+        "asked": asked,
+        "level": report.level or "checksum",
+        "outcome": report.outcome,
+        "started": iso(started),
+        "finished": iso(context.clock()),
+        "seconds": round(time.monotonic() - tick, 3),
+        "phases": report.phases,
+        "checked": report.checked,
+        "findings": report.findings,
+        "remarks": report.remarks,
+        "host": context.host,
+        "engine": __version__,
+    }
+    for remark in report.remarks:
+        context.warn("%s: %s" % (set_id, remark))
+    evidence = store(catalog.place, context.redactor.data(facts))
+    return {**facts, "evidence": evidence}
+
+
+def _climb(context: Context, source: Source, asked: str, report: _Report) -> None:
+    """Go from level to level up to `asked`; stop where one fails or cannot be decided here."""
+    with context.scratch("verify") as folder:
+        report.level = "checksum"
+        if asked == "checksum" or not _readable(source, report):
+            report.timed("checksum", lambda: _check_sums(source, report))
+            return
+        staged = report.timed("fetch", lambda: _stage(context, source, folder, report))
+        report.timed("checksum", lambda: _check_sums(staged, report))
+        if not isinstance(staged.place, LocalPlace) and any(
+            d.dump.format == "directory" for d in staged.manifest.databases
+        ):
+            report.remarks.append("Dumps in directory format cannot be read as a stream: only checksums were verified.")
+            return
+        report.level = "structure"
+        programs, _warnings = pick(
+            context.runner,
+            context.config.postgres.bin_dir,
+            major=int(source.manifest.tools["pg_dump"].split(".")[0]),
+            needed=("pg_restore",),
+        )
+        report.findings += report.timed("structure", lambda: check_structure(staged, programs))
+        if report.findings:
+            report.outcome = FAILED
+        elif asked == "restore":
+            report.level = "restore"
+            _rehearse(context, staged, folder, report)
+
+
+def _readable(source: Source, report: _Report) -> bool:
+    """Tell whether the payloads can be opened here; without the key an encrypted set can only be held against its hashes."""
+    if source.manifest.encryption == "none" or source.identity_file:
+        source.check_key()  # a wrong key says nothing about the set
+        return True
+    report.remarks.append("The set is encrypted and there is no key here: only its checksums were verified.")
+    return False
+
+
+def _check_sums(source: Source, report: _Report) -> None:
+    ways: dict[str, int] = {}
+    context = source.context
+    context.reporter.phase("checksums of %s" % source.set_id, source.manifest.size)
+    for file in source.manifest.files:
+        way = source.place.check_file(source.set_id, file, progress=context.reporter.advance)
+        ways[way] = ways.get(way, 0) + 1
+    context.reporter.done()
+    known = {f.path for f in source.manifest.files} | {NAME}
+    more = sorted(set(source.catalog.files[source.set_id]) - known)
+    if more:
+        report.remarks.append("Files that the manifest does not know: %s." % ", ".join(more[:5]))
+    report.checked["files"] = len(source.manifest.files)
+    report.checked["bytes"] = source.manifest.size
+    report.checked["how"] = ways
+
+
+def _stage(context: Context, source: Source, folder: Path, report: _Report) -> Source:
+    """Return the set as a local one: itself, or fetched into `folder` where there is room for it; else as it is."""
+    if isinstance(source.place, LocalPlace):
+        return source
+    if not source.fits(folder, source.manifest.size):
+        report.remarks.append(
+            "There is no room to fetch %s; the set was read as a stream." % human_size(source.manifest.size)
+        )
+        return source
+    place = LocalPlace(folder / "staged", context.config.instance)
+    context.reporter.phase("fetching %s" % source.set_id, source.manifest.size)
+    with place.new_set(source.set_id) as target:
+        for file in source.manifest.files:
+            path = target / file.path
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            source.place.fetch(source.set_id, file, path, progress=context.reporter.advance)
+        (target / NAME).write_bytes(source.place.read("%s/%s/%s" % (SETS, source.set_id, NAME)))
+    context.reporter.done()
+    return Source(context, Catalog(place), source.set_id, identity_file=source.identity_file)
+
+
+def _rehearse(context: Context, source: Source, folder: Path, report: _Report) -> None:
+    outcome: Rehearsal = rehearse(context, source, folder)
+    report.phases.update(outcome.phases)
+    report.checked.update(outcome.checked)
+    report.remarks += outcome.remarks
+    report.findings += outcome.findings
+    if outcome.findings:
+        report.outcome = FAILED
+    elif outcome.cannot:
+        # This host cannot tell: that says nothing about the set, and must not look like a pass.
+        report.outcome = UNDECIDED
+        report.remarks += outcome.cannot
+
+
+__all__ = ("Request", "verify")
