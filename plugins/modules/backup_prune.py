@@ -181,8 +181,8 @@ from typing import Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings, sets_of, without
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.places.survey import chosen
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request, prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import chosen
 
 OWN: dict[str, dict[str, Any]] = {
     "places": {"type": "list", "elements": "str", "choices": ["local", "s3"], "default": []}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine import source
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     CommandError,
@@ -22,7 +23,6 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.places import source
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import restore
 from demo import compare, dataset

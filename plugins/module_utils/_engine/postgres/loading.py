@@ -16,8 +16,8 @@ from ..core.fingerprint import Comparison, Rules, compare
 from ..core.manifest import Database, Payload
 from ..core.naming import database_argument, quote_ident, quote_literal, split_qualified
 from ..core.sizes import human_size
-from ..places.source import Source
 from ..settings import Postgres
+from ..source import Source
 from ..system import codec
 from ..system.runner import Command
 from . import inventory
@@ -434,9 +434,8 @@ def _load_plain(source: Source, database: Database, target: Target, into: str, o
     if options.single_transaction:
         arguments.insert(0, "--single-transaction")
     psql = Command((target.programs.path("psql"), *arguments), env=target.environment)
-    unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
-    file = source.manifest.files_of(database.dump)[0]
-    source.context.runner.pipe([*unwrap, psql], source=source.chunks(file))
+    # psql takes the end of its input for the end of the transaction, so the end must mean that all is well.
+    source.context.runner.pipe([psql], source=source.plain(database.dump))
     return Loaded(way="stream")
 
 

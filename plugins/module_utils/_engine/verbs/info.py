@@ -14,8 +14,8 @@ from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judg
 from ..core.manifest import NAME, Database, Manifest
 from ..core.times import iso, parse_iso
 from ..places.catalog import Catalog
-from ..places.survey import Surveyed, configured, decide, survey
 from .pins import read_pin
+from .survey import Surveyed, configured, decide, survey
 
 
 @dataclass(frozen=True)

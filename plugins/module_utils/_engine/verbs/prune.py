@@ -16,7 +16,7 @@ from ..core.sizes import human_size
 from ..places.base import SETS, Place
 from ..places.catalog import Catalog
 from ..places.local import LocalPlace
-from ..places.survey import Surveyed, decide, survey
+from .survey import Surveyed, decide, survey
 
 # An upload that was cut off leaves a folder without a manifest; a later sync goes on with it, so it gets a while.
 _UNFINISHED_AFTER = timedelta(days=7)

@@ -15,7 +15,6 @@ from ..core.errors import CommandError, PgopsError
 from ..core.fingerprint import Rules, compare_roles
 from ..core.manifest import Database
 from ..core.naming import database_argument, quote_ident
-from ..places.source import Source
 from ..postgres import inventory
 from ..postgres.connection import Session, connect
 from ..postgres.loading import (
@@ -30,6 +29,7 @@ from ..postgres.loading import (
 )
 from ..postgres.throwaway import throwaway
 from ..settings import Assertion
+from ..source import Source
 from ..system.runner import Command
 
 

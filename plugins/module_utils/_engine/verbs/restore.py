@@ -23,7 +23,6 @@ from ..core.sizes import human_size
 from ..core.times import compact
 from ..places.catalog import Catalog
 from ..places.evidence import proofs
-from ..places.source import Source
 from ..postgres import preflight
 from ..postgres.connection import Session, connect, server_facts
 from ..postgres.loading import (
@@ -39,6 +38,7 @@ from ..postgres.loading import (
 )
 from ..postgres.preflight import Findings
 from ..postgres.tools import pick
+from ..source import Source
 from ..system.runner import Command
 
 MODES = ("create", "swap", "into_empty")

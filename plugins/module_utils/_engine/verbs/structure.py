@@ -12,9 +12,9 @@ from ..core.errors import CommandError
 from ..core.manifest import Database
 from ..core.naming import split_qualified
 from ..places.local import LocalPlace
-from ..places.source import Source
 from ..postgres.loading import listing_of_stream
 from ..postgres.tools import Programs
+from ..source import Source
 from ..system import codec
 from ..system.runner import Command
 
@@ -75,18 +75,8 @@ def _has_data(lines: list[str], schema: str, table: str) -> bool:
 
 def _check_plain(source: Source, database: Database) -> list[str]:
     tail = b""
-
-    def keep(chunk: bytes) -> None:
-        nonlocal tail
+    for chunk in source.plain(database.dump):
         tail = (tail + chunk)[-1024:]
-
-    file = source.manifest.files_of(database.dump)[0]
-    commands = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
-    if commands:
-        source.context.runner.pipe(commands, source=source.chunks(file), sink=keep)
-    else:
-        for chunk in source.chunks(file):
-            keep(chunk)
     return [] if _END_OF_PLAIN in tail else ["The dump of %r breaks off: its last line is missing." % database.name]
 
 

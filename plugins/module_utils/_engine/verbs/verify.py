@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from .. import __version__
 from ..context import Context
-from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
+from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError, UsageError
 from ..core.manifest import NAME
 from ..core.sizes import human_size
 from ..core.times import iso
@@ -19,9 +19,9 @@ from ..places.base import SETS
 from ..places.catalog import Catalog
 from ..places.evidence import FAILED, LEVELS, PASSED, UNDECIDED, store
 from ..places.local import LocalPlace
-from ..places.source import Source
 from ..postgres.throwaway import clear_abandoned
 from ..postgres.tools import pick
+from ..source import Source
 from .rehearsal import Rehearsal, rehearse
 from .structure import check_structure
 
@@ -44,7 +44,8 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
     """Prove the sets of `request` and store evidence of each.
 
     Result: `place`, `level`, `sets` (list of {set, outcome, level, asked, seconds, phases, findings, remarks, checked,
-    evidence}). A dry run has `plan` instead. Raise DamagedError when a set failed; its `details` have the same keys.
+    evidence}). A dry run has `plan` instead. Raise DamagedError when a set failed, UnreachableError when
+    this host could not tell (level restore); their `details` have the same keys.
     """
     level = request.level or context.config.verify.level
     if level not in LEVELS:
@@ -70,6 +71,16 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
         )
         error.details = result
         raise error
+    undecided = [r for r in reports if r["outcome"] == UNDECIDED]
+    if undecided:
+        reasons = "\n".join("  - %s: %s" % (r["set"], remark) for r in undecided for remark in r["remarks"])
+        unable = UnreachableError(
+            "%d of %d sets could not be proven, which is no verdict on them:\n%s"
+            % (len(undecided), len(reports), reasons),
+            hint="Give this host what it lacks, or verify on another one; a set needs its fingerprint and globals for it.",
+        )
+        unable.details = result
+        raise unable
     return result
 
 

@@ -20,11 +20,11 @@ from ..core.errors import PgopsError, UnreachableError, UsageError
 from ..core.naming import is_set_id
 from ..core.retention import Plan, SetFacts, plan
 from ..core.times import iso, parse_iso
+from ..places.base import Place
+from ..places.catalog import Catalog
+from ..places.evidence import Proof, proofs
 from ..settings import Retention
 from ..system.durable import make_dirs, to_json, write_bytes
-from .base import Place
-from .catalog import Catalog
-from .evidence import Proof, proofs
 
 NAMES = ("local", "s3")
 

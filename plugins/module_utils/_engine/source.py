@@ -4,19 +4,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import queue
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable, Optional, Union
 
-from ..context import Context
-from ..core.errors import CommandError, DamagedError, MissingError, UsageError
-from ..core.manifest import File, Manifest, Payload
-from ..core.sizes import parse_size
-from ..system import codec
-from ..system.durable import free_bytes
-from .base import SETS, Place
-from .catalog import Catalog
-from .local import LocalPlace
+from .context import Context
+from .core.errors import CommandError, DamagedError, MissingError, UsageError
+from .core.manifest import File, Manifest, Payload
+from .core.sizes import parse_size
+from .places.base import SETS, Place
+from .places.catalog import Catalog
+from .places.local import LocalPlace
+from .system import codec
+from .system.durable import free_bytes
 
 
 class Source:
@@ -55,16 +59,24 @@ class Source:
 
     def content_of(self, payload: Payload) -> bytes:
         """Return a small payload, unwrapped. Raise DamagedError, UsageError (no key) or CommandError."""
+        return b"".join(self.plain(payload))
+
+    def plain(self, payload: Payload) -> Iterator[bytes]:
+        """Yield what is inside the wrappers of a payload of one file.
+
+        The end comes only when every program ended well: whoever acts at the end of its input (psql in one transaction)
+        can rely on it. Raise DamagedError, UsageError (no key) or CommandError instead.
+        """
         file = self.manifest.files_of(payload)[0]
-        if not payload.layers:
-            return b"".join(self.chunks(file))
-        found: list[bytes] = []
-        self.context.runner.pipe(
-            codec.unwrap(self.context.runner, payload.layers, identity_file=self.identity_file),
-            source=self.chunks(file),
-            sink=found.append,
-        )
-        return b"".join(found)
+        unwrap = codec.unwrap(self.context.runner, payload.layers, identity_file=self.identity_file)
+        if not unwrap:
+            yield from self.chunks(file)
+            return
+        bridge = _Bridge(lambda put: self.context.runner.pipe(unwrap, source=self.chunks(file), sink=put))
+        try:
+            yield from bridge.chunks()
+        finally:
+            bridge.abandon()
 
     def check_key(self) -> None:
         """Raise UsageError if the private key that was given does not open this set. One small file is read."""
@@ -104,6 +116,51 @@ class Source:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.place.fetch(self.set_id, file, path, progress=self.context.reporter.advance)
         return target
+
+
+class _AbandonedError(Exception):
+    """Nobody wants the rest of a stream."""
+
+
+class _Bridge(threading.Thread):
+    """Turns work that pushes chunks into chunks to be pulled."""
+
+    def __init__(self, work: Callable[[Callable[[bytes], None]], object]) -> None:
+        super().__init__(daemon=True)
+        self._work, self._abandoned = work, threading.Event()
+        self._queue: queue.Queue[Union[bytes, BaseException, None]] = queue.Queue(maxsize=8)
+        self.start()
+
+    def run(self) -> None:
+        end: Optional[BaseException] = None
+        try:
+            self._work(self._put)
+        except Exception as error:  # noqa: BLE001  # raised again by chunks()
+            end = error
+        with contextlib.suppress(_AbandonedError):
+            self._put(end)
+
+    def _put(self, item: Union[bytes, BaseException, None]) -> None:
+        while not self._abandoned.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=0.2)
+                return
+        raise _AbandonedError
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield what the work pushed; raise what it raised."""
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def abandon(self) -> None:
+        """End the work, if it has not ended, and wait for it."""
+        self._abandoned.set()
+        self.join()
 
 
 __all__ = ("Source",)
