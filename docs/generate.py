@@ -112,7 +112,7 @@ def configuration() -> str:
 
 
 def _key_row(section: str, path: str, facts: dict[str, Any]) -> Iterator[list[str]]:
-    owner, _, key = path.rpartition(".")
+    owner, _unused, key = path.rpartition(".")
     if facts["section"] or owner.replace("[]", "") != section:
         return
     meaning = facts["text"]
@@ -255,7 +255,10 @@ def command_line() -> str:
         argument_table(parser.arguments()),
     ]
     everywhere = {text for action in parser.arguments() for text in action.option_strings}
-    lines += ["## Verbs\n", table(["verb", "does"], [[_link(name), summary] for name, summary, *_ in options.VERBS])]
+    lines += [
+        "## Verbs\n",
+        table(["verb", "does"], [[_link(name), summary] for name, summary, *_unused in options.VERBS]),
+    ]
     for name, _summary, _add, examples in options.VERBS:
         verb = parser.verbs[name]
         lines += ["## pgops %s\n" % name, "%s\n" % verb.description]

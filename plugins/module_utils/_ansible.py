@@ -114,7 +114,7 @@ def _described(field: Any, hint: Any) -> dict[str, Any]:
         return {"type": "list", "elements": "str"}
     if typing.get_origin(hint) is dict:
         return {"type": "dict"}
-    plain = next((a for a in typing.get_args(hint) if a is not type(None)), hint)
+    plain = next((a for a in typing.get_args(hint) if a is not configuration.NONE), hint)
     described: dict[str, Any] = {"type": "path" if field.metadata["form"] == "path" else plain.__name__}
     choices = [choice for choice in field.metadata["choices"] if choice]
     if choices:

@@ -86,7 +86,7 @@ class Program:
             os.execve(sys.executable, self.argv(*arguments), {**self.environ, "TERM": "xterm", **environ})  # noqa: S606 - no shell is wanted
         seen = b""
         while True:
-            ready, _, _ = select.select([screen], [], [], 60)
+            ready, _unused, _unused = select.select([screen], [], [], 60)
             try:
                 part = os.read(screen, 65536) if ready else b""
             except OSError:  # a terminal whose program has ended

@@ -109,7 +109,7 @@ class Proxy:
         self.url = "http://127.0.0.1:%d" % self._server.server_address[1]
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -153,7 +153,7 @@ class StrictChecksums:
             elif status == 200 and asked.kind == "put":
                 self.kept[asked.path] = said
             elif status == 200 and asked.method == "POST" and asked.kind == "uploadId":
-                digests = [d for _, d in sorted(self.parts[asked.query["uploadId"][0]].items())]
+                digests = [d for _unused, d in sorted(self.parts[asked.query["uploadId"][0]].items())]
                 whole = hashlib.sha256(b"".join(base64.b64decode(d) for d in digests)).digest()
                 self.kept[asked.path] = (
                     "%s-%d" % (base64.b64encode(whole).decode(), len(digests)) if all(digests) else ""
@@ -245,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError, ValueError):
             super().finish()
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_unused: Any) -> None:
         pass
 
 

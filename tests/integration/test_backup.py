@@ -627,7 +627,7 @@ def test_a_lock_is_not_waited_for_endlessly(bench: PostgresServer, make_site: Ma
 
 def test_a_dry_run_plans_and_touches_nothing(filled: PostgresServer, make_site: MakeSite) -> None:
     site = make_site(filled)
-    _ = site.secret
+    _unused = site.secret
     before = sorted(site.root.rglob("*"))
     result = site.backup(dry_run=True)
     assert sorted(site.root.rglob("*")) == before

@@ -11,7 +11,7 @@ from pathlib import Path
 from demo.dataset import ORDERING
 from demo.machine import free_port
 from demo.servers import MotoS3, PostgresServer
-from tests.integration.cli_fixtures import (  # noqa: F401
+from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     Program,
     program_builder,
     shop_program,

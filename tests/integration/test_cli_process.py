@@ -20,7 +20,7 @@ import pytest
 from demo.dataset import HOSTILE, ORDERING
 from demo.machine import server_account
 from demo.servers import MotoS3, PostgresServer
-from tests.integration.cli_fixtures import (  # noqa: F401
+from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     ENGINE,
     Program,
     Result,
@@ -42,7 +42,7 @@ def test_a_terminal_gets_a_line_that_is_redrawn(filled: PostgresServer, make_pro
     assert "\r\033[K" in seen
     assert "ordering_system: " not in seen.split("Backed up")[0]
     with locked_table(filled, ORDERING, "sales.customers"):
-        process_code, _ = program.on_terminal("backup", "--set", "backup.lock_wait_timeout=1s")
+        process_code, _unused = program.on_terminal("backup", "--set", "backup.lock_wait_timeout=1s")
     assert process_code == 1
     code, seen = program.on_terminal("status", TERM="xterm")
     assert "\033[33m" in seen
@@ -118,7 +118,7 @@ def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
     time.sleep(0.5)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _unused, err = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert "KeyboardInterrupt" in err
 

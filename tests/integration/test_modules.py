@@ -310,7 +310,7 @@ def test_a_plan_that_would_be_refused_fails_in_check_mode(shop: Site) -> None:
     played = shop.play(
         task("pg_backup"), task("pg_restore_from_backup", CHECK, **wanted), task("pg_restore_from_backup", **wanted)
     )
-    _, planned, real = played.results
+    _unused, planned, real = played.results
     for failed in (planned, real):
         assert failed["failed"] is True
         assert (failed["outcome"], failed["exit_code"]) == ("refused", 5)
@@ -326,7 +326,7 @@ def test_a_second_run_changes_nothing(shop: Site) -> None:
     pin = task("backup_pin", set="latest", reason="before the upgrade", place="local")
     unverified = task("backup_verify", place="local", sets=["unverified"], level="checksum")
     each = [task("s3_backup_sync"), pin, unverified, task("s3_backup_sync"), task("backup_prune")]
-    twice = [step for step in each for _ in range(2)]
+    twice = [step for step in each for _unused in range(2)]
     made, *results = shop.play(task("pg_backup"), *twice).results
     # The second sync takes the evidence along, and nothing is old enough to be pruned.
     assert [r["changed"] for r in results] == [True, False, True, False, True, False, True, False, False, False]
@@ -359,7 +359,7 @@ def test_prune_removes_by_the_rules_of_each_place_but_no_pin(shop: Site) -> None
 
 def test_a_swap_needs_its_word_and_keeps_the_old(shop: Site) -> None:
     wanted = {"place": "local", "set": "latest", "databases": ["shop"], "mode": "swap"}
-    _, refused = shop.play(task("pg_backup"), task("pg_restore_from_backup", **wanted)).results
+    _unused, refused = shop.play(task("pg_backup"), task("pg_restore_from_backup", **wanted)).results
     assert (refused["failed"], refused["exit_code"]) == (True, 5)
     run_sql(shop.server, "shop", "DELETE FROM shop.sales WHERE no > 3")
     done = shop.play(task("pg_restore_from_backup", **wanted, confirm=["shop"]), flags=("--diff",)).result
@@ -380,7 +380,7 @@ def test_one_table_goes_into_a_database_of_its_own(shop: Site) -> None:
         "globals": "none",
         "ownership": False,
     }
-    _, done = shop.play(task("pg_backup"), task("pg_restore_from_backup", **wanted)).results
+    _unused, done = shop.play(task("pg_backup"), task("pg_restore_from_backup", **wanted)).results
     assert [d["name"] for d in done["databases"]] == ["look"]
     assert run_sql(shop.server, "look", "SELECT count(*) FROM shop.goods") == [(50,)]
     found = run_sql(
@@ -417,8 +417,8 @@ def test_a_failure_says_what_to_do(shop: Site) -> None:
         (task("backup_verify", place="local"), "failed", 1, "There is no set"),
         (task("backup_info", config="/no/such/file.yml"), "misused", 2, "/no/such/file.yml"),
     ]
-    played = shop.play(*(step for step, *_ in expected), flags=("-vvv",), wrong="not-the-p4ssword")
-    for failed, (_, outcome, code, said) in zip(played.results, expected, strict=True):
+    played = shop.play(*(step for step, *_unused in expected), flags=("-vvv",), wrong="not-the-p4ssword")
+    for failed, (_unused, outcome, code, said) in zip(played.results, expected, strict=True):
         assert failed["failed"] is True, said
         assert said in failed["msg"]
         assert failed["hint"], said
@@ -498,7 +498,7 @@ def test_every_module_takes_the_defaults_of_the_group_and_shows_no_secret(shop: 
         task("backup_info", details=True),
         task("pg_restore_from_backup", set="latest", databases=["shop"], rename={"shop": "again"}),
     ]
-    assert sorted(name for name, *_ in steps) == MODULES
+    assert sorted(name for name, *_unused in steps) == MODULES
     played = shop.play(*steps, steps[-1], flags=("-vvv", "--diff"))
     assert [r.get("msg") for r in played.results[:-1]] == [None] * len(MODULES)
     assert {r["instance"] for r in played.results} == {shop.instance}

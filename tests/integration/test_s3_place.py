@@ -20,7 +20,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.probe import probe
-from tests.integration.s3_fixtures import (  # noqa: F401
+from tests.integration.s3_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     BUCKET,
     MIB,
     Asked,
@@ -51,17 +51,17 @@ def test_another_tool_reads_what_was_uploaded_and_we_read_it_back(kit: Kit) -> N
     jobs = [kit.file(*spec) for spec in (("large", 12 * MIB + 7), ("one", 2 * MIB), ("empty", 0), ("a/b ü%$'\"", 10))]
     tally = place.upload_all(SET, jobs)
     place.publish(SET, b"{}")
-    assert tally.bytes_sent == sum(f.size for f, _ in jobs)
+    assert tally.bytes_sent == sum(f.size for f, _unused in jobs)
     for file, path in jobs:
         assert kit.raw_read(stored(file.path)) == path.read_bytes()
-    assert set(place.entries("sets")) == {stored(f.path) for f, _ in jobs} | {stored("manifest.json")}
+    assert set(place.entries("sets")) == {stored(f.path) for f, _unused in jobs} | {stored("manifest.json")}
     (kit.tmp / "back/a").mkdir(parents=True)
-    place.fetch_all(SET, [(f, kit.tmp / "back" / f.path) for f, _ in jobs])
+    place.fetch_all(SET, [(f, kit.tmp / "back" / f.path) for f, _unused in jobs])
     for file, path in jobs:
         assert (kit.tmp / "back" / file.path).read_bytes() == path.read_bytes()
         assert (kit.tmp / "back" / file.path).stat().st_mode & 0o777 == 0o600
         assert place.check_file(SET, file) == "read"
-    again = place.upload_all(SET, jobs, present={f.path for f, _ in jobs})
+    again = place.upload_all(SET, jobs, present={f.path for f, _unused in jobs})
     assert (again.bytes_sent, len(again.skipped)) == (0, 4)
     freed = place.delete_set(SET)
     assert freed == tally.bytes_sent + 2
@@ -103,7 +103,7 @@ def test_other_content_of_the_same_size_is_found(kit: Kit) -> None:
 
 def test_what_is_not_there_is_missing(kit: Kit) -> None:
     place = kit.place()
-    file, _ = kit.file("nowhere", 10)
+    file, _unused = kit.file("nowhere", 10)
     for ask in (
         lambda: place.read("evidence/nothing.json"),
         lambda: list(place.stream(stored("nowhere"))),
@@ -370,7 +370,7 @@ def test_refusals_say_what_to_do(moto_kit: Kit, refusal: Refuse, kind: type[Pgop
         place = moto_kit.place(proxy.url)
         with pytest.raises(kind, match=said) as caught:
             place.write("evidence/x.json", b"{}")
-    assert type(caught.value) is kind
+    assert caught.value.__class__ is kind
     assert moto_kit.server.secret_key not in str(caught.value)
     assert moto_kit.server.access_key not in str(caught.value)
     assert "Signature=" not in str(caught.value)

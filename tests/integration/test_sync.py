@@ -28,7 +28,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.places import
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import sync as sync_module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import sync_pull
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request, sync
-from tests.integration.s3_fixtures import (  # noqa: F401
+from tests.integration.s3_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     MIB,
     Cut,
     Kit,

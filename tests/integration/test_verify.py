@@ -265,7 +265,7 @@ def lossy(good: tuple[Site, str], tmp_path_factory: pytest.TempPathFactory) -> d
     server, dump, files = site.server, tmp_path_factory.mktemp("dumps") / "dump", {}
     for number, changes in enumerate(LOST):
         run_sql(server, "postgres", "CREATE DATABASE lossy TEMPLATE shop")
-        for change_of_one, _ in changes.values():
+        for change_of_one, _unused in changes.values():
             run_sql(server, "lossy", change_of_one)
         server.run("pg_dump", "--format=custom", "--file=%s" % dump, "lossy")
         run_sql(server, "postgres", "DROP DATABASE lossy WITH (FORCE)")
@@ -287,7 +287,7 @@ def lossy(good: tuple[Site, str], tmp_path_factory: pytest.TempPathFactory) -> d
     assert report["level"] == "restore"
     found: dict[str, list[str]] = {}
     for finding in report["findings"]:
-        name, _, said = finding.partition(": ")
+        name, _unused, said = finding.partition(": ")
         found.setdefault(name, []).append(said)
     return found
 
@@ -439,7 +439,7 @@ def assertions(*asked: tuple[str, str]) -> dict[str, Any]:
 
 
 def test_right_assertions_pass_and_the_throwaway_server_is_closed_to_the_world(mine: tuple[Site, str]) -> None:
-    site, _ = mine
+    site, _unused = mine
     asked = assertions(
         ("SELECT count(*) = 500 FROM shop.sales", "t"),
         ("SELECT name FROM shop.goods WHERE id = 3", "good 3"),
@@ -452,7 +452,7 @@ def test_right_assertions_pass_and_the_throwaway_server_is_closed_to_the_world(m
 
 
 def test_wrong_and_erroneous_assertions_fail(mine: tuple[Site, str]) -> None:
-    site, _ = mine
+    site, _unused = mine
     wrong = {
         "SELECT count(*) FROM shop.sales": "gave '500' instead of 't'",
         "SELECT nothing FROM nowhere": 'relation "nowhere" does not exist',
@@ -503,7 +503,7 @@ def sockets_of(pid: int) -> set[str]:
 
 
 def test_the_throwaway_server_is_out_of_reach_and_gone_afterwards(mine: tuple[Site, str]) -> None:
-    site, _ = mine
+    site, _unused = mine
     seen: dict[str, Any] = {}
     context = site.engine()
 
@@ -529,7 +529,7 @@ def test_the_throwaway_server_is_out_of_reach_and_gone_afterwards(mine: tuple[Si
 
 
 def test_the_throwaway_server_is_gone_after_an_exception(mine: tuple[Site, str]) -> None:
-    site, _ = mine
+    site, _unused = mine
     context = site.engine()
 
     def fail(name: str, total: int = 0) -> None:
@@ -545,7 +545,7 @@ def test_the_throwaway_server_is_gone_after_an_exception(mine: tuple[Site, str])
 
 
 def test_what_a_killed_verification_leaves_is_ended_by_the_next(mine: tuple[Site, str]) -> None:
-    site, _ = mine
+    site, _unused = mine
     with process_of("verify", site.data(), {"level": "restore"}, stop_at="rehearsing") as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("rehearsing")
@@ -563,7 +563,7 @@ def test_what_a_killed_verification_leaves_is_ended_by_the_next(mine: tuple[Site
 
 
 def test_an_interrupted_verification_leaves_nothing(mine: tuple[Site, str]) -> None:
-    site, _ = mine
+    site, _unused = mine
     with process_of("verify", site.data(), {"level": "restore"}, stop_at="rehearsing") as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -616,7 +616,7 @@ def test_a_flipped_byte_in_s3_is_found(remote: tuple[Site, str], store: MotoS3, 
 def test_without_room_to_fetch_a_set_is_proven_as_a_stream(
     remote: tuple[Site, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site, _ = remote
+    site, _unused = remote
     monkeypatch.setattr(source, "free_bytes", lambda path: 1024 * 1024)
     (report,) = site.verify("restore", place="s3")["sets"]
     assert (report["outcome"], report["level"]) == ("passed", "restore")
@@ -640,13 +640,13 @@ def test_a_directory_without_room_to_fetch_is_held_against_its_hashes_only(
 
 
 def test_a_server_of_another_version_is_taken_when_told(servers: Servers, mine: tuple[Site, str]) -> None:
-    site, _ = mine
+    site, _unused = mine
     with pytest.raises(UsageError, match="older than the server's 18"):
         site.verify("restore", sections={"verify": {"server_bin_dir": str(servers.get("filled", 16).bindir)}})
 
 
 def test_an_unknown_account_for_the_server_is_told(mine: tuple[Site, str]) -> None:
-    site, _ = mine
+    site, _unused = mine
     sections = {"verify": {"run_as": "no-such-account"}}
     if os.geteuid() == 0:
         with pytest.raises(UsageError, match="no account 'no-such-account'"):

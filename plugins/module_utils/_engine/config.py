@@ -20,6 +20,7 @@ from .core.sizes import parse_size
 from .core.times import parse_span
 from .settings import S3, Backup, Config
 
+NONE = type(None)
 DEFAULT_PATH = "/etc/pgops/config.yml"
 
 
@@ -136,7 +137,7 @@ def _over_default(default: Any, value: Any, data: Any) -> Any:
 def _value(hint: Any, value: Any, metadata: Mapping[str, Any], path: str, errors: list[str]) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Union:
-        return _value(next(a for a in arguments if a is not type(None)), value, metadata, path, errors)
+        return _value(next(a for a in arguments if a is not NONE), value, metadata, path, errors)
     if dataclasses.is_dataclass(hint):
         return _section(typing.cast(type[Any], hint), value, path, errors)
     if origin is list:
@@ -369,4 +370,4 @@ def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
     return " Did you mean %s?" % close[0] if close else ""
 
 
-__all__ = ("DEFAULT_PATH", "build", "join", "load", "merge", "read", "read_secret", "section_of", "secrets_of")
+__all__ = ("DEFAULT_PATH", "NONE", "build", "join", "load", "merge", "read", "read_secret", "section_of", "secrets_of")

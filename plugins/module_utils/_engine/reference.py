@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from .config import join, section_of
+from .config import NONE, join, section_of
 from .settings import Config
 
 # Sections that have defaults of their own where they stand.
@@ -54,7 +54,7 @@ def describe(cls: type[Any] = Config, path: str = "") -> Iterator[tuple[str, dic
 def _type_name(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Union:
-        return _type_name(next(a for a in arguments if a is not type(None)))
+        return _type_name(next(a for a in arguments if a is not NONE))
     if origin is list:
         return "list of %s" % _type_name(arguments[0])
     if origin is dict:

@@ -9,6 +9,7 @@ modules share. A section is a class; `option()` describes a key.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -38,8 +39,9 @@ def option(
         "most": most,
     }
     if isinstance(default, (list, dict)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        default_factory = functools.partial(type(default), default)
+        return dataclasses.field(default_factory=default_factory, metadata=metadata)  # pylint: disable=invalid-field-call
+    return dataclasses.field(default=default, metadata=metadata)  # pylint: disable=invalid-field-call
 
 
 @dataclass(frozen=True)

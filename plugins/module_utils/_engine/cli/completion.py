@@ -148,8 +148,8 @@ def _bash(parser: Parser) -> str:
                 values.append("        %s) _pgops_offer \"$cur\" '%s'; return ;;" % (pattern, _values(sub, action)))
         pattern = name or "''"
         flags.append("            %s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")) ;;" % (pattern, " ".join(_flags(sub))))
-        kind, _, words = _positional(name, sub).partition(" ")
-        offered = "words:%s" % " ".join(n for n, *_ in VERBS) if not name else kind
+        kind, _unused, words = _positional(name, sub).partition(" ")
+        offered = "words:%s" % " ".join(n for n, *_unused in VERBS) if not name else kind
         if offered.startswith("words:") and name:
             offered, words = _positional(name, sub), ""
         positionals.append("        %s) _pgops_offer \"$cur\" '%s' %s ;;" % (pattern, offered, words))
@@ -204,7 +204,7 @@ fi
 
 
 def _zsh(parser: Parser) -> str:
-    summaries = {name: summary for name, summary, *_ in VERBS}
+    summaries = {name: summary for name, summary, *_unused in VERBS}
     verbs = " ".join('%s\\:"%s"' % (name, _zsh_text(text)) for name, text in summaries.items())
     cases = []
     for name, sub in parser.verbs.items():

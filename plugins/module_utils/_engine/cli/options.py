@@ -387,7 +387,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def verb_of(arguments: Sequence[str]) -> Optional[str]:
     """Return the verb among `arguments` that could not be parsed, None if there is none."""
-    known = {name for name, *_ in VERBS}
+    known = {name for name, *_unused in VERBS}
     for argument in arguments:
         if ALIASES.get(argument, argument) in known:
             return ALIASES.get(argument, argument)

@@ -45,7 +45,7 @@ def printable(text: str, *, keep_colours: bool = False) -> str:
 
 
 def _is_colour(text: str) -> bool:
-    inner, mark, _ = text[1:].partition("m")
+    inner, mark, _unused = text[1:].partition("m")
     return bool(mark) and inner[:1] == "[" and all(c in "0123456789;" for c in inner[1:])
 
 
@@ -121,10 +121,11 @@ class ProgressReporter(Reporter):
         *,
         quiet: bool = False,
         verbose: bool = False,
-        environ: Mapping[str, str] = os.environ,
+        environ: Optional[Mapping[str, str]] = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream, self._quiet, self._verbose, self._clock = stream, quiet, verbose, clock
+        environ = os.environ if environ is None else environ
         self._redraws = not quiet and is_terminal(stream, environ)
         self._colour = wants_colour(stream, environ)
         self._unicode = (getattr(stream, "encoding", "") or "").lower().replace("-", "") == "utf8"
@@ -220,12 +221,12 @@ class ProgressReporter(Reporter):
     def _draw(self, phase: _Phase, now: float) -> None:
         width = self._width() - 1
         facts = phase.facts(now)
-        bar, share = "", ""
+        gauge, share = "", ""
         if phase.total and phase.count <= phase.total:
             share = " %3d%%" % (100 * phase.count // phase.total)
             room = min(24, width - columns(phase.name) - len(facts) - len(share) - 6)
-            bar = " [%s]" % self._bar(phase.count / phase.total, room) if room >= 8 else ""
-        text = "%s%s%s  %s" % (phase.name, bar, share, facts)
+            gauge = " [%s]" % self._bar(phase.count / phase.total, room) if room >= 8 else ""
+        text = "%s%s%s  %s" % (phase.name, gauge, share, facts)
         self._write(_ERASE + _clip(text, width))
         self._drawn = True
 

@@ -143,7 +143,7 @@ def _day(moment: datetime) -> str:
 
 
 def _week(moment: datetime) -> str:
-    year, week, _ = moment.isocalendar()
+    year, week, _unused = moment.isocalendar()
     return "%d-W%02d" % (year, week)
 
 

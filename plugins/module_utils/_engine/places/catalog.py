@@ -22,8 +22,8 @@ class Catalog:
         self.files: dict[str, dict[str, Entry]] = {}
         self.strays: list[str] = []
         for path, entry in place.entries(SETS).items():
-            _, _, rest = path.partition("/")
-            set_id, _, inner = rest.partition("/")
+            _unused, _unused, rest = path.partition("/")
+            set_id, _unused, inner = rest.partition("/")
             if is_set_id(set_id) and inner:
                 self.files.setdefault(set_id, {})[inner] = entry
             else:

@@ -159,7 +159,7 @@ class Session:
     def __enter__(self) -> Session:  # noqa: PYI034  # typing.Self came with Python 3.11
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         self.close()
 
 

@@ -123,7 +123,7 @@ def _settings_of_all_roles(roles: dict[str, Any], session: Session, *, overwrite
     here = {setting.partition("=")[0] for setting in inventory.settings_of_all_roles(session)}
     statements = []
     for setting in roles.get("settings", []):
-        key, _, value = setting.partition("=")
+        key, _unused, value = setting.partition("=")
         if overwrite or key not in here:
             statements.append("ALTER ROLE ALL SET %s TO %s;\n" % (_setting_name(key), _setting_value(key, value)))
     return "".join(statements)
@@ -194,7 +194,7 @@ def finish_database(session: Session, name: str, properties: dict[str, Any], *, 
             else "DATABASE %s" % database
         )
         for setting in entry["settings"]:
-            key, _, value = setting.partition("=")
+            key, _unused, value = setting.partition("=")
             session.execute("ALTER %s SET %s TO %s" % (subject, _setting_name(key), _setting_value(key, value)))
     if ownership:
         owner = properties["owner"]

@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess  # pylint: disable=ansible-bad-import-from  # run_command buffers and cannot stream a dump
+import subprocess
 import threading
 import time
 from collections import deque
@@ -318,7 +318,8 @@ def _spawn(command: Command, stdin: Optional[int], stdout: Optional[int]) -> sub
     options: dict[str, object] = {}
     if command.user and os.geteuid() == 0:
         options = {"user": command.user, "group": _group_of(command.user), "extra_groups": []}
-    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # a list, never a shell string
+    # A list, never a shell string; run_command would buffer what must stream.
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # pylint: disable=ansible-bad-function
         list(command.argv),
         stdin=stdin,
         stdout=stdout,

@@ -197,8 +197,8 @@ def test_results_have_names_that_ansible_leaves_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_references_in_the_text_lead_somewhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {path for path, _ in flat(documentation(name)["options"], "suboptions")}
-    returned = {path for path, _ in flat(yaml.safe_load(load(name).RETURN), "contains")}
+    options = {path for path, _unused in flat(documentation(name)["options"], "suboptions")}
+    returned = {path for path, _unused in flat(yaml.safe_load(load(name).RETURN), "contains")}
     text = str(documentation(name)) + load(name).RETURN
     for mark, known in (("O", options), ("RV", returned)):
         for found in re.findall(r"\b%s\(([^)=]+)(?:=[^)]*)?\)" % mark, text):

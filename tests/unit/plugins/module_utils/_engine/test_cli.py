@@ -46,7 +46,7 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
 
 
 def test_every_verb_has_help_with_examples_and_exit_codes(capfd: pytest.CaptureFixture[str]) -> None:
-    for name, *_ in options.VERBS:
+    for name, *_unused in options.VERBS:
         code, out, err = run(capfd, name, "--help")
         assert (code, err) == (0, "")
         assert "examples:\n  pgops %s" % name in out or name in ("info", "version", "verify", "sync"), name
@@ -54,12 +54,12 @@ def test_every_verb_has_help_with_examples_and_exit_codes(capfd: pytest.CaptureF
 
 
 def test_every_example_of_the_help_can_be_parsed() -> None:
-    for _, _, _, text in options.VERBS:
+    for _unused, _unused, _unused, text in options.VERBS:
         for line in text.splitlines():
             if line.startswith("pgops "):
                 command = re.split(r"\s{3,}|\s>\s", line)[0]
                 words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", command)[1:]]
-                assert options.parse(words).verb in {name for name, *_ in options.VERBS}
+                assert options.parse(words).verb in {name for name, *_unused in options.VERBS}
 
 
 def test_the_default_configuration_is_the_documented_one() -> None:
@@ -173,14 +173,14 @@ def test_an_identity_file_is_found_from_here() -> None:
 
 
 def test_config_check_show_and_example(capfd: pytest.CaptureFixture[str], config_file: Path) -> None:
-    code, out, _ = run(capfd, "config", "-c", str(config_file))
+    code, out, _unused = run(capfd, "config", "-c", str(config_file))
     assert (code, "is in order: instance db1" in out) == (0, True)
-    code, out, _ = run(capfd, "config", "--show", "-c", str(config_file), "--set", "backup.jobs=3")
+    code, out, _unused = run(capfd, "config", "--show", "-c", str(config_file), "--set", "backup.jobs=3")
     assert json.loads(out)["backup"]["jobs"] == 3
     assert "hunter22" not in out
-    code, out, _ = run(capfd, "config", "--example")
+    code, out, _unused = run(capfd, "config", "--example")
     assert (code, "login_port" in out) == (0, True)
-    code, out, _ = run(capfd, "config", "--check", "--json", "--set", "x.y=1", "-c", str(config_file))
+    code, out, _unused = run(capfd, "config", "--check", "--json", "--set", "x.y=1", "-c", str(config_file))
     assert (code, json.loads(out)["outcome"]) == (2, "misused")
 
 
@@ -189,7 +189,7 @@ def test_the_configuration_is_named_by_option_then_environment(
 ) -> None:
     monkeypatch.setenv("PGOPS_CONFIG", str(config_file))
     assert run(capfd, "config")[0] == 0
-    code, _, err = run(capfd, "config", "--config", "/nowhere.yml")
+    code, _unused, err = run(capfd, "config", "--config", "/nowhere.yml")
     assert (code, "/nowhere.yml" in err) == (2, True)
 
 
@@ -212,7 +212,7 @@ def test_every_secret_is_masked_whatever_its_length() -> None:
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capfd, "version", "--json")
+    code, out, _unused = run(capfd, "version", "--json")
     assert (code, json.loads(out)["version"]) == (0, __version__)
 
 
@@ -263,7 +263,7 @@ def test_verbose_shows_where_without_secrets(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_with(monkeypatch, ZeroDivisionError("postgresql://u:hunter22@h/d"))
-    _, _, err = run(capfd, "backup", "--verbose")
+    _unused, _unused, err = run(capfd, "backup", "--verbose")
     assert "Traceback" in err
     assert "hunter22" not in err
 

@@ -62,7 +62,7 @@ def test_another_database_leaves_the_rest() -> None:
 )
 def test_a_refusal_says_what_to_do_next(said: str, kind: type[Exception], hint: str) -> None:
     error = connection._refusal(said, "x", Postgres(login_host="db1"))
-    assert type(error) is kind and hint in error.hint
+    assert error.__class__ is kind and hint in error.hint
     assert "'x' at db1 port 5432" in error.message
 
 

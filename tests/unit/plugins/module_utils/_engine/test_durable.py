@@ -88,7 +88,7 @@ def test_whoever_kills_a_writer_finds_the_old_or_a_new_file_never_half_of_one(tm
                 write_bytes(Path(%r), letter * 3000000)
         """
     ) % (str(source.parent), str(tmp_path / "x"))
-    for _ in range(3):
+    for _unused in range(3):
         with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()

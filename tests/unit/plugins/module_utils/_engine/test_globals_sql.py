@@ -52,7 +52,7 @@ def test_statements_come_out_as_they_went_in(roles: list[str], comment: str) -> 
 
 @given(st.lists(NAMES, min_size=2, max_size=5, unique=True), TEXTS)
 def test_an_existing_role_is_never_touched_and_the_others_are_made(roles: list[str], comment: str) -> None:
-    text, _ = script_of(roles, comment)
+    text, _unused = script_of(roles, comment)
     first, others = roles[0], roles[1:]
     chosen = select(text, existing={first}, overwrite=False, tablespaces=False)
     assert sorted(chosen.creates) == sorted(others)
@@ -66,7 +66,7 @@ def test_an_existing_role_is_never_touched_and_the_others_are_made(roles: list[s
 
 @given(st.lists(NAMES, min_size=2, max_size=5, unique=True), TEXTS)
 def test_overwriting_changes_all_but_those_that_are_kept(roles: list[str], comment: str) -> None:
-    text, _ = script_of(roles, comment)
+    text, _unused = script_of(roles, comment)
     chosen = select(text, existing=set(roles), overwrite=True, tablespaces=False, keep=(roles[0],))
     assert chosen.creates == ()
     altered = [s for s in statements(chosen.sql) if s.startswith("ALTER ROLE")]

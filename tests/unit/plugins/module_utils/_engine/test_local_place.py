@@ -211,7 +211,7 @@ def test_listing_while_others_write_never_fails(place: LocalPlace) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for _ in range(300):
+        for _unused in range(300):
             place.entries("evidence")
     finally:
         over.set()

@@ -55,7 +55,7 @@ def test_plain_lines_tell_begin_and_end_and_speak_up_every_half_minute() -> None
     screen, clock = Screen(), Clock()
     told = reporter(screen, clock)
     told.phase("push", 12 * MIB)
-    for _ in range(6):
+    for _unused in range(6):
         clock.now += 10
         told.advance(MIB)
         told.tick()
@@ -170,7 +170,7 @@ def test_a_phase_that_follows_another_ends_it_and_done_may_come_twice() -> None:
 def test_many_threads_count_every_byte() -> None:
     told = reporter(Screen(), Clock())
     told.phase("push")
-    threads = [threading.Thread(target=lambda: [told.advance(1) for _ in range(2000)]) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: [told.advance(1) for _unused in range(2000)]) for _unused in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -195,7 +195,7 @@ def test_the_ticker_redraws_by_itself_and_ends(monkeypatch: pytest.MonkeyPatch) 
     screen = Screen(terminal=True)
     told = ProgressReporter(screen, environ={"TERM": "xterm"})
     told.phase("lock")
-    for _ in range(500):
+    for _unused in range(500):
         if "lock" in screen.getvalue():
             break
         threading.Event().wait(0.01)

@@ -163,7 +163,7 @@ def test_a_broken_record_is_passed_over(world: Any) -> None:
 
 def test_old_records_are_forgotten(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "_KEPT", 3)
-    for _ in range(5):
+    for _unused in range(5):
         perform(world.context(), "backup", lambda context: {})
         world.now += timedelta(minutes=1)
     assert [r["begun"][11:16] for r in records(world)] == ["08:04", "08:03", "08:02"]

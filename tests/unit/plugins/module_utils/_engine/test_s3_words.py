@@ -71,7 +71,7 @@ def said(error: Exception, operation: str = "put_object") -> PgopsError:
 )
 def test_each_trouble_is_said_in_words(error: Exception, kind: type[PgopsError], words: str) -> None:
     found = said(error)
-    assert type(found) is kind
+    assert found.__class__ is kind
     assert words in str(found)
     assert "\n" not in str(found)
 

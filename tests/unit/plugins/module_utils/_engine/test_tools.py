@@ -74,7 +74,7 @@ def test_a_directory_that_lacks_a_program_is_passed_over_or_refused(machine: Pat
 
 
 def test_only_the_named_directory_is_looked_at(machine: Path) -> None:
-    old, _ = install(machine, "15.9"), install(machine, "18.4")
+    old, _unused = install(machine, "15.9"), install(machine, "18.4")
     assert tools.pick(Runner(), str(old), major=15, needed=NEEDED)[0].version == "15.9"
     with pytest.raises(UsageError, match="older than the server's 18"):
         tools.pick(Runner(), str(old), major=18, needed=NEEDED)

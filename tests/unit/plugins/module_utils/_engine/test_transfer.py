@@ -146,7 +146,10 @@ def test_a_passing_trouble_is_met_so_many_times(failures: int, tries: int, succe
 def test_trouble_that_stays_is_not_met_again() -> None:
     patience = Patience(5, sleep=lambda seconds: pytest.fail("it slept"))
     with pytest.raises(ValueError, match="no"):
-        patience.call(lambda: (_ for _ in ()).throw(ValueError("no")), lambda error: isinstance(error, ConnectionError))
+        patience.call(
+            lambda: (_unused for _unused in ()).throw(ValueError("no")),
+            lambda error: isinstance(error, ConnectionError),
+        )
 
 
 def test_pauses_are_jittered_and_capped() -> None:
