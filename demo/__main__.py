@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from .job import Job, stop_kept
 from .report import Report
@@ -27,7 +28,10 @@ def main() -> int:
     _heed_signals(report)
     try:
         with Job(BASE, report, s3=arguments.s3, scale=arguments.scale) as job:
-            kept = _run(job, report, keep=arguments.keep)
+            try:
+                kept = _run(job, report, keep=arguments.keep)
+            finally:
+                _set_signals(signal.SIG_IGN)  # a second Ctrl-C must not cut the clean-up short
     except KeyboardInterrupt:
         report.error = "interrupted"
         print("\ninterrupted; all that was started has ended")
@@ -41,12 +45,16 @@ def main() -> int:
 def _heed_signals(report: Report) -> None:
     """Have each signal by which somebody may end us raise KeyboardInterrupt, so that the clean-up runs."""
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_unused: object) -> None:
         report.interrupted = True
         raise KeyboardInterrupt
 
+    _set_signals(interrupt)
+
+
+def _set_signals(handler: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+        signal.signal(number, handler)
 
 
 def _arguments() -> argparse.Namespace:

@@ -184,7 +184,7 @@ class _Owner:
         """Stop the server and remove the paths; another guard may still be busy in them."""
         self.stop(self.stop_signals)
         for path in self.paths:
-            for _ in range(2 * _PATIENCE):
+            for _unused in range(2 * _PATIENCE):
                 shutil.rmtree(path, ignore_errors=True)
                 if not os.path.lexists(path):
                     break
@@ -222,7 +222,7 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _leave(*_: object) -> None:
+def _leave(*_unused: object) -> None:
     raise SystemExit(0)
 
 

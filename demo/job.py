@@ -50,7 +50,7 @@ class Job:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         self._stack.close()
 
     def _own_until_end(self, path: Path) -> None:

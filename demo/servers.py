@@ -162,7 +162,7 @@ class PostgresServer:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         self.close()
 
     def _initialize(self) -> None:
@@ -273,7 +273,7 @@ class _S3Server:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         self.close()
 
     def _answers(self, *, final: bool) -> bool:
