@@ -88,7 +88,10 @@ def _pytest(folders: Sequence[str], data: Path, bench: Bench) -> Outcome:
         return Outcome(FAILED, f"there is no {folders[0]}")
     report = bench.scratch / "junit.xml"
     env = {"COVERAGE_FILE": str(data), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"), "PATH": _path()}
-    code = bench.run(*COVERAGE, "run", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *here, env=env)
+    # The tests wait for servers more than they compute; a file stays with one worker, as its tests share servers.
+    spread = ("-n", str(max(2, os.cpu_count() or 2)), "--dist", "loadfile")
+    pytest = ("run", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *spread)
+    code = bench.run(*COVERAGE, *pytest, *here, env=env)
     ran, words = count_tests([report] if report.is_file() else [])
     if code or not ran:
         return Outcome(FAILED, words if ran else "no test ran")
