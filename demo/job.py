@@ -161,6 +161,7 @@ class Job:
             cursor.execute("SELECT rolname FROM pg_roles WHERE oid >= 16384")
             for (name,) in cursor.fetchall():
                 cursor.execute(sql.SQL("DROP OWNED BY {role}; DROP ROLE {role}").format(role=sql.Identifier(name)))
+            cursor.execute("ALTER ROLE ALL RESET ALL")
         lost = len(compare.differences(before, compare.snapshot(self.postgres)))
         if not lost:
             raise AssertionError("the comparison does not notice that everything is gone")
