@@ -42,6 +42,7 @@ _SETTINGS = {
 }
 _STOP_SECONDS = 60
 _SOCKETS = "pgops-socket-"
+_ROOM_FOR_SOCKETS = 60
 _PREFIX = "pgops-verify-%s-"
 _PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_restore", "psql")
 
@@ -60,7 +61,7 @@ def throwaway(context: Context, folder: Path, *, major: int, superuser: str) -> 
     for warning in warnings:
         context.warn(warning)
     account = _account(settings.run_as)
-    sockets = Path(tempfile.mkdtemp(prefix=_SOCKETS))  # short: the path of a socket has 107 bytes at most
+    sockets = _socket_directory()
     home = _home(context, folder, account)
     data = home / "data"
     try:
@@ -80,6 +81,12 @@ def throwaway(context: Context, folder: Path, *, major: int, superuser: str) -> 
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _socket_directory() -> Path:
+    """Return a new private directory with a short path: that of a socket has 107 bytes at most."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix=_SOCKETS, dir=usual if len(usual) <= _ROOM_FOR_SOCKETS else "/tmp"))  # noqa: S108
 
 
 def _home(context: Context, folder: Path, account: str) -> Path:
