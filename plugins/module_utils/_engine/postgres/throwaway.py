@@ -5,16 +5,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import pwd
 import shutil
+import signal
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..context import Context
 from ..core.errors import CommandError, UnreachableError, UsageError
 from ..settings import Postgres
+from ..system.durable import adopt
 from ..system.runner import Command
 from .connection import connect, server_facts
 from .loading import Target
@@ -44,6 +50,7 @@ _STOP_SECONDS = 60
 _SOCKETS = "pgops-socket-"
 _ROOM_FOR_SOCKETS = 60
 _PREFIX = "pgops-verify-%s-"
+_MARKER = "pgops.json"
 _PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_restore", "psql")
 
 
@@ -60,11 +67,14 @@ def throwaway(context: Context, folder: Path, *, major: int, superuser: str) -> 
     )
     for warning in warnings:
         context.warn(warning)
-    account = _account(settings.run_as)
-    sockets = _socket_directory()
-    home = _home(context, folder, account)
-    data = home / "data"
-    try:
+    account = account_of(context)
+    with contextlib.ExitStack() as stack:
+        sockets = _socket_directory()
+        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        home = _home(context, folder, account)
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        stack.enter_context(claimed(context, home))
+        data = home / "data"
         _give(account, sockets, home)
         _initialize(context, programs, data, account, superuser)
         with (data / "postgresql.auto.conf").open("a", encoding="utf-8") as stream:
@@ -78,31 +88,59 @@ def throwaway(context: Context, folder: Path, *, major: int, superuser: str) -> 
             yield Target(postgres, programs, server)
         finally:
             _stop(context, programs, data, account)
-    finally:
-        shutil.rmtree(sockets, ignore_errors=True)
-        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def claimed(context: Context, folder: Path) -> Iterator[None]:
+    """Say in `folder` which instance it belongs to, and lock that file while somebody lives there.
+
+    Where that cannot be done, no run ever takes the folder for abandoned: the lesser evil.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            handle = os.open(folder / _MARKER, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, handle)
+            adopt(folder / _MARKER)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The name comes after the lock: a marker that names nobody is left alone.
+            os.write(handle, json.dumps({"instance": context.config.instance, "pid": os.getpid()}).encode())
+        yield
+
+
+def _sockets_base() -> Path:
+    """Return the directory for those of sockets: its path must be short, as a socket's has 107 bytes at most."""
+    usual = tempfile.gettempdir()
+    return Path(usual if len(usual) <= _ROOM_FOR_SOCKETS else "/tmp")  # noqa: S108
 
 
 def _socket_directory() -> Path:
-    """Return a new private directory with a short path: that of a socket has 107 bytes at most."""
-    usual = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix=_SOCKETS, dir=usual if len(usual) <= _ROOM_FOR_SOCKETS else "/tmp"))  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix=_SOCKETS, dir=_sockets_base()))
+
+
+def room_for_server(context: Context, folder: Path) -> Path:
+    """Return the directory in which the home of a server is made: `folder`, or where another account can reach it."""
+    if not account_of(context):
+        return folder
+    return Path(context.config.work_dir or "/var/tmp")  # noqa: S108  # mkdtemp makes a private directory in it
 
 
 def _home(context: Context, folder: Path, account: str) -> Path:
-    """Return a new directory for the server: in `folder`, or where another account can reach it."""
-    if not account:
-        home = folder / "server"
-        home.mkdir(mode=0o700)
-        return home
-    base = context.config.work_dir or "/var/tmp"  # noqa: S108  # mkdtemp makes a private directory in it
-    return Path(tempfile.mkdtemp(prefix=_PREFIX % context.config.instance, dir=base))
+    room = room_for_server(context, folder)
+    if account:
+        return Path(tempfile.mkdtemp(prefix=_PREFIX % context.config.instance, dir=room))
+    home = room / "server"
+    home.mkdir(mode=0o700)
+    return home
 
 
-def _account(wanted: str) -> str:
-    """Return the account for the server when we are root, empty when we are not: PostgreSQL refuses to run as root."""
+def account_of(context: Context) -> str:
+    """Return the account for the server when we are root, empty when we are not: PostgreSQL refuses to run as root.
+
+    Raise UsageError if there is no such account.
+    """
     if os.geteuid() != 0:
         return ""
+    wanted = context.config.verify.run_as
     for name in (wanted,) if wanted else ("postgres", "nobody"):
         try:
             return pwd.getpwnam(name).pw_name
@@ -170,27 +208,120 @@ def _stop(context: Context, programs: Programs, data: Path, account: str) -> Non
 
 
 def clear_abandoned(context: Context) -> None:
-    """End throwaway servers of this instance that a killed run left behind, and remove their files. Only under the verify lock."""
-    own = Path(context.config.work_dir) if context.config.work_dir else context.state / "work"
-    shared = Path(context.config.work_dir or "/var/tmp")  # noqa: S108
-    for folder in (*own.glob("verify-*"), *shared.glob(_PREFIX % context.config.instance + "*")):
-        for pid_file in (*folder.glob("data/postmaster.pid"), *folder.glob("server/data/postmaster.pid")):
-            _end_abandoned(context, pid_file)
-        shutil.rmtree(folder, ignore_errors=True)
-        context.warn("Removed %s, which a verification that was cut short left behind." % folder)
+    """End throwaway servers of this instance that a killed run left behind, and remove their files. Only under the verify lock.
+
+    A folder in a directory that others may use as well is touched only if its marker names this instance and nobody
+    holds the marker's lock.
+    """
+    private, shared = context.state / "work", Path(context.config.work_dir or "/var/tmp")  # noqa: S108
+    found = dict.fromkeys(private.glob("verify-*"), True)
+    if context.config.work_dir:
+        found.update((folder, False) for folder in shared.glob("verify-*") if folder not in found)
+    found.update((folder, False) for folder in shared.glob(_PREFIX % context.config.instance + "*"))
+    for folder, own in found.items():
+        with contextlib.ExitStack() as stack:
+            if not _vacant(context, folder, own, stack):
+                continue
+            try:
+                ended = _end_servers(context, folder)
+            except (OSError, ValueError) as error:
+                context.warn("What a verification left behind in %s could not be examined: %s." % (folder, error))
+                continue
+            if not ended:
+                context.warn("The throwaway server in %s does not end. Stop it, and remove the folder." % folder)
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            context.warn("Removed %s, which a verification that was cut short left behind." % folder)
 
 
-def _end_abandoned(context: Context, pid_file: Path) -> None:
-    data, settings = pid_file.parent, context.config.verify
-    lines = pid_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    major = int((data / "PG_VERSION").read_text(encoding="ascii").strip())
-    programs, _warnings = pick(
-        context.runner, settings.server_bin_dir or context.config.postgres.bin_dir, major=major, needed=_PROGRAMS
-    )
-    _stop(context, programs, data, _account(settings.run_as))
-    # The fifth line is the socket's directory (PostgreSQL manual, 66.1).
-    if len(lines) > 4 and Path(lines[4]).name.startswith(_SOCKETS):
-        shutil.rmtree(lines[4], ignore_errors=True)
+def _vacant(context: Context, folder: Path, own: bool, stack: contextlib.ExitStack) -> bool:
+    """Tell whether `folder` is this instance's and nobody lives in it; its lock is held until `stack` ends.
+
+    What lies in this instance's `own` state directory is its own without a marker, too.
+    """
+    try:
+        facts = folder.lstat()
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid not in _owners(context, folder):
+            return False
+        handle = os.open(folder / _MARKER, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return own
+    except OSError:
+        return False
+    stack.callback(os.close, handle)
+    try:
+        if not own and json.loads(os.read(handle, 4096))["instance"] != context.config.instance:
+            return False
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
 
 
-__all__ = ("clear_abandoned", "throwaway")
+def _owners(context: Context, path: Path) -> set[int]:
+    """Return who may own what we left behind at `path`: we, and when we are root the server's account and whom we adopted for."""
+    owners = _ourselves(context)
+    if os.geteuid() == 0:
+        owners.add(path.parent.stat().st_uid)
+    return owners
+
+
+def _ourselves(context: Context) -> set[int]:
+    owners = {os.geteuid()}
+    with contextlib.suppress(UsageError):  # without that account no server can have run as it
+        account = account_of(context)
+        if account:
+            owners.add(pwd.getpwnam(account).pw_uid)
+    return owners
+
+
+def _end_servers(context: Context, folder: Path) -> bool:
+    for pid_file in (folder / "data" / "postmaster.pid", folder / "server" / "data" / "postmaster.pid"):
+        data = pid_file.parent
+        if data.resolve() != folder.resolve() / data.relative_to(folder) or not pid_file.is_file():
+            continue
+        lines = pid_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if lines and not _end(int(lines[0]), data.resolve()):
+            return False
+        # The fifth line is the socket's directory (PostgreSQL manual, 66.1).
+        if len(lines) > 4:
+            _remove_sockets(context, Path(lines[4]))
+    return True
+
+
+def _end(pid: int, data: Path) -> bool:
+    """End the server of the directory `data` if process `pid` is it. Programs of its version may be gone, so none is used."""
+    if not _serves(pid, data):
+        return True
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGQUIT)  # what pg_ctl calls the immediate mode
+    deadline = time.monotonic() + _STOP_SECONDS
+    while _serves(pid, data):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _serves(pid: int, data: Path) -> bool:
+    """Tell whether process `pid` is the server of `data`: after a reboot a leftover number may be anybody's."""
+    process = Path("/proc/%d" % pid)
+    try:
+        if pid <= 1 or process.stat().st_uid != data.stat().st_uid:
+            return False
+        try:
+            return os.readlink(process / "cwd") == str(data)  # PostgreSQL lives in its data directory
+        except PermissionError:  # root without CAP_SYS_PTRACE, in a container
+            return os.fsencode(data) in (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _remove_sockets(context: Context, path: Path) -> None:
+    if not path.name.startswith(_SOCKETS) or path.parent != _sockets_base() or path.is_symlink() or not path.is_dir():
+        return
+    if path.stat().st_uid in _ourselves(context):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+__all__ = ("account_of", "claimed", "clear_abandoned", "room_for_server", "throwaway")
