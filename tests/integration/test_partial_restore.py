@@ -12,8 +12,10 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     CommandError,
     MissingError,
+    RefusedError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer
 from tests.integration.conftest import Servers, Site, databases_of, run_sql
@@ -249,7 +251,7 @@ def test_a_table_from_other_archives_and_from_s3(
 def test_plain_sql_has_no_parts(shop: PostgresServer, bench: PostgresServer, tmp_path: Path) -> None:
     site = Site(tmp_path / "plain", shop)
     site.backup(databases=["shop"], format="plain")
-    with pytest.raises(UsageError, match="plain SQL"):
+    with pytest.raises(RefusedError, match="plain SQL"):
         site.restore(to=bench, databases=("shop",), tables=("shop.sales",))
     assert databases_of(bench) == {"postgres"}
 
@@ -257,7 +259,7 @@ def test_plain_sql_has_no_parts(shop: PostgresServer, bench: PostgresServer, tmp
 def test_a_set_without_fingerprint_has_no_parts(shop: PostgresServer, bench: PostgresServer, tmp_path: Path) -> None:
     site = Site(tmp_path / "bare", shop)
     site.backup(databases=["shop"], fingerprint=False)
-    with pytest.raises(UsageError, match="no fingerprint"):
+    with pytest.raises(RefusedError, match="no fingerprint"):
         site.restore(to=bench, databases=("shop",), tables=("shop.sales",))
     assert databases_of(bench) == {"postgres"}
 
@@ -271,3 +273,11 @@ def test_a_table_into_an_empty_database(shop_site: Site, bench: PostgresServer) 
 def test_rights_of_a_schema_come_with_a_table(shop_site: Site, bench: PostgresServer) -> None:
     shop_site.restore(to=bench, databases=("shop",), tables=("shop.sales",))
     assert run_sql(bench, "shop", "SELECT has_schema_privilege('clerk', 'shop', 'USAGE')") == [(True,)]
+
+
+def test_a_part_needs_neither_the_space_nor_the_extensions_of_the_whole(
+    shop_site: Site, bench: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "free_bytes", lambda path: 1000)
+    shop_site.restore(to=bench, databases=("shop",), tables=("shop.sales",))
+    assert "For the whole database: " in shop_site.warnings and "Make room" in shop_site.warnings

@@ -23,7 +23,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight, swapping
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import restore
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer
@@ -44,6 +44,7 @@ from tests.integration.conftest import (
 from tests.integration.s3_fixtures import Proxy
 
 MakeSite = Callable[..., Site]
+CLOSED = "SELECT datname FROM pg_database WHERE NOT datallowconn AND datname <> 'template0'"
 ROLES = "CREATE ROLE clerk LOGIN PASSWORD 'another'; CREATE ROLE chief"
 
 
@@ -231,21 +232,73 @@ def test_a_swap_that_fails_at_the_last_step_brings_the_old_one_back(
 ) -> None:
     site, server = changed
     before = state_of(server, "shop")
-    rename = restore._rename
-    asked: list[str] = []
-
-    def fail(session: Any, old: str, new: str, **others: Any) -> None:
-        asked.append(new)
-        if len(asked) == 2:
-            raise PgopsError("no more")
-        rename(session, old, new, **others)
-
-    monkeypatch.setattr(restore, "_rename", fail)
-    with pytest.raises(PgopsError, match="no more"):
+    rename = swapping._rename
+    monkeypatch.setattr(
+        swapping, "_rename", lambda old, new: rename(old, new) + ("; SELECT 1 / 0" if new == "shop" else "")
+    )
+    with pytest.raises(PgopsError, match="division by zero"):
         site.restore(to=server, mode="swap", confirm=("shop",))
-    assert asked[2] == "shop"
     assert compare.differences({"x": before}, {"x": state_of(server, "shop")}) == []
     assert databases_of(server) == {"shop", "postgres"}
+    assert run_sql(server, "postgres", CLOSED) == []
+
+
+def test_a_database_that_a_killed_swap_left_closed_opens_again(
+    changed: tuple[Site, PostgresServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, server = changed
+
+    def killed(*unused: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(swapping, "_together", killed)
+        patched.setattr(swapping, "reopen", lambda *unused: False)
+        with pytest.raises(KeyboardInterrupt):
+            site.restore(to=server, mode="swap", confirm=("shop",))
+    assert run_sql(server, "postgres", CLOSED) == [("shop",)]
+    with pytest.raises(RefusedError):  # even one that is refused
+        site.restore(to=server)
+    assert run_sql(server, "postgres", CLOSED) == []
+    assert "'shop' takes connections again" in site.warnings
+    site.restore(to=server, mode="swap", confirm=("shop",))
+    assert not [name for name in databases_of(server) if name.startswith("pgops-restore-")]
+
+
+def test_an_error_tells_what_was_swapped_before_it(bench: PostgresServer, make_site: MakeSite) -> None:
+    for name in ("one", "two"):
+        create_database(bench, name, "CREATE TABLE t (i int)")
+    site = make_site(bench)
+    site.backup(databases=["one", "two"])
+    # Somebody took the name that the second one is to be kept under.
+    real = restore._kept_name
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(restore, "_kept_name", lambda name, stamp: "one" if name == "two" else real(name, stamp))
+        with pytest.raises(PgopsError, match="already exists") as caught:
+            site.restore(mode="swap", confirm=("one", "two"))
+    assert "Already restored and in place: 'one' (the old ones are kept as 'one_before_" in caught.value.hint
+    assert [d["name"] for d in caught.value.details["databases"]] == ["one"]
+    assert len(databases_of(bench)) == 4  # both, the old one, postgres
+    assert run_sql(bench, "postgres", CLOSED) == []
+
+
+@pytest.mark.parametrize("mode", ["create", "swap"])
+def test_the_login_database_itself_comes_back(changed: tuple[Site, PostgresServer], mode: str) -> None:
+    site, server = changed
+    if mode == "create":
+        run_sql(server, "postgres", "DROP DATABASE shop")
+    site.restore(to=server, mode=mode, confirm=("shop",), sections={"postgres": {"login_db": "shop"}})
+    assert same(site.server, "shop", server, "shop") == []
+
+
+def test_the_database_postgres_is_swapped(mine: Site, bench: PostgresServer) -> None:
+    try:
+        result = mine.restore(to=bench, mode="swap", rename={"shop": "postgres"}, confirm=("postgres",))
+        kept = result["databases"][0]["kept"]
+        assert run_sql(bench, "postgres", "SELECT count(*) FROM shop.sales") == [(500,)]
+    finally:
+        run_sql(bench, "template1", "DROP DATABASE postgres")
+        run_sql(bench, "template1", 'ALTER DATABASE "%s" RENAME TO postgres' % kept)
 
 
 # --- into an empty one ------------------------------------------------------------------------------------------------
@@ -299,6 +352,32 @@ def test_a_failure_rolls_back_to_empty(mine: Site, bench: PostgresServer) -> Non
     assert same(mine.server, "shop", bench, "ready") == []
 
 
+def test_a_difference_in_an_empty_target_is_told_as_it_is(mine: Site, bench: PostgresServer) -> None:
+    create_database(bench, "ready")
+    mine.forge(mine.sets()[0], lambda m: m["databases"][0]["fingerprint"]["rows"].update({"shop.sales": 501}))
+    with pytest.raises(DamagedError, match=r"had 501 rows") as caught:
+        mine.restore(to=bench, mode="into_empty", rename={"shop": "ready"})
+    assert "The data stay in 'ready'" in caught.value.hint and "No database was replaced" not in caught.value.hint
+
+
+def test_a_failure_takes_back_schemas_too(shop: PostgresServer, bench: PostgresServer, make_site: MakeSite) -> None:
+    """A dump of some tables does not bring their schema, which is made before the transaction."""
+    create_database(bench, "ready")
+    site = make_site(shop)
+    set_id = site.backup(databases=["shop"], tables=["shop.sales"])["set"]
+    site.forge(
+        set_id,
+        files={
+            "databases/shop.dump.zst": subprocess.run(
+                ["zstd", "-qc"], input=b"PGDMP", capture_output=True, check=True
+            ).stdout
+        },
+    )
+    with pytest.raises(CommandError):
+        site.restore(to=bench, mode="into_empty", rename={"shop": "ready"})
+    assert run_sql(bench, "ready", "SELECT count(*) FROM pg_namespace WHERE nspname = 'shop'") == [(0,)]
+
+
 # --- globals and ownership --------------------------------------------------------------------------------------------
 
 
@@ -335,6 +414,11 @@ def test_settings_of_all_roles_come_back_unless_there_are_some(everything: Site,
     assert run_sql(bench, "postgres", asked) == [("app.everyone=here",), ("work_mem=5MB",)]
     everything.restore(to=bench, databases=(dataset.HOSTILE,), globals="all", rename={dataset.HOSTILE: "again"})
     assert run_sql(bench, "postgres", asked) == [("app.everyone=yes",), ("work_mem=5MB",)]
+    # A server that others use already is not changed for everyone.
+    run_sql(bench, "postgres", "ALTER ROLE ALL RESET ALL")
+    everything.restore(to=bench, databases=(dataset.HOSTILE,), rename={dataset.HOSTILE: "third"})
+    assert run_sql(bench, "postgres", asked) == []
+    assert "left alone: app.everyone=yes" in everything.warnings
 
 
 def test_without_globals_missing_roles_are_named(mine: Site, bench: PostgresServer) -> None:
@@ -367,8 +451,10 @@ def test_plain_sql_cannot_be_restored_without_ownership(
 ) -> None:
     site = make_site(shop)
     site.backup(databases=["shop"], format="plain")
-    with pytest.raises(UsageError, match="plain SQL"):
+    with pytest.raises(RefusedError, match="plain SQL"):
         site.restore(to=bench, globals="none", ownership=False)
+    planned = site.restore(to=bench, globals="none", ownership=False, dry_run=True)
+    assert "plain SQL" in planned["plan"]["refusals"][0]
     assert databases_of(bench) == {"postgres"}
 
 
@@ -423,6 +509,37 @@ def test_a_newer_set_does_not_go_to_an_older_server(small: Site, servers: Server
     with pytest.raises(RefusedError, match=r"from PostgreSQL 18.* the server is 16"):
         small.restore(to=old, sections=sections)
     assert databases_of(old) == before
+
+
+def test_a_locale_that_the_server_lacks_is_named(mine: Site, bench: PostgresServer) -> None:
+    mine.forge(mine.sets()[0], lambda m: m["databases"][0]["properties"].update(collate="xx_XX.UTF-8"))
+    with pytest.raises(RefusedError, match=r"needs the locale xx_XX\.UTF-8.*locale-gen"):
+        mine.restore(to=bench)
+    mine.forge(
+        mine.sets()[-1], lambda m: m["databases"][0]["properties"].update(collate="POSIX", provider="icu", locale="de")
+    )
+    with pytest.raises(RefusedError, match="needs ICU collations"):
+        mine.restore(to=bench)
+    assert run_sql(bench, "postgres", "SELECT count(*) FROM pg_collation WHERE collname = 'pgops_asks'") == [(0,)]
+
+
+def test_a_database_with_limits_of_its_own(bench: PostgresServer, make_site: MakeSite) -> None:
+    """Its own settings must not end the work on it; and a failed proof drops a template too."""
+    create_database(bench, "tight", "CREATE TABLE t AS SELECT i FROM generate_series(1, 200000) i")
+    run_sql(
+        bench,
+        "postgres",
+        "ALTER DATABASE tight SET statement_timeout = '1ms'; ALTER DATABASE tight SET lock_timeout = '1ms';"
+        " ALTER DATABASE tight IS_TEMPLATE true",
+    )
+    site = make_site(bench)
+    set_id = site.backup(databases=["tight"])["set"]
+    site.restore(rename={"tight": "again"})
+    site.forge(set_id, lambda m: m["databases"][0]["fingerprint"]["rows"].update({"public.t": 1}))
+    with pytest.raises(DamagedError):
+        site.restore(rename={"tight": "third"})
+    left = "SELECT datname FROM pg_database WHERE datname LIKE 'pgops-restore-%' OR datname = 'third'"
+    assert run_sql(bench, "postgres", left) == []
 
 
 # --- what goes wrong on the way ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -119,7 +120,12 @@ def load_globals(source: Source, target: Target, *, overwrite: bool) -> tuple[li
 
 
 def _settings_of_all_roles(roles: dict[str, Any], session: Session, *, overwrite: bool) -> str:
-    """Return SQL for what ALTER ROLE ALL had set, which pg_dumpall leaves out; with what is set here already if told so."""
+    """Return SQL for what ALTER ROLE ALL had set, which pg_dumpall leaves out.
+
+    It concerns everyone on the server: without `overwrite` only a server that holds no databases yet gets it.
+    """
+    if not overwrite and not _is_new(session):
+        return ""
     here = {setting.partition("=")[0] for setting in inventory.settings_of_all_roles(session)}
     statements = []
     for setting in roles.get("settings", []):
@@ -127,6 +133,20 @@ def _settings_of_all_roles(roles: dict[str, Any], session: Session, *, overwrite
         if overwrite or key not in here:
             statements.append("ALTER ROLE ALL SET %s TO %s;\n" % (_setting_name(key), _setting_value(key, value)))
     return "".join(statements)
+
+
+def settings_left_alone(roles: dict[str, Any], session: Session) -> list[str]:
+    """Return what ALTER ROLE ALL had set and load_globals does not set without `overwrite`."""
+    here = set(inventory.settings_of_all_roles(session))
+    names = {setting.partition("=")[0] for setting in here}
+    new = _is_new(session)
+    return [s for s in roles.get("settings", []) if s not in here and (not new or s.partition("=")[0] in names)]
+
+
+def _is_new(session: Session) -> bool:
+    """Tell whether the server holds no databases but those that every server has."""
+    own = "SELECT 1 FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') LIMIT 1"
+    return not session.rows(own)
 
 
 # --- a database -------------------------------------------------------------------------------------------------------
@@ -234,8 +254,16 @@ def load_database(
     Raise CommandError with the first error that is not benign, DamagedError if the stored bytes are not what the
     manifest says.
     """
-    if database.fingerprint and not database.fingerprint["whole"]:
-        _make_schemas(target, into, database)
+    made = _make_schemas(target, into, database)
+    try:
+        return _load(source, database, target, into, options, folder)
+    except BaseException:
+        if options.single_transaction:
+            _drop_schemas(target, into, made)
+        raise
+
+
+def _load(source: Source, database: Database, target: Target, into: str, options: Options, folder: Path) -> Loaded:
     if database.dump.format == "plain":
         return _load_plain(source, database, target, into, options)
     loaded = Loaded()
@@ -258,12 +286,24 @@ def load_database(
     return loaded
 
 
-def _make_schemas(target: Target, into: str, database: Database) -> None:
-    """A dump of some tables does not make their schemas."""
-    facts = database.fingerprint or {"relations": {}}
+def _make_schemas(target: Target, into: str, database: Database) -> list[str]:
+    """Make the schemas that a dump of some tables does not bring; return those that were not there."""
+    if database.fingerprint is None or database.fingerprint["whole"]:
+        return []
+    made: list[str] = []
     with connect(target.postgres, into) as session:
-        for schema in sorted({split_qualified(key)[0] for key in facts["relations"]}):
-            session.execute("CREATE SCHEMA IF NOT EXISTS %s" % quote_ident(schema))
+        existing = {row[0] for row in session.rows("SELECT nspname FROM pg_namespace")}
+        for schema in sorted({split_qualified(key)[0] for key in database.fingerprint["relations"]} - existing):
+            session.execute("CREATE SCHEMA %s" % quote_ident(schema))
+            made.append(schema)
+    return made
+
+
+def _drop_schemas(target: Target, into: str, schemas: list[str]) -> None:
+    """Take back what was made before a transaction that failed, so that the database is empty again."""
+    if schemas:
+        with contextlib.suppress(PgopsError), connect(target.postgres, into) as session:
+            session.execute("DROP SCHEMA IF EXISTS %s" % ", ".join(quote_ident(schema) for schema in schemas))
 
 
 def _seekable(source: Source, database: Database, options: Options, folder: Path, loaded: Loaded) -> Optional[Path]:
@@ -482,4 +522,5 @@ __all__ = (
     "listing_of_stream",
     "load_database",
     "load_globals",
+    "settings_left_alone",
 )

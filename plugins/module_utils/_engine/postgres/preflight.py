@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from ..core.errors import RefusedError
+from ..core.errors import PgopsError, RefusedError
 from ..core.manifest import Database, Manifest
+from ..core.naming import quote_literal
 from ..core.sizes import human_size
 from ..settings import Postgres
+from ..source import Source
 from ..system.durable import free_bytes
 from .connection import Session, connect
 from .loading import Target
@@ -42,10 +44,12 @@ def check_server(
     jobs: int,
     ownership: bool,
     will_create: Optional[set[str]],
+    part: bool = False,
 ) -> Findings:
     """Hold the server against what the set needs: version, rights, roles, extensions, connections, space.
 
-    `will_create` are the roles that the set's globals bring, None when globals are not restored.
+    `will_create` are the roles that the set's globals bring, None when globals are not restored. Of which only a `part` comes
+    back may need neither the space nor the extensions of the whole.
     """
     findings = Findings()
     server = target.server
@@ -66,15 +70,93 @@ def check_server(
             "The role %r is no superuser: objects of roles that it does not belong to will fail." % server.user
         )
     _check_roles(session, manifest, databases, findings, ownership=ownership, will_create=will_create)
-    _check_extensions(session, databases, findings)
+    whole = Findings()
+    _check_extensions(session, databases, whole)
     free_connections = server.max_connections - server.used_connections
     if free_connections < jobs + 4:
         findings.refusals.append(
             "Only %d connections are free on the server; %d jobs need %d. Lower the jobs, or raise max_connections."
             % (free_connections, jobs, jobs + 4)
         )
-    _check_space(databases, target, findings)
+    _check_space(databases, target, whole)
+    findings.remarks += whole.remarks
+    if part:
+        findings.remarks += ["For the whole database: %s" % text for text in whole.refusals]
+    else:
+        findings.refusals += whole.refusals
     return findings
+
+
+def check_ways(source: Source, databases: Sequence[Database], room: Path, *, ownership: bool, part: bool) -> list[str]:
+    """Return why dumps cannot be loaded as asked: `part` of a database, without `ownership`, with files fetched to `room`."""
+    refusals = []
+    for database in databases:
+        dump = database.dump
+        if dump.format == "plain" and (part or not ownership):
+            refusals.append(
+                "The dump of %r is plain SQL: it can only be restored whole, with owners and privileges."
+                " Use format custom or directory for backups whose parts you may need." % database.name
+            )
+        elif part and database.fingerprint is None:
+            refusals.append(
+                "The set has no fingerprint, so parts of %r cannot be told apart. Restore the whole database."
+                % database.name
+            )
+        if dump.format == "directory" and source.place.name != "local" and not source.fits(room, source.size(dump)):
+            refusals.append(
+                "There is no room in %s to fetch the dump of %r (%s), and its directory format cannot be read as a stream."
+                " Make room, or set work_dir to a larger disk." % (room, database.name, human_size(source.size(dump)))
+            )
+    return refusals
+
+
+def check_locales(session: Session, databases: Sequence[Database]) -> list[str]:
+    """Return which locales the server lacks that databases need which are made anew."""
+    refusals = []
+    known = {"C", "POSIX"}
+    for row in session.rows("SELECT datcollate, datctype FROM pg_database"):
+        known |= set(row)
+    encoding = session.value("SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()")
+    for database in databases:
+        properties = database.properties
+        names = {str(properties[key]) for key in ("collate", "ctype") if properties.get(key)}
+        certain = properties.get("encoding") == encoding
+        refusals += [
+            "The database %r needs the locale %s, which the server's system lacks. Install it there (Debian: locale-gen,"
+            " EL: glibc-langpack-…) and restart the server." % (database.name, name)
+            for name in sorted(names - known)
+            if not _has_locale(session, name, certain=certain)
+        ]
+        if properties.get("provider") == "icu" and not session.rows(
+            "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1"
+        ):
+            refusals.append(
+                "The database %r needs ICU collations (%s), which this server was built without. Use a server with ICU."
+                % (database.name, properties.get("locale"))
+            )
+    return refusals
+
+
+def _has_locale(session: Session, name: str, *, certain: bool) -> bool:
+    """Tell whether the server's system has the locale `name` of libc: one may be there that initdb did not know yet.
+
+    A collation is made for the question and rolled back. Its encoding is that of the database we are in, so that a no is only
+    `certain` where it is the encoding in question, too.
+    """
+    listed = (
+        "SELECT 1 FROM pg_collation WHERE collprovider = 'c'"
+        " AND (collcollate = %s OR lower(replace(collcollate, '-', '')) = lower(replace(%s, '-', ''))) LIMIT 1"
+    )
+    if session.rows(listed, (name, name)) or not certain:
+        return True
+    session.execute("BEGIN")
+    try:
+        session.execute("CREATE COLLATION pg_temp.pgops_asks (PROVIDER = libc, LOCALE = %s)" % quote_literal(name))
+    except PgopsError as error:
+        return getattr(error, "sqlstate", None) != "22023"  # any other error answers another question
+    finally:
+        session.execute("ROLLBACK")
+    return True
 
 
 def _check_roles(
@@ -211,4 +293,4 @@ def _objects(postgres: Postgres, name: str) -> int:
         )
 
 
-__all__ = ("Findings", "check_names", "check_server")
+__all__ = ("Findings", "check_locales", "check_names", "check_server", "check_ways")

@@ -8,23 +8,24 @@ import dataclasses
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
 from ..context import Context
-from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UsageError
+from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UnreachableError, UsageError
 from ..core.fingerprint import Rules
 from ..core.globals_sql import select
 from ..core.manifest import Database
-from ..core.naming import database_argument, quote_ident, split_qualified
+from ..core.naming import database_argument, split_qualified
 from ..core.selection import Wanted, missing, with_partitions
 from ..core.sizes import human_size
 from ..core.times import compact
 from ..places.catalog import Catalog
 from ..places.evidence import proofs
-from ..postgres import preflight
-from ..postgres.connection import Session, connect, server_facts
+from ..postgres import preflight, swapping
+from ..postgres.connection import Session, connect, server_facts, with_database
 from ..postgres.loading import (
     Loaded,
     Options,
@@ -35,15 +36,18 @@ from ..postgres.loading import (
     finish_database,
     load_database,
     load_globals,
+    settings_left_alone,
 )
 from ..postgres.preflight import Findings
 from ..postgres.tools import pick
 from ..source import Source
+from ..system import codec
 from ..system.runner import Command
 
 MODES = ("create", "swap", "into_empty")
 GLOBALS = ("missing", "all", "none")
 _PREFIX = "pgops-restore-"
+_NO_LIMITS = "-c statement_timeout=0 -c lock_timeout=0"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class _Job:
     replaces: bool
     loaded: Loaded = field(default_factory=Loaded)
     kept: str = ""
+    done: bool = False  # it has its name; in an empty target, its data are committed
+    closed: bool = False  # what it should replace lets nobody in, and its comment is the only trace of that
     phases: dict[str, float] = field(default_factory=dict)
     checked: dict[str, int] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
@@ -116,14 +122,43 @@ def restore(context: Context, request: Request) -> dict[str, Any]:
 
 
 def _restore(context: Context, request: Request) -> dict[str, Any]:
-    with connect(context.config.postgres) as session:
-        work = _prepare(context, request, session)
+    source = _source(context, request)
+    chosen = _databases(request, source)
+    names = {d.name: request.rename.get(d.name, d.name) for d in chosen}
+    with _maintenance(context, names.values() if request.mode == "swap" else ()) as session:
+        if not request.dry_run:
+            _reopen_closed(context, session)
+        work = _prepare(context, request, session, source, names)
         if request.dry_run:
-            return {"changed": True, "set": work.source.set_id, "place": work.source.place.name, "plan": _plan(work)}
+            return {"changed": True, "set": source.set_id, "place": source.place.name, "plan": _plan(work)}
         work.findings.settle()
         for remark in work.findings.remarks:
             context.warn(remark)
         return _perform(context, work, session)
+
+
+def _maintenance(context: Context, taken: Iterable[str]) -> Session:
+    """Return a session for what concerns the whole server, in a database that is there and is none of `taken`."""
+    postgres = context.config.postgres
+    candidates = [
+        name for name in dict.fromkeys((postgres.login_db, "postgres", "template1")) if name not in set(taken)
+    ]
+    first: Optional[PgopsError] = None
+    for name in candidates:
+        try:
+            return connect(postgres, name)
+        except PgopsError as error:
+            if not isinstance(error, MissingError) and not _is_shut(error):
+                raise
+            first = first or error
+    if first is None:
+        return connect(postgres)  # all three are to be replaced, template1 too: preflight refuses that
+    raise first
+
+
+def _is_shut(error: PgopsError) -> bool:
+    said = ("not currently accepting connections", "permission denied for database", "no pg_hba.conf entry")
+    return isinstance(error, UnreachableError) and any(text in error.message for text in said)
 
 
 def _check(request: Request) -> None:
@@ -147,13 +182,20 @@ def _check(request: Request) -> None:
 # --- prepare ----------------------------------------------------------------------------------------------------------
 
 
-def _prepare(context: Context, request: Request, session: Session) -> _Work:
+def _source(context: Context, request: Request) -> Source:
     place = context.place(request.place)
     others = [p for p in context.places() if p.name != place.name]
     more = tuple(proof for other in others if request.set == "latest_verified" for proof in _proofs_of(context, other))
     catalog = Catalog(place, more_proofs=more)
     source = Source(context, catalog, catalog.find(request.set), identity_file=context.config.restore.identity_file)
     source.check_key()
+    return source
+
+
+def _prepare(context: Context, request: Request, session: Session, source: Source, names: dict[str, str]) -> _Work:
+    chosen = [d for d in source.manifest.databases if d.name in names]
+    for database in chosen:  # what unwraps them must be there before anything is touched
+        codec.unwrap(context.runner, database.dump.layers, identity_file=source.identity_file)
     server = server_facts(session)
     dumped_by = int(source.manifest.tools.get("pg_dump", "0").split(".")[0])
     programs, warnings = pick(
@@ -164,16 +206,26 @@ def _prepare(context: Context, request: Request, session: Session) -> _Work:
     )
     for warning in warnings:
         context.warn(warning)
-    target = Target(context.config.postgres, programs, server)
-    chosen = _databases(request, source)
+    target = Target(with_database(context.config.postgres, session.database), programs, server)
     jobs = request.jobs or context.config.restore.jobs or min(os.cpu_count() or 1, 8)
+    findings = preflight.check_names(session, names, request.mode, request.confirm, context.config.postgres)
     wanted = _wanted(request, chosen)
     existing = {row[0] for row in session.rows("SELECT datname FROM pg_database")}
-    names = {d.name: request.rename.get(d.name, d.name) for d in chosen}
-    findings = preflight.check_names(session, names, request.mode, request.confirm, context.config.postgres)
+    findings.refusals += preflight.check_ways(
+        source, chosen, _room(context), ownership=request.ownership, part=wanted is not None
+    )
+    if request.mode != "into_empty":
+        findings.refusals += preflight.check_locales(session, chosen)
     coming = _coming_roles(source, session, request, findings)
     on_server = preflight.check_server(
-        session, source.manifest, chosen, target, jobs=jobs, ownership=request.ownership, will_create=coming
+        session,
+        source.manifest,
+        chosen,
+        target,
+        jobs=jobs,
+        ownership=request.ownership,
+        will_create=coming,
+        part=wanted is not None,
     )
     findings.refusals += on_server.refusals
     findings.remarks += on_server.remarks
@@ -192,6 +244,12 @@ def _prepare(context: Context, request: Request, session: Session) -> _Work:
         for d in chosen
     ]
     return _Work(request, source, target, work_jobs, findings, options, wanted)
+
+
+def _room(context: Context) -> Path:
+    """Return the directory, or the nearest one above, in which files are needed meanwhile."""
+    room = Path(context.config.work_dir) if context.config.work_dir else context.state / "work"
+    return next((path for path in (room, *room.parents) if path.is_dir()), room)
 
 
 def _proofs_of(context: Context, place: Any) -> list[Any]:
@@ -255,6 +313,12 @@ def _coming_roles(source: Source, session: Session, request: Request, findings: 
         findings.remarks.append(
             "The set holds no role passwords: restored roles need new ones before they can log in with one."
         )
+    alone = settings_left_alone(source.manifest.roles or {}, session) if request.globals == "missing" else []
+    if alone:
+        findings.remarks.append(
+            "What the set has for all roles of the server was left alone: %s. Use globals: all, or ALTER ROLE ALL SET."
+            % ", ".join(alone)
+        )
     script = source.content_of(source.manifest.globals).decode("utf-8", "surrogateescape")
     existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
     return set(select(script, existing=existing, overwrite=False, tablespaces=False).creates)
@@ -310,11 +374,12 @@ def _perform(context: Context, work: _Work, session: Session) -> dict[str, Any]:
             _prove(context, work, job)
         if request.mode != "into_empty":
             for job in work.jobs:
-                _give_name(context, job, session)
-    except BaseException:
+                _give_name(context, work, job, session)
+    except BaseException as error:
         if request.mode != "into_empty":
-            for job in work.jobs:
-                _drop(session, job.temporary)
+            _discard(context, [job.temporary for job in work.jobs if not job.closed], session, work.target)
+        if isinstance(error, PgopsError):
+            _tell_state(error, work)
         raise
     return {
         "changed": True,
@@ -339,18 +404,20 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
             raise
         # Parallel workers of pg_restore can block each other (partitions, foreign keys); alone it cannot.
         context.warn("The parallel restore of %r deadlocked with itself; it was begun anew with one job." % job.name)
-        _drop(session, job.temporary)
+        swapping.drop(session, job.temporary)
         _fill(context, work, job, session, dataclasses.replace(work.options, jobs=1))
     context.reporter.done()
     job.phases["load"] = round(time.monotonic() - tick, 3)
     for left_out in job.loaded.left_out:
         context.warn("Left out of %r: %s" % (job.name, left_out))
-    if work.request.mode != "into_empty":
-        finish_database(session, job.temporary, job.database.properties, ownership=work.request.ownership)
+    job.done = work.request.mode == "into_empty"
+    # Before the database gets its own settings: a time limit of its own would end this.
     if context.config.restore.analyze:
         tick = time.monotonic()
         _analyze(work, job)
         job.phases["analyze"] = round(time.monotonic() - tick, 3)
+    if work.request.mode != "into_empty":
+        finish_database(session, job.temporary, job.database.properties, ownership=work.request.ownership)
 
 
 def _fill(context: Context, work: _Work, job: _Job, session: Session, options: Options) -> None:
@@ -364,7 +431,7 @@ def _fill(context: Context, work: _Work, job: _Job, session: Session, options: O
 
 
 def _analyze(work: _Work, job: _Job) -> None:
-    programs = work.target.programs
+    programs, environment = work.target.programs, work.target.environment
     if programs.has("vacuumdb"):
         command = Command(
             (
@@ -375,11 +442,12 @@ def _analyze(work: _Work, job: _Job) -> None:
                 "--jobs=%d" % work.options.jobs,
                 database_argument(job.temporary),
             ),
-            env=work.target.environment,
+            env={**environment, "PGOPTIONS": ("%s %s" % (environment.get("PGOPTIONS", ""), _NO_LIMITS)).strip()},
         )
         work.source.context.runner.run(command)
         return
     with connect(work.target.postgres, job.temporary) as session:
+        session.execute("SET lock_timeout = 0")
         session.execute("ANALYZE")
 
 
@@ -402,49 +470,43 @@ def _prove(context: Context, work: _Work, job: _Job) -> None:
         raise DamagedError(
             "The restored %r is not what was backed up:\n%s"
             % (job.name, "\n".join("  - %s" % d for d in comparison.shown())),
-            hint="No database was replaced. Try another set (pgops restore --list).",
+            hint="Try another set (pgops restore --list)."
+            if into_empty
+            else "No database was replaced. Try another set (pgops restore --list).",
         )
 
 
-def _give_name(context: Context, job: _Job, session: Session) -> None:
-    """Rename the proven database to its name; one that stands there is renamed first and kept."""
-    if job.replaces:
-        job.kept = _kept_name(job.name, compact(context.clock()))
-        session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS false" % quote_ident(job.name))
-        try:
-            session.rows(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
-                (job.name,),
-            )
-            _rename(session, job.name, job.kept)
-        except BaseException:
-            session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(job.name))
-            raise
-        session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(job.kept))
-        try:
-            _rename(session, job.temporary, job.name, comment=job.comment)
-        except BaseException:
-            _rename(session, job.kept, job.name)
-            raise
-        context.warn("The old %r is kept as %r; drop it when you no longer need it." % (job.name, job.kept))
+def _give_name(context: Context, work: _Work, job: _Job, session: Session) -> None:
+    """Rename the proven database to its name; one that stands there is renamed with it and kept."""
+    if not job.replaces:
+        swapping.give_name(session, job.temporary, job.name, comment=job.comment)
+        job.done = True
+        return
+    kept = _kept_name(job.name, compact(context.clock()))
+    try:
+        swapping.swap(session, job.temporary, job.name, kept, comment=job.comment, mark=_mark(context))
+    except BaseException:
+        job.closed = not swapping.reopen(session, work.target.postgres, job.name)
+        if job.closed:
+            context.warn("%r still refuses connections; the next restore lets them in again." % job.name)
+        raise
+    job.kept, job.done = kept, True
+    context.warn("The old %r is kept as %r; drop it when you no longer need it." % (job.name, job.kept))
+
+
+def _tell_state(error: PgopsError, work: _Work) -> None:
+    """Let `error` say what stays although the restore failed."""
+    done = [job for job in work.jobs if job.done]
+    if not done:
+        return
+    error.details = {**error.details, "databases": [_job_result(job) for job in done]}
+    names = ", ".join(repr(job.name) for job in done)
+    if work.request.mode == "into_empty":
+        said = "The data stay in %s: drop or empty what you do not want to keep." % names
     else:
-        _rename(session, job.temporary, job.name, comment=job.comment)
-
-
-def _rename(session: Session, old: str, new: str, *, comment: str = "") -> None:
-    """Rename a database and run the SQL `comment` with it, both or neither.
-
-    Sessions that are just ending (pg_stat_activity lags behind) get a moment.
-    """
-    for attempt in range(50):
-        try:
-            # Two statements at once are one transaction: a killed run leaves our mark or a whole database.
-            session.execute("%s; ALTER DATABASE %s RENAME TO %s" % (comment, quote_ident(old), quote_ident(new)))
-            return
-        except PgopsError as error:
-            if getattr(error, "sqlstate", None) != "55006" or attempt == 49:
-                raise
-            time.sleep(0.1)
+        kept = ", ".join(repr(job.kept) for job in done if job.kept)
+        said = "Already restored and in place: %s%s." % (names, " (the old ones are kept as %s)" % kept if kept else "")
+    error.hint = ("%s %s" % (error.hint, said)).strip()
 
 
 def _kept_name(name: str, stamp: str) -> str:
@@ -457,18 +519,40 @@ def _mark(context: Context) -> str:
     return "pgops restore in progress on %s for %s" % (context.host, context.config.instance)
 
 
+def _reopen_closed(context: Context, session: Session) -> None:
+    """Let connections in again where a restore that was killed while it swapped left a database closed."""
+    for name in swapping.left_closed(session, _PREFIX, _mark(context)):
+        if swapping.reopen(session, with_database(context.config.postgres, session.database), name):
+            context.warn("%r takes connections again; a restore that was cut short had left it closed." % name)
+
+
 def _drop_abandoned(context: Context, session: Session) -> None:
     """Drop what a restore of this host and instance that was killed left behind; nobody else carries our mark."""
-    for (name,) in session.rows(
-        "SELECT datname FROM pg_database WHERE starts_with(datname::text, %s) AND shobj_description(oid, 'pg_database') = %s",
-        (_PREFIX, _mark(context)),
-    ):
-        _drop(session, name)
+    mark = _mark(context)
+    if swapping.left_closed(session, _PREFIX, mark):
+        return  # its mark is the only trace of a database that is still closed
+    for name in swapping.abandoned(session, _PREFIX, mark):
+        try:
+            swapping.drop(session, name)
+        except PgopsError as error:
+            context.warn("%r, which a restore that was cut short left behind, stays: %s" % (name, error.message))
+            continue
         context.warn("Dropped %r, which a restore that was cut short left behind." % name)
 
 
-def _drop(session: Session, name: str) -> None:
-    session.execute("DROP DATABASE IF EXISTS %s WITH (FORCE)" % quote_ident(name))
+def _discard(context: Context, names: list[str], session: Session, target: Target) -> None:
+    """Drop what this restore made, as far as that goes: what went wrong before is what gets told."""
+    for name in names:
+        try:
+            swapping.drop(session, name)
+        except UnreachableError:
+            try:
+                with connect(target.postgres) as another:
+                    swapping.drop(another, name)
+            except PgopsError as error:
+                context.warn("%r stays until the next restore: %s" % (name, error.message))
+        except PgopsError as error:
+            context.warn("%r stays until the next restore: %s" % (name, error.message))
 
 
 def _job_result(job: _Job) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""A proven database gets its name. What stands there is renamed in the same transaction, so a name never means nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from ..core.errors import PgopsError
+from ..core.naming import quote_ident
+from ..settings import Postgres
+from .connection import Session, connect
+from .loading import comment_on_database
+
+_CLOSED = " (closed: "
+_TRIES = 20
+
+
+def give_name(session: Session, temporary: str, name: str, *, comment: str) -> None:
+    """Rename `temporary` to `name` and run the SQL `comment` with it, both or neither."""
+    _together(session, (temporary,), (comment, _rename(temporary, name)))
+
+
+def swap(session: Session, temporary: str, name: str, kept: str, *, comment: str, mark: str) -> None:
+    """Rename `name` to `kept` and `temporary` to `name`, both or neither.
+
+    New connections to `name` are refused meanwhile, and the comment of `temporary` says so: whoever finds it after a kill can
+    let them in again. After an error or an interrupt the caller must (reopen).
+    """
+    database = quote_ident(name)
+    closing = "ALTER DATABASE %s WITH ALLOW_CONNECTIONS false" % database
+    session.execute("%s; %s" % (comment_on_database(temporary, "%s%s%s)" % (mark, _CLOSED, name)), closing))
+    opening = "ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(kept)
+    _together(session, (name, temporary), (_rename(name, kept), opening, comment, _rename(temporary, name)))
+
+
+def reopen(session: Session, postgres: Postgres, name: str) -> bool:
+    """Let connections to `name` in again, by a new session if this one has ended. Tell whether that was possible."""
+    opening = "ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(name)
+    try:
+        session.execute(opening)
+    except PgopsError:
+        try:
+            with connect(postgres) as another:
+                another.execute(opening)
+        except PgopsError:
+            return False
+    return True
+
+
+def left_closed(session: Session, prefix: str, mark: str) -> list[str]:
+    """Return the databases that a swap of ours closed and, being killed, did not open again."""
+    rows = session.rows(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE starts_with(datname::text, %s)"
+        " AND starts_with(shobj_description(oid, 'pg_database'), %s)",
+        (prefix, mark + _CLOSED),
+    )
+    names = [row[0][len(mark + _CLOSED) : -1] for row in rows]
+    return [
+        name
+        for name in names
+        if session.rows("SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn", (name,))
+    ]
+
+
+def abandoned(session: Session, prefix: str, mark: str) -> list[str]:
+    """Return the databases with our mark: a restore that was killed left them behind."""
+    rows = session.rows(
+        "SELECT datname FROM pg_database WHERE starts_with(datname::text, %s) AND (shobj_description(oid, 'pg_database') = %s"
+        " OR starts_with(shobj_description(oid, 'pg_database'), %s))",
+        (prefix, mark, mark + _CLOSED),
+    )
+    return [row[0] for row in rows]
+
+
+def drop(session: Session, name: str) -> None:
+    """Drop the database `name` if there is one, also when it is a template already."""
+    if session.rows("SELECT 1 FROM pg_database WHERE datname = %s AND datistemplate", (name,)):
+        session.execute("ALTER DATABASE %s WITH IS_TEMPLATE false" % quote_ident(name))
+    session.execute("DROP DATABASE IF EXISTS %s WITH (FORCE)" % quote_ident(name))
+
+
+def _rename(old: str, new: str) -> str:
+    return "ALTER DATABASE %s RENAME TO %s" % (quote_ident(old), quote_ident(new))
+
+
+def _together(session: Session, names: Sequence[str], statements: Sequence[str]) -> None:
+    """Run `statements` as one transaction while nobody is connected to `names`. Who still is gets ended, a few times."""
+    for attempt in range(_TRIES):
+        session.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> pg_backend_pid()",
+            (list(names),),
+        )
+        try:
+            session.execute("; ".join(statements))  # sent at once, they are one transaction
+            return
+        except PgopsError as error:
+            if getattr(error, "sqlstate", None) != "55006" or attempt == _TRIES - 1:
+                raise
+            time.sleep(0.2)
+
+
+__all__ = ("abandoned", "drop", "give_name", "left_closed", "reopen", "swap")
