@@ -21,7 +21,7 @@ options:
     description:
       - Name of the instance. It must be unique in a bucket, and the same for every module and for C(pgops) on the
         host.
-      - Defaults to the host's name up to the first dot and the port, like V(db1-5432).
+      - Defaults to the name of the server's host and the port, like V(db1.example.com-5432).
     type: str
   backup_dir:
     description:

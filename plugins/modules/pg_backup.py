@@ -250,7 +250,7 @@ databases:
       type: str
       returned: success
     compression:
-      description: Compression inside the dump; V(none) where a program compressed the file or nothing did.
+      description: Compression of the dump, inside its format or by a program around it; V(none) where nothing compressed it.
       type: str
       returned: success
     tables:
@@ -305,7 +305,7 @@ choices:
       format: directory
       compression: zstd
       inside_pg_dump: true
-      level: 3
+      level: 1
       jobs: 2
       reasons: ["directory: 1.9 GiB are worth 2 jobs", "zstd: this pg_dump can do it"]
 plan:

@@ -52,7 +52,7 @@ def check(site: Site, server: PostgresServer, done: subprocess.CompletedProcess[
     assert done.stdout.rstrip().endswith("every table has its rows")
     differences = compare.differences(compare.snapshot(site.server), compare.snapshot(server))
     # The guide shows what was set for all roles and leaves it to the person.
-    assert "set for all roles: app.everyone=yes" in done.stdout
+    assert "ALTER ROLE ALL SET app.everyone TO 'yes';" in done.stdout
     assert [d for d in differences if "all roles in all databases is missing" not in d] == []
     assert len(differences) == 1
 

@@ -186,7 +186,32 @@ def test_what_is_broken_there_is_repaired_from_the_good_side(kit: Kit) -> None:
     assert not sync(here, Request())["changed"]
 
 
-def test_without_memory_sizes_are_compared_and_the_manifest_is_read(kit: Kit) -> None:
+def test_without_memory_the_content_is_compared_even_where_sizes_are_equal(kit: Kit) -> None:
+    here = kit.context()
+    name = set_id(1)
+    make_set(here, name, {"a": 100, "b": 200})
+    sync(here, Request())
+    (here.state / "synced.json").unlink()
+    assert sync(here, Request())["already"] == 1  # compared, found equal, nothing sent
+    (here.state / "synced.json").unlink()
+    kit.raw_write("sets/%s/b" % name, b"x" * 200)
+    assert sync(here, Request())["repaired"][0]["files"] == ["b"]
+    assert not sync(here, Request())["changed"]
+
+
+def test_a_pull_repairs_a_local_file_of_the_right_size(kit: Kit) -> None:
+    here = kit.context()
+    name = set_id(1)
+    make_set(here, name, {"a": 100, "b": 200})
+    sync(here, Request())
+    path = here.local.path("sets/%s/b" % name)
+    right = path.read_bytes()
+    path.write_bytes(b"x" * 200)
+    sync(here, Request(direction="pull"))
+    assert path.read_bytes() == right
+
+
+def test_without_memory_a_file_of_another_size_is_sent_again(kit: Kit) -> None:
     here = kit.context()
     name = set_id(1)
     make_set(here, name, {"a": 100, "b": 200})

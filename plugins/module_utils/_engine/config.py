@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import stat
 import typing
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from .core.errors import UsageError
 from .core.naming import check_instance, split_qualified
 from .core.sizes import parse_size
 from .core.times import parse_span
-from .settings import S3, Backup, Config
+from .settings import S3, Backup, Config, Postgres
 
 NONE = type(None)
 DEFAULT_PATH = "/etc/pgops/config.yml"
@@ -49,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError("%s must hold keys and values, not %s." % (path, type(data).__name__))
     if _holds_secret(Config, data):
-        _check_private(path, "it holds a secret")
+        check_private(path, "it holds a secret")
     return data
 
 
@@ -209,10 +210,16 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: lis
     _check_backup(config.backup, errors)
     if config.s3 is not None:
         _check_s3(config.s3, errors)
-    instance = config.instance or "%s-%s" % (host.split(".", maxsplit=1)[0], postgres.login_port or 5432)
+    instance = config.instance or _instance_name(postgres, host)
     if not config.instance:
         _check_form("instance", instance, "instance", errors)
     return dataclasses.replace(config, postgres=postgres, instance=instance)
+
+
+def _instance_name(postgres: Postgres, host: str) -> str:
+    """Return a name for the instance from where its server runs: two hosts of one short name stay apart in a bucket."""
+    where = postgres.login_host if postgres.login_host not in ("", "localhost", "127.0.0.1", "::1") else host
+    return "%s-%s" % (re.sub(r"[^A-Za-z0-9._-]", "-", where).strip("-."), postgres.login_port or 5432)
 
 
 def _check_backup(backup: Backup, errors: list[str]) -> None:
@@ -294,7 +301,7 @@ def _from_url(url: str, config: Config, errors: list[str]) -> dict[str, Any]:
 def read_secret(path: Path, where: str, errors: list[str]) -> str:
     """Return the first line of the secret file `path`; add to `errors` what is wrong with it."""
     try:
-        _check_private(path, "it holds a secret")
+        check_private(path, "it holds a secret")
         return path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
     except UsageError as error:
         errors.append("%s: %s" % (where, error))
@@ -303,7 +310,8 @@ def read_secret(path: Path, where: str, errors: list[str]) -> str:
     return ""
 
 
-def _check_private(path: Path, why: str) -> None:
+def check_private(path: Path, why: str) -> None:
+    """Raise UsageError if others than the owner may read the file `path`, saying `why` they must not; OSError if it is gone."""
     mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & 0o077:
         raise UsageError(
@@ -370,4 +378,16 @@ def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
     return " Did you mean %s?" % close[0] if close else ""
 
 
-__all__ = ("DEFAULT_PATH", "NONE", "build", "join", "load", "merge", "read", "read_secret", "section_of", "secrets_of")
+__all__ = (
+    "DEFAULT_PATH",
+    "NONE",
+    "build",
+    "check_private",
+    "join",
+    "load",
+    "merge",
+    "read",
+    "read_secret",
+    "section_of",
+    "secrets_of",
+)

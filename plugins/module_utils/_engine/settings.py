@@ -295,7 +295,7 @@ class Config:
 
     instance: str = option(
         "",
-        "Name of the instance, unique in a bucket; the host name and the port when empty.",
+        "Name of the instance, unique in a bucket; the host and the port of the server when empty.",
         form="instance",
         example="db1-main",
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, Optional, Union
 
+from .config import check_private
 from .context import Context
 from .core.errors import CommandError, DamagedError, MissingError, UsageError
 from .core.manifest import File, Manifest, Payload
@@ -82,6 +83,7 @@ class Source:
         """Raise UsageError if the private key that was given does not open this set. One small file is read."""
         if self.manifest.encryption == "none" or not self.identity_file:
             return
+        check_private(Path(self.identity_file), "it holds a private key")
         file = min(self.manifest.files, key=lambda f: f.size)
         commands = codec.unwrap(self.context.runner, ("age",), identity_file=self.identity_file)
         try:

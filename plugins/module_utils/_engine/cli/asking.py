@@ -7,10 +7,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import runs
-from ..core.errors import RefusedError, UsageError
+from ..context import Context
+from ..core.errors import PgopsError, RefusedError, UsageError
 from ..postgres.preflight import Findings
 from ..verbs import restore as verb
 from . import show
@@ -21,18 +22,24 @@ from .progress import printable
 def restore(run: Run) -> Answer:
     """Plan, ask and restore as the options of `run` say.
 
-    A plan that is refused, or that nobody agrees to, began nothing and leaves no record.
+    A plan that nobody agrees to began nothing and leaves no record; one that fails or is refused does, as any run.
     Raise RefusedError for those, UsageError, and what the restore raises.
     """
     request = _request(run.options)
-    planned = _plan(run, request)
+    try:
+        planned = _plan(run, request)
+        if not run.dry_run:
+            Findings(planned["plan"]["refusals"]).settle()
+    except PgopsError as error:
+        if not run.dry_run:
+            _record(run, error)
+        raise
     plan = planned["plan"]
     if run.dry_run:
         if plan["refusals"]:
             planned.update(outcome=RefusedError.outcome, exit_code=RefusedError.exit_code)
         return Answer(planned, lambda: show.restore_plan(planned))
     _check_confirmed(run.options.confirm, plan)
-    Findings(plan["refusals"]).settle()
     interactive = sys.stdin.isatty() and sys.stderr.isatty()
     if interactive or not (run.options.quiet or run.options.json):
         run.reporter.pause()
@@ -44,6 +51,16 @@ def restore(run: Run) -> Answer:
     request = dataclasses.replace(request, set=planned["set"], place=planned["place"], confirm=confirmed, dry_run=False)
     result = run.perform(lambda context: verb.restore(context, request))
     return Answer(result, lambda: show.restore(result))
+
+
+def _record(run: Run, error: PgopsError) -> NoReturn:
+    """Record a restore that ended with its plan, and raise why."""
+
+    def end(_context: Context) -> Result:
+        raise error
+
+    run.perform(end)
+    raise error
 
 
 def _request(options: argparse.Namespace) -> verb.Request:

@@ -116,12 +116,11 @@ class _Voice:
                 "exit_code": error.exit_code,
                 "message": message,
                 "hint": hint,
-                "changed": bool(getattr(error, "changed", False)),
                 "warnings": list(context.warnings) if context is not None else [],
             }
             details = getattr(error, "details", None)
             if isinstance(details, dict):
-                result = {**redactor.data(details), **result}
+                result = {"changed": False, **redactor.data(details), **result}
             _write(sys.stdout, _as_json(result))
         else:
             _write(sys.stderr, _as_lines(message, hint))

@@ -13,6 +13,7 @@ from .sizes import human_size
 
 # Measured on a mixed database: zstd at 1 is faster than at 3, and no larger.
 LEVELS = {"zstd": 1, "lz4": 1, "gzip": 6}
+_RANGES = {"zstd": (0, 19), "lz4": (1, 12), "gzip": (1, 9)}
 # Below this, starting parallel workers costs more than they save.
 WORTH_PARALLEL = 256 * 1024 * 1024
 
@@ -53,10 +54,19 @@ def choose(wanted: Backup, facts: Facts) -> Choice:
     if wanted.encryption == "age":
         layers += ("age",)
         reasons.append("encrypted as one stream to %d recipient(s)" % len(wanted.recipients))
+    _check_level(method, wanted.compression_level)
     level = (
         None if method == "none" else (LEVELS[method] if wanted.compression_level is None else wanted.compression_level)
     )
     return Choice(form, method if inside else "none", layers, level, jobs if form == "directory" else 1, tuple(reasons))
+
+
+def _check_level(method: str, level: Optional[int]) -> None:
+    if method != "none" and level is not None and not _RANGES[method][0] <= level <= _RANGES[method][1]:
+        raise UsageError(
+            "%s has no level %d." % (method, level),
+            hint="Set backup.compression_level to %d to %d, or leave it empty." % _RANGES[method],
+        )
 
 
 def _format(wanted: Backup, facts: Facts, jobs: int, reasons: list[str]) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -132,7 +133,10 @@ class LocalPlace(Place):
                 "%s cannot be written: %s." % (folder.parent, error.strerror),
                 hint="Make the directory and give it to the account that runs the backups.",
             ) from error
+        handle = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            # Whoever clears leftovers sees by this that somebody is still at work here.
+            fcntl.flock(handle, fcntl.LOCK_EX)
             yield unfinished
             if not (unfinished / NAME).is_file():
                 raise MissingError("The set %s has no manifest." % set_id)
@@ -143,11 +147,14 @@ class LocalPlace(Place):
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
+        finally:
+            os.close(handle)
 
     def leftovers(self) -> dict[str, int]:
-        """Return half-written sets and trash that a killed run left behind: path to bytes."""
+        """Return half-written sets and trash that a killed run left behind: path to bytes. What a run works on is not among them."""
         folder = self._home / SETS
-        found = [p for p in folder.iterdir() if p.name.startswith((_UNFINISHED, _TRASH))] if folder.is_dir() else []
+        names = [p for p in folder.iterdir() if p.name.startswith((_UNFINISHED, _TRASH))] if folder.is_dir() else []
+        found = [p for p in names if not _is_held(p)]
         return {str(p): sum(f.lstat().st_size for f in p.rglob("*") if not f.is_dir()) for p in found}
 
     def clear_leftovers(self) -> dict[str, int]:
@@ -156,6 +163,21 @@ class LocalPlace(Place):
         for path in found:
             shutil.rmtree(path)
         return found
+
+
+def _is_held(path: Path) -> bool:
+    """Tell whether a run is at work in the unfinished folder `path`."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True  # published or removed just now
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _sync_tree(top: Path) -> None:

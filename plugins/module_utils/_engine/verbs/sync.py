@@ -47,11 +47,13 @@ def sync(context: Context, request: Request) -> Result:
             Pull(context, place, done).run(request.sets, dry_run=request.dry_run)
     if done.alarms and not request.dry_run:
         said = "; ".join("%s: %s" % (set_id, why) for set_id, why in done.alarms)
-        raise DamagedError(
+        error = DamagedError(
             "%d of %d sets could not be reconciled with %s (%d were sent). %s"
             % (len(done.alarms), len(done.plan) + done.already, place.root, len(done.sets), said),
             hint="Verify both copies of each; remove the bad one, then sync again.",
         )
+        error.details = done.result(request.direction, place)
+        raise error
     result = done.result(request.direction, place)
     if request.dry_run:
         result["changed"] = bool(done.evidence_sent) or any(s.action in ("push", "pull", "repair") for s in done.plan)

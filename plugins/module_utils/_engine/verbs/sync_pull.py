@@ -11,7 +11,7 @@ from typing import Optional
 
 from ..context import Context
 from ..core.errors import DamagedError, MissingError, RefusedError, UsageError
-from ..core.manifest import NAME, content_hash
+from ..core.manifest import NAME, File, content_hash
 from ..core.sizes import human_size, parse_size
 from ..places.base import EVIDENCE, SETS
 from ..places.catalog import Catalog
@@ -76,8 +76,16 @@ class Pull:
             return Step(set_id, "pull", "missing here", manifest.files, manifest=True)
         if self._local.content(set_id) != self._remote.content(set_id):
             return Step(set_id, "alarm", "its manifest there names other content than the one here")
-        bad = tuple(f for f in manifest.files if f.path not in stored or stored[f.path].size != f.size)
-        return Step(set_id, "repair", "files here are missing or have another size", bad) if bad else None
+        bad = tuple(f for f in manifest.files if not self._is_right(set_id, f))
+        return Step(set_id, "repair", "files here are missing or damaged", bad) if bad else None
+
+    def _is_right(self, set_id: str, file: File) -> bool:
+        """Tell whether the file here is what the manifest says, by its content."""
+        try:
+            self._context.local.check_file(set_id, file)
+        except (DamagedError, MissingError):
+            return False
+        return True
 
     def _fetch(self, step: Step) -> None:
         self._check_space(step)

@@ -145,6 +145,10 @@ class Push:
             return Step(set_id, "repair", why, manifest.files, doubtful, manifest=broken_manifest)
         if bad:
             return Step(set_id, "repair", "files there are missing or have another size", tuple(bad))
+        if known != content:
+            # Equal sizes prove nothing: what this host has not proven itself is compared by content once.
+            paths = tuple(f.path for f in manifest.files)
+            return Step(set_id, "compare", "it was never compared from here", manifest.files, paths)
         self._memory.put(set_id, content, listing, tag)
         return None
 
@@ -206,7 +210,9 @@ class Push:
             self._done.bytes_sent += len(encoded)
         if step.action == "push":
             self._done.sets.append(set_id)
-        elif tally.sent or step.manifest:
+        elif not tally.sent and not step.manifest:
+            self._done.already += 1
+        else:
             files = [f.path for f in tally.sent] + ([NAME] if step.manifest else [])
             self._done.repaired.append({"set": set_id, "files": files, "why": step.reason})
             self._context.warn("%s was repaired in %s: %s." % (set_id, self._place.root, step.reason))

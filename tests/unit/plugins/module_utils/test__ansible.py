@@ -147,7 +147,7 @@ def written(tmp_path: Path, data: dict[str, Any], mode: int = 0o600) -> str:
 
 def test_without_options_the_defaults_hold() -> None:
     config = configured({})
-    assert (config.instance, config.local.path, config.s3) == ("host1-5432", "/backups/postgres", None)
+    assert (config.instance, config.local.path, config.s3) == ("host1.example.com-5432", "/backups/postgres", None)
     assert config.local.retention.keep_within == "7d"
 
 

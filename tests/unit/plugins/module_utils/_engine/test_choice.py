@@ -80,6 +80,12 @@ def test_a_level_of_zero_is_a_level(level: int | None, expected: int) -> None:
     assert choose(Backup(compression="zstd", compression_level=level), facts(("zstd",))).level == expected
 
 
+@pytest.mark.parametrize(("method", "level"), [("gzip", 19), ("gzip", 0), ("lz4", 13), ("lz4", 0), ("zstd", 20)])
+def test_a_level_that_the_method_does_not_have_is_refused(method: str, level: int) -> None:
+    with pytest.raises(UsageError, match=r"%s has no level %d" % (method, level)):
+        choose(Backup(compression=method, compression_level=level), facts(ALL, ALL))
+
+
 def test_no_compression_has_no_level() -> None:
     assert choose(Backup(compression="none", compression_level=9), facts()).level is None
 

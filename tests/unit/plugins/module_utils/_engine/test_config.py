@@ -43,7 +43,7 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 def test_nothing_said_gives_the_defaults() -> None:
     config = made({})
-    assert config.instance == "db1-5432"
+    assert config.instance == "db1.example.com-5432"
     assert config.local.path == "/backups/postgres"
     assert config.local.retention == Retention(keep_within="7d")
     assert config.s3 is None
@@ -77,7 +77,10 @@ def test_empty_sections_are_as_if_left_out() -> None:
 
 
 def test_the_instance_is_the_host_and_the_port_unless_named() -> None:
-    assert made({"postgres": {"login_port": 5433}}).instance == "db1-5433"
+    assert made({"postgres": {"login_port": 5433}}).instance == "db1.example.com-5433"
+    assert made({"postgres": {"login_host": "db7.site-b.example.com"}}).instance == "db7.site-b.example.com-5432"
+    assert made({"postgres": {"login_host": "localhost"}}).instance == "db1.example.com-5432"
+    assert made({"postgres": {"login_host": "fe80::1%eth0"}}).instance == "fe80--1-eth0-5432"
     assert made({"instance": "orders"}).instance == "orders"
 
 

@@ -147,6 +147,16 @@ def test_a_removal_that_is_cut_off_leaves_no_set_but_a_leftover(
     assert list((place.home / "sets").iterdir()) == []
 
 
+def test_clearing_leftovers_leaves_alone_what_a_run_is_writing(place: LocalPlace) -> None:
+    """A pull writes sets without the backup lock."""
+    with place.new_set(ID) as folder:
+        (folder / "half").write_bytes(b"x")
+        assert place.clear_leftovers() == {}
+        assert (folder / "half").exists()
+        (folder / "manifest.json").write_bytes(b"{}")
+    assert (place.home / "sets" / ID / "half").exists()
+
+
 def test_clearing_leftovers_touches_no_set(place: LocalPlace) -> None:
     write_set(place)
     assert place.clear_leftovers() == {}
