@@ -153,6 +153,10 @@ def test_a_wrong_key_does_not_damn_a_good_set(shop: PostgresServer, make_site: M
         with pytest.raises(UsageError, match=said):
             site.verify("restore", sections={"restore": {"identity_file": str(file)}})
     assert site.evidence() == []
+    plain = site.backup(databases=["shop"])["set"]
+    with pytest.raises(UsageError, match="no identity matched") as caught:
+        site.verify("structure", sets=("all",), sections=with_key(keys[1]))
+    assert [(r["set"], r["outcome"]) for r in caught.value.details["sets"]] == [(plain, "passed")]
 
 
 @pytest.mark.parametrize("form", ["custom", "plain"])

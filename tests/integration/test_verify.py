@@ -430,6 +430,66 @@ def test_a_missing_extension_is_no_verdict(mine: tuple[Site, str]) -> None:
     assert not Catalog(site.context.local).verified(new)
 
 
+def test_without_room_for_the_restored_databases_nothing_begins(
+    mine: tuple[Site, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, _unused = mine
+    monkeypatch.setattr(source, "free_bytes", lambda path: 1024 * 1024)
+    with pytest.raises(UnreachableError, match=r"There is no room in .* to restore the set") as caught:
+        site.verify("restore")
+    (report,) = caught.value.details["sets"]
+    assert (report["outcome"], report["findings"]) == ("undecided", [])
+    assert "server_version" not in report["checked"]
+
+
+def test_a_set_that_this_host_cannot_prove_does_not_stop_the_others(mine: tuple[Site, str]) -> None:
+    site, set_id = mine
+    new = site.forge(set_id, lambda manifest: manifest["tools"].update(pg_dump="99.1"))
+    with pytest.raises(UnreachableError, match="1 of 2 sets could not be proven") as caught:
+        site.verify("structure", sets=("all",))
+    reports = {report["set"]: report for report in caught.value.details["sets"]}
+    assert (reports[new]["outcome"], reports[set_id]["outcome"]) == ("undecided", "passed")
+    assert "older than the server's 99" in reports[new]["remarks"][0]
+    assert len(site.evidence()) == 2
+
+
+def test_a_failure_voids_the_passes_before_it(mine: tuple[Site, str]) -> None:
+    site, set_id = mine
+    site.verify("structure")
+    assert site.verify("checksum", sets=("unverified",))["sets"] == []
+    flip(site.set_folder(set_id) / "pg_hba.conf")
+    failure_of(lambda: site.verify("checksum"))
+    flip(site.set_folder(set_id) / "pg_hba.conf")
+    for level in ("checksum", "structure"):
+        request = verify.Request(sets=("unverified",), level=level, dry_run=True)
+        assert [p["set"] for p in verify.verify(site.engine(), request)["plan"]] == [set_id]
+
+
+def test_settings_of_a_database_do_not_stand_in_the_way(mine: tuple[Site, str]) -> None:
+    site, set_id = mine
+    settings = [{"role": "", "settings": ["default_transaction_read_only=on", "lock_timeout=1h"]}]
+    site.forge(set_id, lambda manifest: manifest["databases"][0]["properties"].update(settings=settings))
+    (report,) = site.verify("restore")["sets"]
+    assert (report["outcome"], report["findings"]) == ("passed", [])
+
+
+def test_one_database_that_does_not_restore_does_not_hide_the_others(mine: tuple[Site, str]) -> None:
+    site, set_id = mine
+    text = (site.set_folder(set_id) / "globals.sql").read_text()
+
+    def change(manifest: dict[str, Any]) -> None:
+        (shop,) = manifest["databases"]
+        broken = json.loads(json.dumps({**shop, "name": "broken"}))
+        broken["properties"]["settings"] = [{"role": "", "settings": ["no_such_setting=1"]}]
+        manifest["databases"].insert(0, broken)
+
+    site.forge(set_id, change, {"globals.sql": (text + "\nGRANT nobody_knows TO clerk;\n").encode()})
+    report = failure_of(lambda: site.verify("restore"))
+    assert any("The globals do not restore" in finding for finding in report["findings"])
+    assert any("'broken' does not restore" in finding for finding in report["findings"])
+    assert list(report["checked"]["databases"]) == ["shop"]
+
+
 # --- assertions of the user -------------------------------------------------------------------------------------------
 
 
@@ -616,8 +676,10 @@ def test_a_flipped_byte_in_s3_is_found(remote: tuple[Site, str], store: MotoS3, 
 def test_without_room_to_fetch_a_set_is_proven_as_a_stream(
     remote: tuple[Site, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site, _unused = remote
-    monkeypatch.setattr(source, "free_bytes", lambda path: 1024 * 1024)
+    site, set_id = remote
+    restored = sum(database.bytes for database in site.manifest(set_id).databases)
+    # Only where the server lives there is room.
+    monkeypatch.setattr(source.Source, "fits", lambda self, folder, needed: needed >= restored)
     (report,) = site.verify("restore", place="s3")["sets"]
     assert (report["outcome"], report["level"]) == ("passed", "restore")
     assert any("read as a stream" in remark for remark in report["remarks"])
@@ -633,16 +695,19 @@ def test_a_directory_without_room_to_fetch_is_held_against_its_hashes_only(
     assert site.verify("restore", place="s3")["sets"][0]["outcome"] == "passed"
     with monkeypatch.context() as patched:
         patched.setattr(source, "free_bytes", lambda path: 1024 * 1024)
-        (report,) = site.verify("restore", place="s3")["sets"]
-    assert (report["outcome"], report["level"]) == ("passed", "checksum")
+        with pytest.raises(UnreachableError, match="directory format cannot be read as a stream") as caught:
+            site.verify("restore", place="s3")
+    (report,) = caught.value.details["sets"]
+    assert (report["outcome"], report["level"], report["asked"]) == ("undecided", "checksum", "restore")
     assert any("directory" in remark for remark in report["remarks"])
     assert "_checksum_passed_%s" % set_id in report["evidence"]
 
 
 def test_a_server_of_another_version_is_taken_when_told(servers: Servers, mine: tuple[Site, str]) -> None:
     site, _unused = mine
-    with pytest.raises(UsageError, match="older than the server's 18"):
+    with pytest.raises(UnreachableError, match="older than the server's 18"):
         site.verify("restore", sections={"verify": {"server_bin_dir": str(servers.get("filled", 16).bindir)}})
+    assert site.evidence()[-1].name.split("_")[3] == "undecided"
 
 
 def test_an_unknown_account_for_the_server_is_told(mine: tuple[Site, str]) -> None:

@@ -5,19 +5,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..context import Context
-from ..core.errors import CommandError, PgopsError
+from ..core.errors import CommandError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.fingerprint import Rules, compare_roles
 from ..core.manifest import Database
 from ..core.naming import database_argument, quote_ident
+from ..core.sizes import human_size
 from ..postgres import inventory
 from ..postgres.connection import Session, connect
 from ..postgres.loading import (
+    Loaded,
     Options,
     Target,
     comment_on_database,
@@ -27,7 +30,7 @@ from ..postgres.loading import (
     load_database,
     load_globals,
 )
-from ..postgres.throwaway import throwaway
+from ..postgres.throwaway import room_for_server, throwaway
 from ..settings import Assertion
 from ..source import Source
 from ..system.runner import Command
@@ -44,24 +47,63 @@ class Rehearsal:
     checked: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class _Stage:
+    """The set that is rehearsed, the server it is restored into, and what that showed so far."""
+
+    context: Context
+    source: Source
+    target: Target
+    session: Session
+    folder: Path
+    result: Rehearsal
+    ownership: bool
+
+
 def rehearse(context: Context, source: Source, folder: Path) -> Rehearsal:
     """Restore the set of `source` into a throwaway server in `folder` and return what that showed.
 
-    Raise DamagedError for stored bytes that are not what the manifest says, UnreachableError if no server can be had.
+    Raise PgopsError if no server can be had, or if the set's globals are not what the manifest says.
     """
     result = Rehearsal()
     manifest = source.manifest
+    lack = _lack_of_room(context, source, folder)
+    if lack:
+        result.cannot.append(lack)
+        return result
     superuser = (manifest.roles or {}).get("bootstrap") or "postgres"
     tick = time.monotonic()
     with throwaway(context, folder, major=manifest.server_version_num // 10000, superuser=superuser) as target:
         tick = _lap(result, "start", tick)
         result.checked["server_version"] = target.server.version
         with connect(target.postgres) as session:
-            _roles(source, target, session, result)
+            stage = _Stage(context, source, target, session, folder, result, ownership=False)
+            stage.ownership = _roles(stage)
             tick = _lap(result, "globals", tick)
-            for database in manifest.databases:
-                _one(context, source, database, target, session, folder, result)
+            for number, database in enumerate(manifest.databases):
+                try:
+                    _one(stage, database, number)
+                except PgopsError as error:
+                    result.cannot.append("%r could not be examined to the end: %s" % (database.name, error))
     return result
+
+
+def _lack_of_room(context: Context, source: Source, folder: Path) -> str:
+    """Return what to say if the restored databases have no room where the server will live; empty if they have."""
+    room = room_for_server(context, folder)
+    needed = int(1.2 * sum(_restored_bytes(source, database) for database in source.manifest.databases))
+    if source.fits(room, needed):
+        return ""
+    return (
+        "There is no room in %s to restore the set: its databases need %s beside what backup.min_free (%s) keeps free."
+        " Make room, or set work_dir to a larger disk." % (room, human_size(needed), context.config.backup.min_free)
+    )
+
+
+def _restored_bytes(source: Source, database: Database) -> int:
+    if database.fingerprint and not database.fingerprint["whole"]:  # some tables of a database that may be far larger
+        return min(database.bytes, 4 * source.size(database.dump))
+    return database.bytes
 
 
 def _lap(result: Rehearsal, phase: str, tick: float) -> float:
@@ -70,32 +112,39 @@ def _lap(result: Rehearsal, phase: str, tick: float) -> float:
     return now
 
 
-def _roles(source: Source, target: Target, session: Session, result: Rehearsal) -> None:
-    manifest = source.manifest
+def _fault(stage: _Stage, what: str, error: PgopsError) -> None:
+    """Note that `what` failed: as a fault of the set, unless this host or its server is to blame."""
+    text = "%s: %s" % (what, error.message)
+    said = error.message + getattr(error, "stderr", "")
+    ours = isinstance(error, (UnreachableError, RefusedError, UsageError)) or "No space left on device" in said
+    try:
+        stage.session.rows("SELECT 1")
+    except PgopsError:
+        text, ours = "The throwaway server broke down. " + text, True
+    (stage.result.cannot if ours else stage.result.findings).append(text)
+
+
+def _roles(stage: _Stage) -> bool:
+    """Restore the globals and tell whether owners and privileges can follow."""
+    manifest, result = stage.source.manifest, stage.result
     if manifest.globals is None:
         result.cannot.append("The set holds no globals, so owners and privileges cannot be proven.")
-        return
+        return False
     try:
-        load_globals(source, target, overwrite=True)
+        load_globals(stage.source, stage.target, overwrite=True)
     except CommandError as error:
-        result.findings.append("The globals do not restore: %s" % error.message)
-        return
+        _fault(stage, "The globals do not restore", error)
+        return False
     if manifest.roles is not None:
-        found = inventory.roles(session)
+        found = inventory.roles(stage.session)
         result.findings += compare_roles(manifest.roles, found, passwords=manifest.globals_passwords)
         result.checked["roles"] = len(manifest.roles["roles"])
+    return True
 
 
-def _one(
-    context: Context,
-    source: Source,
-    database: Database,
-    target: Target,
-    session: Session,
-    folder: Path,
-    result: Rehearsal,
-) -> None:
-    lacking = _lacking_extensions(session, database)
+def _one(stage: _Stage, database: Database, number: int) -> None:
+    context, result, target = stage.context, stage.result, stage.target
+    lacking = _lacking_extensions(stage.session, database)
     if lacking:
         result.cannot.append(
             "%r was not restored: this host's server cannot offer %s. Install the packages."
@@ -103,21 +152,15 @@ def _one(
         )
         return
     tick = time.monotonic()
-    context.reporter.phase("rehearsing %s" % database.name, source.size(database.dump))
     if database.name in ("postgres", "template1"):
-        session.execute("DROP DATABASE IF EXISTS %s" % quote_ident(database.name))
-    _create(session, database, target, result)
-    room = folder / ("load-%d" % len(result.checked.get("databases", {})))
-    room.mkdir(mode=0o700)
-    options = Options(
-        jobs=min(os.cpu_count() or 1, 8), ownership=source.manifest.globals is not None, tablespaces=False
-    )
+        stage.session.execute("DROP DATABASE IF EXISTS %s" % quote_ident(database.name))
+    _create(stage.session, database, target, result)
+    options = Options(jobs=min(os.cpu_count() or 1, 8), ownership=stage.ownership, tablespaces=False)
+    context.reporter.phase("rehearsing %s" % database.name, stage.source.size(database.dump))
     try:
-        loaded = load_database(source, database, target, database.name, options, room)
-        finish_database(session, database.name, database.properties, ownership=options.ownership)
-        session.execute(comment_on_database(database.name, database.properties.get("comment")))
-    except CommandError as error:
-        result.findings.append("%r does not restore: %s" % (database.name, error.message))
+        loaded = _load(stage, database, options, stage.folder / ("load-%d" % number))
+    except PgopsError as error:
+        _fault(stage, "%r does not restore" % database.name, error)
         return
     finally:
         context.reporter.done()
@@ -130,8 +173,19 @@ def _one(
         tick = _lap(result, "amcheck", tick)
     for assertion in context.config.verify.assertions:
         if assertion.database == database.name:
-            _assert(context, assertion, target, result)
+            _assert(stage, assertion)
     _lap(result, "assertions", tick)
+
+
+def _load(stage: _Stage, database: Database, options: Options, room: Path) -> Loaded:
+    room.mkdir(mode=0o700)
+    try:
+        loaded = load_database(stage.source, database, stage.target, database.name, options, room)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+    finish_database(stage.session, database.name, database.properties, ownership=options.ownership)
+    stage.session.execute(comment_on_database(database.name, database.properties.get("comment")))
+    return loaded
 
 
 def _lacking_extensions(session: Session, database: Database) -> list[str]:
@@ -171,6 +225,9 @@ def _amcheck(database: Database, target: Target, result: Rehearsal) -> None:
             if text not in result.remarks:
                 result.remarks.append(text)
             return
+        # Settings of the database itself must not stand in the way.
+        session.execute("SET default_transaction_read_only = off")
+        session.execute("SET statement_timeout = 0")
         session.execute("CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA pg_catalog")
         indexes = session.rows(
             "SELECT c.oid::bigint, c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
@@ -179,13 +236,16 @@ def _amcheck(database: Database, target: Target, result: Rehearsal) -> None:
         for oid, name in indexes:
             try:
                 session.rows("SELECT bt_index_check(%s::oid::regclass, true)", (oid,))
+            except UnreachableError:
+                raise
             except PgopsError as error:
                 result.findings.append("%s: index %s is damaged: %s" % (database.name, name, error.message))
         result.checked["indexes"] = result.checked.get("indexes", 0) + len(indexes)
 
 
-def _assert(context: Context, assertion: Assertion, target: Target, result: Rehearsal) -> None:
+def _assert(stage: _Stage, assertion: Assertion) -> None:
     """Ask the restored database as psql would, so that the answer looks as the user has seen it."""
+    target, result = stage.target, stage.result
     command = Command(
         (
             target.programs.path("psql"),
@@ -202,9 +262,9 @@ def _assert(context: Context, assertion: Assertion, target: Target, result: Rehe
     )
     result.checked["assertions"] = result.checked.get("assertions", 0) + 1
     try:
-        said = context.runner.run(command, stdin=assertion.sql.encode()).stdout.decode("utf-8", "replace").strip()
+        said = stage.context.runner.run(command, stdin=assertion.sql.encode()).stdout.decode("utf-8", "replace").strip()
     except CommandError as error:
-        result.findings.append("%s: the assertion %r failed: %s" % (assertion.database, assertion.sql, error.message))
+        _fault(stage, "%s: the assertion %r failed" % (assertion.database, assertion.sql), error)
         return
     if said != assertion.expect:
         result.findings.append(

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from .. import __version__
 from ..context import Context
-from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError, UsageError
+from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UnreachableError, UsageError
 from ..core.manifest import NAME
 from ..core.sizes import human_size
 from ..core.times import iso
@@ -19,7 +19,7 @@ from ..places.base import SETS
 from ..places.catalog import Catalog
 from ..places.evidence import FAILED, LEVELS, PASSED, UNDECIDED, store
 from ..places.local import LocalPlace
-from ..postgres.throwaway import clear_abandoned
+from ..postgres.throwaway import account_of, claimed, clear_abandoned
 from ..postgres.tools import pick
 from ..source import Source
 from .rehearsal import Rehearsal, rehearse
@@ -30,8 +30,8 @@ from .structure import check_structure
 class Request:
     """Which sets of which place to prove, and how deep.
 
-    `sets` are ids, `latest`, `all`, or `unverified` (those without a pass at the level); an empty `level` and place `auto` are
-    the configuration's.
+    `sets` are ids, `latest`, `all`, or `unverified` (those without a pass at the level or deeper that no later failure
+    contradicts); an empty `level` and place `auto` are the configuration's.
     """
 
     place: str = "auto"
@@ -45,7 +45,7 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
 
     Result: `place`, `level`, `sets` (list of {set, outcome, level, asked, seconds, phases, findings, remarks, checked,
     evidence}). A dry run has `plan` instead. Raise DamagedError when a set failed, UnreachableError when
-    this host could not tell (level restore); their `details` have the same keys.
+    this host could not tell, or a place is gone, UsageError for a wrong key; their `details` have the same keys.
     """
     level = request.level or context.config.verify.level
     if level not in LEVELS:
@@ -59,14 +59,34 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
         if request.dry_run:
             plan = [{"set": s, "bytes": catalog.stored_bytes(s), "level": level} for s in chosen]
             return {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan}
+        if level == "restore":
+            account_of(context)  # a wrong verify.run_as is no matter of a set
         clear_abandoned(context)
-        reports = [_verify_one(context, catalog, set_id, level) for set_id in chosen]
-    result = {"changed": bool(reports), "place": place.name, "level": level, "sets": reports}
+        result = {"changed": False, "place": place.name, "level": level, "sets": []}
+        _verify_all(context, catalog, chosen, result)
+    _judge(place.root, result)
+    return result
+
+
+def _verify_all(context: Context, catalog: Catalog, chosen: list[str], result: dict[str, Any]) -> None:
+    """Fill `result` with a report of each set; what ends the run early brings the reports so far along."""
+    for set_id in chosen:
+        try:
+            result["sets"].append(_verify_one(context, catalog, set_id, result["level"]))
+            result["changed"] = True
+        except PgopsError as error:
+            error.details = result
+            raise
+
+
+def _judge(root: str, result: dict[str, Any]) -> None:
+    """Raise DamagedError if a set failed, UnreachableError if one could not be proven."""
+    reports = result["sets"]
     failed = [r for r in reports if r["outcome"] == FAILED]
     if failed:
         findings = "\n".join("  - %s: %s" % (r["set"], f) for r in failed for f in r["findings"])
         error = DamagedError(
-            "%d of %d sets in %s failed the verification:\n%s" % (len(failed), len(reports), place.root, findings),
+            "%d of %d sets in %s failed the verification:\n%s" % (len(failed), len(reports), root, findings),
             hint="Do not rely on them: make a new backup, and compare with the other place (pgops sync).",
         )
         error.details = result
@@ -77,11 +97,10 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
         unable = UnreachableError(
             "%d of %d sets could not be proven, which is no verdict on them:\n%s"
             % (len(undecided), len(reports), reasons),
-            hint="Give this host what it lacks, or verify on another one; a set needs its fingerprint and globals for it.",
+            hint="Give this host what it lacks, or verify on another one; level restore needs a set's fingerprint and globals.",
         )
         unable.details = result
         raise unable
-    return result
 
 
 def _choose(catalog: Catalog, request: Request, level: str) -> list[str]:
@@ -98,17 +117,22 @@ def _choose(catalog: Catalog, request: Request, level: str) -> list[str]:
 
 
 def _passed(catalog: Catalog, set_id: str, level: str) -> bool:
-    """Tell whether the set passed at `level` or deeper in this place."""
-    if not any(proof.set_id == set_id for proof in catalog.proofs):
+    """Tell whether the set passed at `level` or deeper in this place, and failed at no level there since."""
+    proofs = [p for p in catalog.proofs if p.set_id == set_id and p.place == catalog.place.name]
+    if not proofs:
         return False
     try:
-        standing = catalog.proof(set_id)
+        content = catalog.content(set_id)
     except PgopsError:
         return False
-    return any(
-        p is not None and p.outcome == PASSED and p.place == catalog.place.name
-        for p in (standing[x] for x in LEVELS[LEVELS.index(level) :])
-    )
+    deep = LEVELS[LEVELS.index(level) :]
+    proofs = [p for p in proofs if p.content == content]
+    passed = [p.when for p in proofs if p.outcome == PASSED and p.level in deep]
+    return bool(passed) and not any(p.outcome == FAILED and p.when >= max(passed) for p in proofs)
+
+
+class _WrongKeyError(UsageError):
+    """The private key does not open this set. That says nothing about the set, and somebody must bring another key."""
 
 
 @dataclass
@@ -119,6 +143,7 @@ class _Report:
     checked: dict[str, Any]
     level: str = ""
     outcome: str = PASSED
+    short: bool = False  # it passed, but this host could not go as deep as was asked
 
     def timed(self, phase: str, work: Callable[[], Any]) -> Any:
         tick = time.monotonic()
@@ -140,6 +165,12 @@ def _verify_one(context: Context, catalog: Catalog, set_id: str, asked: str) -> 
     except (DamagedError, MissingError) as error:
         report.outcome = FAILED
         report.findings.append(error.message)
+    except _WrongKeyError:
+        raise
+    except PgopsError as error:
+        # A fault of this host or of the way to the place. If the place is gone, keeping the evidence ends the run.
+        report.outcome = UNDECIDED
+        report.remarks.append(str(error))
     facts = {
         "set": set_id,
         "content": content or "0" * 64,
@@ -162,12 +193,12 @@ def _verify_one(context: Context, catalog: Catalog, set_id: str, asked: str) -> 
     for remark in report.remarks:
         context.warn("%s: %s" % (set_id, remark))
     evidence = store(catalog.place, context.redactor.data(facts))
-    return {**facts, "evidence": evidence}
+    return {**facts, "outcome": UNDECIDED if report.short else report.outcome, "evidence": evidence}
 
 
 def _climb(context: Context, source: Source, asked: str, report: _Report) -> None:
     """Go from level to level up to `asked`; stop where one fails or cannot be decided here."""
-    with context.scratch("verify") as folder:
+    with context.scratch("verify") as folder, claimed(context, folder):
         report.level = "checksum"
         if asked == "checksum" or not _readable(source, report):
             report.timed("checksum", lambda: _check_sums(source, report))
@@ -178,6 +209,7 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
             d.dump.format == "directory" for d in staged.manifest.databases
         ):
             report.remarks.append("Dumps in directory format cannot be read as a stream: only checksums were verified.")
+            report.short = True
             return
         report.level = "structure"
         programs, _warnings = pick(
@@ -197,7 +229,12 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
 def _readable(source: Source, report: _Report) -> bool:
     """Tell whether the payloads can be opened here; without the key an encrypted set can only be held against its hashes."""
     if source.manifest.encryption == "none" or source.identity_file:
-        source.check_key()  # a wrong key says nothing about the set
+        try:
+            source.check_key()
+        except UsageError as error:
+            raise _WrongKeyError(error.message, hint=error.hint) from None
+        except CommandError:
+            return True  # who reads the payloads will tell
         return True
     report.remarks.append("The set is encrypted and there is no key here: only its checksums were verified.")
     return False
