@@ -128,7 +128,7 @@ def check_locales(session: Session, databases: Sequence[Database]) -> list[str]:
             if not _has_locale(session, name, certain=certain)
         ]
         if properties.get("provider") == "icu" and not session.rows(
-            "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1"
+            "SELECT 1 FROM pg_collation WHERE collprovider = 'i' AND collname <> 'unicode' LIMIT 1"
         ):
             refusals.append(
                 "The database %r needs ICU collations (%s), which this server was built without. Use a server with ICU."
