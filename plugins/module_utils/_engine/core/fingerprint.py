@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from .naming import split_qualified
+from .redaction import is_masked
 
 FORMAT = 1
 Facts = dict[str, Any]
@@ -224,7 +225,8 @@ def _compare_large_objects(expected: dict[str, Any], actual: dict[str, Any], rul
 def compare_roles(expected: dict[str, Any], actual: dict[str, Any], *, passwords: bool) -> list[str]:
     """Return how the roles `actual` differ from those in the backup. More roles than that are no difference."""
     differences = []
-    lost = sorted(set(expected.get("settings", [])) - set(actual.get("settings", [])))
+    known = {setting for setting in expected.get("settings", []) if not is_masked(setting)}
+    lost = sorted(known - set(actual.get("settings", [])))
     if lost:
         differences.append("settings of all roles: %s is missing" % ", ".join(lost))
     for name, value in sorted(expected["roles"].items()):

@@ -32,6 +32,20 @@ _PATTERNS = (
 )
 
 
+_SECRET_NAME = re.compile(r"(?i)pass(?:word|wd|phrase)?(?![a-z])|secret|token|credential|api_?key|private_?key|jwt")
+
+
+def without_secret(setting: str) -> str:
+    """Return a server setting (`name=value`), its value masked when name or value say that it is a secret."""
+    name, _equals, value = setting.partition("=")
+    return "%s=%s" % (name, MASK) if _SECRET_NAME.search(name) else "%s=%s" % (name, Redactor().text(value))
+
+
+def is_masked(setting: str) -> bool:
+    """Tell whether without_secret() masked something of the server setting `setting`."""
+    return MASK in setting
+
+
 class Redactor:
     """Mask known secrets and everything that looks like one."""
 
@@ -58,4 +72,4 @@ class Redactor:
         return value
 
 
-__all__ = ("MASK", "Redactor")
+__all__ = ("MASK", "Redactor", "is_masked", "without_secret")

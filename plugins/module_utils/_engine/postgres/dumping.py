@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -16,6 +17,7 @@ from ..core.errors import CommandError, PgopsError, RefusedError, UnreachableErr
 from ..core.fingerprint import Facts
 from ..core.manifest import Payload
 from ..core.naming import database_argument, file_stem, qualified, quote_ident
+from ..core.redaction import is_masked
 from ..core.sizes import human_size
 from ..core.times import parse_span
 from ..system import codec
@@ -147,6 +149,8 @@ def dump_database(
         timeout = parse_span(context.config.backup.lock_wait_timeout)
         session.execute("SELECT set_config('lock_timeout', %s, false)", ("%ds" % timeout.total_seconds(),))
         properties = inventory.database_properties(session, job.database)
+        for entry in properties["settings"]:
+            left_out += masked_settings(entry["settings"], "database %s" % job.database)
         snapshot = session.begin_snapshot()
         facts = inventory.take(session, job.scope)
         counter = _Counter(session, facts, job) if job.with_rows else None
@@ -162,6 +166,16 @@ def dump_database(
         fingerprint = counter.finish() if counter else None
     _check_archive(context, job, sink, payload)
     return payload, fingerprint, properties, left_out
+
+
+def masked_settings(settings: Iterable[str], whose: str) -> list[dict[str, str]]:
+    """Return, for the report of what was left out, the settings whose values a manifest must not hold."""
+    why = "it looks like a secret, and a manifest holds none; set it again after a restore"
+    return [
+        {"what": "value of the setting %s of %s" % (setting.partition("=")[0], whose), "why": why}
+        for setting in settings
+        if is_masked(setting)
+    ]
 
 
 def _explained(error: BaseException) -> BaseException:
@@ -289,4 +303,4 @@ def _check_archive(context: Context, job: DumpJob, sink: Sink, payload: Payload)
         raise PgopsError("The dump of %r has no table of contents." % job.database)
 
 
-__all__ = ("DumpJob", "Sink", "dump_database", "dump_globals", "write_payload")
+__all__ = ("DumpJob", "Sink", "dump_database", "dump_globals", "masked_settings", "write_payload")

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core.fingerprint import FORMAT, Facts
 from ..core.naming import qualified, split_qualified
+from ..core.redaction import without_secret
 from .connection import Session
 
 _BATCH = 100
@@ -340,7 +341,7 @@ def database_properties(session: Session, database: str) -> dict[str, Any]:
         "is_template": row["datistemplate"],
         "tablespace": tablespace,
         "acl": _sorted_acl(acl or {}),
-        "settings": [{"role": role, "settings": sorted(config)} for role, config in settings],
+        "settings": [{"role": role, "settings": _public(config)} for role, config in settings],
         "comment": comment,
     }
 
@@ -363,7 +364,7 @@ def roles(session: Session) -> dict[str, Any]:
     ):
         if oid == 10:
             bootstrap = name
-        facts = {"attributes": attributes, "member_of": sorted(member_of or []), "settings": sorted(settings or [])}
+        facts = {"attributes": attributes, "member_of": sorted(member_of or []), "settings": _public(settings or [])}
         if with_password is not None:
             facts["has_password"] = name in with_password
         found[name] = facts
@@ -381,7 +382,12 @@ def settings_of_all_roles(session: Session) -> list[str]:
     rows = session.rows(
         "SELECT unnest(setconfig) FROM pg_db_role_setting WHERE setrole = 0 AND setdatabase = 0 ORDER BY 1"
     )
-    return [row[0] for row in rows]
+    return _public([row[0] for row in rows])
+
+
+def _public(settings: Iterable[str]) -> list[str]:
+    """Return settings (`name=value`) as a manifest may hold them: an application's secrets are masked."""
+    return sorted(without_secret(setting) for setting in settings)
 
 
 __all__ = (

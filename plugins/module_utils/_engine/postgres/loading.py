@@ -16,6 +16,7 @@ from ..core.errors import CommandError, PgopsError, RefusedError, UsageError
 from ..core.fingerprint import Comparison, Rules, compare
 from ..core.manifest import Database, Payload
 from ..core.naming import database_argument, quote_ident, quote_literal, split_qualified
+from ..core.redaction import is_masked
 from ..core.sizes import human_size
 from ..settings import Postgres
 from ..source import Source
@@ -128,7 +129,7 @@ def _settings_of_all_roles(roles: dict[str, Any], session: Session, *, overwrite
         return ""
     here = {setting.partition("=")[0] for setting in inventory.settings_of_all_roles(session)}
     statements = []
-    for setting in roles.get("settings", []):
+    for setting in _known_settings(roles.get("settings", [])):
         key, _unused, value = setting.partition("=")
         if overwrite or key not in here:
             statements.append("ALTER ROLE ALL SET %s TO %s;\n" % (_setting_name(key), _setting_value(key, value)))
@@ -140,7 +141,16 @@ def settings_left_alone(roles: dict[str, Any], session: Session) -> list[str]:
     here = set(inventory.settings_of_all_roles(session))
     names = {setting.partition("=")[0] for setting in here}
     new = _is_new(session)
-    return [s for s in roles.get("settings", []) if s not in here and (not new or s.partition("=")[0] in names)]
+    return [
+        s
+        for s in _known_settings(roles.get("settings", []))
+        if s not in here and (not new or s.partition("=")[0] in names)
+    ]
+
+
+def _known_settings(settings: Iterable[str]) -> list[str]:
+    """Return the settings whose values the manifest holds; those of secrets it does not, and somebody sets them again."""
+    return [setting for setting in settings if not is_masked(setting)]
 
 
 def _is_new(session: Session) -> bool:
@@ -213,7 +223,7 @@ def finish_database(session: Session, name: str, properties: dict[str, Any], *, 
             if entry["role"]
             else "DATABASE %s" % database
         )
-        for setting in entry["settings"]:
+        for setting in _known_settings(entry["settings"]):
             key, _unused, value = setting.partition("=")
             session.execute("ALTER %s SET %s TO %s" % (subject, _setting_name(key), _setting_value(key, value)))
     if ownership:
@@ -496,18 +506,20 @@ def compare_database(database: Database, target: Target, name: str, rules: Rules
         comparison = compare(expected, actual, rules)
         found = inventory.database_properties(session, name)
     for fact in ("owner", "acl", "encoding", "settings", "comment", "connection_limit"):
-        wanted = database.properties.get(fact)
-        if fact not in database.properties:
+        if fact not in database.properties or rules.selected is not None:
             continue
-        if (
-            (rules.ownership or fact not in ("owner", "acl", "settings"))
-            and wanted != found.get(fact)
-            and rules.selected is None
-        ):
-            comparison.differences.append(
-                "database: %s was %s, is %s" % (fact.replace("_", " "), wanted, found.get(fact))
-            )
+        wanted, is_now = (_comparable(fact, properties.get(fact)) for properties in (database.properties, found))
+        if (rules.ownership or fact not in ("owner", "acl", "settings")) and wanted != is_now:
+            comparison.differences.append("database: %s was %s, is %s" % (fact.replace("_", " "), wanted, is_now))
     return comparison
+
+
+def _comparable(fact: str, value: Any) -> Any:
+    """Return a property of a database without the settings that no restore can bring back."""
+    if fact != "settings":
+        return value
+    known = [{"role": entry["role"], "settings": _known_settings(entry["settings"])} for entry in value]
+    return [entry for entry in known if entry["settings"]]
 
 
 __all__ = (

@@ -23,7 +23,7 @@ from ..places.catalog import Catalog
 from ..places.local import LocalPlace
 from ..postgres import inventory
 from ..postgres.connection import Server, Session, connect, server_facts
-from ..postgres.dumping import DumpJob, Sink, dump_database, dump_globals, write_payload
+from ..postgres.dumping import DumpJob, Sink, dump_database, dump_globals, masked_settings, write_payload
 from ..postgres.tools import Programs, dump_compressions, pick
 from ..settings import Backup
 from ..system import codec
@@ -330,6 +330,8 @@ def _finish(
         plan.left_out.append(
             {"what": "server settings, pg_hba.conf and pg_ident.conf", "why": "backup.server_settings is false"}
         )
+    roles = inventory.roles(session)
+    plan.left_out += masked_settings(roles["settings"], "all roles")
     version = plan.programs.version
     return Manifest(
         id=name,
@@ -351,7 +353,7 @@ def _finish(
         settings=extra["settings"],
         hba=extra["hba"],
         ident=extra["ident"],
-        roles=inventory.roles(session),
+        roles=roles,
         encryption=wanted.encryption,
         recipients=tuple(wanted.recipients) if wanted.encryption != "none" else (),
         choices=plan.choices,
