@@ -26,7 +26,7 @@ def swap(session: Session, temporary: str, name: str, kept: str, *, comment: str
     """Rename `name` to `kept` and `temporary` to `name`, both or neither.
 
     New connections to `name` are refused meanwhile, and the comment of `temporary` says so: whoever finds it after a kill can
-    let them in again. After an error or an interrupt the caller must (reopen).
+    let them in again. After an error or an interrupt the caller must, too (reopen).
     """
     database = quote_ident(name)
     closing = "ALTER DATABASE %s WITH ALLOW_CONNECTIONS false" % database
@@ -36,17 +36,21 @@ def swap(session: Session, temporary: str, name: str, kept: str, *, comment: str
 
 
 def reopen(session: Session, postgres: Postgres, name: str) -> bool:
-    """Let connections to `name` in again, by a new session if this one has ended. Tell whether that was possible."""
-    opening = "ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(name)
+    """Let connections to `name` in again, by a new session if this one has ended. Tell whether they are let in now."""
     try:
-        session.execute(opening)
+        _open(session, name)
     except PgopsError:
         try:
             with connect(postgres) as another:
-                another.execute(opening)
+                _open(another, name)
         except PgopsError:
             return False
     return True
+
+
+def _open(session: Session, name: str) -> None:
+    if session.rows("SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn", (name,)):
+        session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(name))
 
 
 def left_closed(session: Session, prefix: str, mark: str) -> list[str]:
