@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, RefusedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Database, Manifest, Payload
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import Server
@@ -131,3 +133,52 @@ def test_names(targets: dict[str, str], mode: str, confirm: tuple[str, ...], sai
     session = Answers(**{"FROM pg_database": [("here",), ("template1",)]})
     found = preflight.check_names(session, targets, mode, confirm, Postgres()).refusals  # type: ignore[arg-type]
     assert len(found) == len(said) and all(text in refusal for text, refusal in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("form", "place", "options", "said"),
+    [
+        ("custom", "local", {"part": True}, ""),
+        ("plain", "local", {}, ""),
+        ("plain", "local", {"part": True}, "plain SQL"),
+        ("plain", "local", {"ownership": False}, "plain SQL"),
+        ("custom", "local", {"part": True, "facts": None}, "no fingerprint"),
+        ("custom", "local", {"facts": None}, ""),
+        ("directory", "local", {}, ""),
+        ("directory", "s3", {}, "no room"),
+        ("custom", "s3", {}, ""),
+    ],
+)
+def test_what_cannot_be_loaded_as_asked_is_known_before(
+    form: str, place: str, options: dict[str, Any], said: str
+) -> None:
+    source = SimpleNamespace(place=SimpleNamespace(name=place), fits=lambda room, size: False, size=lambda dump: 5)
+    asked = {"facts": FACTS, "part": False, "ownership": True, **options}
+    database = Database("orders", Payload("databases/orders", form), {}, asked.pop("facts"))
+    found = preflight.check_ways(source, [database], Path("/work"), **asked)  # type: ignore[arg-type]
+    assert [said in text for text in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("collate", "encoding", "makes", "refused"),
+    [
+        ("C", "UTF8", "22023", False),
+        ("de_DE.UTF-8", "UTF8", "", False),  # a database has it
+        ("xx_XX", "UTF8", "", False),
+        ("xx_XX", "UTF8", "22023", True),
+        ("xx_XX", "UTF8", "42501", False),  # this role may not ask
+        ("xx_XX", "LATIN1", "22023", False),  # not to be decided in a database of another encoding
+    ],
+)
+def test_locales(collate: str, encoding: str, makes: str, refused: bool) -> None:
+    class Server(Answers):
+        def execute(self, sql: str) -> None:
+            if makes and "CREATE COLLATION" in sql:
+                error = PgopsError("no")
+                error.sqlstate = makes  # type: ignore[attr-defined]
+                raise error
+
+    session = Server(datcollate=[("de_DE.UTF-8", "C")], current_database=[("UTF8",)])
+    properties = {"collate": collate, "ctype": "C", "encoding": encoding}
+    found = preflight.check_locales(session, [Database("orders", Payload("x", "custom"), properties)])  # type: ignore[arg-type]
+    assert [("locale xx_XX" in text) for text in found] == ([True] if refused else [])
