@@ -15,7 +15,7 @@ from ..core.errors import PgopsError, RefusedError, UsageError
 from ..postgres.preflight import Findings
 from ..verbs import restore as verb
 from . import show
-from .commands import Answer, Result, Run
+from .invocation import Answer, Result, Run
 from .progress import printable
 
 

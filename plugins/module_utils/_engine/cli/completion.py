@@ -281,7 +281,7 @@ def _known(options: argparse.Namespace) -> tuple[list[str], set[str]]:
     from ..context import Context
     from ..places.catalog import Catalog
     from ..system.account import become_owner
-    from .commands import host_name, load_config
+    from .invocation import host_name, load_config
 
     config = load_config(options)
     become_owner(config)

@@ -44,7 +44,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _run(options: Any, voice: _Voice) -> int:
-    from .commands import Run, call
+    from .commands import call
+    from .invocation import Run
     from .progress import ProgressReporter, is_terminal, wants_colour
 
     # Whoever reads the JSON finds the warnings in it.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import __version__
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import commands, options
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import commands, invocation, options
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.masking import holds_secret, masked
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import DEFAULT_PATH, build
@@ -127,14 +127,14 @@ def test_names_that_look_like_options_can_be_given() -> None:
     ],
 )
 def test_what_set_means(item: str, expected: dict[str, Any]) -> None:
-    assert commands.overrides(options.parse(["backup", "--set", item])) == expected
+    assert invocation.overrides(options.parse(["backup", "--set", item])) == expected
 
 
 def test_later_overrides_win_and_sections_merge() -> None:
     parsed = options.parse(
         ["--set", "backup.jobs=1", "backup", "--set", "backup.jobs=2", "--set", "backup.format=plain"]
     )
-    assert commands.overrides(parsed) == {"backup": {"jobs": 2, "format": "plain"}}
+    assert invocation.overrides(parsed) == {"backup": {"jobs": 2, "format": "plain"}}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_later_overrides_win_and_sections_merge() -> None:
 )
 def test_a_secret_is_refused_in_the_arguments(item: str) -> None:
     with pytest.raises(errors.UsageError) as caught:
-        commands.overrides(options.parse(["backup", "--set", item]))
+        invocation.overrides(options.parse(["backup", "--set", item]))
     assert "hunter22" not in str(caught.value)
     assert "file" in caught.value.hint
 
@@ -161,11 +161,11 @@ def test_a_uri_without_a_password_is_no_secret() -> None:
 @pytest.mark.parametrize("item", ["jobs", "=2", "backup..jobs=2", ".=1"])
 def test_what_is_no_key_and_value(item: str) -> None:
     with pytest.raises(errors.UsageError):
-        commands.overrides(options.parse(["backup", "--set", item]))
+        invocation.overrides(options.parse(["backup", "--set", item]))
 
 
 def test_an_identity_file_is_found_from_here() -> None:
-    found = commands.overrides(options.parse(["restore", "--identity-file", "key.txt"]))
+    found = invocation.overrides(options.parse(["restore", "--identity-file", "key.txt"]))
     assert found == {"restore": {"identity_file": os.path.abspath("key.txt")}}
 
 

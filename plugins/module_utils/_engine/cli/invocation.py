@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""One call of the program: its options, its configuration, its context, and what a verb answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from ..core.errors import UsageError
+from .options import CONFIG_VARIABLE, DEFAULT_CONFIG
+
+Result = dict[str, Any]
+
+# These leave a record of their run. The others only look: recorded, a monitoring that asks each minute would push the
+# records of the nights out of the history.
+RECORDED = frozenset({"backup", "sync", "verify", "restore", "prune", "probe", "pin", "unpin"})
+
+
+@dataclass
+class Answer:
+    """What a verb gave: the JSON result, and how to say the same to people."""
+
+    result: Result
+    render: Callable[[], str]
+
+
+class Run:
+    """One call of the program: its options, who is told, and, once the configuration is read, the context."""
+
+    def __init__(self, options: argparse.Namespace, reporter: Any) -> None:
+        self.options, self.reporter = options, reporter
+        self.colour = False
+        self.context: Any = None
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether only to show what would be done."""
+        return bool(getattr(self.options, "dry_run", False))
+
+    def new_context(self) -> Any:
+        """Return a fresh context of the same configuration."""
+        from ..context import Context
+
+        return Context(self.context.config, self.context.host, reporter=self.reporter)
+
+    def begin(self) -> None:
+        """Read the configuration, become the account that the work is for, and make the context. Raise UsageError."""
+        from ..context import Context
+
+        config = load_config(self.options)
+        if not self.options.as_root:
+            from ..system.account import become_owner
+
+            name = become_owner(config)
+            if name:
+                self.reporter.note(
+                    "warning: running as %s, who owns %s (--as-root stays root)" % (name, config.local.path)
+                )
+        self.context = Context(config, host_name(), reporter=self.reporter)
+
+    def perform(self, work: Callable[[Any], Result]) -> Result:
+        """Do `work` with the context, recorded where the verb is one that leaves a record."""
+        from ..runs import perform
+
+        recorded = self.options.verb in RECORDED and not self.dry_run
+        result = perform(self.context, self.options.verb, work, dry_run=not recorded)
+        result["dry_run"] = self.dry_run
+        return result
+
+
+def host_name() -> str:
+    """Return the name of this host."""
+    return os.uname().nodename
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def config_path(options: argparse.Namespace) -> Path:
+    """Return the configuration file that the options or the environment name."""
+    return Path(options.config or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+
+
+def load_config(options: argparse.Namespace) -> Any:
+    """Return the checked configuration with what the options lay over it. Raise UsageError."""
+    from .. import config
+
+    path = config_path(options)
+    data = config.merge(config.read(path), overrides(options))
+    source = "%s with what the options lay over it" % path if options.overrides else str(path)
+    return config.build(data, environ=os.environ, host=host_name(), source=source)
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what --set and --identity-file say, shaped like the configuration. Raise UsageError."""
+    from ..config import merge
+
+    found: dict[str, Any] = {}
+    for item in options.overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UsageError("--set %s is not KEY=VALUE." % item, hint="Write it like --set backup.jobs=2.")
+        value = _value(text)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        _refuse_secret(key, value)
+        found = merge(found, value)
+    if getattr(options, "identity_file", None):
+        found = merge(found, {"restore": {"identity_file": os.path.abspath(options.identity_file)}})
+    return found
+
+
+def _value(text: str) -> Any:
+    """Return what `text` means as JSON or YAML; what is neither (or no JSON type, such as a date) means itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        import yaml
+    except ImportError:
+        return text
+    try:
+        value = yaml.safe_load(text)
+        json.dumps(value)
+    except (yaml.YAMLError, TypeError, ValueError):
+        return text
+    return text if value is None else value
+
+
+def _refuse_secret(key: str, value: Mapping[str, Any]) -> None:
+    """Every account of the host can read the arguments of a program."""
+    from .masking import holds_secret
+
+    if holds_secret(value):
+        raise UsageError(
+            "--set %s would show a secret to every account on this host." % key,
+            hint="Name a file (mode 0600) that holds it: login_password_file, database_url_file, credentials_file.",
+        )
+
+
+__all__ = ("RECORDED", "Answer", "Result", "Run", "config_path", "host_name", "load_config", "overrides")
