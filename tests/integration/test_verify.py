@@ -576,12 +576,15 @@ def test_the_throwaway_server_is_out_of_reach_and_gone_afterwards(mine: tuple[Si
             data = Path(os.readlink("/proc/%d/cwd" % pid))
             seen["mode"] = data.parent.stat().st_mode & 0o777
             seen["socket dir"] = Path((data / "postmaster.pid").read_text().splitlines()[4])
+            seen["marked"] = [*(context.state / "work").glob("verify-*/pgops.json"), data.parent / "pgops.json"]
+            seen["names"] = {json.loads(path.read_text())["instance"] for path in seen["marked"]}
             seen["socket mode"] = seen["socket dir"].stat().st_mode & 0o777
 
     context.reporter.phase = look  # type: ignore[method-assign]
     (report,) = verify.verify(context, verify.Request(level="restore"))["sets"]
     assert report["outcome"] == "passed"
     assert seen["sockets"] and not seen["tcp"]
+    assert len(seen["marked"]) == 2 and seen["names"] == {site.instance}
     # Our own server does listen: the look itself works.
     assert sockets_of(int((site.server.data_dir / "postmaster.pid").read_text().split()[0])) & listening_inodes()
     assert seen["user"] != 0 and seen["mode"] == 0o700 and seen["socket mode"] == 0o700

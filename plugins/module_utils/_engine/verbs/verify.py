@@ -167,7 +167,7 @@ def _verify_one(context: Context, catalog: Catalog, set_id: str, asked: str) -> 
         report.findings.append(error.message)
     except _WrongKeyError:
         raise
-    except PgopsError as error:
+    except (PgopsError, OSError) as error:
         # A fault of this host or of the way to the place. If the place is gone, keeping the evidence ends the run.
         report.outcome = UNDECIDED
         report.remarks.append(str(error))
@@ -282,14 +282,13 @@ def _rehearse(context: Context, source: Source, folder: Path, report: _Report) -
     outcome: Rehearsal = rehearse(context, source, folder)
     report.phases.update(outcome.phases)
     report.checked.update(outcome.checked)
-    report.remarks += outcome.remarks
+    report.remarks += outcome.remarks + outcome.cannot
     report.findings += outcome.findings
     if outcome.findings:
         report.outcome = FAILED
     elif outcome.cannot:
         # This host cannot tell: that says nothing about the set, and must not look like a pass.
         report.outcome = UNDECIDED
-        report.remarks += outcome.cannot
 
 
 __all__ = ("Request", "verify")
