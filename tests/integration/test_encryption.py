@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,8 @@ def test_no_plaintext_touches_the_disk(
 
     def look() -> bool:
         found = False
-        for path in site.root.rglob("*"):
+        # os.walk() goes on where a folder is renamed or removed meanwhile; rglob() would end the polling.
+        for path in [Path(folder) / name for folder, _folders, names in os.walk(site.root) for name in names]:
             try:
                 content = path.read_bytes() if path.is_file() else b""
             except OSError:
