@@ -85,6 +85,8 @@ options:
       - Which roles to restore first.
       - V(missing) - those that the server lacks. V(all) - existing ones are changed to what the set says, too.
         V(none) - none.
+      - What C(ALTER ROLE ALL SET) had set concerns everybody on the server. It is set again with V(all), or on a server
+        that holds no databases yet; otherwise it is left alone, and the result says so.
     type: str
     choices: [missing, all, none]
     default: missing
