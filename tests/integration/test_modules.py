@@ -409,7 +409,7 @@ def test_a_failure_says_what_to_do(shop: Site) -> None:
     nowhere = {**shop.options["s3"], "bucket": "no-such-bucket"}
     expected = [
         (task("pg_backup", login_password="{{ wrong }}"), "unreachable", 4, "password authentication failed"),
-        (task("pg_restore_from_backup", login_port=1, place="local"), "unreachable", 4, "Connection refused"),
+        (task("pg_restore_from_backup", place="local"), "failed", 1, "No set in"),
         (task("s3_backup_sync", s3=nowhere), "failed", 1, "no-such-bucket"),
         (task("pg_backup", databases=["nowhere"]), "failed", 1, "nowhere"),
         (task("pg_backup", jobs=1000, lock_wait_timeout="soon"), "misused", 2, "backup.jobs"),
@@ -427,6 +427,14 @@ def test_a_failure_says_what_to_do(shop: Site) -> None:
     assert "Traceback" not in played.output
     assert shop.local_sets() == []
     assert_silent(shop, played, "not-the-p4ssword")
+
+
+def test_a_restore_to_a_server_that_is_down_says_so(shop: Site) -> None:
+    step = task("pg_restore_from_backup", login_port=1, place="local", set="latest")
+    failed = shop.play(task("pg_backup"), step).results[-1]
+    assert (failed["outcome"], failed["exit_code"], failed["changed"]) == ("unreachable", 4, False)
+    assert "Connection refused" in failed["msg"]
+    assert failed["hint"]
 
 
 def test_a_held_lock_is_told(shop: Site) -> None:
