@@ -292,9 +292,9 @@ def test_the_login_database_itself_comes_back(changed: tuple[Site, PostgresServe
 
 
 def test_the_database_postgres_is_swapped(mine: Site, bench: PostgresServer) -> None:
+    result = mine.restore(to=bench, mode="swap", rename={"shop": "postgres"}, confirm=("postgres",))
+    kept = result["databases"][0]["kept"]
     try:
-        result = mine.restore(to=bench, mode="swap", rename={"shop": "postgres"}, confirm=("postgres",))
-        kept = result["databases"][0]["kept"]
         assert run_sql(bench, "postgres", "SELECT count(*) FROM shop.sales") == [(500,)]
     finally:
         run_sql(bench, "template1", "DROP DATABASE postgres")
