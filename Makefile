@@ -45,7 +45,7 @@ unit: $(VENV)/test.stamp ## the unit tests, and the engine on bare Pythons
 	@$(LAYERS) unit
 
 .PHONY: integration
-integration: $(VENV)/test.stamp ## the tests with real PostgreSQL and S3 servers, and with faults
+integration: $(VENV)/test.stamp ## the tests with real PostgreSQL and S3 servers
 	@$(LAYERS) integration
 
 .PHONY: test

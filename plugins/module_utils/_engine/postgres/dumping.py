@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from ..context import Context
 from ..core.choice import Choice
-from ..core.errors import CommandError, PgopsError, RefusedError, UnreachableError
+from ..core.errors import CommandError, PgopsError, RefusedError
 from ..core.fingerprint import Facts
 from ..core.manifest import Payload
 from ..core.naming import database_argument, file_stem, qualified, quote_ident
@@ -295,7 +295,10 @@ def _check_archive(context: Context, job: DumpJob, sink: Sink, payload: Payload)
     """Have pg_restore read the table of contents where that is possible without taking wrappers off."""
     if payload.layers or payload.format == "plain":
         if payload.format != "directory" and (sink.folder / payload.path).stat().st_size == 0:
-            raise UnreachableError("pg_dump of %r wrote nothing." % job.database)
+            raise PgopsError(
+                "The dump of %r is empty." % job.database,
+                hint="Run the backup again; if it stays so, run pg_dump by hand.",
+            )
         return
     command = Command((job.programs.path("pg_restore"), "--list", str(sink.folder / payload.path)))
     listed = context.runner.run(command).stdout

@@ -22,8 +22,9 @@ from ..core.naming import database_argument, split_qualified
 from ..core.selection import Wanted, missing, with_partitions
 from ..core.sizes import human_size
 from ..core.times import compact
+from ..places.base import Place
 from ..places.catalog import Catalog
-from ..places.evidence import proofs
+from ..places.evidence import Proof, proofs
 from ..postgres import preflight, swapping
 from ..postgres.connection import Session, connect, server_facts, with_database
 from ..postgres.loading import (
@@ -252,7 +253,7 @@ def _room(context: Context) -> Path:
     return next((path for path in (room, *room.parents) if path.is_dir()), room)
 
 
-def _proofs_of(context: Context, place: Any) -> list[Any]:
+def _proofs_of(context: Context, place: Place) -> list[Proof]:
     """Return the proofs that another place holds; after a disaster it may be gone, and that is no reason to stop."""
     try:
         return proofs(place)
