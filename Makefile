@@ -52,6 +52,10 @@ integration: $(VENV)/test.stamp ## the tests with real PostgreSQL and S3 servers
 test: $(VENV)/test.stamp ## every layer; the last line counts them
 	@$(LAYERS)
 
+.PHONY: bench
+bench: $(VENV)/bench.stamp ## the speed of pgops against other tools, as root on Debian (ONLY=sync, SCALE=0.05, ROUNDS=1)
+	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only "$(ONLY)") $(if $(SCALE),--scale $(SCALE)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: build
 build: $(VENV)/demo.stamp ## the collection's archive, into build/
 	@$(BIN)/python -m tests.tools.archive build
@@ -79,4 +83,9 @@ $(VENV)/demo.stamp: requirements-demo.txt requirements.txt
 $(VENV)/test.stamp: $(VENV)/demo.stamp requirements-test.txt requirements-units.txt
 	@echo "adding the tools of the tests to $(VENV)/"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/demo.stamp requirements-bench.txt
+	@echo "adding the programs that the bench compares with to $(VENV)/"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
