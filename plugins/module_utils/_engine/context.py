@@ -109,7 +109,9 @@ class Context:
             return
         path = self.state / "locks" / ("%s.lock" % name)
         what = "%s of %s" % (name, self.config.instance)
-        with hold(path, what, clock=self.clock, shared=shared, wait=wait or timedelta(0)):
+        with hold(path, what, clock=self.clock, shared=shared, wait=wait or timedelta(0)) as died:
+            if died:
+                self.warn("A run was cut short (killed, or the host went down): %s." % died)
             yield
 
     @contextlib.contextmanager

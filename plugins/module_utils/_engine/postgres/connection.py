@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ..core.errors import MissingError, PgopsError, UnreachableError, UsageError
+from ..core.errors import CommandError, MissingError, PgopsError, UnreachableError, UsageError
 from ..settings import Postgres
 
 Row = tuple[Any, ...]
@@ -46,6 +46,9 @@ _HINTS = (
     ("is starting up", "Wait until the server has started, then try again."),
     ("too many clients", "Wait, or raise max_connections."),
 )
+
+_LOOK = "Look at the server's log."
+_LOST = ("server closed the connection", "terminating connection", "could not connect to server", "Connection refused")
 
 
 def _given(postgres: Postgres) -> dict[str, str]:
@@ -120,7 +123,7 @@ class Session:
         except self._driver.Error as error:
             kind: type[PgopsError] = UnreachableError if self._raw.closed else PgopsError
             said = (error.diag.message_primary if error.diag else None) or str(error).strip() or type(error).__name__
-            failure = kind("In the database %r the server said: %s." % (self.database, said.rstrip(".")))
+            failure = kind("In the database %r the server said: %s." % (self.database, said.rstrip(".")), hint=_LOOK)
             failure.sqlstate = error.pgcode  # type: ignore[attr-defined]  # for allowed()
             raise failure from None
         finally:
@@ -218,6 +221,14 @@ def _refusal(said: str, database: str, postgres: Postgres) -> PgopsError:
     return UnreachableError("No connection to %r at %s: %s." % (database, where, text.rstrip(".")), hint=hint)
 
 
+def explained(error: PgopsError) -> PgopsError:
+    """Return what a program of PostgreSQL failed with as UnreachableError if it lost the server, and with a next step."""
+    if isinstance(error, CommandError) and any(part in error.stderr for part in _LOST):
+        return UnreachableError(error.message, hint="%s Run it again when it takes connections." % _LOOK)
+    error.hint = error.hint or _LOOK
+    return error
+
+
 @dataclass(frozen=True)
 class Server:
     """Facts about a server."""
@@ -269,6 +280,7 @@ __all__ = (
     "Session",
     "cancel_queries",
     "connect",
+    "explained",
     "program_environment",
     "server_facts",
     "with_database",

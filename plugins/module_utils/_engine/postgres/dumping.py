@@ -24,7 +24,7 @@ from ..system import codec
 from ..system.durable import create_private, free_bytes
 from ..system.runner import Command
 from . import inventory
-from .connection import Server, Session, connect, program_environment
+from .connection import Server, Session, connect, explained, program_environment
 from .tools import Programs
 
 _SPACE_EVERY = 64 * 1024 * 1024
@@ -183,7 +183,7 @@ def _explained(error: BaseException) -> BaseException:
     said = "%s %s" % (error, getattr(error, "stderr", ""))
     if isinstance(error, PgopsError) and ("lock timeout" in said or "LOCK TABLE" in said):
         error.hint = "Another session holds a lock on a table. Try again later, or raise backup.lock_wait_timeout."
-    return error
+    return explained(error) if isinstance(error, PgopsError) else error
 
 
 class _Counter(threading.Thread):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -110,13 +110,13 @@ def load_globals(source: Source, target: Target, *, overwrite: bool) -> tuple[li
             "--no-password",
             "--quiet",
             "--set=ON_ERROR_STOP=1",
-            "--single-transaction",
             "--file=-",
             database_argument(target.postgres.login_db),
         ),
         env=target.environment,
     )
-    source.context.runner.run(command, stdin=(chosen.sql + for_all).encode("utf-8", "surrogateescape"))
+    text = (chosen.sql + for_all).encode("utf-8", "surrogateescape")
+    source.context.runner.run(command, stdin=b"".join(_transaction([text])))
     return list(chosen.creates), [name for name in chosen.tablespaces if name not in tablespaces]
 
 
@@ -481,12 +481,17 @@ def _load_plain(source: Source, database: Database, target: Target, into: str, o
         "--file=-",
         database_argument(into),
     ]
-    if options.single_transaction:
-        arguments.insert(0, "--single-transaction")
     psql = Command((target.programs.path("psql"), *arguments), env=target.environment)
-    # psql takes the end of its input for the end of the transaction, so the end must mean that all is well.
-    source.context.runner.pipe([psql], source=source.plain(database.dump))
+    plain = source.plain(database.dump)
+    source.context.runner.pipe([psql], source=_transaction(plain) if options.single_transaction else plain)
     return Loaded(way="stream")
+
+
+def _transaction(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield `chunks` as one transaction. With psql's own option the end of its input would commit, also when we were killed."""
+    yield b"BEGIN;\n"
+    yield from chunks
+    yield b"\nCOMMIT;\n"
 
 
 # --- proof ------------------------------------------------------------------------------------------------------------

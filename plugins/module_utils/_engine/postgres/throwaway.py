@@ -207,17 +207,20 @@ def _stop(context: Context, programs: Programs, data: Path, account: str) -> Non
         context.warn("The throwaway server in %s could not be stopped: %s" % (data, done.stderr))
 
 
-def clear_abandoned(context: Context) -> None:
-    """End throwaway servers of this instance that a killed run left behind, and remove their files. Only under the verify lock.
+def clear_abandoned(context: Context, label: str = "verify") -> None:
+    """End throwaway servers of this instance that a killed run left behind, and remove their files.
+
+    `label` is that of the scratch folders, `verify` or `restore`; only under the lock of that name.
 
     A folder in a directory that others may use as well is touched only if its marker names this instance and nobody
     holds the marker's lock.
     """
     private, shared = context.state / "work", Path(context.config.work_dir or "/var/tmp")  # noqa: S108
-    found = dict.fromkeys(private.glob("verify-*"), True)
+    found = dict.fromkeys(private.glob(label + "-*"), True)
     if context.config.work_dir:
-        found.update((folder, False) for folder in shared.glob("verify-*") if folder not in found)
-    found.update((folder, False) for folder in shared.glob(_PREFIX % context.config.instance + "*"))
+        found.update((folder, False) for folder in shared.glob(label + "-*") if folder not in found)
+    if label == "verify":
+        found.update((folder, False) for folder in shared.glob(_PREFIX % context.config.instance + "*"))
     for folder, own in found.items():
         with contextlib.ExitStack() as stack:
             if not _vacant(context, folder, own, stack):
@@ -225,13 +228,13 @@ def clear_abandoned(context: Context) -> None:
             try:
                 ended = _end_servers(context, folder)
             except (OSError, ValueError) as error:
-                context.warn("What a verification left behind in %s could not be examined: %s." % (folder, error))
+                context.warn("What a run left behind in %s could not be examined: %s." % (folder, error))
                 continue
             if not ended:
                 context.warn("The throwaway server in %s does not end. Stop it, and remove the folder." % folder)
                 continue
             shutil.rmtree(folder, ignore_errors=True)
-            context.warn("Removed %s, which a verification that was cut short left behind." % folder)
+            context.warn("Removed %s, which a run that was cut short left behind." % folder)
 
 
 def _vacant(context: Context, folder: Path, own: bool, stack: contextlib.ExitStack) -> bool:

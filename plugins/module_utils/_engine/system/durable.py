@@ -57,6 +57,9 @@ def create_private(path: Path) -> BinaryIO:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` (0600) by a temporary file, fsync and one rename."""
+    for left in path.parent.glob(".*.tmp"):
+        if not _writes(left):
+            left.unlink(missing_ok=True)
     temporary = path.with_name(".%s.%d.tmp" % (path.name, os.getpid()))
     temporary.unlink(missing_ok=True)
     try:
@@ -69,6 +72,20 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_dir(path.parent)
+
+
+def _writes(temporary: Path) -> bool:
+    """Tell whether the process that `temporary` is named after is there, or may be."""
+    number = temporary.name.split(".")[-2]
+    if not number.isdigit() or int(number) in (0, os.getpid()):
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def to_json(value: Any) -> bytes:

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -34,6 +35,19 @@ _PASSED_ON = (
     "LOGNAME",
 )
 _WATCH_SECONDS = 0.5
+# Asks the kernel for SIGTERM when we die, and becomes the program. pg_dump and pg_restore then end their workers and cancel
+# their queries. Popen's preexec_fn could do the same, but is not safe beside threads.
+_GUARD = """
+import os, sys
+try:
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)
+except (ImportError, OSError, AttributeError):
+    pass
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(143)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 OnLine = Callable[[str], None]
 Watch = Callable[[], None]
 
@@ -51,6 +65,11 @@ class Command:
     def name(self) -> str:
         """The program's bare name, for messages."""
         return os.path.basename(self.argv[0])
+
+    @property
+    def at_server(self) -> bool:
+        """Whether it works at the server, and would go on with that when we are killed. Others hear it from their pipes."""
+        return "PGAPPNAME" in self.env
 
 
 @dataclass(frozen=True)
@@ -320,7 +339,7 @@ def _spawn(command: Command, stdin: Optional[int], stdout: Optional[int]) -> sub
         options = {"user": command.user, "group": _group_of(command.user), "extra_groups": []}
     # A list, never a shell string; run_command would buffer what must stream.
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # pylint: disable=ansible-bad-function
-        list(command.argv),
+        _argv(command),
         stdin=stdin,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -329,6 +348,15 @@ def _spawn(command: Command, stdin: Optional[int], stdout: Optional[int]) -> sub
         start_new_session=True,
         **options,
     )
+
+
+def _argv(command: Command) -> list[str]:
+    """Return the arguments of a process that ends with us where that matters, and else those of the command itself."""
+    argv = list(command.argv)
+    # What cannot be run is for Popen to tell. Another account may be unable to run this Python.
+    if not command.at_server or command.user or not sys.executable or not os.access(argv[0], os.X_OK):
+        return argv
+    return [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), *argv]
 
 
 def _group_of(user: str) -> int:
@@ -360,7 +388,12 @@ def _failure(process: _Process) -> CommandError:
     how = "was killed by signal %d" % -code if code < 0 else "ended with status %d" % code
     lines = [line for line in process.lines if line.strip()]
     said = ": %s" % " / ".join(lines[-3:]) if lines else " and said nothing."
-    return CommandError("%s %s%s" % (process.command.name, how, said), stderr=process.stderr, returncode=code)
+    hint = (
+        "Find out who did (out of memory? journalctl -k tells), then run it again." if code == -signal.SIGKILL else ""
+    )
+    return CommandError(
+        "%s %s%s" % (process.command.name, how, said), hint=hint, stderr=process.stderr, returncode=code
+    )
 
 
 __all__ = ("Command", "Finished", "OnLine", "Runner", "Watch")

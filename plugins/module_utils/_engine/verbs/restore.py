@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -40,6 +41,7 @@ from ..postgres.loading import (
     settings_left_alone,
 )
 from ..postgres.preflight import Findings
+from ..postgres.throwaway import claimed, clear_abandoned
 from ..postgres.tools import pick
 from ..source import Source
 from ..system import codec
@@ -128,6 +130,7 @@ def _restore(context: Context, request: Request) -> dict[str, Any]:
     names = {d.name: request.rename.get(d.name, d.name) for d in chosen}
     with _maintenance(context, names.values() if request.mode == "swap" else ()) as session:
         if not request.dry_run:
+            clear_abandoned(context, "restore")
             _reopen_closed(context, session)
         work = _prepare(context, request, session, source, names)
         if request.dry_run:
@@ -427,7 +430,9 @@ def _fill(context: Context, work: _Work, job: _Job, session: Session, options: O
         create_database(
             session, job.temporary, properties, work.target, ownership=work.request.ownership, comment=_mark(context)
         )
-    with context.scratch("restore") as folder:
+    with context.scratch("restore") as folder, contextlib.ExitStack() as stack:
+        if context.config.work_dir:  # others may use it as well, and the next run must know whose this is
+            stack.enter_context(claimed(context, folder))
         job.loaded = load_database(work.source, job.database, work.target, job.temporary, options, folder)
 
 
