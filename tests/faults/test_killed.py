@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Our own process killed with -9 at any moment while it writes sets, sends them and removes them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.servers import MotoS3, PostgresServer
+from tests.faults.aftermath import nothing_is_left, programs_of, sessions, whole, works_again
+from tests.integration.cli_fixtures import Program, locked_table
+from tests.integration.conftest import Site, create_shop, run_sql, wait_for
+
+SIGKILL = -9
+
+
+def kill(program: Program, *arguments: str, when: Callable[[], Any]) -> bool:
+    """Run the program and kill it as soon as `when` holds; tell whether it was still there."""
+    process = program.start(*arguments)
+    while process.poll() is None and not when():
+        pass
+    process.kill()
+    process.communicate()
+    assert process.returncode in (SIGKILL, 0), process.returncode
+    return process.returncode == SIGKILL
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Return a condition that holds from so many seconds on."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+def moments(count: int, program: Program, *arguments: str) -> list[float]:
+    """Return seconds into a run of the program, spread over as long as it takes: one in each of `count` equal parts."""
+    began = time.monotonic()
+    program(*arguments)
+    duration, chance = time.monotonic() - began, random.Random(4711)
+    return [(number + chance.random()) / count * duration for number in range(count)]
+
+
+def told_by_the_next(site: Site) -> str:
+    """Return what the record of the last run says of those before it."""
+    return "\n".join(site.records()[-1]["warnings"])
+
+
+# --- backup -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_that_is_killed_at_any_moment_is_no_trouble_for_the_next(shop: Program) -> None:
+    killed = 0
+    for moment in moments(12, shop, "backup"):
+        before = set(shop.site.sets())
+        if kill(shop, "backup", when=after(moment)):
+            killed += 1
+        for name in set(shop.site.sets()) - before:
+            if not name.startswith("."):
+                whole(shop.site, name)  # it was published just before the kill, or never
+        shop("backup")
+        nothing_is_left(shop.site)
+    assert killed >= 3
+    works_again(shop, "restore")
+
+
+def dumps(site: Site) -> list[Path]:
+    return list((site.home / "sets").glob(".unfinished-*/databases/*"))
+
+
+STEPS: dict[str, Callable[[Site, set[str]], Any]] = {
+    "the lock is held": lambda site, before: backup_lock(site),
+    "the folder is there": lambda site, before: [n for n in site.sets() if n.startswith(".")],
+    "the first dump is there": lambda site, before: dumps(site),
+    "the globals are there": lambda site, before: list((site.home / "sets").glob(".unfinished-*/globals.sql")),
+    "the manifest is there": lambda site, before: list((site.home / "sets").glob(".unfinished-*/manifest.json")),
+    "the set is published": lambda site, before: [n for n in set(site.sets()) - before if not n.startswith(".")],
+}
+
+
+def backup_lock(site: Site) -> str:
+    path = site.root / "state" / site.instance / "locks" / "backup.lock"
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_backup_that_is_killed_when(shop: Program, step: str) -> None:
+    before = set(shop.site.sets())
+    killed = kill(shop, "backup", when=lambda: STEPS[step](shop.site, before))
+    published = [n for n in shop.site.sets() if not n.startswith(".")]
+    for name in published:
+        whole(shop.site, name)
+    signed, folders = backup_lock(shop.site), [n for n in shop.site.sets() if n.startswith(".")]
+    shop("backup")
+    nothing_is_left(shop.site)
+    said = told_by_the_next(shop.site)
+    assert ("A run was cut short" in said) == bool(signed)
+    assert ("left behind" in said) == bool(folders)
+    if killed and step in ("the folder is there", "the first dump is there"):
+        assert folders
+        assert published == []
+    assert set(shop.site.sets()) > set(published)
+
+
+@pytest.mark.parametrize("form", ["custom", "directory"])
+def test_the_programs_of_a_killed_backup_end_with_it(shop: Program, form: str) -> None:
+    """They wait for a lock, so no broken pipe tells them, and they would wait for minutes."""
+    with locked_table(shop.site.server, "shop", "shop.sales"):
+        process = shop.start("backup", "--set", "backup.format=%s" % form, "--set", "backup.jobs=2")
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
+        wait_for(lambda: programs_of(shop.site) and run_sql(shop.site.server, "postgres", waiting), seconds=60)
+        process.kill()
+        process.communicate()
+        wait_for(lambda: not programs_of(shop.site), seconds=30)
+        wait_for(lambda: not sessions(shop.site.server), seconds=30)
+    works_again(shop)
+
+
+def test_a_second_backup_meanwhile_is_told_who_is_at_work(shop: Program) -> None:
+    with locked_table(shop.site.server, "shop", "shop.sales"):
+        process = shop.start("backup")
+        wait_for(lambda: dumps(shop.site), seconds=60)
+        second = shop.json("backup", code=3)
+        assert "backup of %s, process %d, since 20" % (shop.site.instance, process.pid) in second["message"]
+        assert second["hint"] == "Try again when it has ended."
+        assert [(r["verb"], r["outcome"], r["exit_code"]) for r in shop.site.records()] == [("backup", "busy", 3)]
+    assert process.wait(timeout=60) == 0
+    process.communicate()
+    works_again(shop)
+
+
+# --- sync and prune ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(bench: PostgresServer, store: MotoS3, make_program: Callable[..., Program]) -> Program:
+    """A program with an S3 place, whose data take a while to send."""
+    create_shop(bench)
+    run_sql(
+        bench, "shop", "CREATE TABLE ballast AS SELECT string_agg(md5(i::text), '') FROM generate_series(1, 20000) i"
+    )
+    program = make_program(bench, backup={"min_free": "1MiB", "compression": "none"})
+    program.site.use_s3(store)
+    program.site.options["s3"]["bandwidth_limit"] = "1MiB"
+    program.configure()
+    return program
+
+
+def stored(program: Program) -> list[dict[str, Any]]:
+    sets: list[dict[str, Any]] = program.json("info", "--place", "s3")["places"][0]["sets"]
+    return sets
+
+
+def test_a_sync_that_is_killed_at_any_moment_goes_on_the_next_time(remote: Program) -> None:
+    remote("backup")
+    killed = 0
+    for moment in moments(5, remote, "sync"):
+        set_id = remote.json("backup")["set"]
+        if kill(remote, "sync", when=after(moment)):
+            killed += 1
+        assert remote.json("sync")["sets"] == [set_id] or set_id in [s["id"] for s in stored(remote)]
+        nothing_is_left(remote.site)
+    assert killed >= 1
+    everything = [s["id"] for s in stored(remote)]
+    assert sorted(everything) == remote.site.sets()
+    reports = remote.json("verify", "all", "--place", "s3", "--level", "checksum")["sets"]
+    assert {r["set"]: r["outcome"] for r in reports} == dict.fromkeys(everything, "passed")
+
+
+def test_a_prune_that_is_killed_at_any_moment_is_finished_by_the_next(shop: Program) -> None:
+    shop("backup")
+    newest = shop.json("backup")["set"]
+    keep_one = ("--set", "local.retention.keep_within=", "--set", "local.retention.keep_last=1")
+    prune = ("prune", "--place", "local", *keep_one)
+    killed = 0
+    for moment in moments(6, shop, *prune):
+        for _count in range(2):
+            shop.site.forge(newest)
+        newest = max(shop.site.sets())
+        if kill(shop, *prune, when=after(moment)):
+            killed += 1
+        for name in shop.site.sets():
+            if not name.startswith("."):
+                whole(shop.site, name)
+        shop(*prune)
+        assert shop.site.sets() == [newest]
+        nothing_is_left(shop.site)
+    assert killed >= 1
+    works_again(shop)
