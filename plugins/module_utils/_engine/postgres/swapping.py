@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import time
 from collections.abc import Sequence
 
@@ -68,12 +70,29 @@ def left_closed(session: Session, prefix: str, mark: str) -> list[str]:
     ]
 
 
+def temporary_name(prefix: str, mark: str) -> str:
+    """Return a new name for a database that will get the comment `mark`; it tells whose it is before that."""
+    return "%s%s" % (_tagged(prefix, mark), secrets.token_hex(4))
+
+
+def _tagged(prefix: str, mark: str) -> str:
+    return "%s%s-" % (prefix, hashlib.sha256(mark.encode()).hexdigest()[:8])
+
+
 def abandoned(session: Session, prefix: str, mark: str) -> list[str]:
-    """Return the databases with our mark: a restore that was killed left them behind."""
+    """Return the databases with our mark: a restore that was killed left them behind. What it was still making is ended."""
+    tagged = _tagged(prefix, mark)
+    # A killed client's CREATE DATABASE goes on, and nobody sees the database before it is there.
+    making = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND starts_with(query, %s)"
+    statement = ('CREATE DATABASE "%s' % tagged,)
+    for _attempt in range(_TRIES):
+        if not session.rows("SELECT pg_terminate_backend(pid) " + making, statement):
+            break
+        time.sleep(0.2)
     rows = session.rows(
         "SELECT datname FROM pg_database WHERE starts_with(datname::text, %s) AND (shobj_description(oid, 'pg_database') = %s"
-        " OR starts_with(shobj_description(oid, 'pg_database'), %s))",
-        (prefix, mark, mark + _CLOSED),
+        " OR starts_with(shobj_description(oid, 'pg_database'), %s) OR starts_with(datname::text, %s))",
+        (prefix, mark, mark + _CLOSED, tagged),
     )
     return [row[0] for row in rows]
 
@@ -105,4 +124,4 @@ def _together(session: Session, names: Sequence[str], statements: Sequence[str])
             time.sleep(0.2)
 
 
-__all__ = ("abandoned", "drop", "give_name", "left_closed", "reopen", "swap")
+__all__ = ("abandoned", "drop", "give_name", "left_closed", "reopen", "swap", "temporary_name")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -242,7 +241,7 @@ def _prepare(context: Context, request: Request, session: Session, source: Sourc
         _Job(
             d,
             names[d.name],
-            names[d.name] if request.mode == "into_empty" else _PREFIX + secrets.token_hex(6),
+            names[d.name] if request.mode == "into_empty" else swapping.temporary_name(_PREFIX, _mark(context)),
             names[d.name] in existing,
         )
         for d in chosen
