@@ -117,6 +117,14 @@ options:
         others.
       - Defaults to V(60s).
     type: str
+  on_lock_wait:
+    description:
+      - What to do when a session waits for a lock that the dump holds, as a migration does, and others behind it.
+      - V(report) - the dump goes on, and the result tells who waited.
+      - V(cancel) - the dump gives way at once. That database is dumped anew when the others are done, at most twice.
+      - Defaults to V(report).
+    type: str
+    choices: [report, cancel]
   min_free:
     description:
       - Space that must stay free in O(backup_dir), like V(20GiB). A run does not begin, or ends, rather than go
@@ -308,6 +316,59 @@ choices:
       level: 1
       jobs: 2
       reasons: ["directory: 1.9 GiB are worth 2 jobs", "zstd: this pg_dump can do it"]
+lock_waits:
+  description:
+    - Sessions that waited for a lock of a dump, as a look every few seconds saw them. Of one database, the first 20.
+  returned: success or failure, not in check mode
+  type: list
+  elements: dict
+  sample:
+    - database: orders
+      table: public.orders
+      mode: AccessExclusiveLock
+      pid: 4711
+      role: deploy
+      application: migrate
+      seconds: 41.2
+      queued: 17
+  contains:
+    database:
+      description: Name of the database.
+      type: str
+      returned: success
+    table:
+      description: The table. Empty where the session waited for the end of the dump's transaction, as C(CREATE INDEX CONCURRENTLY) does.
+      type: str
+      returned: success
+    mode:
+      description: The lock that the session wanted.
+      type: str
+      returned: success
+    pid:
+      description: Process of the session on the server.
+      type: int
+      returned: success
+    role:
+      description: Its role.
+      type: str
+      returned: success
+    application:
+      description: What the session calls itself.
+      type: str
+      returned: success
+    seconds:
+      description: How long it was seen to wait.
+      type: float
+      returned: success
+    queued:
+      description: The most sessions that were seen to wait behind it.
+      type: int
+      returned: success
+gave_way:
+  description: Per database whose dump gave way to others, how often.
+  returned: success or failure, not in check mode
+  type: dict
+  sample: {orders: 1}
 plan:
   description: What a run would do.
   returned: success, in check mode

@@ -609,7 +609,8 @@ def test_space_that_runs_short_ends_the_backup(
 
 def idle(server: PostgresServer) -> bool:
     return (
-        run_sql(server, "postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgops'")[0][0] == 0
+        run_sql(server, "postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgops%'")[0][0]
+        == 0
     )
 
 

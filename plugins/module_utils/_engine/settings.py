@@ -147,6 +147,12 @@ class Backup:
         "Longest wait for a table lock; the dump gives up then rather than queue in front of others.",
         form="span",
     )
+    on_lock_wait: str = option(
+        "report",
+        "What to do when a session waits for a lock that the dump holds, as a migration does, and others behind it. "
+        "report: go on, and tell; cancel: give way, and dump that database anew, at most twice.",
+        choices=("report", "cancel"),
+    )
     min_free: str = option(
         "1GiB", "Space that must stay free in the backup directory; a run ends before it would go below.", form="size"
     )
@@ -221,7 +227,9 @@ class S3:
     sse: str = option("", "Encryption by the store.", choices=("", "AES256", "aws:kms"), example="aws:kms")
     sse_kms_key_id: str = option("", "Key for sse aws:kms; the bucket's own when empty.", example="alias/backups")
     tags: dict[str, str] = option({}, "Tags of each object.", example={"team": "data"})
-    concurrency: int = option(4, "Parts in flight at once.", least=1, most=64)
+    concurrency: int = option(
+        4, "Parts in flight at once; four times as many small files, unless it is 1.", least=1, most=64
+    )
     part_size: str = option(
         "16MiB", "Size of a part; grows by itself for files that would need more than 10,000.", form="size"
     )

@@ -5,16 +5,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from ..context import Context
 from ..core.choice import Choice
 from ..core.errors import CommandError, PgopsError, RefusedError
 from ..core.fingerprint import Facts
+from ..core.lock_queue import LockWaits
 from ..core.manifest import Payload
 from ..core.naming import database_argument, file_stem, qualified, quote_ident
 from ..core.redaction import is_masked
@@ -25,8 +27,12 @@ from ..system.durable import create_private, free_bytes
 from ..system.runner import Command
 from . import inventory
 from .connection import Server, Session, connect, explained, program_environment
+from .lock_waits import DumpAnewError, GaveWayError, LockWatch
 from .tools import Programs
 
+# How often a dump that others disturbed is made anew.
+ANEW = 2
+_SETTLE_SECONDS = 10.0
 _SPACE_EVERY = 64 * 1024 * 1024
 _EXTENSIONS = {"custom": ".dump", "plain": ".sql", "directory": ""}
 
@@ -136,36 +142,87 @@ def _login_database(context: Context) -> str:
 # --- one database -----------------------------------------------------------------------------------------------------
 
 
-def dump_database(
-    context: Context, job: DumpJob, sink: Sink
-) -> tuple[Payload, Optional[Facts], dict[str, Any], list[dict[str, str]]]:
+Dumped = tuple[Payload, Optional[Facts], dict[str, Any], list[dict[str, str]]]
+
+
+def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) -> Dumped:
     """Dump one database in a snapshot that we hold; return its payload, fingerprint, properties and what was left out.
 
-    The fingerprint is taken in the same snapshot while pg_dump works. Raise MissingError if the database is gone,
-    CommandError, RefusedError or UnreachableError; the file may be half-written then.
+    The fingerprint is taken in the same snapshot while pg_dump works. Who waited for our locks meanwhile is told, and
+    kept in `waits`. A dump that gives way to them, or whose snapshot does not see a table's rows any more, is made anew.
+    Raise MissingError if the database is gone, PgopsError if the dump never got through, CommandError, RefusedError or
+    UnreachableError; the file may be half-written then.
     """
+    try:
+        for again in range(ANEW + 1):
+            watch = LockWatch(context, job.server, waits)
+            try:
+                with watch:
+                    return _dump_once(context, job, sink, watch)
+            except DumpAnewError as error:
+                reason = error.message
+                waits.gave_way += isinstance(error, GaveWayError)
+            _discard(sink.folder / _path(job))
+            watch.let_pass()
+            if again < ANEW:
+                context.warn("%s It is made anew." % reason)
+                context.reporter.phase("backup of %s, anew" % job.database)
+    finally:
+        for text in waits.warnings():
+            context.warn(text)
+    raise PgopsError(
+        "The dump of %r was begun %d times and never came to its end: %s" % (job.database, ANEW + 1, reason),
+        hint="Back up when no migration runs; with backup.on_lock_wait at report, the others wait for the dump.",
+    )
+
+
+def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> Dumped:
     left_out: list[dict[str, str]] = []
     with connect(context.config.postgres, job.database) as session:
         timeout = parse_span(context.config.backup.lock_wait_timeout)
         session.execute("SELECT set_config('lock_timeout', %s, false)", ("%ds" % timeout.total_seconds(),))
+        session.execute("SELECT set_config('application_name', %s, false)", (watch.name_of_ours,))
         properties = inventory.database_properties(session, job.database)
         for entry in properties["settings"]:
             left_out += masked_settings(entry["settings"], "database %s" % job.database)
         snapshot = session.begin_snapshot()
+        watch.watch(session)
         facts = inventory.take(session, job.scope)
-        counter = _Counter(session, facts, job) if job.with_rows else None
+        counter = _Counter(session, facts, job)
+
+        def check() -> None:
+            watch.check()
+            counter.check()
+
         if job.server.in_recovery and any(v["persistence"] == "u" for v in facts["relations"].values()):
             why = "unlogged tables cannot be read on a standby"
             left_out.append({"what": "rows of unlogged tables of database %s" % job.database, "why": why})
         try:
-            payload = _run_pg_dump(context, job, sink, snapshot)
+            payload = _run_pg_dump(context, job, sink, snapshot, watch.name_of_ours, check)
+            fingerprint = counter.finish(check)
         except BaseException as error:  # noqa: BLE001  # raised again
+            if isinstance(error, CommandError):
+                counter.settle()
+                if _LOST_TO_DDL in error.stderr:
+                    watch.look()  # our session still holds its locks, so whoever waits is seen
+                    error = GaveWayError("The dump of %r lost a table to a session that waits for it." % job.database)
             # When counting fails, its snapshot ends with it, and pg_dump can only complain that it is gone.
-            cause = counter.abandon() if counter else None
+            cause = counter.abandon()
             raise _explained(cause if cause is not None and isinstance(error, CommandError) else error) from None
-        fingerprint = counter.finish() if counter else None
     _check_archive(context, job, sink, payload)
     return payload, fingerprint, properties, left_out
+
+
+# A worker of a parallel pg_dump asks for its table's lock again, never waits for it, and ends the dump if it is not to be
+# had at once. That is so when somebody waits for a stronger one, whatever on_lock_wait says.
+_LOST_TO_DDL = "could not obtain lock on relation"
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def masked_settings(settings: Iterable[str], whose: str) -> list[dict[str, str]]:
@@ -187,22 +244,45 @@ def _explained(error: BaseException) -> BaseException:
 
 
 class _Counter(threading.Thread):
-    """Counts rows in the snapshot's own session while pg_dump reads the same snapshot."""
+    """Locks the tables and counts their rows in the snapshot's own session while pg_dump reads the same snapshot.
+
+    Nobody can rewrite a table then, and a count never stands behind those who wait for pg_dump's locks meanwhile.
+    """
 
     def __init__(self, session: Session, facts: Facts, job: DumpJob) -> None:
         super().__init__(daemon=True)
         self._session, self._facts, self._job = session, facts, job
         self._trouble: Optional[BaseException] = None
+        self._locked = threading.Event()
         self._unlogged = not job.server.in_recovery  # a standby cannot read what is unlogged
-        self._before = inventory.sequence_positions(session, facts, unlogged=self._unlogged)
+        self._before = inventory.sequence_positions(session, facts, unlogged=self._unlogged) if job.with_rows else {}
         self.start()
 
     def run(self) -> None:
         tables = inventory.tables_with_rows(self._facts, self._job.scope, unlogged=self._unlogged)
         try:
-            self._facts["rows"] = inventory.count_rows(self._session, tables)
-        except Exception as error:  # noqa: BLE001  # raised again in finish()
+            stale = inventory.lock_tables(self._session, tables)
+            if stale:
+                raise DumpAnewError(
+                    "The snapshot of the dump of %r does not see the rows of %s: others rewrote or truncated it."
+                    % (self._job.database, ", ".join(stale))
+                )
+            self._locked.set()
+            if self._job.with_rows:
+                self._facts["rows"] = inventory.count_rows(self._session, tables)
+        except Exception as error:  # noqa: BLE001  # raised again in check()
             self._trouble = error
+        finally:
+            self._locked.set()
+
+    def check(self) -> None:
+        """Raise what went wrong so far."""
+        if self._trouble is not None:
+            raise self._trouble
+
+    def settle(self) -> None:
+        """Wait a moment for the locks: why pg_dump failed may show when they are there."""
+        self._locked.wait(_SETTLE_SECONDS)
 
     def abandon(self) -> Optional[BaseException]:
         """Stop counting, and return what had gone wrong with it before, None if nothing had."""
@@ -212,19 +292,29 @@ class _Counter(threading.Thread):
             self.join(0.2)
         return trouble
 
-    def finish(self) -> Facts:
-        """Wait for the counts and return the whole fingerprint; raise what went wrong."""
-        self.join()
-        if self._trouble is not None:
-            raise self._trouble
+    def finish(self, check: Callable[[], None]) -> Optional[Facts]:
+        """Wait for the counts and return the whole fingerprint, if one is wanted; raise what `check` raises."""
+        while self.is_alive():
+            self.join(0.5)
+            check()
+        self.check()
+        if not self._job.with_rows:
+            return None
         after = inventory.sequence_positions(self._session, self._facts, unlogged=self._unlogged)
         self._facts["sequences"] = {key: [self._before[key], after[key]] for key in after}
         return self._facts
 
 
-def _run_pg_dump(context: Context, job: DumpJob, sink: Sink, snapshot: str) -> Payload:
+def _path(job: DumpJob) -> str:
+    suffixes = _EXTENSIONS[job.choice.format], codec.suffix(job.choice.layers)
+    return "databases/%s%s%s" % (file_stem(job.database), *suffixes)
+
+
+def _run_pg_dump(
+    context: Context, job: DumpJob, sink: Sink, snapshot: str, application: str, check: Callable[[], None]
+) -> Payload:
     choice = job.choice
-    path = "databases/%s%s%s" % (file_stem(job.database), _EXTENSIONS[choice.format], codec.suffix(choice.layers))
+    path = _path(job)
     arguments = [
         job.programs.path("pg_dump"),
         "--format=%s" % choice.format,
@@ -236,20 +326,25 @@ def _run_pg_dump(context: Context, job: DumpJob, sink: Sink, snapshot: str) -> P
     ]
     if job.server.in_recovery:
         arguments.append("--no-unlogged-table-data")
-    environment = program_environment(context.config.postgres)
+    environment = {**program_environment(context.config.postgres), "PGAPPNAME": application}
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)
         # Files are fsynced once, when the set is published.
         arguments += ["--jobs=%d" % choice.jobs, "--no-sync", "--file=%s" % target]
         command = Command((*arguments, database_argument(job.database)), env=environment)
-        context.runner.run(command, watch=_DirectoryWatch(context, sink, target))
+        context.runner.run(command, watch=_DirectoryWatch(context, sink, target, check))
     else:
         command = Command((*arguments, database_argument(job.database)), env=environment)
         wrappers = codec.wrap(
             context.runner, choice.layers, level=choice.level, recipients=context.config.backup.recipients
         )
-        sink.stream(path, [command, *wrappers], watch=sink.check_space)
+
+        def look() -> None:
+            sink.check_space()
+            check()
+
+        sink.stream(path, [command, *wrappers], watch=look)
     outside = next((layer for layer in choice.layers if layer != "age"), "none")
     return Payload(path, choice.format, choice.native if choice.native != "none" else outside, choice.layers)
 
@@ -275,13 +370,14 @@ def _filters(scope: inventory.Scope) -> list[str]:
 
 
 class _DirectoryWatch:
-    """Looks at a growing directory: keeps the floor and reports progress."""
+    """Looks at a growing directory: keeps the floor, reports progress, and raises what `check` raises."""
 
-    def __init__(self, context: Context, sink: Sink, folder: Path) -> None:
-        self._context, self._sink, self._folder, self._seen = context, sink, folder, 0
+    def __init__(self, context: Context, sink: Sink, folder: Path, check: Callable[[], None]) -> None:
+        self._context, self._sink, self._folder, self._check, self._seen = context, sink, folder, check, 0
 
     def __call__(self) -> None:
         self._sink.check_space()
+        self._check()
         try:
             with os.scandir(self._folder) as entries:
                 size = sum(entry.stat().st_size for entry in entries)
@@ -306,4 +402,4 @@ def _check_archive(context: Context, job: DumpJob, sink: Sink, payload: Payload)
         raise PgopsError("The dump of %r has no table of contents." % job.database)
 
 
-__all__ = ("DumpJob", "Sink", "dump_database", "dump_globals", "masked_settings", "write_payload")
+__all__ = ("ANEW", "DumpJob", "Sink", "dump_database", "dump_globals", "masked_settings", "write_payload")

@@ -275,6 +275,23 @@ def tables_with_rows(facts: Facts, scope: Scope, *, unlogged: bool = True) -> li
     ]
 
 
+def lock_tables(session: Session, tables: Iterable[str]) -> list[str]:
+    """Take, for the rest of the transaction, the lock on each of `tables` that reading it takes, in the order of names.
+
+    Return those that were rewritten or truncated since the snapshot: it sees no row in them any more. None can be after.
+    """
+    names = sorted(tables)
+    for batch in _batches(names):
+        session.execute("LOCK TABLE %s IN ACCESS SHARE MODE" % ", ".join("ONLY %s" % _quoted(key) for key in batch))
+    # The catalog is read as of the snapshot, the function answers as of now.
+    rows = session.rows(
+        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind = 'r' AND c.relfilenode <> 0 AND pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode"
+    )
+    changed = {(row[0], row[1]) for row in rows}
+    return [key for key in names if split_qualified(key) in changed]
+
+
 def count_rows(session: Session, tables: Iterable[str]) -> dict[str, int]:
     """Return the number of rows of each of `tables`, children not counted with their parents."""
     counts: dict[str, int] = {}

@@ -15,6 +15,7 @@ from ..context import Context
 from ..core.choice import Choice, Facts, choose
 from ..core.errors import MissingError, PgopsError, RefusedError
 from ..core.fingerprint import summary
+from ..core.lock_queue import LockWaits
 from ..core.manifest import NAME, Database, File, Manifest, Payload, content_hash
 from ..core.naming import set_id, split_qualified
 from ..core.sizes import human_size, parse_size
@@ -62,6 +63,7 @@ class _Plan:
     estimate: int = 0
     free: int = 0
     choices: dict[str, Any] = field(default_factory=dict)
+    waits: list[LockWaits] = field(default_factory=list)
 
     def result(self) -> dict[str, Any]:
         """The plan as data."""
@@ -77,12 +79,20 @@ class _Plan:
             "from_standby": self.server.in_recovery,
         }
 
+    def lock_waits(self) -> dict[str, Any]:
+        """Who waited for locks of the dumps, and which databases were dumped anew for that, as data."""
+        return {
+            "lock_waits": [fact for waits in self.waits for fact in waits.facts()],
+            "gave_way": {waits.database: waits.gave_way for waits in self.waits if waits.gave_way},
+        }
+
 
 def backup(context: Context, request: Request) -> dict[str, Any]:
     """Make a logical set of the configured databases and return its facts.
 
     Result: `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
-    compression}), `uncovered`, `left_out`, `choices`, `content`; a dry run has `plan` instead.
+    compression}), `uncovered`, `left_out`, `choices`, `content`, `lock_waits` (list of {database, table, mode, pid, role,
+    application, seconds, queued}), `gave_way` (database to times); a dry run has `plan` instead.
     Raise UsageError, UnreachableError, RefusedError (not enough space), BusyError or CommandError; no half-written set
     stays behind.
     """
@@ -95,7 +105,11 @@ def backup(context: Context, request: Request) -> dict[str, Any]:
             context.warn("Removed %s (%s), which a run that was cut short left behind." % (path, human_size(size)))
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
-            return _make(context, session, plan)
+            try:
+                return _make(context, session, plan)
+            except PgopsError as error:
+                error.details.update(plan.lock_waits())
+                raise
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------
@@ -302,8 +316,9 @@ def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optiona
         plan.server,
         with_rows=context.config.backup.fingerprint,
     )
+    plan.waits.append(LockWaits(target.name))
     try:
-        payload, fingerprint, properties, left_out = dump_database(context, job, sink)
+        payload, fingerprint, properties, left_out = dump_database(context, job, sink, plan.waits[-1])
     except MissingError as error:
         # Dropped between the listing and its dump: not ours to save any more, but a person should know.
         context.warn("The database %s vanished before it was dumped: %s" % (target.name, error.message))
@@ -417,6 +432,7 @@ def _result(place: LocalPlace, manifest: Manifest, content: str, plan: _Plan) ->
         "uncovered": plan.uncovered,
         "left_out": list(manifest.left_out),
         "choices": manifest.choices,
+        **plan.lock_waits(),
     }
 
 
