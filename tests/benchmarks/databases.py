@@ -115,13 +115,13 @@ class _Contest:
         """What most scripts do."""
         target = self._fresh("plain.sql.gz")
         run = self._debian.timed("bash", "-o", "pipefail", "-c", f"pg_dump {_DATABASE} | gzip > {_PLAIN}")
-        return {"seconds": run["seconds"], "bytes": _size(target)}
+        return _whole(run) | {"bytes": _size(target)}
 
     def bare(self) -> Run:
         """What pgops has pg_dump do, typed by hand: the same format, jobs and compression, without any check."""
         target = self._fresh("bare")
         run = self._debian.timed("bash", "-o", "pipefail", "-c", bare_command(self.choice))
-        return {"seconds": run["seconds"], "bytes": _size(target)}
+        return _whole(run) | {"bytes": _size(target)}
 
     # --- restore ---
 
@@ -136,7 +136,7 @@ class _Contest:
         self._without("shop_theirs")
         load = "psql -Xq -v ON_ERROR_STOP=1 -d shop_theirs > /dev/null"
         command = f"createdb -T template0 shop_theirs && zcat {_PLAIN} | {load}"
-        return {"seconds": self._debian.timed("bash", "-o", "pipefail", "-c", command)["seconds"]}
+        return _whole(self._debian.timed("bash", "-o", "pipefail", "-c", command))
 
     # --- helpers ---
 
@@ -172,6 +172,11 @@ def bare_command(choice: dict[str, Any]) -> str:
         return f"{dump} --compress={value} --file=/mnt/bare {_DATABASE}"
     program = {"zstd": f"zstd -q -T0 -{level} -c", "gzip": f"gzip -{level}", "lz4": f"lz4 -q -{level} -c"}[method]
     return f"{dump} --compress=0 {_DATABASE} | {program} > /mnt/bare"
+
+
+def _whole(run: Run) -> Run:
+    """Return the run of a pipeline without its memory, which is only that of a shell."""
+    return {name: value for name, value in run.items() if name != "memory"}
 
 
 def _size(path: Path) -> int:

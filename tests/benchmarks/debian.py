@@ -123,8 +123,18 @@ class Debian:
         return ["nsenter", f"--mount=/proc/{self._pid}/ns/mnt", *chroot, *command]
 
     def timed(self, *command: str, out: Path | None = None) -> Run:
-        """Run `command` in there and return its seconds and its memory. Raises CannotRunError."""
-        return timed(self.words(*command), env=self.env, log=self.folder / "said.log", out=out)
+        """Run `command` in there and return its seconds, CPU (with the server's) and memory. Raises CannotRunError."""
+        before = self._spent()
+        run = timed(self.words(*command), env=self.env, log=self.folder / "said.log", out=out)
+        return run | {"cpu": run["cpu"] + self._spent() - before}
+
+    def _spent(self) -> float:
+        """Return the CPU seconds of all server processes that have ended, once no client's is left."""
+        alone = "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        while self.sql(alone) != "t":
+            time.sleep(0.05)
+        fields = Path(f"/proc/{self._pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
     def ask(self, *command: str) -> str:
         """Run a short `command` in there and return what it prints. Raises CannotRunError."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.benchmarks.table import Run, say
+from tests.benchmarks.table import MB, Run, say
 
 _LOOK_EVERY = 0.02  # seconds; VmHWM only grows, so what is missed is the growth of the last moment
 
@@ -46,15 +46,21 @@ def race(contestants: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str,
         for name, contestant in contestants.items():
             run = contestant()
             found[name].append(run)
-            others = ", ".join(f"{key} {value:,.0f}" for key, value in run.items() if key != "seconds")
-            say(f"    {number}/{rounds} {name:24} {run['seconds']:8.2f} s  {others}".rstrip())
+            more = [
+                f"{run[key] / MB:,.1f} MB {word}"
+                for key, word in (("bytes", "written"), ("memory", "memory"))
+                if key in run
+            ]
+            spent = [f"{run['cpu']:.2f} s of CPU"] if "cpu" in run else []
+            say(f"    {number}/{rounds} {name:24} {run['seconds']:8.2f} s  {', '.join(spent + more)}".rstrip())
     return found
 
 
 def timed(words: Sequence[str], *, env: Mapping[str, str], log: Path, out: Path | None = None) -> Run:
-    """Run a program after a sync(1) and return its `seconds` and its peak `memory` in bytes, without its children's.
+    """Run a program after a sync(1) and return its `seconds`, `cpu` seconds and peak `memory` in bytes.
 
-    What it prints goes to `out` (or to `log`, where its errors go). Raises CannotRunError when it fails.
+    The CPU time is that of its children, too; the memory is its own alone. What it prints goes to `out` (or to `log`,
+    where its errors go). Raises CannotRunError when it fails.
     """
     os.sync()
     with log.open("ab") as errors, (out or log).open("wb" if out else "ab") as output:
@@ -64,15 +70,16 @@ def timed(words: Sequence[str], *, env: Mapping[str, str], log: Path, out: Path 
         )
         try:
             with _Peak(process.pid) as peak:
-                code = process.wait()
+                status, usage = os.wait4(process.pid, 0)[1:]
                 seconds = time.perf_counter() - began
+                process.returncode = os.waitstatus_to_exitcode(status)
         except BaseException:
             end(process)
             raise
-    if code:
+    if process.returncode:
         said = "".join(p.read_text(errors="replace")[-2000:] for p in {log, out or log})
-        raise CannotRunError(f"{' '.join(words[-6:])} ended with {code}: {said}")
-    return {"seconds": seconds, "memory": peak.bytes}
+        raise CannotRunError(f"{' '.join(words[-6:])} ended with {process.returncode}: {said}")
+    return {"seconds": seconds, "cpu": usage.ru_utime + usage.ru_stime, "memory": peak.bytes}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 OURS = "pgops"
 MB = 1_000_000
 
-# One timed run of a contestant: `seconds`, and what else it left to count (`bytes`, `memory` in bytes, requests).
+# One timed run of a contestant: `seconds`, and what else was counted: `cpu` seconds of it and its children (and of the
+# database server), `bytes` written, `memory` of it alone in bytes, requests.
 Run = dict[str, float]
 # All runs of a group, by contestant, in the order in which they were made.
 Found = Mapping[str, Sequence[Run]]

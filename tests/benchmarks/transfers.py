@@ -125,7 +125,7 @@ class _Contest:
         return f"{self._source.parents[1].name}-{self._runs}"
 
     def _rival(self, prefix: str, *words: str) -> Run:
-        return {"seconds": self._run(prefix, *words)["seconds"]}
+        return self._run(prefix, *words)
 
     def _run(self, prefix: str, *words: str) -> Run:
         """Time it, see that all files are there, and take them away. Raises CannotRunError."""
