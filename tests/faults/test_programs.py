@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The programs of this host: too old, away, or built without what is asked of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.servers import PostgresServer, system_bindirs
+from tests.faults.aftermath import fails, works_again
+from tests.integration.cli_fixtures import Program
+from tests.integration.conftest import Servers, create_database, empty
+
+MakeProgram = Callable[..., Program]
+
+
+def test_programs_older_than_the_server_are_refused(shop: Program, servers: Servers) -> None:
+    older = ("--set", "postgres.bin_dir=%s" % servers.get("filled", 16).bindir)
+    fails(
+        shop,
+        "backup",
+        *older,
+        code=2,
+        says=r"16\.\d+ .*older than the server's 18",
+        hint="Install postgresql-client-18",
+    )
+    set_id = works_again(shop)
+    copy = ("restore", set_id, "--database", "shop", "--rename", "shop", "copy", "--yes")
+    fails(shop, *copy, *older, code=2, says="older than", hint="Install postgresql-client-18")
+
+
+def test_programs_that_are_not_there_are_named(shop: Program, tmp_path: Path) -> None:
+    nowhere = ("--set", "postgres.bin_dir=%s" % tmp_path)
+    fails(shop, "backup", *nowhere, code=2, says="has no pg_dump", hint="Check bin_dir")
+    assert shop.site.sets() == []
+    works_again(shop)
+
+
+def builds() -> list[int]:
+    """Return the versions here whose pg_dump lacks zstd: the wheel's, and Debian's 15 where it is installed."""
+    return [18, *(15 for path in system_bindirs() if path.parent.name == "15")]
+
+
+@pytest.fixture(params=builds())
+def without_zstd(request: pytest.FixtureRequest, servers: Servers, make_program: MakeProgram) -> Program:
+    """The program of a server whose pg_dump was built without zstd, or is too old for it."""
+    server: PostgresServer = servers.get("bench", request.param)
+    empty(server)
+    create_database(server, "ledger", "CREATE TABLE t AS SELECT i FROM generate_series(1, 100) i")
+    return make_program(server)
+
+
+def choice(program: Program, result: dict[str, Any]) -> tuple[str, bool]:
+    chosen = program.site.manifest(result["set"]).choices["ledger"]
+    return chosen["compression"], chosen["inside_pg_dump"]
+
+
+def test_auto_takes_the_program_zstd_where_pg_dump_lacks_it(without_zstd: Program) -> None:
+    assert shutil.which("zstd"), "this test needs the program zstd (apt-get install zstd)"
+    result = without_zstd.json("backup")
+    assert choice(without_zstd, result) == ("zstd", False)
+    works_again(without_zstd, "restore")
+
+
+def test_zstd_that_nothing_here_can_do_is_told_and_auto_goes_on_with_gzip(
+    without_zstd: Program, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    asked = ("backup", "--set", "backup.compression=zstd")
+    before = without_zstd.environ["PATH"]
+    without_zstd.environ["PATH"] = str(bare)
+    fails(
+        without_zstd, *asked, code=2, says="Compression zstd is not possible.*program zstd is not installed", hint="."
+    )
+    assert without_zstd.site.sets() == []
+    assert choice(without_zstd, without_zstd.json("backup")) == ("gzip", True)
+    without_zstd.environ["PATH"] = before
+    works_again(without_zstd)
+
+
+def test_zstd_inside_a_directory_is_told_where_pg_dump_lacks_it(without_zstd: Program) -> None:
+    """A directory is not one stream, so no program can be put around it."""
+    asked = ("--set", "backup.compression=zstd", "--set", "backup.format=directory")
+    result = fails(without_zstd, "backup", *asked, code=2, says="Compression zstd is not possible", hint=".")
+    assert "directory" in json.dumps(result)
+    assert without_zstd.site.sets() == []
+    works_again(without_zstd)
