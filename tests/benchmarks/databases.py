@@ -109,7 +109,7 @@ class _Contest:
         shutil.rmtree(sets, ignore_errors=True)
         run, result = self._pgops("backup")
         self.choice = result["choices"][_DATABASE]
-        return run | {"bytes": _size(sets)}
+        return run | {"bytes": _size(sets), "dump": result["databases"][0]["seconds"]}
 
     def gzip(self) -> Run:
         """What most scripts do."""
@@ -129,7 +129,9 @@ class _Contest:
         """Restore the newest set into a new database, with the proof and the statistics that belong to it."""
         self._without("shop_ours")
         chosen = ("latest", "--place", "local", "--database", _DATABASE, "--rename", _DATABASE, "shop_ours")
-        return self._pgops("restore", *chosen, "--yes")[0]
+        run, result = self._pgops("restore", *chosen, "--yes")
+        phases: dict[str, float] = result["databases"][0]["phases"]
+        return run | phases
 
     def psql(self) -> Run:
         """The way back of most scripts."""

@@ -46,14 +46,13 @@ def race(contestants: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str,
         for name, contestant in contestants.items():
             run = contestant()
             found[name].append(run)
-            more = [
-                f"{run[key] / MB:,.1f} MB {word}"
-                for key, word in (("bytes", "written"), ("memory", "memory"))
-                if key in run
-            ]
-            spent = [f"{run['cpu']:.2f} s of CPU"] if "cpu" in run else []
-            say(f"    {number}/{rounds} {name:24} {run['seconds']:8.2f} s  {', '.join(spent + more)}".rstrip())
+            more = ", ".join(f"{key} {_words(key, value)}" for key, value in run.items() if key != "seconds")
+            say(f"    {number}/{rounds} {name:24} {run['seconds']:8.2f} s  {more}".rstrip())
     return found
+
+
+def _words(key: str, value: float) -> str:
+    return f"{value / MB:.1f} MB" if key in ("bytes", "memory") else f"{value:.2f} s"
 
 
 def timed(words: Sequence[str], *, env: Mapping[str, str], log: Path, out: Path | None = None) -> Run:

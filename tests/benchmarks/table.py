@@ -15,7 +15,7 @@ OURS = "pgops"
 MB = 1_000_000
 
 # One timed run of a contestant: `seconds`, and what else was counted: `cpu` seconds of it and its children (and of the
-# database server), `bytes` written, `memory` of it alone in bytes, requests.
+# database server), `bytes` written, `memory` of it alone in bytes, requests, and seconds of what pgops calls a phase.
 Run = dict[str, float]
 # All runs of a group, by contestant, in the order in which they were made.
 Found = Mapping[str, Sequence[Run]]
