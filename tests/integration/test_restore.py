@@ -39,7 +39,6 @@ from tests.integration.conftest import (
     flip,
     process_of,
     run_sql,
-    wait_for,
 )
 from tests.integration.s3_fixtures import Proxy
 
@@ -110,14 +109,6 @@ def test_the_other_formats_come_back_too(
     site.backup(format=form)
     site.restore(to=target, jobs=3)
     assert compare.differences(before, compare.snapshot(target)) == []
-
-
-def test_a_target_that_exists_is_refused(small: Site) -> None:
-    before = databases_of(small.server)
-    with pytest.raises(RefusedError, match="There is a database 'shop' already"):
-        small.restore()
-    assert databases_of(small.server) == before
-    assert small.records()[-1]["outcome"] == "refused"
 
 
 def test_rename_restores_beside(mine: Site) -> None:
@@ -481,15 +472,6 @@ def test_a_role_that_creates_databases_restores_its_own(bench: PostgresServer, m
 # --- preflight --------------------------------------------------------------------------------------------------------
 
 
-def test_an_extension_that_the_server_lacks_is_named(mine: Site, bench: PostgresServer) -> None:
-    mine.forge(
-        mine.sets()[0], lambda m: m["databases"][0]["fingerprint"]["extensions"].update({"postgis": {"version": "3"}})
-    )
-    with pytest.raises(RefusedError, match=r"needs the extension postgis \(3\), which this server cannot offer"):
-        mine.restore(to=bench)
-    assert databases_of(bench) == {"postgres"}
-
-
 def test_all_reasons_are_told_at_once(mine: Site, bench: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     mine.forge(
         mine.sets()[0], lambda m: m["databases"][0]["fingerprint"]["extensions"].update({"postgis": {"version": "3"}})
@@ -604,38 +586,6 @@ def test_what_a_killed_restore_leaves_is_marked_and_dropped_by_the_next(mine: Si
     assert "cut short left behind" in mine.warnings
 
 
-def test_a_restore_that_is_killed_while_it_loads(mine: Site, bench: PostgresServer) -> None:
-    configuration = mine.data(**Site(mine.root / "there", bench).postgres_section())
-    with process_of("restore", configuration, {"place": "local", "set": "latest"}) as process:
-
-        def temporary() -> list[str]:
-            return [name for name in databases_of(bench) if name.startswith("pgops-restore-")]
-
-        wait_for(temporary)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    left = temporary()
-    assert len(left) == 1 and "shop" not in databases_of(bench)
-    mark = run_sql(
-        bench,
-        "postgres",
-        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '%s'" % left[0],
-    )
-    assert mark == [("pgops restore in progress on test-host for %s" % mine.instance,)]
-    mine.restore(to=bench)
-    assert databases_of(bench) == {"postgres", "shop"}
-    assert same(mine.server, "shop", bench, "shop") == []
-
-
-def test_an_interrupted_restore_leaves_no_database(mine: Site, bench: PostgresServer) -> None:
-    configuration = mine.data(**Site(mine.root / "there", bench).postgres_section())
-    with process_of("restore", configuration, {"place": "local", "set": "latest"}) as process:
-        wait_for(lambda: [name for name in databases_of(bench) if name.startswith("pgops-restore-")])
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
-    assert databases_of(bench) == {"postgres"}
-
-
 # --- which set --------------------------------------------------------------------------------------------------------
 
 
@@ -708,19 +658,6 @@ def test_everything_comes_back_from_s3_as_a_stream_where_space_is_short(
     assert not poll.found and poll.looked > 10
     assert {d["way"] for d in result["databases"]} == {"stream"} and {d["jobs"] for d in result["databases"]} == {1}
     assert compare.differences(before, compare.snapshot(target)) == []
-
-
-def test_a_directory_that_does_not_fit_is_refused(
-    shop: PostgresServer, bench: PostgresServer, make_site: MakeSite, store: MotoS3, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = make_site(shop)
-    site.use_s3(store)
-    site.backup(databases=["shop"], format="directory")
-    site.push()
-    monkeypatch.setattr(source, "free_bytes", lambda path: 1024 * 1024)
-    with pytest.raises(RefusedError, match="no room"):
-        site.restore(place="s3", to=bench)
-    assert databases_of(bench) == {"postgres"}
 
 
 def test_a_flipped_byte_in_s3_replaces_nothing(remote: Site, target: PostgresServer, store: MotoS3) -> None:

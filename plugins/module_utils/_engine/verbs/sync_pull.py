@@ -72,12 +72,22 @@ class Pull:
     def _compared(self, set_id: str) -> Optional[Step]:
         manifest = self._remote.manifest(set_id)
         stored = self._local.files.get(set_id, {})
-        if NAME not in stored:
+        if not stored:
             return Step(set_id, "pull", "missing here", manifest.files, manifest=True)
-        if self._local.content(set_id) != self._remote.content(set_id):
+        broken = self._manifest_is_broken(set_id)
+        if not broken and self._local.content(set_id) != self._remote.content(set_id):
             return Step(set_id, "alarm", "its manifest there names other content than the one here")
         bad = tuple(f for f in manifest.files if not self._is_right(set_id, f))
+        if broken:
+            return Step(set_id, "repair", "its manifest here is missing or damaged", bad, manifest=True)
         return Step(set_id, "repair", "files here are missing or damaged", bad) if bad else None
+
+    def _manifest_is_broken(self, set_id: str) -> bool:
+        try:
+            self._local.manifest(set_id)
+        except (DamagedError, MissingError):
+            return True
+        return False
 
     def _is_right(self, set_id: str, file: File) -> bool:
         """Tell whether the file here is what the manifest says, by its content."""
@@ -94,14 +104,17 @@ class Pull:
         else:
             with self._context.local.new_set(step.set_id) as folder:
                 self._fetch_into(step, [folder / f.path for f in step.files])
-                encoded = self._place.read("%s/%s/%s" % (SETS, step.set_id, NAME))
-                if content_hash(encoded) != self._remote.content(step.set_id):
-                    raise DamagedError("The manifest of %s changed while the set was fetched." % step.set_id)
                 with create_private(folder / NAME) as stream:
-                    stream.write(encoded)
+                    stream.write(self._manifest_there(step.set_id))
             self._done.sets.append(step.set_id)
         self._done.files_sent += len(step.files) + step.manifest
         self._done.bytes_sent += sum(f.size for f in step.files)
+
+    def _manifest_there(self, set_id: str) -> bytes:
+        encoded = self._place.read("%s/%s/%s" % (SETS, set_id, NAME))
+        if content_hash(encoded) != self._remote.content(set_id):
+            raise DamagedError("The manifest of %s changed while the set was fetched." % set_id)
+        return encoded
 
     def _repair(self, step: Step) -> None:
         folder = self._context.local.path("%s/%s" % (SETS, step.set_id))
@@ -113,10 +126,13 @@ class Pull:
                 sync_file(fetched)
                 fetched.replace(target)
                 sync_dir(target.parent)
+            if step.manifest:
+                self._context.local.write("%s/%s/%s" % (SETS, step.set_id, NAME), self._manifest_there(step.set_id))
         finally:
             for path in beside:
                 path.unlink(missing_ok=True)
-        self._done.repaired.append({"set": step.set_id, "files": [f.path for f in step.files], "why": step.reason})
+        files = [f.path for f in step.files] + ([NAME] if step.manifest else [])
+        self._done.repaired.append({"set": step.set_id, "files": files, "why": step.reason})
         self._context.warn("%s was repaired in %s: %s." % (step.set_id, self._context.local.root, step.reason))
 
     def _fetch_into(self, step: Step, targets: Sequence[Path]) -> None:
