@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import socket
+import ssl
 import struct
 import threading
 import uuid
@@ -101,12 +102,17 @@ class Proxy:
     fault: Callable[[Asked], Fault] = lambda asked: None
     asked: list[Asked] = field(default_factory=list)
     strict: StrictChecksums | None = None
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self._server.daemon_threads = True
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = "http://127.0.0.1:%d" % self._server.server_address[1]
+        self.url = "%s://127.0.0.1:%d" % ("https" if self.tls else "http", self._server.server_address[1])
         return self
 
     def __exit__(self, *_unused: object) -> None:

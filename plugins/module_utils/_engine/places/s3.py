@@ -23,7 +23,7 @@ from .s3_client import Capabilities, Store, code_of, not_offered
 from .s3_download import Reader, compare
 from .s3_trial import Modes, abort, checksum_modes, same_composite
 from .s3_upload import Writer, label
-from .transfer import Bandwidth, Patience, StoppedError, b64, composite, parts_of, stretch
+from .transfer import Bandwidth, Patience, Slots, StoppedError, b64, composite, parts_of, stretch
 
 _BATCH = 1000
 Job = tuple[File, Path]
@@ -59,7 +59,7 @@ class S3Place(Place):
         self.capabilities = Capabilities(state, settings, warn)
         self._settings, self._warn = settings, warn
         self._bandwidth = Bandwidth(parse_size(settings.bandwidth_limit) if settings.bandwidth_limit else 0)
-        slots = threading.BoundedSemaphore(settings.concurrency)
+        self._slots = slots = Slots(settings.concurrency)
         self._modes_lock = threading.Lock()
         self.reader = Reader(self.store, self._bandwidth, slots)
         self.writer = Writer(self.store, settings, self._home, self.modes, self.reader, self._bandwidth, slots)
@@ -215,8 +215,8 @@ class S3Place(Place):
     def _side_by_side(self, jobs: Sequence[Job], work: Callable[[Job, Executor], None]) -> None:
         """Do `work` for all jobs, by as many threads as may have a request in flight, and as many for parts."""
         self._bandwidth.stopped.clear()
-        count = self._settings.concurrency
-        with ThreadPoolExecutor(count, "pgops-part") as parts, ThreadPoolExecutor(count, "pgops-file") as files:
+        count, most = self._settings.concurrency, self._slots.most
+        with ThreadPoolExecutor(count, "pgops-part") as parts, ThreadPoolExecutor(most, "pgops-file") as files:
             running: list[Future[None]] = []
             try:
                 running = [files.submit(work, job, parts) for job in jobs]

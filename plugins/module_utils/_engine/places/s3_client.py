@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional
 from ..core.errors import MissingError, PgopsError, UnreachableError, UsageError
 from ..settings import S3
 from ..system.durable import make_dirs, to_json, write_bytes
+from .s3_wire import Wire
 from .transfer import Patience, Slice
 
 _LIBRARY_HINT = "Install the package python3-boto3 (or 'pip install boto3') for the Python that runs this: %s."
@@ -227,6 +228,7 @@ class Store:
         self.patience = patience or Patience()
         self._settings = settings
         self._client: Any = None
+        self._wire: Optional[Wire] = None
         self._lock = threading.Lock()
 
     @property
@@ -234,12 +236,21 @@ class Store:
         """The botocore client. Raise UnreachableError without the library, UsageError for wrong credentials options."""
         with self._lock:
             if self._client is None:
-                self._client = _connect(self._settings)
+                self._client, self._wire = _connect(self._settings)
         return self._client
 
     def try_once(self, operation: str, key: str = "", **arguments: Any) -> Any:
-        """Make one request (botocore itself repeats it after passing troubles) and return the answer."""
+        """Make one request (botocore itself repeats it after passing troubles) and return the answer.
+
+        The `Body` of an answer has read(), or read1() where it came over our own wire.
+        """
         client = self.client
+        if self._wire is not None:
+            answer = self._wire.attempt(operation, key, arguments)
+            if answer is not None:
+                return answer
+            if isinstance(arguments.get("Body"), Slice):
+                arguments["Body"].seek(0)
         if key:
             arguments["Key"] = key
         try:
@@ -275,7 +286,7 @@ def _is_library_error(error: Exception) -> bool:
     )
 
 
-def _connect(settings: S3) -> Any:
+def _connect(settings: S3) -> tuple[Any, Optional[Wire]]:
     try:
         import botocore.exceptions as faults
         import botocore.session
@@ -309,7 +320,18 @@ def _connect(settings: S3) -> Any:
         ) from error
     client.meta.events.register("before-send.s3", _count_what_is_sent)
     client.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
-    return client
+    return client, _wire(client, session, settings)
+
+
+def _wire(client: Any, session: Any, settings: S3) -> Optional[Wire]:
+    """Return our own way to send content, or None where it cannot be had; botocore does it all then."""
+    import botocore.exceptions as faults
+
+    try:
+        bundle = settings.ca_bundle or str(session.get_config_variable("ca_bundle") or "")
+        return Wire(client, session.get_credentials(), settings.bucket, ca_bundle=bundle)
+    except (faults.BotoCoreError, ValueError):
+        return None
 
 
 def _credentials(session: Any, settings: S3) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
@@ -18,16 +17,18 @@ from ..core.manifest import File
 from ..system.durable import create_private
 from .base import Progress
 from .s3_client import Store, code_of
-from .transfer import Bandwidth, Part, parts_of, stretch
+from .transfer import Bandwidth, Part, Slots, parts_of, stretch
 
 # Small enough that a connection which breaks again and again still brings a stream forward.
 _READ = 64 * 1024
+# For a body that hands out what has come, rather than wait for all that was asked for.
+_READ_MOST = 512 * 1024
 
 
 class Reader:
     """Reads objects of one store within a shared speed limit."""
 
-    def __init__(self, store: Store, bandwidth: Bandwidth, slots: threading.Semaphore) -> None:
+    def __init__(self, store: Store, bandwidth: Bandwidth, slots: Slots) -> None:
         self._store, self._bandwidth, self._slots = store, bandwidth, slots
 
     def stream(
@@ -92,9 +93,11 @@ class Reader:
         return answer
 
     def _chunks(self, body: Any) -> Iterator[bytes]:
+        read = getattr(body, "read1", None)
+        size = min(_READ if read is None else _READ_MOST, self._bandwidth.step)
         try:
             while True:
-                chunk = body.read(min(_READ, self._bandwidth.step))
+                chunk = body.read(size) if read is None else read(size)
                 if not chunk:
                     return
                 yield chunk
@@ -126,7 +129,7 @@ class Reader:
         """
         if file.size <= part_size:
             digest = hashlib.sha256()
-            with self._slots, create_private(target) as stream:
+            with self._slots.for_size(file.size), create_private(target) as stream:
                 for chunk in self.stream(key, progress=progress):
                     digest.update(chunk)
                     stream.write(chunk)
@@ -154,7 +157,7 @@ class Reader:
         progress: Optional[Progress],
     ) -> str:
         def one(part: Part) -> Part:
-            with self._slots:
+            with self._slots.for_size(part.size):
                 at = part.offset
                 for chunk in self.stream(key, start=part.offset, size=part.size, etag=etag, progress=progress):
                     view = memoryview(chunk)

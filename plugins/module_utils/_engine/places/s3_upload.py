@@ -28,7 +28,19 @@ from .base import Progress
 from .s3_client import Store, code_of, not_offered
 from .s3_download import Reader
 from .s3_trial import Modes, abort, same_composite
-from .transfer import Bandwidth, Part, Slice, StoppedError, b64, composite, digests, part_size_for, parts_of, stretch
+from .transfer import (
+    Bandwidth,
+    Part,
+    Slice,
+    Slots,
+    StoppedError,
+    b64,
+    composite,
+    digests,
+    part_size_for,
+    parts_of,
+    stretch,
+)
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 Json = dict[str, Any]
@@ -63,7 +75,7 @@ class Writer:
         modes: Callable[[], Modes],
         reader: Reader,
         bandwidth: Bandwidth,
-        slots: threading.Semaphore,
+        slots: Slots,
     ) -> None:
         self._store, self._settings, self._home, self._modes = store, settings, home, modes
         self._reader, self._bandwidth, self._slots = reader, bandwidth, slots
@@ -74,7 +86,7 @@ class Writer:
     def put_bytes(self, key: str, content: bytes) -> None:
         """Store and prove a small object that is no payload."""
         digest, md5 = hashlib.sha256(content).digest(), hashlib.md5(content, usedforsecurity=False).digest()
-        with self._slots:
+        with self._slots.for_size(len(content)):
             self._bandwidth.take(len(content))
             answer = self._store.call("put_object", key, Body=content, **self._facts(digest, md5, payload=False))
             self._prove_put(key, digest, answer)
@@ -83,15 +95,26 @@ class Writer:
         """Store and prove a payload file; return the bytes sent. Raise DamagedError if `source` is not `file`."""
         if file.size > self.part_size:
             return self._put_parts(key, file, source, pool, progress)
-        with self._slots:
-            digest, md5 = digests(source, 0, file.size + 1, md5=True)
-            _check_source(file, source, source.stat().st_size, digest)
-            facts = self._facts(digest, md5, payload=True)
-            answer = self._send("put_object", key, source, Part(1, 0, file.size), **facts)
+        with self._slots.for_size(file.size):
+            if file.size <= CHUNK:
+                answer, digest = self._put_small(key, file, source)
+            else:
+                digest, md5 = digests(source, 0, file.size + 1, md5=True)
+                _check_source(file, source, source.stat().st_size, digest)
+                facts = self._facts(digest, md5, payload=True)
+                answer = self._send("put_object", key, source, Part(1, 0, file.size), digest, **facts)
             self._prove_put(key, digest, answer)
         if progress:
             progress(file.size)
         return file.size
+
+    def _put_small(self, key: str, file: File, source: Path) -> tuple[Json, bytes]:
+        """Store a file that is read once, into memory; return the store's answer and the SHA-256."""
+        content = b"".join(stretch(source, 0, file.size + 1))
+        digest, md5 = hashlib.sha256(content).digest(), hashlib.md5(content, usedforsecurity=False).digest()
+        _check_source(file, source, len(content), digest)
+        self._bandwidth.take(len(content))
+        return self._store.call("put_object", key, Body=content, **self._facts(digest, md5, payload=True)), digest
 
     def _facts(self, digest: bytes, md5: bytes, *, payload: bool) -> Json:
         """Return the arguments that go with the content of one object that is put at once."""
@@ -111,14 +134,9 @@ class Writer:
             wishes["Tagging"] = urlencode(self._settings.tags)
         return wishes
 
-    def _send(self, operation: str, key: str, source: Path, part: Part, **arguments: Any) -> Json:
+    def _send(self, operation: str, key: str, source: Path, part: Part, digest: bytes, **arguments: Any) -> Json:
         """Send a stretch of `source`, again from its start while the trouble may pass; return the store's answer."""
-        if part.size <= CHUNK:
-            # One piece in memory saves a small object the round trip of `Expect: 100-continue`.
-            content = b"".join(stretch(source, part.offset, part.size))
-            self._bandwidth.take(len(content))
-            return self._store.call(operation, key, Body=content, **arguments)  # type: ignore[no-any-return]
-        with Slice(source, part.offset, part.size, self._bandwidth) as body:
+        with Slice(source, part.offset, part.size, self._bandwidth, sha256=digest.hex()) as body:
 
             def once() -> Json:
                 body.seek(0)
@@ -196,7 +214,7 @@ class Writer:
         """Send what is missing; return all parts. Raise DamagedError if the whole is not what `file` says."""
 
         def one(part: Part) -> _Sent:
-            with self._slots:
+            with self._slots.for_size(part.size):
                 found = self._send_part(upload, key, source, part, mode)
             if progress:
                 progress(part.size)
@@ -226,7 +244,9 @@ class Writer:
         if listed is not None and same_part(part, listed, digest, md5):
             return _Sent(part, str(listed["ETag"]), digest, 0)
         proof: Json = {"ChecksumSHA256": b64(digest)} if mode == "sha256" else {"ContentMD5": b64(md5)}
-        answer = self._send("upload_part", key, source, part, UploadId=upload.id, PartNumber=part.number, **proof)
+        answer = self._send(
+            "upload_part", key, source, part, digest, UploadId=upload.id, PartNumber=part.number, **proof
+        )
         upload.moved = True
         return _Sent(part, str(answer["ETag"]), digest, part.size)
 
@@ -263,7 +283,7 @@ class Writer:
                 raise self._unproven(key, kept)
 
         def one_back(one: _Sent) -> bool:
-            with self._slots:
+            with self._slots.for_size(one.part.size):
                 return self._reader.sha256(key, start=one.part.offset, size=one.part.size) == (
                     one.digest,
                     one.part.size,

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from ..system.durable import CHUNK
 MIB = 1024 * 1024
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 MAX_PARTS, MAX_PART_SIZE = 10_000, 5 * 1024 * MIB
+_SMALL_PER_LARGE = 4
 
 T = TypeVar("T")
 
@@ -55,6 +57,21 @@ def b64(digest: bytes) -> str:
 def composite(digests: Sequence[bytes]) -> str:
     """Return the checksum that S3 gives an object of parts: that of their SHA-256 digests, and their count."""
     return "%s-%d" % (b64(hashlib.sha256(b"".join(digests)).digest()), len(digests))
+
+
+class Slots:
+    """How many requests may be in flight: `count` that move much, and four times as many that move little.
+
+    A small object is a matter of round trips, not of bandwidth or memory. Who asks for one at a time gets that.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.most = _SMALL_PER_LARGE * count if count > 1 else 1
+        self._large, self._small = threading.BoundedSemaphore(count), threading.BoundedSemaphore(self.most)
+
+    def for_size(self, size: int) -> threading.BoundedSemaphore:
+        """Return what to hold while `size` bytes are on their way."""
+        return self._small if size <= CHUNK else self._large
 
 
 class StoppedError(PgopsError):
@@ -140,9 +157,11 @@ class Slice(io.RawIOBase):
     Reads count against the speed limit only after metered(): what is read for a signature does not pass the wire.
     """
 
-    def __init__(self, path: Path, offset: int, size: int, bandwidth: Bandwidth) -> None:
+    def __init__(self, path: Path, offset: int, size: int, bandwidth: Bandwidth, *, sha256: str) -> None:
+        """`sha256` (hex) is what the stretch is known to be; requests are signed with it."""
         super().__init__()
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.sha256 = sha256
+        self._file = path.open("rb", buffering=0)
         self._path, self._offset, self._size, self._bandwidth = path, offset, size, bandwidth
         self._at, self._metered = 0, False
 
@@ -176,11 +195,11 @@ class Slice(io.RawIOBase):
         if wanted <= 0:
             return b""
         try:
-            found = os.pread(self._handle, wanted, self._offset + self._at)
+            found = os.pread(self._file.fileno(), wanted, self._offset + self._at)
         except OSError as error:
             raise DamagedError("%s cannot be read: %s." % (self._path, error.strerror)) from error
         if not found:
-            raise DamagedError("%s became shorter while it was being sent." % self._path)
+            raise self._shorter()
         self._at += len(found)
         if self._metered:
             self._bandwidth.take(len(found))
@@ -191,9 +210,26 @@ class Slice(io.RawIOBase):
         buffer[: len(found)] = found
         return len(found)
 
+    def send_to(self, connection: socket.socket, *, by_kernel: bool) -> None:
+        """Send all of it at the shared speed; `by_kernel`: from the file to the connection, past this process."""
+        self.seek(0)
+        self.metered()
+        while self._at < self._size:
+            if not by_kernel:
+                connection.sendall(self.read(self._bandwidth.step))
+                continue
+            wanted = min(self._size - self._at, self._bandwidth.step)
+            sent = connection.sendfile(self._file, self._offset + self._at, wanted)
+            if not sent:
+                raise self._shorter()
+            self._at += sent
+            self._bandwidth.take(sent)
+
+    def _shorter(self) -> DamagedError:
+        return DamagedError("%s became shorter while it was being sent." % self._path)
+
     def close(self) -> None:
-        if not self.closed:
-            os.close(self._handle)
+        self._file.close()
         super().close()
 
 
@@ -230,6 +266,7 @@ __all__ = (
     "Part",
     "Patience",
     "Slice",
+    "Slots",
     "StoppedError",
     "b64",
     "composite",

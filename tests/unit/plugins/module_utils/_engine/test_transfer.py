@@ -171,7 +171,7 @@ def source(tmp_path: Path) -> Path:
 
 def test_a_slice_reads_its_stretch_again_and_again(source: Path) -> None:
     content = source.read_bytes()
-    with Slice(source, 1000, 2 * MIB, Bandwidth(0)) as body:
+    with Slice(source, 1000, 2 * MIB, Bandwidth(0), sha256="") as body:
         assert len(body) == 2 * MIB
         assert body.read(10) == content[1000:1010]
         assert body.read() == content[1010 : 1000 + 2 * MIB]
@@ -193,7 +193,7 @@ def test_only_what_is_sent_counts_against_the_limit(source: Path) -> None:
             self.taken += count
 
     bandwidth = Counter(0)
-    with Slice(source, 0, 3 * MIB, bandwidth) as body:
+    with Slice(source, 0, 3 * MIB, bandwidth, sha256="") as body:
         while body.read(16384):
             pass
         assert bandwidth.taken == 0
@@ -205,7 +205,7 @@ def test_only_what_is_sent_counts_against_the_limit(source: Path) -> None:
 
 
 def test_a_source_that_shrinks_is_damaged(source: Path) -> None:
-    with Slice(source, 0, 3 * MIB, Bandwidth(0)) as body:
+    with Slice(source, 0, 3 * MIB, Bandwidth(0), sha256="") as body:
         os.truncate(source, 100)
         assert len(body.read(200)) == 100
         with pytest.raises(DamagedError, match="became shorter"):
