@@ -48,6 +48,10 @@ unit: $(VENV)/test.stamp ## the unit tests, and the engine on bare Pythons
 integration: $(VENV)/test.stamp ## the tests with real PostgreSQL and S3 servers
 	@$(LAYERS) integration
 
+.PHONY: stores
+stores: $(VENV)/test.stamp ## the tests on a real Ceph, as root on Debian
+	@$(LAYERS) stores
+
 .PHONY: test
 test: $(VENV)/test.stamp ## every layer; the last line counts them
 	@$(LAYERS)

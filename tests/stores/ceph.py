@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Self
 
 from demo.servers import LOOPBACK, ServerError, _direct, _plain_environment, _S3Server, free_port
-from tests.tools.roots import RootError, root_of
+from tests.tools.roots import CEPH_PACKAGES, CEPH_SUITE, RootError, root_of
 
-SUITE = "trixie"
-PACKAGES = ("ceph-common", "ceph-mgr", "ceph-mon", "ceph-osd", "radosgw")
 PATIENCE = 240  # seconds; on an idle machine it is up in six
 
 _NODE = Path(__file__).with_name("ceph_node.sh")
@@ -31,7 +29,7 @@ class CephS3(_S3Server):
 
     def __init__(self, root: Path) -> None:
         try:
-            self._system = root_of(SUITE, PACKAGES)
+            self._system = root_of(CEPH_SUITE, CEPH_PACKAGES)
         except RootError as problem:
             raise ServerError(f"Ceph cannot run here. {problem}") from problem
         super().__init__(root)

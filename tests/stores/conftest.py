@@ -8,19 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from demo.servers import ServerError
-from tests.integration.cli_fixtures import program_builder, shop_program  # noqa: F401
+from tests.integration.cli_fixtures import program_builder  # noqa: F401
 from tests.integration.conftest import (  # noqa: F401
     BUCKET,
     _no_foreign_settings,
-    bench,
-    filled,
     make_site,
     servers,
     store,
-    target,
 )
 from tests.integration.s3_fixtures import moto_server  # noqa: F401
 from tests.stores.ceph import CephS3
+from tests.stores.nights import make_shop_server  # noqa: F401
 
 # The tests of the S3 place are run from here, too; what their asserts compared is to be seen here as well.
 pytest.register_assert_rewrite("tests.integration.test_s3_place")

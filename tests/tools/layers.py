@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.tools import archive, collection_tree, cores, program
+from tests.tools import archive, collection_tree, cores, program, roots
 from tests.tools.bench import FAILED, NOT_RUN, PASSED, VENV, Bench, Children, LayerError, Outcome, Word, count_tests
 
 ROOT = collection_tree.ROOT
 LOGS = ROOT / "build" / "test"
 COVERAGE: tuple[Word, ...] = (VENV / "python", "-m", "coverage")
+# The groups by how long they take.
+_SLOW_FIRST = ("integration", "stores", "sanity", "unit", "build", "lint")
 MYPY_TARGETS = ("plugins/module_utils/_engine", "tests/tools")
 
 
@@ -81,7 +83,7 @@ def _docs(bench: Bench) -> Outcome:
     return Outcome(PASSED)
 
 
-def _pytest(folders: Sequence[str], data: Path, bench: Bench) -> Outcome:
+def _pytest(folders: Sequence[str], data: Path, bench: Bench, *, workers: int = max(2, os.cpu_count() or 2)) -> Outcome:
     """Run pytest under coverage. No test at all is a failure."""
     here = [folder for folder in folders if (ROOT / folder).is_dir()]
     if not here:
@@ -89,13 +91,24 @@ def _pytest(folders: Sequence[str], data: Path, bench: Bench) -> Outcome:
     report = bench.scratch / "junit.xml"
     env = {"COVERAGE_FILE": str(data), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"), "PATH": _path()}
     # The tests wait for servers more than they compute; a file stays with one worker, as its tests share servers.
-    spread = ("-n", str(max(2, os.cpu_count() or 2)), "--dist", "loadfile")
+    spread = ("-n", str(workers), "--dist", "loadfile")
     pytest = ("run", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *spread)
     code = bench.run(*COVERAGE, *pytest, *here, env=env)
     ran, words = count_tests([report] if report.is_file() else [])
     if code or not ran:
         return Outcome(FAILED, words if ran else "no test ran")
     return Outcome(PASSED, words)
+
+
+def _stores(data: Path, bench: Bench) -> Outcome:
+    """Run the tests against a real Ceph. Where it cannot run, that is said, and under CI it is a failure."""
+    lacking = [name for name in ("apt-get", "faketime", "unshare") if not shutil.which(name)]
+    if sys.platform != "linux" or os.geteuid() or lacking:
+        why = f"Ceph's tests need root on Debian{' and ' + ', '.join(lacking) if lacking else ''}"
+        return Outcome(FAILED if os.environ.get("CI") else NOT_RUN, why)
+    bench.must(VENV / "python", "-m", "tests.tools.roots", roots.CEPH_SUITE, *roots.CEPH_PACKAGES)
+    # One worker has one Ceph for all; a second one would cost more than it saves.
+    return _pytest(["tests/stores"], data, bench, workers=1)
 
 
 def _path() -> str:
@@ -118,6 +131,7 @@ def all_layers(data: Path) -> list[Layer]:
         Layer("pgops in one file", "unit", program.one_file),
         Layer("unit", "unit", partial(_pytest, ["tests/unit"], data)),
         Layer("integration", "integration", partial(_pytest, ["tests/integration", "tests/faults"], data)),
+        Layer("stores, Ceph", "stores", partial(_stores, data)),
         Layer("archive", "build", archive.smoke),
     ]
 
@@ -142,7 +156,7 @@ def run_all(layers: Sequence[Layer], scratch: Path, jobs: int) -> list[Row]:
     children = Children()
     rows: dict[str, Row] = {}
     # The slow ones first, so that no long layer starts when all else is done.
-    slow_first = sorted(layers, key=lambda layer: ("integration", "sanity", "unit", "build", "lint").index(layer.group))
+    slow_first = sorted(layers, key=lambda layer: _SLOW_FIRST.index(layer.group))
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         futures: list[Future[Row]] = [pool.submit(run_layer, layer, scratch, children) for layer in slow_first]
         try:

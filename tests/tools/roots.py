@@ -24,6 +24,10 @@ ROOTS = CACHE / "roots"
 # What a root needs to boot as a host: systemd as its first process, and the bus that its tools talk on.
 BOOTABLE = ("dbus", "iproute2", "systemd", "systemd-sysv")
 
+# Where Ceph's object gateway for the tests comes from.
+CEPH_SUITE = "trixie"
+CEPH_PACKAGES = ("ceph-common", "ceph-mgr", "ceph-mon", "ceph-osd", "radosgw")
+
 # `minbase` is what apt needs. Nobody reads manuals in there, and a power cut only costs another build.
 _OPTIONS = (
     "--quiet",

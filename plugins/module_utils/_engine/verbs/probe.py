@@ -33,6 +33,7 @@ class _Probe:
     place: S3Place
     checks: list[dict[str, Any]] = field(default_factory=list)
     found: dict[str, Any] = field(default_factory=dict)
+    refused_for_clock: bool = False
 
     def check(self, name: str, work: Callable[[], str]) -> bool:
         """Do one check and keep its outcome. Trouble that no later check could overcome is raised."""
@@ -58,24 +59,33 @@ def probe(context: Context) -> dict[str, Any]:
     """Return what the S3 place can do: `checks` (name, ok, detail) and `capabilities`, which later runs go by.
 
     Raise UnreachableError if the store cannot be reached, UsageError or MissingError if no check could succeed.
-    Objects that were made are removed again, as far as the store allows.
+    Objects that were made are removed again, as far as the store allows. A clock that is so far off that the store
+    refuses everything is the only thing that is told then.
     """
     place = context.s3()
     work = _Probe(context, place)
     before = {name: place.capabilities.get(name) for name in ("put_checksum", "multipart_checksum", "batch_delete")}
+    if not work.check("clock", lambda: _clock(work)) and work.refused_for_clock:
+        return _result(work, before)
     work.check("list", lambda: _list(work))
     if work.check("put", lambda: _put(work)):
         work.check("get", lambda: _get(work))
         work.check("head", lambda: _head(work))
         work.check("ranged get", lambda: _ranged(work))
+        work.check("conditional put", lambda: _conditional(work))
         work.check("checksums", lambda: _checksums(work))
         work.check("multipart", lambda: _multipart(work))
         work.check("multipart listing", lambda: _uploads(work))
     work.check("versioning", lambda: _versioning(work))
     work.check("object lock", lambda: _object_lock(work))
-    work.check("clock", lambda: _clock(work))
     work.check("batch delete", lambda: _batch_delete(work))
     work.check("delete", lambda: _delete(work))
+    return _result(work, before)
+
+
+def _result(work: _Probe, before: dict[str, Any]) -> dict[str, Any]:
+    """Warn of each check that failed and return the verb's result; `before` is what was remembered at the start."""
+    context, place = work.context, work.place
     for entry in work.checks:
         if not entry["ok"]:
             context.warn("The store's check '%s' failed: %s" % (entry["name"], entry["detail"]))
@@ -116,6 +126,23 @@ def _head(work: _Probe) -> str:
 def _ranged(work: _Probe) -> str:
     _same(b"".join(work.place.reader.stream(work.key("object"), start=1000, size=500)), _CONTENT[1000:1500])
     return "a range comes back exactly"
+
+
+def _conditional(work: _Probe) -> str:
+    """See whether an object that is there is kept from being overwritten where the request asks for that."""
+    key = work.key("object")
+    try:
+        work.place.store.call("put_object", key, IfNoneMatch="*", Metadata={"sha256": _digest(b"")}, **_body(b""))
+    except PgopsError as error:
+        code, status = code_of(error)
+        if status == 412 or code == "PreconditionFailed":
+            work.found["conditional_put"] = True
+            return "an object that is there is not overwritten"
+        if isinstance(error, UnreachableError) and not not_offered(error):
+            raise
+    # Nothing of ours needs it, so that a store without it passes.
+    work.found["conditional_put"] = False
+    return "not offered: an object that is there is overwritten all the same"
 
 
 def _checksums(work: _Probe) -> str:
@@ -203,20 +230,34 @@ def _optional(work: _Probe, operation: str, read: Callable[[dict[str, Any]], str
 
 
 def _clock(work: _Probe) -> str:
-    answer = work.place.store.call("list_objects_v2", Prefix=work.key("clock"), MaxKeys=1)
+    refusal: Optional[PgopsError] = None
+    try:
+        answer = work.place.store.call("list_objects_v2", Prefix=work.key("clock"), MaxKeys=1)
+    except PgopsError as error:
+        if code_of(error)[0] != "RequestTimeTooSkewed":
+            raise
+        work.refused_for_clock, refusal = True, error
+        answer = getattr(error.__cause__, "response", {})
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         there = parsedate_to_datetime(date)
     except (TypeError, ValueError):
+        if refusal is not None:
+            raise refusal from None
         return "unknown: the store sends no Date"
     if there.tzinfo is None:
         there = there.replace(tzinfo=timezone.utc)
     seconds = round((work.context.clock() - there).total_seconds())
     work.found["clock_difference_seconds"] = seconds
-    if abs(seconds) > _SKEW_SECONDS:
+    if refusal is not None or abs(seconds) > _SKEW_SECONDS:
         raise PgopsError(
             "This host's clock is %d s %s the store's." % (abs(seconds), "ahead of" if seconds > 0 else "behind"),
-            hint="Set it (chrony, systemd-timesyncd): from %d s on S3 refuses everything." % _SKEW_LIMIT_SECONDS,
+            hint="Set it (chrony, systemd-timesyncd): %s."
+            % (
+                "the store refuses everything until then, so nothing else was tried"
+                if refusal is not None
+                else "from %d s on S3 refuses everything" % _SKEW_LIMIT_SECONDS
+            ),
         )
     return "%d s apart" % abs(seconds)
 
@@ -253,7 +294,8 @@ def _delete(work: _Probe) -> str:
     left = work.place.entries("probe")
     if left:
         raise PgopsError("%d of our probe objects are still there." % len(left))
-    return "%d probe objects removed" % len(paths)
+    kept = "; the bucket keeps old versions of them" if work.found.get("versioning") == "Enabled" else ""
+    return "%d probe objects removed%s" % (len(paths), kept)
 
 
 def _body(content: bytes) -> dict[str, Any]:
