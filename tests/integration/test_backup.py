@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
 import signal
 import stat
@@ -20,7 +19,6 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
-    BusyError,
     MissingError,
     PgopsError,
     RefusedError,
@@ -29,7 +27,6 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Database
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import dumping
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup
 from demo import compare, dataset
 from demo.servers import PostgresServer
 from tests.integration.conftest import (
@@ -46,15 +43,6 @@ from tests.integration.conftest import (
 )
 
 MakeSite = Callable[..., Site]
-HOSTILE = (
-    "a\"b'; drop $(x) é",
-    "-rf",
-    "x=y dbname=postgres",
-    "postgresql://evil@nowhere/db",
-    "..",
-    "%s {0} \\ ~41",
-    "A" * 63,
-)
 
 
 def plain_bytes(site: Site, set_id: str, database: Database) -> bytes:
@@ -425,32 +413,6 @@ def test_a_filter_that_matches_nothing_anywhere_is_an_error(parts: PostgresServe
     assert site.sets() == []
 
 
-def test_hostile_database_names_come_back(bench: PostgresServer, make_site: MakeSite) -> None:
-    for number, name in enumerate(HOSTILE):
-        create_database(bench, name, "CREATE TABLE t AS SELECT %d AS i" % number)
-    site = make_site(bench)
-    result = site.backup()
-    assert {d["name"] for d in result["databases"]} == {*HOSTILE, "postgres"}
-    stems = [f.path for f in site.manifest(result["set"]).files if f.path.startswith("databases/")]
-    assert len(stems) == len(HOSTILE) + 1 and all(s.isascii() and " " not in s and "$" not in s for s in stems)
-    for name in HOSTILE:
-        with cursor(bench, "postgres") as asked:
-            asked.execute('DROP DATABASE "%s"' % name.replace('"', '""'))
-    site.restore(databases=HOSTILE)
-    for number, name in enumerate(HOSTILE):
-        assert run_sql(bench, name, "SELECT i FROM t") == [(number,)]
-
-
-def test_a_newline_in_a_database_name_is_saved_or_named(bench: PostgresServer, make_site: MakeSite) -> None:
-    name = "new\nline"
-    create_database(bench, name, "CREATE TABLE t AS SELECT 5 AS i")
-    site = make_site(bench)
-    result = site.backup()
-    assert name in {d["name"] for d in result["databases"]}
-    site.restore(databases=(name,), rename={name: "no newline"})
-    assert run_sql(bench, "no newline", "SELECT i FROM t") == [(5,)]
-
-
 # --- rights -----------------------------------------------------------------------------------------------------------
 
 
@@ -511,18 +473,6 @@ def test_a_role_that_cannot_read_everything_makes_no_set(keeper: Site, more: str
     assert keeper.records()[-1]["outcome"] == "failed"
 
 
-def test_a_wrong_password_is_told_without_showing_it(bench: PostgresServer, make_site: MakeSite) -> None:
-    site = make_site(bench)
-    wrong = site.root / "wrong"
-    wrong.write_text("not-the-password")
-    wrong.chmod(0o600)
-    site.options = {"postgres": {"login_password_file": str(wrong)}}
-    with pytest.raises(UnreachableError, match="password authentication failed") as caught:
-        site.backup()
-    assert "not-the-password" not in str(caught.value)
-    assert "login_password_file" in caught.value.hint
-
-
 # --- a standby --------------------------------------------------------------------------------------------------------
 
 
@@ -566,33 +516,6 @@ def test_a_set_from_a_standby(standby: PostgresServer, make_site: MakeSite) -> N
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_database_that_does_not_exist_is_named(bench: PostgresServer, make_site: MakeSite) -> None:
-    site = make_site(bench)
-    with pytest.raises(MissingError, match="no database 'Nowhere'") as caught:
-        site.backup(databases=["Nowhere"])
-    assert "case-sensitive" in caught.value.hint
-    assert site.sets() == []
-
-
-def test_no_database_at_all(bench: PostgresServer, make_site: MakeSite) -> None:
-    site = make_site(bench)
-    with pytest.raises(MissingError, match="no database to back up"):
-        site.backup(exclude_databases=["postgres"])
-    result = site.backup(exclude_databases=["postgres"], allow_no_databases=True)
-    assert result["databases"] == []
-    assert site.manifest(result["set"]).globals is not None
-
-
-def test_too_little_space_is_refused_before_the_first_byte(filled: PostgresServer, make_site: MakeSite) -> None:
-    site = make_site(filled)
-    with pytest.raises(RefusedError, match="must stay free") as caught:
-        site.backup(min_free="8000TiB")
-    assert "min_free" in caught.value.hint
-    assert site.sets() == []
-    assert not [p for p in site.root.rglob("*") if p.suffix in (".dump", ".zst", ".sql")]
-    assert site.records()[-1]["outcome"] == "refused"
-
-
 def test_space_that_runs_short_ends_the_backup(
     bench: PostgresServer, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -612,18 +535,6 @@ def idle(server: PostgresServer) -> bool:
         run_sql(server, "postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgops%'")[0][0]
         == 0
     )
-
-
-def test_a_lock_is_not_waited_for_endlessly(bench: PostgresServer, make_site: MakeSite) -> None:
-    create_shop(bench)
-    site = make_site(bench)
-    began = time.monotonic()
-    with locked_table(bench, "shop", "shop.goods"), pytest.raises(PgopsError) as caught:
-        site.backup(databases=["shop"], lock_wait_timeout="1s")
-    assert "lock_wait_timeout" in caught.value.hint
-    assert time.monotonic() - began < 15
-    assert site.sets() == []
-    wait_for(lambda: idle(bench))
 
 
 def test_a_dry_run_plans_and_touches_nothing(filled: PostgresServer, make_site: MakeSite) -> None:
@@ -646,25 +557,6 @@ def test_a_second_run_makes_a_second_set(shop: PostgresServer, make_site: MakeSi
     assert {p: sha256(p) for p in site.set_folder(first).rglob("*") if p.is_file()} == before
 
 
-def test_another_backup_in_progress_is_busy_and_a_killed_one_leaves_no_trouble(
-    bench: PostgresServer, make_site: MakeSite
-) -> None:
-    create_shop(bench)
-    site = make_site(bench)
-    with locked_table(bench, "shop", "shop.sales"):
-        with process_of("backup", site.data(backup={"databases": ["shop"]}), {}) as process:
-            wait_for(lambda: [n for n in site.sets() if n.startswith(".unfinished-")])
-            with pytest.raises(BusyError, match="process %d, since 20" % process.pid):
-                site.backup(databases=["shop"])
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        assert [n for n in site.sets() if n.startswith(".unfinished-")]
-        assert site.records()[-1]["outcome"] == "busy"
-    result = site.backup(databases=["shop"])
-    assert "cut short left behind" in site.warnings
-    assert site.sets() == [result["set"]]
-
-
 def test_an_interrupted_backup_leaves_neither_files_nor_processes(bench: PostgresServer, make_site: MakeSite) -> None:
     create_shop(bench)
     site = make_site(bench)
@@ -681,25 +573,6 @@ def test_an_interrupted_backup_leaves_neither_files_nor_processes(bench: Postgre
         process.wait(timeout=20)
         assert site.sets() == []
         wait_for(lambda: idle(bench))
-
-
-def test_a_failing_dump_leaves_nothing(bench: PostgresServer, make_site: MakeSite) -> None:
-    create_database(bench, "broken", "CREATE TABLE t (i int); INSERT INTO t VALUES (1)")
-    (path,) = run_sql(bench, "broken", "SELECT pg_relation_filepath('t')")[0]
-    run_sql(bench, "postgres", "CHECKPOINT")
-    bench.stop()
-    flip(bench.data_dir / path, 8000)
-    bench.start()
-    site = make_site(bench)
-    with pytest.raises(PgopsError, match="invalid page"):
-        site.backup(databases=["broken"])
-    assert site.sets() == []
-
-
-def flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 0x55
-    path.write_bytes(bytes(content))
 
 
 # --- while others work ------------------------------------------------------------------------------------------------
@@ -776,37 +649,3 @@ def test_a_gzip_around_plain_sql_is_what_gunzip_reads(shop: PostgresServer, make
     assert b"COPY shop.goods" in gzip.decompress(
         (site.set_folder(result["set"]) / "databases" / "shop.sql.gz").read_bytes()
     )
-
-
-def test_programs_that_cannot_be_found_are_named(shop: PostgresServer, make_site: MakeSite, tmp_path: Path) -> None:
-    site = make_site(shop, postgres={"bin_dir": str(tmp_path)})
-    with pytest.raises(UsageError, match="has no pg_dump"):
-        site.backup()
-
-
-def test_programs_older_than_the_server_are_refused(
-    servers: Servers, make_site: MakeSite, shop: PostgresServer
-) -> None:
-    site = make_site(shop, postgres={"bin_dir": str(servers.get("filled", 16).bindir)})
-    with pytest.raises(UsageError, match="older than the server's 18"):
-        site.backup()
-
-
-def test_a_dump_that_fails_does_not_hide_behind_a_database_that_vanished(
-    bench: PostgresServer, make_site: MakeSite
-) -> None:
-    """Two databases, one gone between listing and dump: the other is saved, and the loss is told."""
-    create_database(bench, "stays", "CREATE TABLE t (i int)")
-    create_database(bench, "goes", "CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 3000)")
-    site = make_site(bench)
-    context = site.engine(backup={"databases": ["stays", "goes"]})
-
-    def drop(name: str, total: int = 0) -> None:
-        if name.endswith("goes"):
-            run_sql(bench, "postgres", "DROP DATABASE goes WITH (FORCE)")
-
-    context.reporter.phase = drop  # type: ignore[method-assign]
-    result = backup.backup(context, backup.Request())
-    assert [d["name"] for d in result["databases"]] == ["stays"]
-    assert any("vanished" in warning for warning in context.warnings)
-    assert {"what": "database goes", "why": "it vanished before it was dumped"} in result["left_out"]

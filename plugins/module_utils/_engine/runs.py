@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -13,7 +14,7 @@ from typing import Any, Callable, Optional
 
 from . import __version__
 from .context import Context
-from .core.errors import PgopsError
+from .core.errors import DISK_FULL, PgopsError
 from .core.times import compact, iso
 from .system.durable import adopt, make_dirs, to_json, write_bytes
 
@@ -38,8 +39,10 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
     try:
         result = work(context)
     except BaseException as error:
-        failure = error
-        result = getattr(error, "details", {})
+        failure = _told(error)
+        result = getattr(failure, "details", {})
+        if failure is not error:
+            raise failure from error
         raise
     finally:
         result = {
@@ -58,6 +61,14 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
         if isinstance(failure, PgopsError):
             failure.details = context.redactor.data(result)
     return context.redactor.data(result)  # type: ignore[no-any-return]
+
+
+def _told(error: BaseException) -> BaseException:
+    """Return `error`, or a sentence with a next step where a disk is full: that can happen wherever something is written."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    where = " (%s)" % error.filename if error.filename else ""
+    return PgopsError("A disk is full: %s%s." % (error.strerror, where), hint=DISK_FULL)
 
 
 def _record(context: Context, result: Result, failure: Optional[BaseException]) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+DISK_FULL = "Make room (pgops prune), or move local.path or work_dir to a larger disk; then run it again."
+
 
 class PgopsError(Exception):
     """The work failed. `message` says what is wrong, `hint` what to do next; neither ever holds a secret.
@@ -72,6 +74,7 @@ class CommandError(PgopsError):
 
 
 __all__ = (
+    "DISK_FULL",
     "BusyError",
     "CommandError",
     "DamagedError",

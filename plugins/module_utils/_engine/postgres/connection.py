@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import weakref
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ..core.errors import CommandError, MissingError, PgopsError, UnreachableError, UsageError
+from ..core.errors import DISK_FULL, CommandError, MissingError, PgopsError, UnreachableError, UsageError
 from ..settings import Postgres
 
 Row = tuple[Any, ...]
@@ -229,6 +230,8 @@ def explained(error: PgopsError) -> PgopsError:
     """Return what a program of PostgreSQL failed with as UnreachableError if it lost the server, and with a next step."""
     if isinstance(error, CommandError) and any(part in error.stderr for part in _LOST):
         return UnreachableError(error.message, hint="%s Run it again when it takes connections." % _LOOK)
+    if isinstance(error, CommandError) and os.strerror(errno.ENOSPC) in error.stderr:
+        error.hint = DISK_FULL  # ours, or the server's: the message tells
     error.hint = error.hint or _LOOK
     return error
 

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disks that are full, fill up or cannot be written. The full ones are real file systems of 32 MiB."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.servers import MotoS3, PostgresServer
+from tests.faults.aftermath import failed, fails, nothing_is_left, works_again
+from tests.faults.small_disk import fill, small_disk
+from tests.integration.cli_fixtures import Program, locked_table
+from tests.integration.conftest import create_database, databases_of, run_sql, wait_for
+
+MIB = 1024 * 1024
+# Rows that do not compress, so that the dump is as large as they are.
+BALLAST = "CREATE TABLE ballast AS SELECT sha512((i || 'x')::bytea) AS b FROM generate_series(1, 60000) i"
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A file system of 32 MiB."""
+    with small_disk(32) as path:
+        yield path
+
+
+@pytest.fixture
+def big(bench: PostgresServer, make_program: Callable[..., Program]) -> Program:
+    """The program of a server with a database whose dump takes 4 MiB and more."""
+    create_database(bench, "big", BALLAST)
+    return make_program(bench)
+
+
+def on_disk(program: Program, disk: Path, name: str, folder: str) -> None:
+    """Let the folder of the site lie on the small disk."""
+    (disk / name).mkdir()
+    (program.site.root / folder).symlink_to(disk / name)
+
+
+# --- backup -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_that_would_not_leave_the_floor_is_refused_before_its_first_byte(big: Program, disk: Path) -> None:
+    on_disk(big, disk, "backups", "backups")
+    result = fails(
+        big,
+        "backup",
+        "--set",
+        "backup.min_free=31MiB",
+        code=5,
+        says="31.0 MiB must stay free",
+        hint="pgops prune.*min_free",
+    )
+    assert result["outcome"] == "refused"
+    assert list((disk / "backups").rglob("*.dump*")) == []
+    assert big.site.sets() == []
+    works_again(big)
+
+
+@pytest.mark.parametrize("form", ["custom", "directory"])
+def test_a_disk_that_somebody_fills_during_a_backup_ends_it_at_the_floor(big: Program, disk: Path, form: str) -> None:
+    on_disk(big, disk, "backups", "backups")
+    with locked_table(big.site.server, "big", "ballast"):
+        process = big.start("backup", "--json", "--set", "backup.format=%s" % form)
+        wait_for(lambda: list((disk / "backups").glob("*/sets/.unfinished-*/databases")), seconds=60)
+        ballast = fill(disk, leave=MIB // 2)
+        out, err = process.communicate(timeout=60)
+    result = failed(
+        big, loads(out, err), says="1.0 MiB must stay free; the backup was ended", hint="pgops prune.*min_free"
+    )
+    assert result["exit_code"] == process.returncode == 5
+    assert big.site.sets() == []
+    ballast.unlink()
+    works_again(big)
+
+
+def loads(out: str, err: str) -> dict[str, Any]:
+    assert out, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.mark.parametrize("form", ["custom", "directory"])
+def test_a_disk_that_is_full_in_the_middle_of_a_dump(big: Program, disk: Path, form: str) -> None:
+    """There is no floor that would have told before: the write itself fails."""
+    on_disk(big, disk, "backups", "backups")
+    options = ("--set", "backup.min_free=0", "--set", "backup.format=%s" % form)
+    with locked_table(big.site.server, "big", "ballast"):
+        process = big.start("backup", "--json", *options)
+        wait_for(lambda: list((disk / "backups").glob("*/sets/.unfinished-*/databases")), seconds=60)
+        ballast = fill(disk)
+    out, err = process.communicate(timeout=60)
+    result = failed(big, loads(out, err), says="No space left on device", hint="Make room.*pgops prune")
+    assert result["exit_code"] == process.returncode == 1
+    assert big.site.sets() == []
+    ballast.unlink()
+    works_again(big)
+
+
+# --- restore ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_fills_while_a_restore_fetches_its_set(
+    bench: PostgresServer, store: MotoS3, make_program: Callable[..., Program], disk: Path
+) -> None:
+    create_database(bench, "big", BALLAST)
+    program = make_program(bench, backup={"min_free": "1MiB", "format": "directory", "compression": "none"})
+    program.site.use_s3(store)
+    program.configure()
+    program("backup", "--set", "backup.databases=[big]")
+    program("sync")
+    program.site.options["s3"]["bandwidth_limit"] = "1MiB"
+    program.configure(work_dir=str(disk))
+    copy = ("restore", "latest", "--place", "s3", "--database", "big", "--rename", "big", "copy", "--yes")
+    process = program.start(*copy, "--json")
+    wait_for(lambda: list(disk.glob("restore-*/*")), seconds=60)
+    ballast = fill(disk)
+    out, err = process.communicate(timeout=120)
+    result = failed(program, loads(out, err), says="No space left on device", hint="Make room")
+    assert result["exit_code"] == process.returncode == 1
+    assert sorted(path.name for path in disk.iterdir()) == ["ballast"]
+    assert databases_of(bench) == {"big", "postgres"}
+    # Now it is full before: that is seen, and refused.
+    fails(program, *copy, code=5, says="no room in .* Make room, or set work_dir", hint="")
+    assert databases_of(bench) == {"big", "postgres"}
+    ballast.unlink()
+    program(*copy)
+    assert run_sql(bench, "copy", "SELECT count(*) FROM ballast") == [(60000,)]
+    assert list(disk.iterdir()) == []
+    nothing_is_left(program.site)
+
+
+# --- state and log ----------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_of_the_records_does_not_stop_a_backup(shop: Program, disk: Path) -> None:
+    on_disk(shop, disk, "state", "state")
+    on_disk(shop, disk, "log", "log")
+    shop("backup")
+    records = shop.site.records()
+    ballast = fill(disk)
+    result = shop.json("backup")
+    assert any("could not be recorded" in warning and "No space left" in warning for warning in result["warnings"])
+    assert shop.site.records() == records
+    nothing_is_left(shop.site)
+    ballast.unlink()
+    works_again(shop)
+
+
+# --- directories that cannot be written -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bound_by_modes(shop: Program) -> Program:
+    """The program as somebody whom modes keep out: root without the right to pass over them is."""
+    if os.geteuid() == 0:
+        without = "-dac_override,-dac_read_search"
+        prefix = ["setpriv", "--bounding-set=" + without, "--inh-caps=" + without]
+        plain = shop.argv
+        shop.argv = lambda *arguments: [*prefix, *plain(*arguments)]  # type: ignore[method-assign]
+    return shop
+
+
+@pytest.mark.parametrize(
+    ("folder", "arguments", "says", "hint"),
+    [
+        ("backups", ("backup",), "backups.* cannot be written: Permission denied", "give it to the account"),
+        ("state", ("backup",), "state.* cannot be opened: Permission denied", "Check state_dir and its owner"),
+    ],
+)
+def test_a_directory_that_may_not_be_written(
+    bound_by_modes: Program, folder: str, arguments: tuple[str, ...], says: str, hint: str
+) -> None:
+    path = bound_by_modes.site.root / folder
+    path.mkdir(mode=0o500)
+    fails(bound_by_modes, *arguments, code=2, says=says, hint=hint, record=folder != "state")
+    assert list(path.iterdir()) == []
+    path.chmod(0o700)
+    works_again(bound_by_modes)
+
+
+def test_a_log_directory_that_may_not_be_written_is_a_warning(bound_by_modes: Program) -> None:
+    path = bound_by_modes.site.root / "log"
+    path.mkdir(mode=0o500)
+    result = bound_by_modes.json("backup")
+    assert any("could not be recorded" in warning for warning in result["warnings"])
+    path.chmod(0o700)
+    works_again(bound_by_modes)
