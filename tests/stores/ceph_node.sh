@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
 # ceph_node.sh ROOT MON_PORT MON_V1_PORT GATEWAY_PORT: a Ceph cluster of one node with its S3 gateway, on loopback.
 #

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+# pylint: disable=unused-import
 from collections.abc import Iterator
 
 import pytest
