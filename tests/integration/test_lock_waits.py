@@ -485,23 +485,6 @@ def test_a_pooler_that_hides_names_does_not_hide_the_queue(
         assert [w["pid"] for w in dump.end()["lock_waits"]] == [alter.pid]
 
 
-def test_a_statement_that_waits_for_long_does_not_fail_the_count_of_rows(
-    server: PostgresServer, make_site: MakeSite, looks: list[bool]
-) -> None:
-    """The count holds its locks from the beginning; else it would stand behind the ALTER until lock_wait_timeout ends it."""
-    with gate(server) as open_gate:
-        dump = Backup(make_site(server))
-        wait_for(lambda: holds(server, "orders") == 2 and holds(server, "other") == 2, seconds=LONG)
-        alter = Statement(server, "ALTER TABLE other ADD COLUMN note text")
-        wait_for(lambda: waits(server, alter), seconds=LONG)
-        counts = run_sql(
-            server, "shop", "SELECT count(*) FROM pg_locks WHERE relation = 'other'::regclass AND NOT granted"
-        )
-        assert counts == [(1,)]
-        open_gate()
-        assert dump.end()["databases"][0]["rows"] == 2501
-
-
 # --- a standby --------------------------------------------------------------------------------------------------------
 
 
