@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +118,22 @@ def test_the_programs_of_a_killed_backup_end_with_it(shop: Program, form: str) -
         process.communicate()
         wait_for(lambda: not programs_of(shop.site), seconds=30)
         wait_for(lambda: not sessions(shop.site.server), seconds=30)
+    works_again(shop)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_middle_of_a_backup_ends_it_in_order(shop: Program, number: signal.Signals) -> None:
+    with locked_table(shop.site.server, "shop", "shop.sales"):
+        process = shop.start("backup", "--json")
+        wait_for(lambda: programs_of(shop.site), seconds=60)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 1, err
+        result = json.loads(out)
+        assert (result["outcome"], result["exit_code"]) == ("interrupted", 1)
+        assert [(r["verb"], r["outcome"]) for r in shop.site.records()] == [("backup", "interrupted")]
+        assert shop.site.sets() == []
+        nothing_is_left(shop.site)
     works_again(shop)
 
 

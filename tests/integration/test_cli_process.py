@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -56,24 +55,6 @@ def test_a_terminal_gets_a_line_that_is_redrawn(filled: PostgresServer, make_pro
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_in_the_middle_of_a_backup_leaves_nothing(shop: Program, number: signal.Signals) -> None:
-    with locked_table(shop.site.server, "shop", "shop.sales"):
-        process = shop.start("backup", "--json")
-        wait_for(lambda: any("pg_dump" in line for line in children_of(process.pid)))
-        began = time.monotonic()
-        process.send_signal(number)
-        out, err = process.communicate(timeout=30)
-    assert process.returncode == 1, err
-    assert time.monotonic() - began < 10
-    result = json.loads(out)
-    assert (result["outcome"], result["exit_code"]) == ("interrupted", 1)
-    assert shop.site.sets() == []
-    assert [(r["verb"], r["outcome"]) for r in shop.site.records()] == [("backup", "interrupted")]
-    ps = subprocess.run(["ps", "-eww", "-o", "args="], capture_output=True, text=True, check=True).stdout
-    assert not [line for line in ps.splitlines() if "pg_dump" in line and str(shop.site.server.bindir) in line]
 
 
 def test_a_signal_in_the_middle_of_a_sync_ends_it_and_the_next_one_goes_on(
