@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
@@ -20,7 +17,6 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     MissingError,
     PgopsError,
     RefusedError,
-    UnreachableError,
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import content_hash
@@ -30,7 +26,6 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request, sync
 from tests.integration.s3_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     MIB,
-    Cut,
     Kit,
     Proxy,
     Refuse,
@@ -343,28 +338,3 @@ def test_a_push_waits_for_a_running_backup_and_not_for_ever(moto_kit: Kit, monke
     assert results[0]["changed"]
     with here.lock("sync"), pytest.raises(BusyError, match="sync of"):
         sync(moto_kit.context(), Request())
-
-
-def test_a_network_that_breaks_is_unreachable_and_the_next_run_goes_on(kit: Kit) -> None:
-    here = kit.context()
-    name = set_id(0)
-    make_set(here, name, {"large": 17 * MIB})
-    kit.place().modes()
-    with Proxy(kit.server.endpoint_url, fault=lambda asked: Cut(100) if asked.part > 2 else None) as proxy:
-        context = kit.context(proxy.url)
-        impatient(context, kit, proxy.url)
-        with pytest.raises(UnreachableError):
-            runs.perform(context, "sync", lambda c: sync(c, Request()))
-        record = next(runs.history(context.state))
-        assert (record["outcome"], record["exit_code"]) == ("unreachable", 4)
-        proxy.fault = lambda asked: None
-        proxy.asked.clear()
-        result = sync(context, Request())
-        assert sorted(a.part for a in proxy.asked if a.part) == [3, 4]
-    assert result["bytes_sent"] < 8 * MIB
-    assert kit.raw_read("sets/%s/large" % name) == here.local.read("sets/%s/large" % name)
-
-
-def impatient(context: Context, kit: Kit, url: str) -> None:
-    make: Callable[[], Any] = lambda: kit.place(url, tries=2)  # noqa: E731
-    context.s3 = make  # type: ignore[method-assign]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Transfers that break: what passes is sat out, what does not ends as unreachable, and no finished part is sent twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.two_places import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    CountingProxy,
+    Host,
+    host_at_each,
+    host_at_moto,
+)
+from tests.integration.s3_fixtures import MIB, Asked, Cut, CutAnswer, Fault, Refuse, times
+
+PART = 5 * MIB
+LARGE = {"large": 4 * PART + 3 * MIB, "small": 1000}
+BUSY = Refuse(503, "SlowDown")
+
+
+def first_of_each(count: int, fault: Fault) -> Callable[[Asked], Fault]:
+    """Return a decision that applies `fault` to the first `count` requests of every kind and key."""
+    seen: dict[tuple[str, str, int], int] = {}
+    lock = threading.Lock()
+
+    def decide(asked: Asked) -> Fault:
+        with lock:
+            key = (asked.kind, asked.path, asked.part)
+            seen[key] = seen.get(key, 0) + 1
+            return fault if seen[key] <= count else None
+
+    return decide
+
+
+# --- 503 --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_short_storm_of_503_is_sat_out_both_ways(moto_host: Host) -> None:
+    host = moto_host
+    set_id = host.make_set(sizes=LARGE)
+    host.proxy.hurt(first_of_each(2, BUSY))
+    assert host.succeeds("sync")["sets"] == [set_id]
+    assert host.proxy.parts_sent() == [n for n in (1, 2, 3, 4, 5) for _unused in range(3)]
+    host.is_whole_there(set_id)
+    host.lose_local()
+    host.proxy.hurt(first_of_each(2, BUSY))
+    assert host.succeeds("sync", "--pull")["sets"] == [set_id]
+    host.is_whole_here(set_id)
+
+
+@pytest.mark.parametrize("fault", [BUSY, Refuse(500, "InternalError")])
+def test_an_endless_storm_ends_as_unreachable(moto_host: Host, fault: Refuse) -> None:
+    host = moto_host
+    set_id = host.make_set()
+    host.proxy.hurt(lambda asked: fault)
+    text = host.fails("sync", code=4, said=r"could not do ListObjectsV2 \(%s\), also when asked again" % fault.code)
+    assert "Run it again later" in text or "again" in text.partition("→")[2]
+    assert 3 < len(host.proxy.asked) < 60, "it asks again, and not for ever"
+    assert host.kit.raw_paths() == []
+    host.proxy.heal()
+    assert host.succeeds("sync")["sets"] == [set_id]
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_that_is_cut_is_sent_again_alone(moto_host: Host) -> None:
+    host = moto_host
+    set_id = host.make_set(sizes=LARGE)
+    host.proxy.hurt(times(2, Cut(MIB), lambda asked: asked.part == 3))
+    assert host.succeeds("sync")["sets"] == [set_id]
+    assert host.proxy.parts_sent() == [1, 2, 3, 3, 3, 4, 5]
+    host.is_whole_there(set_id)
+
+
+def test_an_upload_that_breaks_goes_on_in_the_next_run_where_it_broke(host: Host) -> None:
+    set_id = host.make_set(sizes=LARGE)
+    host.proxy.hurt(lambda asked: Cut(MIB) if asked.part > 2 else None)
+    host.fails("sync", code=4, said="connection to the store at .* broke during UploadPart")
+    assert host.published() == []
+    assert host.unfinished_uploads() == [host.stored(set_id, "large")], "the next run takes it up"
+    host.proxy.heal()
+    result = host.succeeds("sync")
+    assert result["sets"] == [set_id]
+    assert host.proxy.parts_sent() == [3, 4, 5]
+    # What was finished before the break is not sent again: the wire saw the other parts, and a manifest.
+    rest = LARGE["large"] - 2 * PART
+    assert rest <= host.proxy.bytes_sent() < rest + 64 * 1024
+    assert result["bytes_sent"] < rest + 64 * 1024
+    host.is_whole_there(set_id)
+    host.proxy.heal()
+    assert not host.succeeds("sync")["changed"]
+    assert host.proxy.bytes_sent() == 0
+
+
+def test_a_set_that_breaks_between_two_files_goes_on_with_the_second(moto_host: Host) -> None:
+    host = moto_host
+    host.program.configure(s3={"concurrency": 1})
+    set_id = host.make_set(sizes={"a": 3 * MIB, "b": 3 * MIB, "c": 3 * MIB})
+    host.proxy.hurt(lambda asked: Cut(1000) if asked.path.endswith("/c") and asked.method == "PUT" else None)
+    host.fails("sync", code=4, said="broke during PutObject")
+    assert host.published() == []
+    host.proxy.heal()
+    result = host.succeeds("sync")
+    assert (result["sets"], result["files_skipped"]) == ([set_id], 2)
+    assert host.proxy.bytes_sent() < 3 * MIB + 64 * 1024
+    host.is_whole_there(set_id)
+
+
+def test_an_upload_that_cannot_be_taken_up_leaves_none_behind(moto_host: Host) -> None:
+    """The store forgets the upload, as one that expires: the file is sent anew and nothing stays unfinished."""
+    host = moto_host
+    set_id = host.make_set(sizes=LARGE)
+    host.proxy.hurt(lambda asked: Cut(MIB) if asked.part > 2 else None)
+    host.fails("sync", code=4, said="broke during UploadPart")
+    gone = times(1, Refuse(404, "NoSuchUpload"), lambda asked: asked.part == 3)
+    host.proxy.hurt(gone)
+    assert host.succeeds("sync")["sets"] == [set_id]
+    host.is_whole_there(set_id)
+
+
+# --- receiving --------------------------------------------------------------------------------------------------------
+
+
+def test_a_download_that_is_cut_goes_on_at_the_broken_byte(moto_host: Host) -> None:
+    host = moto_host
+    set_id = host.make_set(sizes=LARGE)
+    host.succeeds("sync")
+    host.lose_local()
+    total, cuts, lost = sum(LARGE.values()), 4, MIB
+    host.proxy.hurt(times(cuts, CutAnswer(lost), lambda asked: asked.kind == "get" and asked.path.endswith("/large")))
+    assert host.succeeds("sync", "--pull")["sets"] == [set_id]
+    host.is_whole_here(set_id)
+    # Whatever a cut answer had brought is at most fetched once more; no stretch that had arrived is.
+    assert total <= host.proxy.bytes_received() <= total + cuts * lost + 64 * 1024
+
+
+def test_a_download_that_breaks_for_good_leaves_no_set(host: Host) -> None:
+    set_id = host.make_set(sizes={"a": 100_000, "b": 1000})
+    host.succeeds("sync")
+    host.lose_local()
+    host.proxy.hurt(lambda asked: CutAnswer(0) if asked.kind == "get" and asked.path.endswith("/a") else None)
+    host.fails("sync", "--pull", code=4, said="connection to the store at .* broke during GetObject")
+    assert 3 < host.proxy.kinds().count("get") < 60
+    assert host.site.sets() == []
+    host.proxy.heal()
+    assert host.succeeds("sync", "--pull")["sets"] == [set_id]
+    host.is_whole_here(set_id)
+
+
+def test_a_verification_sits_out_cuts_and_an_unreachable_store_is_no_verdict(moto_host: Host) -> None:
+    host = moto_host
+    host.make_set(sizes={"a": 3 * MIB})
+    host.succeeds("sync")
+    verify = ("verify", "--place", "s3", "--level", "checksum")
+    host.proxy.hurt(times(3, CutAnswer(MIB // 2), lambda asked: asked.kind == "get" and asked.path.endswith("/a")))
+    (report,) = host.succeeds(*verify)["sets"]
+    assert (report["outcome"], report["level"]) == ("passed", "checksum")
+    host.proxy.hurt(lambda asked: CutAnswer(0) if asked.kind == "get" and asked.path.endswith("/a") else None)
+    host.fails(*verify, code=4, said="could not be proven, which is no verdict.*broke during GetObject")
+    host.proxy.heal()
+    assert host.succeeds(*verify)["sets"][0]["outcome"] == "passed"
