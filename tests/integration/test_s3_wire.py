@@ -73,6 +73,8 @@ class Scripted:
                         break
                     lengths = [h.split(b":")[1] for h in head.split(b"\r\n") if h.lower().startswith(b"content-length")]
                     self.requests.append((head, stream.read(int(lengths[0])) if lengths else b""))
+                    if not self.answers:  # closed meanwhile
+                        return
                     answer = self.answers.pop(0)
                     connection.sendall(answer)
                     if not answer.endswith(b"hello") or b"close" in answer.lower() or b"HTTP/1.0" in answer:

@@ -43,6 +43,8 @@ from .transfer import (
 )
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
+# What a store answers that takes nothing without an MD5, as one with Object Lock does.
+_DEMANDS = frozenset({"InvalidRequest", "MissingContentMD5", "InvalidDigest"})
 Json = dict[str, Any]
 
 
@@ -54,6 +56,10 @@ class _Sent:
     etag: str
     digest: bytes
     sent: int
+
+
+class _UnprovenError(DamagedError):
+    """The store has something else than what was sent."""
 
 
 class _Upload:
@@ -82,6 +88,7 @@ class Writer:
         self.part_size = parse_size(settings.part_size)
         self._unfinished: Optional[dict[str, list[Json]]] = None
         self._lock = threading.Lock()
+        self._md5_demanded = False
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """Store and prove a small object that is no payload."""
@@ -92,16 +99,28 @@ class Writer:
             self._prove_put(key, digest, answer)
 
     def put_file(self, key: str, file: File, source: Path, pool: Executor, progress: Optional[Progress] = None) -> int:
-        """Store and prove a payload file; return the bytes sent. Raise DamagedError if `source` is not `file`."""
+        """Store and prove a payload file; return the bytes sent. Raise DamagedError if `source` is not `file`.
+
+        What does not arrive as it was is sent once more, with an MD5 for the store to check.
+        """
+        try:
+            return self._put(key, file, source, pool, progress)
+        except _UnprovenError:
+            if self._md5_demanded:
+                raise
+            self._md5_demanded = True
+            return self._put(key, file, source, pool, None)
+
+    def _put(self, key: str, file: File, source: Path, pool: Executor, progress: Optional[Progress]) -> int:
         if file.size > self.part_size:
             return self._put_parts(key, file, source, pool, progress)
         with self._slots.for_size(file.size):
             if file.size <= CHUNK:
                 answer, digest = self._put_small(key, file, source)
             else:
-                digest, md5 = digests(source, 0, file.size + 1, md5=True)
+                digest = digests(source, 0, file.size + 1, md5=False)[0]
                 _check_source(file, source, source.stat().st_size, digest)
-                facts = self._facts(digest, md5, payload=True)
+                facts = self._facts(digest, b"", payload=True)
                 answer = self._send("put_object", key, source, Part(1, 0, file.size), digest, **facts)
             self._prove_put(key, digest, answer)
         if progress:
@@ -117,9 +136,9 @@ class Writer:
         return self._store.call("put_object", key, Body=content, **self._facts(digest, md5, payload=True)), digest
 
     def _facts(self, digest: bytes, md5: bytes, *, payload: bool) -> Json:
-        """Return the arguments that go with the content of one object that is put at once."""
+        """Return the arguments that go with the content of one object that is put at once; `md5` may be empty."""
         checked = self._modes().put == "sha256"
-        proof: Json = {"ChecksumSHA256": b64(digest)} if checked else {"ContentMD5": b64(md5)}
+        proof: Json = {"ChecksumSHA256": b64(digest)} if checked else {"ContentMD5": b64(md5)} if md5 else {}
         return {"Metadata": {"sha256": digest.hex()}, **proof, **self._wishes(payload=payload)}
 
     def _wishes(self, *, payload: bool) -> Json:
@@ -135,14 +154,30 @@ class Writer:
         return wishes
 
     def _send(self, operation: str, key: str, source: Path, part: Part, digest: bytes, **arguments: Any) -> Json:
-        """Send a stretch of `source`, again from its start while the trouble may pass; return the store's answer."""
+        """Send a stretch of `source`, again from its start while the trouble may pass; return the store's answer.
+
+        The request is signed with its SHA-256, so an MD5 is computed only for a store that has demanded one.
+        """
         with Slice(source, part.offset, part.size, self._bandwidth, sha256=digest.hex()) as body:
 
             def once() -> Json:
                 body.seek(0)
                 return self._store.try_once(operation, key, Body=body, **arguments)  # type: ignore[no-any-return]
 
-            return self._store.patience.call(once, self._store.may_pass)
+            def add_md5() -> None:
+                arguments["ContentMD5"] = b64(digests(source, part.offset, part.size, md5=True)[1])
+
+            proven = "ContentMD5" in arguments or "ChecksumSHA256" in arguments
+            if self._md5_demanded and not proven:
+                add_md5()
+            try:
+                return self._store.patience.call(once, self._store.may_pass)
+            except PgopsError as error:
+                if proven or "ContentMD5" in arguments or code_of(error)[0] not in _DEMANDS:
+                    raise
+                self._md5_demanded = True
+                add_md5()
+                return self._store.patience.call(once, self._store.may_pass)
 
     def _prove_put(self, key: str, digest: bytes, answer: Json) -> None:
         if self._modes().put == "sha256":
@@ -156,8 +191,8 @@ class Writer:
         if self._reader.sha256(key)[0] != digest:
             raise self._unproven(key, None)
 
-    def _unproven(self, key: str, kept: Optional[str]) -> DamagedError:
-        return DamagedError(
+    def _unproven(self, key: str, kept: Optional[str]) -> _UnprovenError:
+        return _UnprovenError(
             "s3://%s/%s is not what was sent%s."
             % (self._store.bucket, key, "" if kept is None else " (the store says SHA-256 %s)" % (kept or "unknown")),
             hint="Try again. If it stays so, the store or something before it alters data; try checksum_mode: read.",
@@ -240,10 +275,10 @@ class Writer:
 
     def _send_part(self, upload: _Upload, key: str, source: Path, part: Part, mode: str) -> _Sent:
         listed = upload.listed.get(part.number)
-        digest, md5 = digests(source, part.offset, part.size, md5=mode != "sha256" or listed is not None)
+        digest, md5 = digests(source, part.offset, part.size, md5=listed is not None)
         if listed is not None and same_part(part, listed, digest, md5):
             return _Sent(part, str(listed["ETag"]), digest, 0)
-        proof: Json = {"ChecksumSHA256": b64(digest)} if mode == "sha256" else {"ContentMD5": b64(md5)}
+        proof: Json = {"ChecksumSHA256": b64(digest)} if mode == "sha256" else {}
         answer = self._send(
             "upload_part", key, source, part, digest, UploadId=upload.id, PartNumber=part.number, **proof
         )
@@ -289,8 +324,11 @@ class Writer:
                     one.part.size,
                 )
 
-        reading = deque(pool.submit(one_back, one) for one in sent)
+        # One alone first: a store that computes something about an object when it is first read does so once.
+        reading = deque([pool.submit(one_back, sent[0])])
         try:
+            reading[0].exception()
+            reading.extend(pool.submit(one_back, one) for one in sent[1:])
             while reading:
                 if not reading.popleft().result():
                     raise self._unproven(key, None)
