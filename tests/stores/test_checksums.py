@@ -17,7 +17,7 @@ from tests.integration.conftest import BUCKET
 from tests.integration.s3_fixtures import Asked, Proxy, StrictChecksums
 from tests.stores.ceph import CephS3
 from tests.stores.demands import demand_checksums, names_a_checksum, refuse_checksums
-from tests.stores.nights import PART, MakeProgram, checksums_of, make_night, manifests, objects, remembered
+from tests.stores.nights import PART, MakeProgram, make_night, manifests, objects, remembered
 
 
 @pytest.fixture(name="strict_store")
@@ -31,9 +31,8 @@ def put_kinds(proxy: Proxy) -> set[str]:
     return {asked.kind for asked in proxy.asked if asked.method == "PUT"}
 
 
-def go_through_a_night(program: Any, server: PostgresServer, store: Any, bucket: str = BUCKET) -> None:
-    """Back up, send, prove and bring back by the program."""
-    before = checksums_of(server)
+def go_through_a_night(program: Any, store: Any, bucket: str = BUCKET) -> None:
+    """Back up, send and prove by the program, and compare by sizes and by each byte of the largest file."""
     set_id: str = program.json("backup")["set"]
     assert program.json("sync")["sets"] == [set_id]
     assert manifests(store, program, bucket) == [set_id]
@@ -41,19 +40,21 @@ def go_through_a_night(program: Any, server: PostgresServer, store: Any, bucket:
     for path, size in objects(store, program, bucket).items():
         if path.startswith("sets/%s/" % set_id):
             assert (program.site.set_folder(set_id) / path.split("/", 2)[2]).stat().st_size == size
+    largest = max(objects(store, program, bucket).items(), key=lambda item: item[1])[0]
+    key = "database-backups/%s/%s" % (program.site.instance, largest)
+    there = store.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert there == (program.site.set_folder(set_id) / largest.split("/", 2)[2]).read_bytes()
     program("verify", set_id, "--place", "s3", "--level", "checksum")
-    program("restore", set_id, "--place", "s3", "--database", "shop", "--mode", "swap", "--confirm", "shop")
-    assert checksums_of(server) == before
 
 
 @pytest.mark.parametrize("kind", ["moto", "ceph"])
-def test_a_store_that_demands_checksums_gets_an_md5_with_everything(
+def test_a_store_that_demands_checksums_gets_them(
     kind: str, request: pytest.FixtureRequest, shop_server: PostgresServer, make_program: MakeProgram
 ) -> None:
     server: MotoS3 | CephS3 = request.getfixturevalue({"moto": "store"}.get(kind, kind))
     with Proxy(server.endpoint_url, fault=demand_checksums) as proxy:
         program = make_night(make_program, shop_server, server, proxy.url)
-        go_through_a_night(program, shop_server, server)
+        go_through_a_night(program, server)
         assert remembered(program)["put_checksum"] == "read"
         assert put_kinds(proxy) == {"put", "part"}
 
@@ -79,7 +80,7 @@ def test_a_bucket_with_object_lock_that_demands_checksums(
     with pytest.raises(ClientError, match="Content-MD5"):
         bare.put_object(Bucket=name, Key="bare", Body=b"x")
     program = make_night(make_program, shop_server, store, bucket=name)
-    go_through_a_night(program, shop_server, store, name)
+    go_through_a_night(program, store, name)
     assert program.json("probe")["capabilities"]["object_lock"] == "COMPLIANCE for 1 days by default"
 
 
@@ -105,7 +106,7 @@ def test_a_store_that_refuses_checksums_gets_none(
     server: MotoS3 | CephS3 = request.getfixturevalue({"moto": "store"}.get(kind, kind))
     with Proxy(server.endpoint_url, fault=refuse_checksums) as proxy:
         program = make_night(make_program, shop_server, server, proxy.url)
-        go_through_a_night(program, shop_server, server)
+        go_through_a_night(program, server)
         assert remembered(program)["put_checksum"] == "read"
         refused = [asked for asked in proxy.asked if names_a_checksum(asked)]
         assert refused and all("/probe/" in asked.path for asked in refused), "it was tried once, on a probe object"
