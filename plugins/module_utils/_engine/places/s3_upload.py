@@ -44,7 +44,7 @@ from .transfer import (
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # What a store answers that takes nothing without an MD5, as one with Object Lock does.
-_DEMANDS = frozenset({"InvalidRequest", "MissingContentMD5", "InvalidDigest"})
+_DEMANDS = frozenset({"InvalidRequest", "MissingContentMD5", "MissingUploadObjectWithObjectLockHeaders"})
 Json = dict[str, Any]
 
 

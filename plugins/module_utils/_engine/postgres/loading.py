@@ -35,6 +35,8 @@ BENIGN = (
     (r"must be owner of extension \S+", "a comment on an extension that the server's owner installed"),
     (r'schema "public" already exists', "every new database has it"),
 )
+# For building indexes, all workers together; the server's own setting where that is more for each.
+_INDEX_MEMORY = 512 * 1024 * 1024
 _LIST_SETTINGS = frozenset(
     {
         "local_preload_libraries",
@@ -60,6 +62,23 @@ class Target:
         """What the programs get. Messages come in English where this role may ask for that: BENIGN knows no others."""
         english = {"PGOPTIONS": "-c lc_messages=C"} if self.server.superuser else {}
         return {**program_environment(self.postgres), **english}
+
+    def loading_environment(self, into: str, jobs: int) -> dict[str, str]:
+        """What a program gets that fills the database `into` by `jobs` workers: settings that make loading faster.
+
+        Nothing waits for the disk before the end, as what was half loaded when a server dies is dropped anyway; the
+        database gets its name by a commit that is on disk. Only for a superuser, who gets options anyway: a pooler, as
+        others may come through, refuses options.
+        """
+        if not self.server.superuser:
+            return self.environment
+        with connect(self.postgres, into) as session:
+            memory = session.rows("SELECT pg_size_bytes(current_setting('maintenance_work_mem'))")[0][0]
+        wanted = ["synchronous_commit=off", "maintenance_work_mem=%dkB" % (max(memory, _INDEX_MEMORY // jobs) // 1024)]
+        if jobs > 1:  # the workers are the parallel work; more processes would only be in their way
+            wanted.append("max_parallel_maintenance_workers=0")
+        options = " ".join([self.environment["PGOPTIONS"], *("-c %s" % setting for setting in wanted)])
+        return {**self.environment, "PGOPTIONS": options}
 
 
 @dataclass
@@ -286,10 +305,10 @@ def _load(source: Source, database: Database, target: Target, into: str, options
     if path is not None:
         loaded.jobs = 1 if options.single_transaction else options.jobs
         jobs = ("--jobs=%d" % loaded.jobs,) if loaded.jobs > 1 else ()
-        command = Command((*arguments, *jobs, str(path)), env=target.environment)
+        command = Command((*arguments, *jobs, str(path)), env=target.loading_environment(into, loaded.jobs))
         _run_restore(source, [command], None, loaded, soft)
     else:
-        command = Command(tuple(arguments), env=target.environment)
+        command = Command(tuple(arguments), env=target.loading_environment(into, 1))
         unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
         file = source.manifest.files_of(database.dump)[0]
         _run_restore(source, [*unwrap, command], source.chunks(file), loaded, soft)
@@ -481,7 +500,7 @@ def _load_plain(source: Source, database: Database, target: Target, into: str, o
         "--file=-",
         database_argument(into),
     ]
-    psql = Command((target.programs.path("psql"), *arguments), env=target.environment)
+    psql = Command((target.programs.path("psql"), *arguments), env=target.loading_environment(into, 1))
     plain = source.plain(database.dump)
     source.context.runner.pipe([psql], source=_transaction(plain) if options.single_transaction else plain)
     return Loaded(way="stream")

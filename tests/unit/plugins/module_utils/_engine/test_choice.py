@@ -75,7 +75,7 @@ def test_what_cannot_be_is_refused(wanted: Backup, known: Facts) -> None:
     assert "compression auto" in caught.value.hint
 
 
-@pytest.mark.parametrize(("level", "expected"), [(None, 1), (0, 0), (19, 19)])
+@pytest.mark.parametrize(("level", "expected"), [(None, 3), (0, 0), (19, 19)])
 def test_a_level_of_zero_is_a_level(level: int | None, expected: int) -> None:
     assert choose(Backup(compression="zstd", compression_level=level), facts(("zstd",))).level == expected
 
