@@ -48,6 +48,10 @@ unit: $(VENV)/test.stamp ## the unit tests, and the engine on bare Pythons
 integration: $(VENV)/test.stamp ## the tests with real PostgreSQL and S3 servers
 	@$(LAYERS) integration
 
+.PHONY: faults
+faults: $(VENV)/test.stamp ## what goes wrong, injected: servers, disks, stores, signals, damage
+	@$(LAYERS) faults
+
 .PHONY: stores
 stores: $(VENV)/test.stamp ## the tests on a real Ceph, as root on Debian
 	@$(LAYERS) stores

@@ -27,7 +27,9 @@ ROOT = collection_tree.ROOT
 LOGS = ROOT / "build" / "test"
 COVERAGE: tuple[Word, ...] = (VENV / "python", "-m", "coverage")
 # The groups by how long they take.
-_SLOW_FIRST = ("integration", "stores", "sanity", "unit", "build", "lint")
+_SLOW_FIRST = ("integration", "faults", "stores", "sanity", "unit", "build", "lint")
+# Percent of the engine's lines and branches that all layers together must run.
+_LEAST_COVERED = 90.0
 MYPY_TARGETS = ("plugins/module_utils/_engine", "tests/tools")
 
 
@@ -130,7 +132,8 @@ def all_layers(data: Path) -> list[Layer]:
         Layer("engine on Python 3.9", "unit", program.floor),
         Layer("pgops in one file", "unit", program.one_file),
         Layer("unit", "unit", partial(_pytest, ["tests/unit"], data)),
-        Layer("integration", "integration", partial(_pytest, ["tests/integration", "tests/faults"], data)),
+        Layer("integration", "integration", partial(_pytest, ["tests/integration"], data)),
+        Layer("faults", "faults", partial(_pytest, ["tests/faults"], data)),
         Layer("stores, Ceph", "stores", partial(_stores, data)),
         Layer("archive", "build", archive.smoke),
     ]
@@ -183,15 +186,14 @@ def _keep_logs(rows: Sequence[Row]) -> None:
         (LOGS / f"{re.sub(r'[^a-z0-9.]+', '-', row.layer.name.lower())}.log").write_text(row.log)
 
 
-def _print_coverage(data: Path) -> None:
-    """Print what the tests of this run covered, if any of them measured it."""
-    if not list(data.parent.glob(f"{data.name}.*")):
-        return
+def _coverage(data: Path, bench: Bench) -> Outcome:
+    """Print what the tests of this run covered of the engine, and tell whether it is enough."""
     env = {"COVERAGE_FILE": str(data)}
-    bench = Bench(scratch=data.parent, log=data.parent / "coverage.log")
-    failed = bench.ask(*COVERAGE, "combine", "--quiet", env=env)[0]
-    table = bench.ask(*COVERAGE, "report", env=env)[1]
-    print(f"\nCoverage of the engine\n{table if not failed else bench.text()}", flush=True)
+    bench.must(*COVERAGE, "combine", "--quiet", env=env)
+    bench.must(*COVERAGE, "report", env=env)
+    print(f"\nCoverage of the engine\n{bench.text()}", flush=True)
+    percent = float(bench.ask(*COVERAGE, "report", "--format=total", env=env)[1])
+    return Outcome(PASSED if percent >= _LEAST_COVERED else FAILED, f"{percent:.1f} % of lines and branches")
 
 
 def _print_table(rows: Sequence[Row]) -> None:
@@ -218,8 +220,9 @@ def main() -> int:
     layers = [layer for layer in all_layers(data) if not options.groups or layer.group in options.groups]
     try:
         rows = run_all(layers, scratch, options.jobs)
+        if not options.groups:
+            rows.append(run_layer(Layer("coverage", "coverage", partial(_coverage, data)), scratch, Children()))
         _keep_logs(rows)
-        _print_coverage(data)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     _print_table(rows)
