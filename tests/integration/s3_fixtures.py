@@ -76,6 +76,11 @@ class CutAnswer:
 
 
 @dataclass(frozen=True)
+class LoseAnswer:
+    """Hand the request on, and break the connection before the answer."""
+
+
+@dataclass(frozen=True)
 class Refuse:
     """Answer in the store's place."""
 
@@ -91,7 +96,7 @@ class Flip:
     at: int
 
 
-Fault = Cut | CutAnswer | Refuse | Flip | None
+Fault = Cut | CutAnswer | LoseAnswer | Refuse | Flip | None
 
 
 @dataclass
@@ -203,6 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
             xml = "<Error><Code>%s</Code><Message>%s</Message></Error>" % (fault.code, fault.code)
             return self._answer(fault.status, {"Content-Type": "application/xml"}, fault.body or xml.encode())
         status, answer_headers, content = self._forward(body)
+        if isinstance(fault, LoseAnswer):
+            return self._break()
         if self.proxy.strict:
             self.proxy.strict.after(asked, status, answer_headers)
         return self._answer(status, answer_headers, content, fault)

@@ -28,6 +28,7 @@ from tests.integration.s3_fixtures import (  # noqa: F401  # pylint: disable=unu
     CutAnswer,
     Flip,
     Kit,
+    LoseAnswer,
     Proxy,
     Refuse,
     kit_of_each,
@@ -173,6 +174,14 @@ def test_passing_trouble_with_parts_is_sat_out(kit: Kit, fault: Any) -> None:
     with Proxy(kit.server.endpoint_url, fault=times(3, fault, lambda asked: asked.part == 2)) as proxy:
         kit.place(proxy.url).upload(SET, file, path)
         assert [a.part for a in proxy.asked].count(2) == 4
+    assert kit.raw_read(stored("large")) == path.read_bytes()
+
+
+def test_a_part_whose_answer_was_lost_is_not_sent_for_ever(kit: Kit) -> None:
+    file, path = kit.file("large", 12 * MIB)
+    lost = times(1, LoseAnswer(), lambda asked: asked.part == 2)
+    with Proxy(kit.server.endpoint_url, fault=lost) as proxy:
+        kit.place(proxy.url).upload(SET, file, path)
     assert kit.raw_read(stored("large")) == path.read_bytes()
 
 

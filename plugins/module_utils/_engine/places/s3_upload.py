@@ -158,9 +158,17 @@ class Writer:
 
         The request is signed with its SHA-256, so an MD5 is computed only for a store that has demanded one.
         """
+        sent = 0
         with Slice(source, part.offset, part.size, self._bandwidth, sha256=digest.hex()) as body:
 
             def once() -> Json:
+                nonlocal sent
+                sent += 1
+                if sent > 1 and operation == "upload_part":
+                    # The answer alone may have been lost; rclone's server takes no part twice.
+                    listed = self._list_parts(key, arguments["UploadId"]).get(part.number)
+                    if listed and same_part(part, listed, *digests(source, part.offset, part.size, md5=True)):
+                        return listed
                 body.seek(0)
                 return self._store.try_once(operation, key, Body=body, **arguments)  # type: ignore[no-any-return]
 
