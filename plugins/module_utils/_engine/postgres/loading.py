@@ -304,15 +304,27 @@ def _load(source: Source, database: Database, target: Target, into: str, options
         arguments.append(use_list)
     if path is not None:
         loaded.jobs = 1 if options.single_transaction else options.jobs
-        jobs = ("--jobs=%d" % loaded.jobs,) if loaded.jobs > 1 else ()
-        command = Command((*arguments, *jobs, str(path)), env=target.loading_environment(into, loaded.jobs))
-        _run_restore(source, [command], None, loaded, soft)
+        environment = target.loading_environment(into, loaded.jobs)
+        for parts in _in_turn(loaded.jobs):
+            _run_restore(source, [Command((*arguments, *parts, str(path)), env=environment)], None, loaded, soft)
     else:
         command = Command(tuple(arguments), env=target.loading_environment(into, 1))
         unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
         file = source.manifest.files_of(database.dump)[0]
         _run_restore(source, [*unwrap, command], source.chunks(file), loaded, soft)
     return loaded
+
+
+def _in_turn(jobs: int) -> list[tuple[str, ...]]:
+    """Return the further arguments of pg_restore for each of its calls.
+
+    Left to itself, a parallel pg_restore makes the foreign keys of a partitioned table before its partitions have rows.
+    Each row is then checked on its own, which takes five times as long, and the workers can block each other.
+    """
+    if jobs < 2:
+        return [()]
+    parallel = "--jobs=%d" % jobs
+    return [("--section=pre-data",), ("--section=data", parallel), ("--section=post-data", parallel)]
 
 
 def _make_schemas(target: Target, into: str, database: Database) -> list[str]:
