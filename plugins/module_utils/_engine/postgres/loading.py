@@ -299,32 +299,48 @@ def _load(source: Source, database: Database, target: Target, into: str, options
     path = _seekable(source, database, options, folder, loaded)
     arguments = _restore_arguments(target, into, options)
     soft: set[str] = set()
+    lines: list[str] = []
     if options.wanted is not None:
-        use_list, soft = _use_list(source, database, target, path, options.wanted, folder, loaded)
-        arguments.append(use_list)
+        chosen = _chosen(source, database, target, path, options.wanted)
+        loaded.left_out += chosen.left_out
+        lines, soft = chosen.lines or [";"], chosen.soft
     if path is not None:
         loaded.jobs = 1 if options.single_transaction else options.jobs
+        if loaded.jobs > 1 and not lines:
+            lines = _listing(source, target, path)
         environment = target.loading_environment(into, loaded.jobs)
-        for parts in _in_turn(loaded.jobs):
-            _run_restore(source, [Command((*arguments, *parts, str(path)), env=environment)], None, loaded, soft)
+        for step in _steps(folder, lines, loaded.jobs):
+            _run_restore(source, [Command((*arguments, *step, str(path)), env=environment)], None, loaded, soft)
     else:
-        command = Command(tuple(arguments), env=target.loading_environment(into, 1))
+        step = _steps(folder, lines, 1)[0]
+        command = Command((*arguments, *step), env=target.loading_environment(into, 1))
         unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
         file = source.manifest.files_of(database.dump)[0]
         _run_restore(source, [*unwrap, command], source.chunks(file), loaded, soft)
     return loaded
 
 
-def _in_turn(jobs: int) -> list[tuple[str, ...]]:
-    """Return the further arguments of pg_restore for each of its calls.
+def _steps(folder: Path, lines: list[str], jobs: int) -> list[tuple[str, ...]]:
+    """Return the further arguments of each call of pg_restore, for the `lines` of its listing; none of them mean all.
 
-    Left to itself, a parallel pg_restore makes the foreign keys of a partitioned table before its partitions have rows.
-    Each row is then checked on its own, which takes five times as long, and the workers can block each other.
+    Left to itself, a parallel pg_restore makes the foreign keys and triggers of a partitioned table before its
+    partitions have rows. Each row is then checked on its own, which takes five times as long, and the workers can
+    block each other.
     """
     if jobs < 2:
-        return [()]
-    parallel = "--jobs=%d" % jobs
-    return [("--section=pre-data",), ("--section=data", parallel), ("--section=post-data", parallel)]
+        return [(_use_list(folder / "use-list", lines),)] if lines else [()]
+    first, rest = selection.rows_first(lines)
+    common = ("--section=data", "--section=post-data", "--jobs=%d" % jobs)
+    return [
+        ("--section=pre-data", _use_list(folder / "use-list", lines)),
+        (*common, _use_list(folder / "use-list-rows", first)),
+        (*common, _use_list(folder / "use-list-rest", rest)),
+    ]
+
+
+def _use_list(path: Path, lines: list[str]) -> str:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "--use-list=%s" % path
 
 
 def _make_schemas(target: Target, into: str, database: Database) -> list[str]:
@@ -399,30 +415,25 @@ def _restore_arguments(target: Target, into: str, options: Options) -> list[str]
     return arguments
 
 
-def _use_list(
-    source: Source,
-    database: Database,
-    target: Target,
-    path: Optional[Path],
-    wanted: selection.Wanted,
-    folder: Path,
-    loaded: Loaded,
-) -> tuple[str, set[str]]:
+def _chosen(
+    source: Source, database: Database, target: Target, path: Optional[Path], wanted: selection.Wanted
+) -> selection.Selection:
     if database.fingerprint is None:
         raise UsageError(
             "The set has no fingerprint, so parts of %r cannot be told apart." % database.name,
             hint="Restore the whole database.",
         )
     if path is not None:
-        command = Command((target.programs.path("pg_restore"), "--list", str(path)))
-        listing = source.context.runner.run(command).stdout
+        listing = "\n".join(_listing(source, target, path))
     else:
-        listing = listing_of_stream(source, database.dump, target.programs)
-    chosen = selection.select(listing.decode("utf-8", "replace"), wanted, database.fingerprint)
-    loaded.left_out += chosen.left_out
-    listed = folder / "use-list"
-    listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8")
-    return "--use-list=%s" % listed, chosen.soft
+        listing = listing_of_stream(source, database.dump, target.programs).decode("utf-8", "replace")
+    return selection.select(listing, wanted, database.fingerprint)
+
+
+def _listing(source: Source, target: Target, path: Path) -> list[str]:
+    command = Command((target.programs.path("pg_restore"), "--list", str(path)))
+    # Names may hold what splitlines() takes for a line's end.
+    return source.context.runner.run(command).stdout.decode("utf-8", "replace").split("\n")
 
 
 def listing_of_stream(source: Source, dump: Payload, programs: Programs) -> bytes:
