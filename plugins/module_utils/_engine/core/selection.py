@@ -9,7 +9,6 @@ the table of contents is filtered instead: what belongs to another relation goes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -35,7 +34,6 @@ _NAMED = (
 )
 _LED_BY_TABLE = ("CHECK CONSTRAINT", "FK CONSTRAINT", "CONSTRAINT", "DEFAULT", "POLICY", "RULE", "TRIGGER")
 _OF_INDEX = ("INDEX ATTACH", "INDEX", "STATISTICS")
-_OF_ONE_TABLE = ("CONSTRAINT", "INDEX", "INDEX ATTACH", "SEQUENCE SET", "TABLE DATA")
 _ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
 # These stand for the whole database and have no place in a part of it.
 _WHOLE_ONLY = (
@@ -127,21 +125,6 @@ def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selecti
         if keep:
             selection.lines.append(line)
     return selection
-
-
-def rows_first(lines: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Part the `lines` of a listing for a restore in two steps: the rows with the indexes over them, and the rest.
-
-    The rest is what looks at rows of several tables, or acts on rows that come: foreign keys, triggers, rules, views.
-    """
-    first: list[str] = []
-    rest: list[str] = []
-    for line in lines:
-        if line and not line.startswith(";"):
-            match = _LINE.fullmatch(line)
-            kind = next((k for k in _KINDS if match and match.group(4).startswith(k + " ")), "")
-            (first if kind in _OF_ONE_TABLE else rest).append(line)
-    return first, rest
 
 
 def _keep_relation(
@@ -297,4 +280,4 @@ def _sanitized(name: str) -> str:
     return name.replace("\n", " ").replace("\r", " ")
 
 
-__all__ = ("Selection", "Wanted", "missing", "rows_first", "select", "with_partitions")
+__all__ = ("Selection", "Wanted", "missing", "select", "with_partitions")

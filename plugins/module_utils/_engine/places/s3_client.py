@@ -325,12 +325,10 @@ def _connect(settings: S3) -> tuple[Any, Optional[Wire]]:
 
 def _wire(client: Any, session: Any, settings: S3) -> Optional[Wire]:
     """Return our own way to send content, or None where it cannot be had; botocore does it all then."""
-    import botocore.exceptions as faults
-
     try:
         bundle = settings.ca_bundle or str(session.get_config_variable("ca_bundle") or "")
         return Wire(client, session.get_credentials(), settings.bucket, ca_bundle=bundle)
-    except (faults.BotoCoreError, ValueError):
+    except Exception:  # noqa: BLE001  # what is wrong, the first request by botocore says in the right place
         return None
 
 
@@ -361,7 +359,7 @@ def _client_config(settings: S3) -> Any:
         "connect_timeout": 10,
         "read_timeout": 60,
         "retries": {"mode": "standard", "max_attempts": 4},
-        "max_pool_connections": 2 * settings.concurrency + 4,
+        "max_pool_connections": 5 * settings.concurrency + 4,
         "s3": {"addressing_style": settings.addressing_style},
     }
     try:

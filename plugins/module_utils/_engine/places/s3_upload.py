@@ -106,8 +106,6 @@ class Writer:
         try:
             return self._put(key, file, source, pool, progress)
         except _UnprovenError:
-            if self._md5_demanded:
-                raise
             self._md5_demanded = True
             return self._put(key, file, source, pool, None)
 

@@ -55,7 +55,7 @@ class Wire:
         self._lock = threading.Lock()
         self._region = str(client.meta.region_name or "")
         address = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}))
-        self._secure, self._host = address.scheme == "https", address.netloc
+        self._secure, self._host = address.scheme == "https", _regional(address.netloc, self._region)
         self._prefix = address.path[: -len("k")]
         self._context: Optional[ssl.SSLContext] = None
         self._worked, self._failed = False, 0
@@ -71,20 +71,20 @@ class Wire:
         """Make the request that botocore's client would make, and return what it would return.
 
         Return None when botocore should do it instead: nothing is known then about what the store did. An answer to
-        `get_object` has a `Body` with read1() and close(); its trouble is a ConnectionError or TimeoutError. What the
-        body of a request raises comes through.
+        `get_object` has a `Body` with read1() and close(); its trouble is a ConnectionError. What the body of a request
+        raises comes through.
         """
         if self._off or operation not in _METHODS:
             return None
-        asked = self._headers(arguments)
-        if asked is None:
+        asked, keys = self._headers(arguments), self._keys()
+        if asked is None or keys is None:
             return None
         query = encoded_query([(n[0].lower() + n[1:], str(arguments[n])) for n in _QUERY if n in arguments])
         body = arguments.get("Body", b"")
         connection = None
         try:
             connection = self._connection()
-            head = self._head(_METHODS[operation], self._prefix + encoded_path(key), query, asked, body)
+            head = self._head(_METHODS[operation], self._prefix + encoded_path(key), query, asked, body, keys)
             connection.send(head, body)
             answer = connection.receive(operation == "get_object", self._put_back)
         except (OSError, http.client.HTTPException, ValueError):
@@ -110,9 +110,15 @@ class Wire:
                 return None
         return asked
 
-    def _head(self, method: str, path: str, query: str, asked: Headers, body: Any) -> bytes:
-        frozen = self._credentials.get_frozen_credentials()
-        keys = Keys(frozen.access_key, frozen.secret_key, frozen.token or "", self._region)
+    def _keys(self) -> Optional[Keys]:
+        """Return the keys of this moment, or None where they cannot be had; botocore then says why."""
+        try:
+            frozen = self._credentials.get_frozen_credentials()
+        except Exception:  # noqa: BLE001  # whatever a provider of credentials raises
+            return None
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token or "", self._region)
+
+    def _head(self, method: str, path: str, query: str, asked: Headers, body: Any, keys: Keys) -> bytes:
         payload = body.sha256 if isinstance(body, Slice) else hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256
         headers = signed(method, path, query, asked, payload, keys, datetime.now(timezone.utc))
         if method == "PUT":
@@ -181,6 +187,8 @@ class _Connection:
             status, headers, keep = self._answer()
         if status not in (200, 206) or "transfer-encoding" in headers or "content-encoding" in headers:
             return None
+        if with_body and "content-length" not in headers:
+            return None
         length = int(headers["content-length"]) if with_body else int(headers.get("content-length", "0"))
         answer: dict[str, Any] = {name: headers[key] for key, name in _ANSWERED.items() if key in headers}
         if with_body:
@@ -237,7 +245,10 @@ class _Body:
         """Return what has come, at most `size` bytes; nothing at the end. Raise ConnectionError if it came too soon."""
         if not self._left:
             return b""
-        chunk: bytes = self._stream.read1(min(size, self._left))
+        try:
+            chunk: bytes = self._stream.read1(min(size, self._left))
+        except OSError as error:  # a timeout is no TimeoutError before Python 3.10, and TLS has errors of its own
+            raise ConnectionError(str(error) or type(error).__name__) from error
         if not chunk:
             raise ConnectionError("the answer ended too soon")
         self._left -= len(chunk)
@@ -256,6 +267,14 @@ class _Body:
             self._put_back(self._connection)
         else:
             self._connection.close()
+
+
+def _regional(host: str, region: str) -> str:
+    """Return the address of a bucket at Amazon in its region; botocore signs addresses for others at the global one."""
+    suffix = ".s3.amazonaws.com"
+    if not host.endswith(suffix) or region in ("us-east-1", "aws-global"):
+        return host
+    return "%s.s3.%s.amazonaws.com" % (host[: -len(suffix)], region)
 
 
 def _tls(ca_bundle: str) -> ssl.SSLContext:

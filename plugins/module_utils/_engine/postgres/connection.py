@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -205,10 +206,12 @@ def connect(postgres: Postgres, database: str = "") -> Session:
         ("standard_conforming_strings", "on"),
     ):
         session.execute("SELECT pg_catalog.set_config(%s, %s, false)", (setting, value))
-    # When we are killed, the server ends what it does for us, also where it waits for a lock. Known since PostgreSQL 14.
-    session.execute(
-        "SELECT pg_catalog.set_config(name, '2s', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'"
-    )
+    # When we are killed, the server ends what it does for us, also where it waits for a lock. Known since PostgreSQL 14,
+    # refused where the server's system cannot look after a connection.
+    with contextlib.suppress(PgopsError):
+        session.execute(
+            "SELECT pg_catalog.set_config(name, '2s', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'"
+        )
     return session
 
 

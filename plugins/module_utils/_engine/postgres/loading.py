@@ -299,48 +299,40 @@ def _load(source: Source, database: Database, target: Target, into: str, options
     path = _seekable(source, database, options, folder, loaded)
     arguments = _restore_arguments(target, into, options)
     soft: set[str] = set()
-    lines: list[str] = []
     if options.wanted is not None:
         chosen = _chosen(source, database, target, path, options.wanted)
         loaded.left_out += chosen.left_out
-        lines, soft = chosen.lines or [";"], chosen.soft
+        soft = chosen.soft
+        listed = folder / "use-list"
+        listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8")
+        arguments.append("--use-list=%s" % listed)
     if path is not None:
         loaded.jobs = 1 if options.single_transaction else options.jobs
-        if loaded.jobs > 1 and not lines:
-            lines = _listing(source, target, path)
         environment = target.loading_environment(into, loaded.jobs)
-        for step in _steps(folder, lines, loaded.jobs):
+        by_section = target.server.superuser and options.wanted is None
+        for step in _steps(loaded.jobs, by_section=by_section):
             _run_restore(source, [Command((*arguments, *step, str(path)), env=environment)], None, loaded, soft)
     else:
-        step = _steps(folder, lines, 1)[0]
-        command = Command((*arguments, *step), env=target.loading_environment(into, 1))
+        command = Command(tuple(arguments), env=target.loading_environment(into, 1))
         unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
         file = source.manifest.files_of(database.dump)[0]
         _run_restore(source, [*unwrap, command], source.chunks(file), loaded, soft)
     return loaded
 
 
-def _steps(folder: Path, lines: list[str], jobs: int) -> list[tuple[str, ...]]:
-    """Return the further arguments of each call of pg_restore, for the `lines` of its listing; none of them mean all.
+def _steps(jobs: int, *, by_section: bool) -> list[tuple[str, ...]]:
+    """Return the further arguments of each call of pg_restore.
 
-    Left to itself, a parallel pg_restore makes the foreign keys and triggers of a partitioned table before its
-    partitions have rows. Each row is then checked on its own, which takes five times as long, and the workers can
-    block each other.
+    Left to itself, a parallel pg_restore makes the foreign keys of a partitioned table before its partitions have rows.
+    Each row is then checked on its own, which takes five times as long, and the workers can block each other. By
+    section, privileges come before the rows: only a superuser can do without those that are not granted.
     """
     if jobs < 2:
-        return [(_use_list(folder / "use-list", lines),)] if lines else [()]
-    first, rest = selection.rows_first(lines)
-    common = ("--section=data", "--section=post-data", "--jobs=%d" % jobs)
-    return [
-        ("--section=pre-data", _use_list(folder / "use-list", lines)),
-        (*common, _use_list(folder / "use-list-rows", first)),
-        (*common, _use_list(folder / "use-list-rest", rest)),
-    ]
-
-
-def _use_list(path: Path, lines: list[str]) -> str:
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return "--use-list=%s" % path
+        return [()]
+    parallel = "--jobs=%d" % jobs
+    if not by_section:
+        return [(parallel,)]
+    return [("--section=pre-data",), ("--section=data", parallel), ("--section=post-data", parallel)]
 
 
 def _make_schemas(target: Target, into: str, database: Database) -> list[str]:

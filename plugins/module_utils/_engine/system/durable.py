@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -59,7 +60,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` (0600) by a temporary file, fsync and one rename."""
     for left in path.parent.glob(".*.tmp"):
         if not _writes(left):
-            left.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                left.unlink()
     temporary = path.with_name(".%s.%d.tmp" % (path.name, os.getpid()))
     temporary.unlink(missing_ok=True)
     try:
