@@ -11,6 +11,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -214,6 +215,8 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no group {', '.join(unknown)}; there are {', '.join(groups)}")
 
+    # A shell that runs this in the background has Ctrl-C ignored, and so would have the programs that the tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     scratch = Path(tempfile.mkdtemp(prefix="pgops-test-"))
     data = scratch / "coverage" / "data"
     data.parent.mkdir()
