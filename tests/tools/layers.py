@@ -215,8 +215,9 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no group {', '.join(unknown)}; there are {', '.join(groups)}")
 
-    # A shell that runs this in the background has Ctrl-C ignored, and so would have the programs that the tests interrupt.
+    # What a shell or nohup has us ignore, the programs that the tests interrupt would ignore, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     scratch = Path(tempfile.mkdtemp(prefix="pgops-test-"))
     data = scratch / "coverage" / "data"
     data.parent.mkdir()
