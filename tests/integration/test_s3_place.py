@@ -237,14 +237,15 @@ def test_an_object_that_changes_while_it_is_streamed_is_damaged(moto_kit: Kit) -
             list(stream)
 
 
-def test_bytes_that_are_hurt_on_the_way_are_found_by_reading_back_and_sent_again(kit: Kit) -> None:
+def test_bytes_that_are_hurt_on_the_way_are_found_and_sent_again(kit: Kit) -> None:
     file, path = kit.file("large", 6 * MIB)
     kit.place().modes()
     with Proxy(kit.server.endpoint_url, fault=times(1, Flip(1000), lambda a: a.part == 1)) as proxy:
         kit.place(proxy.url, checksum_mode="read").upload(SET, file, path)
         again = [a for a in proxy.asked if a.part == 1]
         assert len(again) >= 2
-        assert ["content-md5" in a.headers for a in (again[0], again[-1])] == [False, True]
+        if kit.kind in ("moto", "rclone"):  # others hold the content against the hash that signs the request
+            assert ["content-md5" in a.headers for a in (again[0], again[-1])] == [False, True]
     assert kit.raw_read(stored("large")) == path.read_bytes()
 
 
