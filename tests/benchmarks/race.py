@@ -76,7 +76,7 @@ def timed(words: Sequence[str], *, env: Mapping[str, str], log: Path, out: Path 
             end(process)
             raise
     if process.returncode:
-        said = "".join(p.read_text(errors="replace")[-2000:] for p in {log, out or log})
+        said = "".join(p.read_text(errors="replace")[-2000:] for p in dict.fromkeys((log, out or log)))
         raise CannotRunError(f"{' '.join(words[-6:])} ended with {process.returncode}: {said}")
     return {"seconds": seconds, "cpu": usage.ru_utime + usage.ru_stime, "memory": peak.bytes}
 

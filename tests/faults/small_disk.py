@@ -26,8 +26,10 @@ def small_disk(mebibytes: int) -> Iterator[Path]:
         ) as holder:
             assert holder.stdin is not None and holder.stdout is not None and holder.stderr is not None
             if holder.stdout.readline() == "ready\n":
-                yield Path("/proc/%d/root/mnt" % holder.pid)
-                holder.stdin.close()
+                try:
+                    yield Path("/proc/%d/root/mnt" % holder.pid)
+                finally:
+                    holder.stdin.close()
                 return
             said.append(holder.stderr.read().strip())
     pytest.fail("A test of full disks needs a mount of its own, as root or in a user namespace: %s" % " / ".join(said))

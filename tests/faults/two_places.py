@@ -168,7 +168,10 @@ class Host:
 
     def is_whole_here(self, set_id: str) -> None:
         """Hold the local set against its manifest."""
-        read = lambda path: (self.site.home / path).read_bytes()  # noqa: E731
+
+        def read(path: str) -> bytes:
+            return (self.site.home / path).read_bytes()
+
         self._hold(json.loads(read(self.stored(set_id, "manifest.json"))), read)
 
     def _hold(self, manifest: dict[str, Any], read: Callable[[str], bytes]) -> None:

@@ -153,6 +153,7 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
     Raise MissingError if the database is gone, PgopsError if the dump never got through, CommandError, RefusedError or
     UnreachableError; the file may be half-written then.
     """
+    reason = ""
     try:
         for again in range(ANEW + 1):
             watch = LockWatch(context, job.server, waits)
