@@ -35,7 +35,7 @@ def test_layers_are_put_on_from_the_inside_and_taken_off_from_the_outside() -> N
 @pytest.mark.parametrize(
     ("layer", "level", "flag"),
     [
-        ("zstd", None, "-1"),
+        ("zstd", None, "-3"),
         ("gzip", None, "-6"),
         ("gzip", 0, "-1"),
         ("gzip", 19, "-9"),
