@@ -225,7 +225,7 @@ def main() -> int:
     try:
         rows = run_all(layers, scratch, options.jobs)
         if not options.groups:
-            rows.append(run_layer(Layer("coverage", "coverage", partial(_coverage, data)), scratch, Children()))
+            rows.append(run_layer(Layer("branch coverage", "coverage", partial(_coverage, data)), scratch, Children()))
         _keep_logs(rows)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
