@@ -40,7 +40,7 @@ def alive(pid: int) -> bool:
 
 
 def soon(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.02)
     return holds()
@@ -139,13 +139,13 @@ def test_a_program_that_takes_too_long_is_stopped_and_told_so() -> None:
     started = time.monotonic()
     with pytest.raises(CommandError, match="sleep did not end within 0 s and was stopped"):
         RUNNER.run(Command(("/bin/sleep", "60")), timeout=0.3)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 50
 
 
 def test_children_of_the_program_are_stopped_with_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     with pytest.raises(CommandError, match="did not end"):
-        RUNNER.run(shell("sleep 60 & echo $! > %s; wait" % note), timeout=0.5)
+        RUNNER.run(shell("sleep 60 & echo $! > %s; wait" % note), timeout=3)
     assert soon(lambda: not alive(int(note.read_text())))
 
 
@@ -154,7 +154,7 @@ def test_a_program_that_ignores_the_request_to_end_is_killed(monkeypatch: pytest
     note = tmp_path / "pid"
     script = "trap '' TERM; (trap '' TERM; echo $$ > %s; while :; do sleep 1; done) & while :; do sleep 1; done" % note
     with pytest.raises(CommandError, match="did not end"):
-        RUNNER.run(shell(script), timeout=0.3)
+        RUNNER.run(shell(script), timeout=3)
     assert soon(lambda: not alive(int(note.read_text())))
 
 
@@ -173,7 +173,7 @@ def test_what_on_line_raises_ends_the_program_and_reaches_the_caller() -> None:
     with pytest.raises(TooManyError):
         RUNNER.run(shell("for i in 1 2 3; do echo error $i >&2; sleep 0.2; done; sleep 60"), on_line=listen)
     assert heard == ["error 1", "error 2"]
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 50
 
 
 def test_an_interrupt_while_a_program_runs_leaves_nothing_running(tmp_path: Path) -> None:

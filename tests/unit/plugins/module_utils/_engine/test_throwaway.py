@@ -117,7 +117,7 @@ def test_the_process_that_serves_the_data_is_ended(
     process = sleeper(sleepers, server_files(folder, 0))
     (folder / "data" / "postmaster.pid").write_text("%d\n" % process.pid)
     throwaway.clear_abandoned(context)
-    assert process.wait(timeout=5) != 0 and not folder.exists()
+    assert process.wait(timeout=60) != 0 and not folder.exists()
 
 
 def test_a_process_that_happens_to_have_its_number_lives_on(
