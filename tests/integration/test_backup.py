@@ -525,7 +525,7 @@ def test_space_that_runs_short_ends_the_backup(
     began = time.monotonic()
     with locked_table(bench, "shop", "shop.sales"), pytest.raises(RefusedError, match="the backup was ended"):
         site.backup(databases=["shop"])
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     assert site.sets() == []
     wait_for(lambda: idle(bench))
 

