@@ -50,6 +50,7 @@ _HINTS = (
 )
 
 _LOOK = "Look at the server's log."
+_TRIES, _CANCELED = 10, "57014"
 _LOST = ("server closed the connection", "terminating connection", "could not connect to server", "Connection refused")
 
 
@@ -195,10 +196,10 @@ def connect(postgres: Postgres, database: str = "") -> Session:
         raise UsageError("These are no valid connection options: %s." % str(error).strip()) from None
     raw.autocommit = True
     session = Session(raw, driver, name)
+    _lift_timeout(session)
     # The same settings on every server, so that texts compare; nothing may end a long, quiet snapshot.
     for setting, value in (
         ("row_security", "off"),
-        ("statement_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
         ("search_path", ""),
         ("DateStyle", "ISO, YMD"),
@@ -213,6 +214,17 @@ def connect(postgres: Postgres, database: str = "") -> Session:
             "SELECT pg_catalog.set_config(name, '2s', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'"
         )
     return session
+
+
+def _lift_timeout(session: Session) -> None:
+    """Lift the limit that the database or the role has for statements; it may be so short that it ends even this one."""
+    for left in reversed(range(_TRIES)):
+        try:
+            session.execute("SELECT pg_catalog.set_config('statement_timeout', '0', false)")
+            return
+        except PgopsError as error:
+            if not left or getattr(error, "sqlstate", "") != _CANCELED:
+                raise
 
 
 def _refusal(said: str, database: str, postgres: Postgres) -> PgopsError:
