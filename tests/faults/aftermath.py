@@ -55,7 +55,8 @@ def nothing_is_left(site: Site, server: PostgresServer | None = None) -> None:
     for name in site.sets():
         assert not name.startswith("."), name
         whole(site, name)
-    assert unfinished(site) == []
+    left = unfinished(site)
+    assert left == [], left
     wait_for(lambda: not programs_of(site), seconds=PATIENCE)
     wait_for(lambda: not servers_of(site), seconds=PATIENCE)
     on_server(server or site.server)

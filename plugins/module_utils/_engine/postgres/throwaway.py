@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -51,6 +52,7 @@ _SOCKETS = "pgops-socket-"
 _ROOM_FOR_SOCKETS = 60
 _PREFIX = "pgops-verify-%s-"
 _MARKER = "pgops.json"
+_REMOVALS = 100
 _PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_restore", "psql")
 
 
@@ -233,8 +235,20 @@ def clear_abandoned(context: Context, label: str = "verify") -> None:
             if not ended:
                 context.warn("The throwaway server in %s does not end. Stop it, and remove the folder." % folder)
                 continue
-            shutil.rmtree(folder, ignore_errors=True)
-            context.warn("Removed %s, which a run that was cut short left behind." % folder)
+            if _removed(folder):
+                context.warn("Removed %s, which a run that was cut short left behind." % folder)
+            else:
+                context.warn("%s, which a run that was cut short left behind, cannot be removed." % folder)
+
+
+def _removed(folder: Path) -> bool:
+    """Remove `folder`, again while a program of the killed run, which ends by itself, still writes or removes in it."""
+    for _attempt in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _vacant(context: Context, folder: Path, own: bool, stack: contextlib.ExitStack) -> bool:
@@ -248,7 +262,7 @@ def _vacant(context: Context, folder: Path, own: bool, stack: contextlib.ExitSta
             return False
         handle = os.open(folder / _MARKER, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return own
+        return own or _just_made(context, folder)
     except OSError:
         return False
     stack.callback(os.close, handle)
@@ -257,8 +271,16 @@ def _vacant(context: Context, folder: Path, own: bool, stack: contextlib.ExitSta
             return False
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return _just_made(context, folder)
     return True
+
+
+def _just_made(context: Context, folder: Path) -> bool:
+    """Tell whether a run of this instance was killed before it had put more than an empty marker into `folder`."""
+    prefix = _PREFIX % context.config.instance
+    if not folder.name.startswith(prefix) or not re.fullmatch(r"[a-z0-9_]{8}", folder.name[len(prefix) :]):
+        return False  # `db-` begins the folders of an instance `db-1`, too
+    return all(entry.name == _MARKER and entry.stat().st_size == 0 for entry in folder.iterdir())
 
 
 def _owners(context: Context, path: Path) -> set[int]:

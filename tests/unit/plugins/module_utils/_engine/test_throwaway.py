@@ -166,3 +166,20 @@ def test_a_broken_file_of_a_server_blocks_nothing(context: Context, content: str
     after = leftover(context, "verify-0002")
     throwaway.clear_abandoned(context)
     assert not after.exists() and context.warnings
+
+
+@pytest.mark.parametrize("marker", [None, ""])
+def test_a_folder_of_a_run_that_was_killed_before_it_said_whose_it_is_goes(
+    context: Context, marker: str | None
+) -> None:
+    shared = Path(context.config.work_dir)
+    mine = shared / ("pgops-verify-%s-abcd_123" % context.config.instance)
+    others = shared / ("pgops-verify-%s-1-abcd_123" % context.config.instance)
+    full = shared / ("pgops-verify-%s-abcd_124" % context.config.instance)
+    for folder in (mine, others, full):
+        folder.mkdir(mode=0o700)
+        if marker is not None:
+            (folder / "pgops.json").write_text(marker)
+    (full / "what").write_text("is this")
+    throwaway.clear_abandoned(context)
+    assert (mine.exists(), others.exists(), full.exists()) == (False, True, True)
