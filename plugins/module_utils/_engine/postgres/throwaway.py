@@ -280,7 +280,10 @@ def _just_made(context: Context, folder: Path) -> bool:
     prefix = _PREFIX % context.config.instance
     if not folder.name.startswith(prefix) or not re.fullmatch(r"[a-z0-9_]{8}", folder.name[len(prefix) :]):
         return False  # `db-` begins the folders of an instance `db-1`, too
-    return all(entry.name == _MARKER and entry.stat().st_size == 0 for entry in folder.iterdir())
+    try:
+        return all(entry.name == _MARKER and entry.stat().st_size == 0 for entry in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _owners(context: Context, path: Path) -> set[int]:
