@@ -143,6 +143,7 @@ def test_a_body_that_is_not_read_to_its_end_ends_the_connection() -> None:
         b"HTTP/1.1 307 Elsewhere\r\nLocation: http://127.0.0.2/\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nContent-Le",
         b"HTTP/1.1 200 OK\r\nwhat is this\r\n\r\n",
@@ -205,6 +206,41 @@ def test_a_stretch_of_a_file_is_sent_with_its_hash(tmp_path: Path) -> None:
         assert head.startswith(b"PUT /backups/k?partNumber=7&uploadId=u%2F1 HTTP/1.1\r\n")
         assert b"x-amz-content-sha256: %s\r\n" % digest.encode() in head
         assert sent == content[1000 : 1000 + 3 * MIB]
+
+
+def test_credentials_that_cannot_be_had_are_left_to_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise RuntimeError("the role may not be assumed")
+
+    with scripted(PLAIN) as (server, wire):
+        monkeypatch.setattr(wire._credentials, "get_frozen_credentials", refuse)
+        assert wire.attempt("get_object", "k", {}) is None
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("trouble", [TimeoutError("timed out"), ssl.SSLError("bad record"), OSError(113, "No route")])
+def test_any_trouble_of_the_network_in_a_body_is_one_that_may_pass(trouble: OSError) -> None:
+    class Broken:
+        def read1(self, size: int) -> bytes:
+            raise trouble
+
+    with scripted(PLAIN) as (_server, wire):
+        answer = wire.attempt("get_object", "k", {})
+        assert answer is not None
+        answer["Body"]._stream = Broken()
+        with pytest.raises(ConnectionError):
+            answer["Body"].read1(5)
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [("eu-central-1", "backups.s3.eu-central-1.amazonaws.com"), ("us-east-1", "backups.s3.amazonaws.com")],
+)
+def test_a_bucket_at_amazon_is_addressed_in_its_region(region: str, host: str) -> None:
+    session = botocore.session.Session()
+    session.set_credentials("AKIDEXAMPLE", "secret")
+    wire = Wire(session.create_client("s3", region_name=region), session.get_credentials(), "backups")
+    assert (wire._secure, wire._host, wire._prefix) == (True, host, "/")
 
 
 def test_a_file_that_became_shorter_is_damage_not_trouble_of_the_network(tmp_path: Path) -> None:
