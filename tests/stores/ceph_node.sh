@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ceph_node.sh ROOT MON_PORT MON_V1_PORT GATEWAY_PORT: a Ceph cluster of one node with its S3 gateway, on loopback.
+# ceph_node.sh ROOT MON_PORT MON_V1_PORT GATEWAY_PORT: a Ceph cluster of one node with its S3 gateway, on loopback or on
+# the address in LISTEN.
 #
 # Runs as the first process of a mount and a pid namespace of its own, in which ROOT, a Debian root with Ceph's packages,
 # is read-only and all that Ceph writes is in memory: when this process ends, the kernel ends the rest and frees it all.
@@ -21,7 +22,7 @@ if [[ $1 != inside ]]; then
     exec chroot "$root" /bin/bash /run/node.sh inside "${@:2}"
 fi
 
-mon=$2 mon_v1=$3 gateway=$4 ip=127.0.0.1
+mon=$2 mon_v1=$3 gateway=$4 ip=${LISTEN:-127.0.0.1}
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 CEPH_ARGS=''
 cd /
 
