@@ -78,7 +78,8 @@ class Recipe:
     def words(self, root: Path) -> list[str]:
         """Return what mmdebstrap is told."""
         include = [f"--include={','.join(self.packages)}"] if self.packages else []
-        finish = [f"--customize-hook={self.finish}"] if self.finish else []
+        # What the script leaves apt knowing is meant to stay.
+        finish = [f"--customize-hook={self.finish}", "--skip=cleanup/apt/lists"] if self.finish else []
         return [*_OPTIONS, *include, *finish, self.suite, str(root)]
 
 

@@ -62,7 +62,7 @@ _HOST_PACKAGES = (
     "tzdata",
 )
 # What its apt can install.
-_OFFERED = (
+OFFERED = (
     "acl",
     "age",
     "bash-completion",
@@ -80,7 +80,7 @@ STORE = "ceph"
 
 def host_recipe(suite: str) -> roots.Recipe:
     """Return the root file system of a host."""
-    return roots.Recipe(suite, _HOST_PACKAGES, _HERE / "root.sh", _OFFERED)
+    return roots.Recipe(suite, _HOST_PACKAGES, _HERE / "root.sh", OFFERED)
 
 
 @dataclass

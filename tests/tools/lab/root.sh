@@ -22,7 +22,6 @@ install -d "$root/srv/apt/partial"
 inside apt-get -qq -y --no-install-recommends --download-only -o Dir::Cache::archives=/srv/apt install $OFFERED
 rm -rf "$root/srv/apt/partial" "$root/srv/apt/lock"
 inside sh -c 'cd /srv/apt && apt-ftparchive packages . >Packages && apt-ftparchive release . >.Release && mv .Release Release'
-rm -rf "$root"/etc/apt/sources.list.d/* "$root/etc/apt/sources.list"
+rm -rf "$root"/etc/apt/sources.list.d/* "$root/etc/apt/sources.list" "$root"/var/lib/apt/lists/*
 echo 'deb [trusted=yes] file:/srv/apt ./' >"$root/etc/apt/sources.list.d/lab.list"
-# mmdebstrap's own settings know its mirror; they end with it.
 inside apt-get -qq update
