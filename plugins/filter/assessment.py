@@ -130,8 +130,8 @@ def _why(result: Mapping[str, Any]) -> str:
         return "%s %s" % (said["message"], said["hint"])
     except (ValueError, KeyError, TypeError):
         pass
-    if "No such file" in str(result.get("msg", "")):
-        return "pgops is not installed here."
+    if not result.get("stderr") and result.get("rc") == 2:
+        return "pgops is not installed on this host."
     return " ".join(str(result.get("stderr") or result.get("msg") or "pgops gave no answer.").split())
 
 
