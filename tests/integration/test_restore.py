@@ -312,9 +312,9 @@ def test_an_error_tells_what_was_swapped_before_it(bench: PostgresServer, make_s
     site = make_site(bench)
     site.backup(databases=["one", "two"])
     # Somebody took the name that the second one is to be kept under.
-    real = restore._kept_name
+    real = restore.kept_name
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(restore, "_kept_name", lambda name, stamp: "one" if name == "two" else real(name, stamp))
+        patched.setattr(restore, "kept_name", lambda name, stamp: "one" if name == "two" else real(name, stamp))
         with pytest.raises(PgopsError, match="already exists") as caught:
             site.restore(mode="swap", confirm=("one", "two"))
     assert "Already restored and in place: 'one' (the old ones are kept as 'one_before_" in caught.value.hint
