@@ -498,6 +498,7 @@ def test_options_lie_over_the_configuration_file(shop: Site) -> None:
 def test_every_module_takes_the_defaults_of_the_group_and_shows_no_secret(shop: Site) -> None:
     """Neither in what Ansible prints at -vvv with diffs, nor in results, records, logs, manifests and evidence."""
     steps = [
+        task("s3_backup_bucket"),
         task("pg_backup"),
         task("s3_backup_sync"),
         task("backup_verify", place="local", level="structure"),
