@@ -53,6 +53,10 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
     name = request.place if request.place != "auto" else context.config.verify.place
     place = context.place(name)
     dry = request.dry_run
+    if context.wait:
+        # Who takes its time, as a schedule does, wants the newest set; the run that brings it may still be at work.
+        with context.lock("sync" if place.name == "s3" else "backup", shared=True, dry_run=dry):
+            pass
     with context.lock("sets", shared=True, dry_run=dry), context.lock("verify", dry_run=dry):
         catalog = Catalog(place)
         chosen = _choose(catalog, request, level)
