@@ -62,6 +62,7 @@ COMMON: Mapping[str, Place] = {
     "log_dir": ("log_dir",),
     "work_dir": ("work_dir",),
     "s3": ("s3",),
+    "group": ("group",),
 }
 # The sections of the configuration that belong to one verb; as options, their keys keep their names.
 SECTIONS: Mapping[str, type[Any]] = {"backup": Backup, "verify": Verify, "restore": Restore}
@@ -226,7 +227,8 @@ class Task:
         """Do `work` as a run of the verb and end the module with its result, or with what went wrong and what to do.
 
         `view` makes the key `diff` in diff mode. `fails` returns the error that a result amounts to, if it does; the
-        result then stays beside it. A verb that is not `recorded` leaves no run record. Ansible keeps the key
+        result then stays beside it. What was left to another node (`skipped`) is to Ansible a task that was skipped. A
+        verb that is not `recorded` leaves no run record. Ansible keeps the key
         `warnings` for itself and shows what is in it; the run's own warnings stay in `run_warnings`.
         """
         redactor = Redactor(_secret_values(self.params, self._spec))
@@ -255,6 +257,9 @@ class Task:
         said = failure or result
         said.pop("warnings", None)
         said.setdefault("verb", self.verb)
+        if said.get("skipped"):
+            # To Ansible, a task that was skipped is one with true here, and the reason beside it.
+            said["skip_reason"], said["skipped"] = said["skipped"], True
         said["run_warnings"] = list(context.warnings) if context else []
         for warning in said["run_warnings"]:
             self.module.warn(warning)
@@ -278,7 +283,8 @@ class Task:
         result = runs.perform(context, self.verb, work, dry_run=self.check_mode or not recorded)
         result["dry_run"] = self.check_mode
         if shown is not None and before is not None:
-            after = {"is": shown.predict(before["is"], result)} if self.check_mode else _look(context, shown)
+            planned = self.check_mode and not result.get("skipped")
+            after = {"is": shown.predict(before["is"], result)} if planned else _look(context, shown)
             if after is not None:
                 result["diff"] = context.redactor.data({"before": before["is"], "after": after["is"]})
         return result

@@ -17,14 +17,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from .core.calendar import parse as parse_calendar
 from .core.errors import UsageError
+from .core.group import split_member
 from .core.naming import check_instance, split_qualified
 from .core.sizes import parse_size
 from .core.times import parse_span
-from .settings import S3, Backup, Config, Postgres
+from .settings import S3, Backup, Config, Group, Postgres
 from .system.zones import named_zone
 
 NONE = type(None)
 DEFAULT_PATH = "/etc/pgops/config.yml"
+_LEAST_MEMBERS = 2
 
 
 def load(path: Path, *, environ: Mapping[str, str], host: str) -> Config:
@@ -218,10 +220,11 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: lis
     _check_backup(config.backup, errors)
     if config.s3 is not None:
         _check_s3(config.s3, errors)
+    group = _check_group(config, host, errors)
     instance = config.instance or _instance_name(postgres, host)
     if not config.instance:
         _check_form("instance", instance, "instance", errors)
-    return dataclasses.replace(config, postgres=postgres, instance=instance)
+    return dataclasses.replace(config, postgres=postgres, instance=instance, group=group)
 
 
 def _instance_name(postgres: Postgres, host: str) -> str:
@@ -254,6 +257,39 @@ def _check_s3(s3: S3, errors: list[str]) -> None:
         errors.append("s3: access_key and secret_key go together.")
     if parse_size(s3.part_size) < 5 * 1024 * 1024:
         errors.append("s3.part_size: S3 takes no parts below 5MiB.")
+
+
+def _check_group(config: Config, host: str, errors: list[str]) -> Group:
+    """Return the group with this node's own entry filled in."""
+    group = config.group
+    if not group.members:
+        if group.node:
+            errors.append("group.node: there is a node, but group.members is empty; list all nodes of the group.")
+        return group
+    hosts: dict[str, str] = {}
+    for index, entry in enumerate(group.members):
+        try:
+            hosts[entry] = split_member(entry)[0]
+        except UsageError as error:
+            errors.append("group.members[%d]: %s" % (index, error))
+    if len(set(group.members)) < len(group.members):
+        errors.append("group.members: a member is listed twice.")
+    if len(group.members) < _LEAST_MEMBERS:
+        errors.append("group.members: a group has two members at least; leave the section out for a server of its own.")
+    if not config.instance:
+        errors.append("instance: missing. All nodes of a group share one name, so it cannot be made from the host's.")
+    if group.node:
+        if group.node not in group.members:
+            errors.append("group.node: %r is not among group.members, as they are written there." % group.node)
+        return group
+    own = [entry for entry, name in hosts.items() if name == host or name.split(".", 1)[0] == host.split(".", 1)[0]]
+    if len(own) != 1:
+        errors.append(
+            "group.node: missing, and this host's name (%s) fits %s of group.members; say which one it is."
+            % (host, "none" if not own else "several")
+        )
+        return group
+    return dataclasses.replace(group, node=own[0])
 
 
 def _from_url(url: str, config: Config, errors: list[str]) -> dict[str, Any]:

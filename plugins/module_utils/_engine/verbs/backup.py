@@ -29,6 +29,7 @@ from ..postgres.tools import Programs, dump_compressions, pick
 from ..settings import Backup
 from ..system import codec
 from ..system.durable import free_bytes, sha256_file, to_json
+from .turn import whose_turn
 
 KIND = "logical"
 # A first set is compared with nothing; dumps of typical data shrink to a quarter, and half is on the safe side.
@@ -92,21 +93,30 @@ def backup(context: Context, request: Request) -> dict[str, Any]:
 
     Result: `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
     compression}), `uncovered`, `left_out`, `choices`, `content`, `lock_waits` (list of {database, table, mode, pid, role,
-    application, seconds, queued}), `gave_way` (database to times); a dry run has `plan` instead.
+    application, seconds, queued}), `gave_way` (database to times); a dry run has `plan` instead. In a group of servers
+    `group` tells who was chosen, and where that is another node, nothing is done and `skipped` says so.
     Raise UsageError, UnreachableError, RefusedError (not enough space), BusyError or CommandError; no half-written set
     stays behind.
     """
     if request.dry_run:
+        turn = whose_turn(context)
+        if not turn.mine:
+            return turn.skipped()
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
-        return {"changed": True, "plan": plan.result(), "uncovered": plan.uncovered}
+        return {"changed": True, "plan": plan.result(), "uncovered": plan.uncovered, **turn.facts}
     with context.lock("backup"):
         for path, size in context.local.clear_leftovers().items():
             context.warn("Removed %s (%s), which a run that was cut short left behind." % (path, human_size(size)))
+        turn = whose_turn(context)
+        if not turn.mine:
+            return turn.skipped()
+        if turn.facts and context.config.s3 is None:
+            context.warn("This group has no S3 place, so each node has only the sets that it made itself.")
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
             try:
-                return _make(context, session, plan)
+                return {**_make(context, session, plan), **turn.facts}
             except PgopsError as error:
                 error.details.update(plan.lock_waits())
                 raise

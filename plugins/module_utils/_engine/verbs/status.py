@@ -189,6 +189,8 @@ def _run_line(records: dict[str, Any], now: datetime) -> str:
     if last["outcome"] != "ok":
         good = records["last_ok"]
         line += "; last ok %s" % (_ago(good["ended"], now) if good else "never")
+    if last.get("skipped"):
+        line += "; %s" % last["skipped"]
     return line
 
 
