@@ -16,17 +16,16 @@ from botocore.config import Config
 
 from tests.tools.lab import Lab
 from tests.tools.lab.lab import HOME
-from tests.tools.lab.machines import S3_PORT
 
 _SHARED = Path(__file__).parent / "inventory"
-# What tells most of a host whose test has failed.
+# What tells most of a host whose test has failed. Our own logins would be most of the journal.
 _TELLING = (
-    # Our own logins would be most of it.
-    "journalctl --no-pager --boot --lines 400 | grep -vE ' (sudo|sshd|sshd-session)\\[' | tail -n 80",
+    "journalctl --no-pager --boot --lines 400 | grep -vE ' (sudo|sshd|sshd-session)\\[' | tail -n 80 | cut -c -300",
     "systemctl --no-pager --failed",
-    "systemctl --no-pager list-timers --all",
-    "tail -n 40 /var/log/backups/*.log",
+    "systemctl --no-pager list-timers --all 'pgops*'",
+    "tail -n 20 /var/log/backups/*.log",
 )
+_ASKED: set[str] = set()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -34,21 +33,25 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Add to the report of a failed test what its hosts have to say."""
     outcome: Any = yield
     report = outcome.get_result()
-    if not report.failed:
-        return
-    for host in item.funcargs.values() if hasattr(item, "funcargs") else []:
-        if isinstance(host, testinfra.host.Host):
-            report.sections += _last_words(host)
+    if report.failed:
+        for host in getattr(item, "funcargs", {}).values():
+            if isinstance(host, testinfra.host.Host):
+                report.sections += _last_words(host)
 
 
 def _last_words(host: Any) -> Iterator[tuple[str, str]]:
+    """Ask a host what it has to say, at its first failure in a session."""
+    name = host.backend.get_pytest_id()
+    if name in _ASKED:
+        return
+    _ASKED.add(name)
     for command in _TELLING:
         try:
             said = host.run(command)
         except RuntimeError as problem:
-            yield f"{host.backend.get_pytest_id()} is not reached", str(problem)
+            yield f"{name} is not reached", str(problem)
             return
-        yield f"{host.backend.get_pytest_id()}: {command}", said.stdout + said.stderr
+        yield f"{name}: {command}", said.stdout + said.stderr
 
 
 @pytest.fixture(scope="session")
@@ -76,10 +79,9 @@ def shared() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def s3(shared: dict[str, Any]) -> Any:
     """Return a client of the store."""
-    store = yaml.safe_load((_SHARED / "hosts.yml").read_text())["lab"]["hosts"]["s3"]
     return boto3.client(
         "s3",
-        endpoint_url=f"http://{store['lab_address']}:{S3_PORT}",
+        endpoint_url=shared["lab_s3_url"],
         aws_access_key_id=shared["lab_access_key"],
         aws_secret_access_key=shared["lab_secret_key"],
         region_name="us-east-1",
@@ -91,3 +93,9 @@ def s3(shared: dict[str, Any]) -> Any:
 def ansible_said() -> str:
     """All that Ansible has printed in this scenario."""
     return (Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ansible.log").read_text()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> str:
+    """The bucket of the scenario."""
+    return f"night-{os.environ['MOLECULE_SCENARIO_NAME']}"
