@@ -71,6 +71,10 @@ _value:
       description: The places of the instance, V(local) and V(s3).
       type: list
       elements: str
+    safe:
+      description: What a recovery could start from, whatever is wrong.
+      type: list
+      elements: str
     lines:
       description: What a person should read, the most important first.
       type: list
@@ -99,6 +103,7 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
             "answered": False,
             "needs": [],
             "places": [],
+            "safe": [],
             "lines": ["Nobody can tell: %s" % _why(result)],
         }
     bad = [finding for finding in findings if finding["severity"] != "ok"]
@@ -111,6 +116,7 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
         # A new set is neither off the server nor proven.
         "needs": _places_allow(list(QUESTIONS.values()) if "backup" in needs else needs, said),
         "places": [place["place"] for place in said["places"]],
+        "safe": list(said.get("safe") or []),
         "lines": [finding["text"] for finding in bad] or [finding["text"] for finding in findings if _counts(finding)],
     }
 

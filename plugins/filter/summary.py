@@ -97,8 +97,18 @@ def _reasons(report: Any) -> list[str]:
     instances = report.get("instances") or []
     bad = [one for one in instances if not one["protected"]]
     if bad or trouble:
-        return trouble + _said(instances if trouble and not bad else bad)
+        safe = ["%s: still safe - %s" % (one["instance"], text) for one in bad or instances for text in one["safe"]]
+        return _once(trouble + _said(bad or instances)) + safe
     return [] if instances else ["Nothing is known of it."]
+
+
+def _once(lines: Sequence[str]) -> list[str]:
+    """Return `lines` without those that only repeat, in other words around it, what an earlier one says."""
+    kept: list[str] = []
+    for line in lines:
+        if not any(earlier.partition(": ")[2] in line for earlier in kept):
+            kept.append(line)
+    return kept
 
 
 def _remarks(report: Mapping[str, Any]) -> list[str]:
