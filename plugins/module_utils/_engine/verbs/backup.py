@@ -19,7 +19,7 @@ from ..core.lock_queue import LockWaits
 from ..core.manifest import NAME, Database, File, Manifest, Payload, content_hash
 from ..core.naming import set_id, split_qualified
 from ..core.sizes import human_size, parse_size
-from ..core.times import iso
+from ..core.times import human_span, iso
 from ..places.catalog import Catalog
 from ..places.local import LocalPlace
 from ..postgres import inventory
@@ -35,6 +35,11 @@ KIND = "logical"
 # A first set is compared with nothing; dumps of typical data shrink to a quarter, and half is on the safe side.
 _FIRST_GUESS = {"none": 1.0}
 _GUESS = 0.5
+_WORTH_TELLING_SECONDS = 60.0
+_REPLAY_LAG = """
+SELECT pg_catalog.pg_last_wal_receive_lsn() > pg_catalog.pg_last_wal_replay_lsn(),
+  extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8
+"""
 
 
 @dataclass(frozen=True)
@@ -298,11 +303,23 @@ def _make(context: Context, session: Session, plan: _Plan) -> dict[str, Any]:
                 databases.append(database)
         if not databases and total and not context.config.backup.allow_no_databases:
             raise MissingError("Every database vanished while it was to be dumped.")
+        if plan.server.in_recovery:
+            _tell_lag(context, session)
         manifest = _finish(context, session, plan, sink, databases, name=name, started=started)
         encoded = manifest.encode()
         (folder / NAME).write_bytes(encoded)
         (folder / NAME).chmod(0o640)
     return _result(context.local, manifest, content_hash(encoded), plan)
+
+
+def _tell_lag(context: Context, session: Session) -> None:
+    """Warn if the standby that we dumped has fallen behind: its replay may wait for a dump, up to max_standby_streaming_delay."""
+    row = session.rows(_REPLAY_LAG)[0]
+    if row[0] and row[1] is not None and row[1] > _WORTH_TELLING_SECONDS:
+        context.warn(
+            "The standby is %s behind at the end of the dump: its replay waits for it, or for another session."
+            % human_span(row[1])
+        )
 
 
 def _free_id(context: Context) -> str:
