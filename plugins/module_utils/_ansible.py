@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule as _AnsibleModule
+from ansible.module_utils.common.parameters import remove_values
 
 from ._engine import config as configuration
 from ._engine import runs
@@ -42,6 +43,25 @@ except ImportError:
 
 
 Spec = dict[str, dict[str, Any]]
+
+
+class AnsibleModule(_AnsibleModule):
+    """Ansible's own class, but for what it tells the journal.
+
+    It looks for secrets in the text of a dict, where a quote or a backslash in them is escaped, and so finds none that has
+    one. Of a dict, which may also hold secrets that do not belong there, we name the keys.
+    """
+
+    def _log_invocation(self) -> None:
+        given = self.params
+        shown = remove_values(given, self.no_log_values)
+        self.params = {name: sorted(value) if isinstance(value, dict) else value for name, value in shown.items()}
+        try:
+            super()._log_invocation()
+        finally:
+            self.params = given
+
+
 Place = tuple[str, ...]
 Result = dict[str, Any]
 
