@@ -56,8 +56,12 @@ faults: $(VENV)/test.stamp ## what goes wrong, injected: servers, disks, stores,
 stores: $(VENV)/test.stamp ## the tests on a real Ceph, as root on Debian
 	@$(LAYERS) stores
 
+.PHONY: molecule
+molecule: $(VENV)/molecule.stamp ## the roles on real booted hosts, as root on Debian (ONLY="default timers", KEEP=1 leaves the hosts)
+	@$(BIN)/python -m tests.tools.scenarios $(if $(KEEP),--keep) $(ONLY)
+
 .PHONY: test
-test: $(VENV)/test.stamp ## every layer; the last line counts them
+test: $(VENV)/test.stamp $(VENV)/molecule.stamp ## every layer; the last line counts them
 	@$(LAYERS)
 
 .PHONY: bench
@@ -91,6 +95,11 @@ $(VENV)/demo.stamp: requirements-demo.txt requirements.txt
 $(VENV)/test.stamp: $(VENV)/demo.stamp requirements-test.txt requirements-units.txt
 	@echo "adding the tools of the tests to $(VENV)/"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+$(VENV)/molecule.stamp: $(VENV)/demo.stamp requirements-molecule.txt requirements-units.txt
+	@echo "adding Molecule to $(VENV)/"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-molecule.txt
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/demo.stamp requirements-bench.txt

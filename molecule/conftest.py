@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import testinfra
 import yaml
 from botocore.config import Config
 
+from tests.tools.collection_tree import ROOT
 from tests.tools.lab import Lab
 from tests.tools.lab.lab import HOME
 
@@ -99,3 +103,25 @@ def ansible_said() -> str:
 def bucket() -> str:
     """The bucket of the scenario."""
     return f"night-{os.environ['MOLECULE_SCENARIO_NAME']}"
+
+
+@pytest.fixture(scope="session")
+def playbook() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a playbook of the collection as a person would, with the inventory of the scenario."""
+    shared, own = _SHARED, Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "inventory"
+
+    def ran(name: str, *options: str, **extra: Any) -> subprocess.CompletedProcess[str]:
+        words = [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={shared}", f"--inventory={own}"]
+        said = subprocess.run(
+            [*words, *options, "--extra-vars", json.dumps(extra), f"pgops.backup.{name}"],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        print(said.stdout[-6000:], said.stderr[-3000:])  # noqa: T201 - pytest shows it when the test fails
+        return said
+
+    return ran

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.hosts import instances_of
 from tests.tools.collection_tree import ROOT
 
 __all__ = (
     "test_a_file_of_the_host_is_as_it_should_be",
     "test_a_login_shell_completes_the_command",
     "test_logrotate_takes_the_rule",
-    "test_the_account_reads_the_configuration",
+    "test_only_the_account_reads_a_configuration_and_its_secrets",
     "test_the_credentials_are_read_back_by_amazons_own_library",
     "test_the_manual_page_reads",
     "test_the_packages_are_there",
@@ -28,9 +29,7 @@ LAID = (
     ("/backups/postgres", "directory", 0o750, "postgres"),
     ("/etc/logrotate.d/pgops", "file", 0o644, "root"),
     ("/etc/pgops", "directory", 0o750, "postgres"),
-    ("/etc/pgops/config.yml", "file", 0o600, "postgres"),
     ("/etc/pgops/secrets", "directory", 0o700, "postgres"),
-    ("/etc/pgops/secrets/config.aws_credentials", "file", 0o600, "postgres"),
     ("/usr/local/bin/pgops", "file", 0o755, "root"),
     ("/usr/local/share/man/man1/pgops.1.gz", "file", 0o644, "root"),
     ("/usr/share/bash-completion/completions/pgops", "file", 0o644, "root"),
@@ -39,15 +38,19 @@ LAID = (
 )
 _PACKAGES = ("acl", "age", "python3-boto3", "python3-psycopg2", "python3-yaml", "zstd")
 # What the program logs in to the store with, read by the library that Debian has, as the account.
-_READ_BACK = (
-    "import json, botocore.session as b; c = b.get_session().get_credentials(); print(json.dumps([c.access_key, c.secret_key]))"
-)
+_READ_BACK = "import json, botocore.session as b; c = b.get_session().get_credentials(); print(json.dumps([c.access_key, c.secret_key]))"
+
+
+def credentials_of(instance: str, config: str) -> str:
+    """Return the file with which an instance logs in to the store."""
+    return f"/etc/pgops/secrets/{'config' if config.endswith('/config.yml') else instance}.aws_credentials"
 
 
 @pytest.mark.parametrize(("path", "kind", "mode", "owner"), LAID)
 def test_a_file_of_the_host_is_as_it_should_be(host: Any, path: str, kind: str, mode: int, owner: str) -> None:
     file = host.file(path)
-    assert (file.type, file.mode, file.user) == (kind, mode, owner)
+    assert (file.is_directory, file.is_file) == (kind == "directory", kind == "file")
+    assert (file.mode, file.user) == (mode, owner)
 
 
 def test_the_packages_are_there(host: Any) -> None:
@@ -67,16 +70,24 @@ def test_there_is_one_version_of_the_program(host: Any) -> None:
     assert found[1] == "current"
 
 
-def test_the_account_reads_the_configuration(host: Any) -> None:
-    assert host.run("sudo -u postgres pgops config --check").rc == 0
-    assert host.run("sudo -u nobody pgops config --check").rc == 2
+def test_only_the_account_reads_a_configuration_and_its_secrets(host: Any) -> None:
+    for instance, config in instances_of(host).items():
+        credentials = credentials_of(instance, config)
+        for path in (config, credentials):
+            assert (host.file(path).mode, host.file(path).user, host.file(path).group) == (
+                0o600,
+                "postgres",
+                "postgres",
+            )
+        assert host.run("sudo -u postgres pgops --config %s config --check", config).rc == 0
+        assert host.run("sudo -u nobody pgops --config %s config --check", config).rc == 2
 
 
 def test_the_credentials_are_read_back_by_amazons_own_library(host: Any, shared: dict[str, Any]) -> None:
-    said = host.check_output(
-        "sudo -u postgres env AWS_SHARED_CREDENTIALS_FILE=/etc/pgops/secrets/config.aws_credentials python3 -c %s", _READ_BACK
-    )
-    assert json.loads(said) == [shared["lab_access_key"], shared["lab_secret_key"]]
+    for instance, config in instances_of(host).items():
+        variable = f"AWS_SHARED_CREDENTIALS_FILE={credentials_of(instance, config)}"
+        said = host.check_output("sudo -u postgres env %s python3 -c %s", variable, _READ_BACK)
+        assert json.loads(said) == [shared["lab_access_key"], shared["lab_secret_key"]]
 
 
 def test_a_login_shell_completes_the_command(host: Any) -> None:

@@ -27,7 +27,9 @@ def test_each_job_is_there_once_at_its_time(host: Any) -> None:
     for verb, time in TIMES.items():
         assert [line.startswith(f"{time} postgres ") for line in jobs if f"pgops {verb} " in line] == [True], verb
     assert len(jobs) == len(TIMES)
-    settings = {line.split("=", 1)[0] for line in lines if "=" in line and line not in jobs and not line.startswith("#")}
+    settings = {
+        line.split("=", 1)[0] for line in lines if "=" in line and line not in jobs and not line.startswith("#")
+    }
     assert {"MAILTO", "PATH"} <= settings
 
 

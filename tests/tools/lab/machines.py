@@ -260,6 +260,13 @@ class Store(Machine):
         self._cut()
 
 
+def prepare_all() -> None:
+    """Build the root of every kind of machine. Raises LabError."""
+    for suite in SUITES:
+        _root(host_recipe(suite))
+    _root(roots.Recipe(roots.CEPH_SUITE, roots.CEPH_PACKAGES))
+
+
 def _root(recipe: roots.Recipe) -> Path:
     try:
         return roots.built(recipe)
