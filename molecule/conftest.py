@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import testinfra
 import yaml
 from botocore.config import Config
 
-from tests.tools.collection_tree import ROOT
 from tests.tools.lab import Lab
 from tests.tools.lab.lab import HOME
 
 _SHARED = Path(__file__).parent / "inventory"
+_OWN = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", "")) / "inventory"
 # What tells most of a host whose test has failed. Our own logins would be most of the journal.
 _TELLING = (
     "journalctl --no-pager --boot --lines 400 | grep -vE ' (sudo|sshd|sshd-session)\\[' | tail -n 80 | cut -c -300",
@@ -106,22 +106,33 @@ def bucket() -> str:
 
 
 @pytest.fixture(scope="session")
+def variables() -> dict[str, Any]:
+    """The variables of the scenario's own group, as they stand there."""
+    return dict(yaml.safe_load((_OWN / "group_vars" / "databases.yml").read_text()))
+
+
+def _play(play: str, options: Sequence[str], extra: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+    words = [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={_SHARED}", f"--inventory={_OWN}"]
+    said = subprocess.run(
+        [*words, *options, "--extra-vars", json.dumps(dict(extra)), play],
+        cwd=_OWN.parent,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(said.stdout[-6000:], said.stderr[-3000:])  # noqa: T201 - pytest shows it when the test fails
+    return said
+
+
+@pytest.fixture(scope="session")
 def playbook() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs a playbook of the collection as a person would, with the inventory of the scenario."""
-    shared, own = _SHARED, Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "inventory"
+    """Return a function that runs a playbook of the collection as a person would: its name, options, extra variables."""
+    return lambda name, *options, **extra: _play(f"pgops.backup.{name}", options, extra)
 
-    def ran(name: str, *options: str, **extra: Any) -> subprocess.CompletedProcess[str]:
-        words = [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={shared}", f"--inventory={own}"]
-        said = subprocess.run(
-            [*words, *options, "--extra-vars", json.dumps(extra), f"pgops.backup.{name}"],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        print(said.stdout[-6000:], said.stderr[-3000:])  # noqa: T201 - pytest shows it when the test fails
-        return said
 
-    return ran
+@pytest.fixture(scope="session")
+def ansible_play() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a playbook of the scenario: its file, options, extra variables."""
+    return lambda name, *options, **extra: _play(name, options, extra)

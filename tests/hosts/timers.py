@@ -13,6 +13,7 @@ import pytest
 from tests.hosts import instances_of
 
 __all__ = (
+    "test_a_night_in_which_the_clock_is_moved_has_each_job_once",
     "test_a_timer_elapses_when_it_should",
     "test_a_unit_is_one_that_systemd_has_nothing_to_say_about",
     "test_each_line_of_hardening_has_its_reason",
@@ -107,3 +108,21 @@ def test_what_a_service_must_not_it_cannot(host: Any) -> None:
 
 def test_there_is_no_crontab_as_well(host: Any) -> None:
     assert not host.file("/etc/cron.d/pgops").exists
+
+
+@pytest.mark.parametrize(("noon_before", "day"), [("2027-03-27", "2027-03-28"), ("2026-10-24", "2026-10-25")])
+def test_a_night_in_which_the_clock_is_moved_has_each_job_once(host: Any, noon_before: str, day: str) -> None:
+    for unit in units_of(host, "timer"):
+        if "prune" in unit:
+            continue
+        text = host.file(f"/etc/systemd/system/{unit}").content_string
+        found = set()
+        for calendar in re.findall(r"^OnCalendar=(.*)$", text, re.MULTILINE):
+            base = f"{noon_before} 12:00 {ZONE.key}"
+            said = host.check_output(
+                "TZ=%s systemd-analyze calendar --iterations=3 --base-time=%s %s", ZONE.key, base, calendar
+            )
+            found |= {
+                when for when in re.findall(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) CES?T", said) if when.startswith(day)
+            }
+        assert len(found) == 1, unit

@@ -52,7 +52,7 @@ def test_confirmed_it_brings_the_shop_back(playbook: Any, host: Any) -> None:
 def test_a_database_with_an_odd_name_comes_back(playbook: Any, host: Any) -> None:
     said = playbook("restore", **FROM_RA, databases=[ODD], confirm=f"restore {ODD} on rb")
     assert said.returncode == 0
-    assert asked(host, ODD, "TABLE \"sch'ema\".\"ta\"\"ble\"") == ODD_ROW
+    assert asked(host, ODD, 'TABLE "sch\'ema"."ta""ble"') == ODD_ROW
 
 
 def test_what_is_in_use_is_not_overwritten(playbook: Any, host: Any) -> None:
