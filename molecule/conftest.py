@@ -20,6 +20,8 @@ from botocore.config import Config
 from tests.tools.lab import Lab
 from tests.tools.lab.lab import HOME
 
+pytest.register_assert_rewrite("tests.hosts")
+
 _SHARED = Path(__file__).parent / "inventory"
 _OWN = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", "")) / "inventory"
 # What tells most of a host whose test has failed. Our own logins would be most of the journal.
@@ -116,7 +118,7 @@ def _play(play: str, options: Sequence[str], extra: Mapping[str, Any]) -> subpro
     said = subprocess.run(
         [*words, *options, "--extra-vars", json.dumps(dict(extra)), play],
         cwd=_OWN.parent,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

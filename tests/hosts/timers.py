@@ -40,8 +40,8 @@ def units_of(host: Any, kind: str) -> list[str]:
 
 def elapses(host: Any, timer: str) -> dt.datetime:
     """Return when a timer will elapse."""
-    said = host.check_output("systemctl show --timestamp=unix --property=NextElapseUSecRealtime --value %s", timer)
-    return dt.datetime.fromtimestamp(int(said.removeprefix("@")), tz=dt.UTC)
+    said = host.check_output("TZ=UTC systemctl show --property=NextElapseUSecRealtime --value %s", timer)
+    return dt.datetime.strptime(said, "%a %Y-%m-%d %H:%M:%S UTC").replace(tzinfo=dt.UTC)
 
 
 def _expected(verb: str, now: dt.datetime) -> dt.datetime:

@@ -27,7 +27,8 @@ def test_status_names_who_is_not_protected(playbook: Any) -> None:
 def test_without_a_confirmation_there_is_a_plan_and_nothing_else(playbook: Any, host: Any) -> None:
     said = playbook("restore", **FROM_RA, databases="shop")
     assert said.returncode != 0
-    assert "-e confirm='restore shop on rb'" in said.stdout
+    assert "To carry the plan out" in said.stdout
+    assert "restore shop on rb" in said.stdout
     assert databases_of(host) == {"postgres"}
 
 
@@ -72,5 +73,6 @@ def test_a_swap_keeps_the_one_before_and_rolls_back(playbook: Any, host: Any) ->
 
 
 def test_each_attempt_is_on_record(host: Any) -> None:
-    runs = [run for run in runs_of(host, "rb-main") if run["verb"] == "restore" and not run["dry_run"]]
-    assert [run["outcome"] for run in runs if run["outcome"] == "ok"] == ["ok"] * 3
+    # With the instance whose backups they are.
+    runs = [run for run in runs_of(host, "ra-main") if run["verb"] == "restore" and not run["dry_run"]]
+    assert [run["outcome"] for run in runs].count("ok") == 3
