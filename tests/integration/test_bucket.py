@@ -80,7 +80,7 @@ def test_another_tool_sees_the_bucket_that_was_asked_for(moto_kit: Kit) -> None:
     assert (found["lock"]["Mode"], found["lock"]["Days"]) == ("GOVERNANCE", 3)
     assert set(found["block"].values()) == {True}
     assert found["tags"] == ALL.tags
-    clean, archive = found["rules"]
+    archive, clean = found["rules"]
     assert clean["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
     assert clean["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
     assert archive["Transitions"] == [{"Days": 90, "StorageClass": "GLACIER_IR"}]
