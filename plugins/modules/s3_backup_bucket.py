@@ -101,6 +101,8 @@ options:
   public_access_block:
     description:
       - Block all public access to the bucket. V(false) leaves it as it is.
+      - At Ceph only C(IgnorePublicAcls) is turned on, with a warning. Under the other three settings Ceph 18 denies every
+        write, or takes every policy of a bucket for a public one.
     type: bool
     default: true
   tags:

@@ -3,7 +3,7 @@
 """What a bucket for backups is to be like: from what it is like now and what is wanted to what it will be like.
 
 Settings are plain values by name (NAMES): `versioning` is Enabled, Suspended or Off; `object_lock` has enabled, mode and
-days; `lifecycle` is the list of the bucket's rules as S3 words them; `public_access_block` is true when all of it is on;
+days; `lifecycle` is the list of the bucket's rules as S3 words them; `public_access_block` is true when nobody gets in by it;
 `tags` are a mapping. None stands for what the store does not know.
 """
 
@@ -140,12 +140,7 @@ def unknown_to_store(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return the names of the settings that differ, in the order in which they are written."""
-    return [name for name in NAMES if _comparable(before[name]) != _comparable(after[name])]
-
-
-def _comparable(value: Any) -> Any:
-    """Return a setting in a form in which equal ones are equal: the order of rules means nothing."""
-    return sorted(value, key=lambda rule: str(rule.get("ID"))) if isinstance(value, list) else value
+    return [name for name in NAMES if before[name] != after[name]]
 
 
 # --- life cycle -------------------------------------------------------------------------------------------------------
@@ -186,13 +181,15 @@ def _id(purpose: str, home: str) -> str:
     return "pgops %s: %s" % (purpose, hashlib.sha256(home.encode("utf-8")).hexdigest())
 
 
+def in_order(found: Sequence[Rule]) -> list[Rule]:
+    """Return rules by their names. Their order means nothing, and stores do not keep it."""
+    return sorted(found, key=lambda rule: str(rule.get("ID")))
+
+
 def with_rules(found: Sequence[Rule], ours: Sequence[Rule], home: str) -> list[Rule]:
     """Return `found` with `ours` in place of those that we made for `home` before. Rules of others stay as they are."""
     names = {_id(purpose, home) for purpose in ("clean", "archive")}
-    held = {str(rule.get("ID")): rule for rule in found if rule.get("ID") in names}
-    if held == {str(rule["ID"]): rule for rule in ours}:
-        return list(found)
-    return [rule for rule in found if rule.get("ID") not in names] + list(ours)
+    return in_order([rule for rule in found if rule.get("ID") not in names] + list(ours))
 
 
 def freezes_everything(asked: Sequence[Rule], kept: Sequence[Rule]) -> bool:
@@ -240,6 +237,7 @@ __all__ = (
     "freezes_everything",
     "fresh",
     "home_of",
+    "in_order",
     "planned",
     "rules",
     "unknown_to_store",

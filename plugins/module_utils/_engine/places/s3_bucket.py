@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Callable, Optional
 from urllib.parse import urlsplit
 
-from ..core.bucket import Settings
+from ..core.bucket import Settings, in_order
 from ..core.errors import MissingError, PgopsError, UsageError
 from .s3_client import Store, code_of, not_offered
 
 _BLOCK = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+# Ceph 18 denies every write under the first, and takes every policy of a bucket for a public one under two others.
+_BLOCK_OF_CEPH = ("IgnorePublicAcls",)
 # What a store without the setting makes of the request to set it, beside what it says honestly.
 _MISTAKEN = frozenset({"BucketAlreadyExists", "BucketAlreadyOwnedByYou", "MalformedACLError"})
 _UNSET = {
@@ -38,6 +40,8 @@ class Bucket:
 
     def __init__(self, store: Store, *, amazon: bool) -> None:
         self.store, self._amazon = store, amazon
+        self._block_keys: tuple[str, ...] = _BLOCK
+        self._blocked: dict[str, bool] = {}
         self._least_size: Optional[str] = None
 
     @property
@@ -83,13 +87,27 @@ class Bucket:
 
     def read(self) -> Settings:
         """Return the settings of the bucket; None for what the store does not know."""
+        if not self._amazon and self._is_ceph():
+            self._block_keys = _BLOCK_OF_CEPH
         return {
-            "public_access_block": self._read("public_access_block", "get_public_access_block", _block, False),
+            "public_access_block": self._read("public_access_block", "get_public_access_block", self._block, False),
             "versioning": self._read("versioning", "get_bucket_versioning", _versioning, "Off"),
             "object_lock": self._read("object_lock", "get_object_lock_configuration", _lock, _lock({})),
             "lifecycle": self._read("lifecycle", "get_bucket_lifecycle_configuration", self._rules, []),
             "tags": self._read("tags", "get_bucket_tagging", _tags, {}),
         }
+
+    @property
+    def blocks_little(self) -> bool:
+        """Whether this is a store whose block of public access would block more than that, as read() found."""
+        return self._block_keys == _BLOCK_OF_CEPH
+
+    def _is_ceph(self) -> bool:
+        try:
+            answer = self.store.call("head_bucket")
+        except PgopsError:
+            return False  # those who may not ask go on as anywhere else
+        return "x-rgw-object-count" in answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
 
     def _read(self, name: str, operation: str, parse: Callable[[Mapping[str, Any]], Any], unset: Any) -> Any:
         try:
@@ -101,9 +119,14 @@ class Bucket:
                 return None
             raise
 
+    def _block(self, answer: Mapping[str, Any]) -> Optional[bool]:
+        said = answer.get("PublicAccessBlockConfiguration")
+        self._blocked = {key: (said or {}).get(key) is True for key in _BLOCK}
+        return all(self._blocked[key] for key in self._block_keys) if said else None
+
     def _rules(self, answer: Mapping[str, Any]) -> Optional[list[dict[str, Any]]]:
         self._least_size = answer.get("TransitionDefaultMinimumObjectSize")
-        return [_newer(rule) for rule in answer["Rules"]] if "Rules" in answer else None
+        return in_order([_newer(rule) for rule in answer["Rules"]]) if "Rules" in answer else None
 
     def write(self, name: str, goal: Any, *, removes: bool = False) -> str:
         """Write the setting `name`; return why the store does not take it, or an empty text.
@@ -124,7 +147,10 @@ class Bucket:
 
     def _request(self, name: str, goal: Any) -> tuple[str, dict[str, Any]]:
         if name == "public_access_block":
-            return "put_public_access_block", {"PublicAccessBlockConfiguration": dict.fromkeys(_BLOCK, bool(goal))}
+            kept = {**dict.fromkeys(_BLOCK, False), **self._blocked}
+            return "put_public_access_block", {
+                "PublicAccessBlockConfiguration": {**kept, **dict.fromkeys(self._block_keys, bool(goal))}
+            }
         if name == "versioning":
             return "put_bucket_versioning", {"VersioningConfiguration": {"Status": goal}}
         if name == "object_lock":
@@ -151,11 +177,6 @@ def _newer(rule: Mapping[str, Any]) -> dict[str, Any]:
         return dict(rule)
     others = {key: value for key, value in rule.items() if key != "Prefix"}
     return {**others, "Filter": {"Prefix": rule["Prefix"]}}
-
-
-def _block(answer: Mapping[str, Any]) -> Optional[bool]:
-    said = answer.get("PublicAccessBlockConfiguration")
-    return all(said.get(key) is True for key in _BLOCK) if said else None
 
 
 def _versioning(answer: Mapping[str, Any]) -> str:

@@ -114,6 +114,11 @@ class _Work:
                 raise
         for name in unknown_to_store(self._after, self._wanted):
             self._refuse(name, "it does not know them")
+        if self._wanted.public_access_block and self._bucket.blocks_little:
+            self._context.warn(
+                "Only IgnorePublicAcls of the block of public access is turned on: Ceph denies every write, or every policy of "
+                "a bucket, under the others."
+            )
         for said in concerns(self._wanted, self._after):
             self._context.warn(said)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -23,6 +24,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.bucket i
     differing,
     fresh,
     home_of,
+    in_order,
     planned,
     rules,
     unknown_to_store,
@@ -152,7 +154,7 @@ def test_rules_of_others_stay_and_ours_follow(
     home, there = home_of(prefix), home_of(elsewhere)
     held = with_rules(others, rules(first, home), home)
     assert with_rules(held, rules(first, home), home) == held, "a second time changes nothing"
-    assert [rule for rule in held if rule in others] == others
+    assert [rule for rule in held if rule in others] == in_order(others)
     assert all(len(rule["ID"]) <= 255 for rule in rules(first, home))
     if home != there:
         both = with_rules(held, rules(second, there), there)
@@ -163,9 +165,10 @@ def test_rules_of_others_stay_and_ours_follow(
 
 def test_the_order_of_rules_means_nothing() -> None:
     ours = rules(Lifecycle(archive_after=5), HOME)
-    before, after = {**NOTHING, "lifecycle": [*ours, THEIRS]}, {**NOTHING, "lifecycle": [THEIRS, *ours[::-1]]}
-    assert differing(before, after) == []
-    assert differing(before, {**after, "lifecycle": ours}) == ["lifecycle"]
+    for found in ([*ours, THEIRS], [THEIRS, *ours[::-1]]):
+        held = {**NOTHING, "lifecycle": in_order(found)}
+        assert differing(held, planned(held, Wanted(lifecycle=Lifecycle(archive_after=5)), HOME)) == []
+        assert differing(held, planned(held, Wanted(lifecycle=Lifecycle()), HOME)) == ["lifecycle"]
 
 
 def test_what_a_person_should_know() -> None:
@@ -218,6 +221,7 @@ class FakeStore:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.faults: dict[str, RefusalError] = {}
         self.drops_sizes = False
+        self.headers: dict[str, str] = {}
         self.client = type("Client", (), {"meta": type("Meta", (), {"region_name": self.region})})
 
     @property
@@ -238,6 +242,9 @@ class FakeStore:
         if self.kept is None:
             raise RefusalError("NoSuchBucket", 404)
         return {}
+
+    def head_bucket(self) -> Any:
+        return {"ResponseMetadata": {"HTTPHeaders": self.headers}}
 
     def create_bucket(self, **wish: Any) -> Any:
         # Amazon blocks public access to new buckets by itself.
@@ -406,6 +413,35 @@ def test_a_setting_that_may_not_be_written_is_an_error_that_names_the_permission
     assert (details["changed"], details["created"]) == (True, True)
     assert "lifecycle" not in [change["setting"] for change in details["changes"]]
     assert details["settings"]["object_lock"]["days"] == 30, "what was written before it"
+
+
+@pytest.mark.parametrize(("ceph", "expected"), [(False, 4), (True, 1)])
+def test_public_access_is_blocked_by_what_the_store_can_bear(
+    ceph: bool, expected: int, store: FakeStore, context: Context
+) -> None:
+    store.headers = {"x-rgw-object-count": "0"} if ceph else {}
+    elsewhere = Context(replace(context.config, s3=S3(bucket="example-backups", endpoint_url=store.endpoint)), "host")
+    store.create_bucket()
+    store._put("public_access_block", {"RestrictPublicBuckets": False})
+    wanted = Wanted(versioning=False, public_access_block=True)
+    assert prepare(elsewhere, Request(wanted))["changed"] is True
+    assert store.kept is not None
+    assert list(store.kept["public_access_block"].values()).count(True) == expected
+    assert prepare(elsewhere, Request(wanted))["changed"] is False
+    assert bool(elsewhere.warnings) is ceph
+
+
+def test_what_others_block_at_ceph_stays(store: FakeStore, context: Context) -> None:
+    store.headers = {"x-rgw-object-count": "0"}
+    elsewhere = Context(replace(context.config, s3=S3(bucket="example-backups", endpoint_url=store.endpoint)), "host")
+    store.create_bucket()
+    store._put("public_access_block", {"BlockPublicAcls": True})
+    prepare(elsewhere, Request(Wanted(public_access_block=True)))
+    assert store.kept is not None
+    assert [key for key, on in store.kept["public_access_block"].items() if on] == [
+        "BlockPublicAcls",
+        "IgnorePublicAcls",
+    ]
 
 
 def test_a_bucket_that_we_may_not_see_is_not_made(store: FakeStore, context: Context) -> None:
