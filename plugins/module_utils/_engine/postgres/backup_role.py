@@ -442,7 +442,7 @@ class _Check:
 
     def run(self, result: Result) -> None:
         """Check every database and put into `result` what was checked and what cannot be read."""
-        for database in self._databases:
+        for database in self._open_to_role():
             try:
                 with self._session(database) as session:
                     if session is not None:
@@ -465,9 +465,21 @@ class _Check:
                 )
             )
 
+    def _open_to_role(self) -> list[str]:
+        """Return the databases that the role may connect to, and note the others."""
+        name = self._wanted.name
+        with connect(self._context.config.postgres) as session:
+            may = {
+                d: session.value("SELECT has_database_privilege(%s, %s, 'CONNECT')", (name, d)) for d in self._databases
+            }
+        for database in self._databases:
+            if not may[database]:
+                self._lacks(database, "database", database, "it may not connect")
+        return [database for database in self._databases if may[database]]
+
     @contextlib.contextmanager
     def _session(self, database: str) -> Iterator[Optional[Session]]:
-        """Yield a session as the role: logged in with its password, or by SET ROLE; None where it may not connect."""
+        """Yield a session as the role: logged in with its password, or by SET ROLE; None where that was noted as lacking."""
         postgres, name = self._context.config.postgres, self._wanted.name
         session = self._logged_in(database)
         if session is not None:
@@ -478,10 +490,6 @@ class _Check:
             yield None
             return
         with connect(postgres, database) as session:
-            if not session.value("SELECT has_database_privilege(%s, %s, 'CONNECT')", (name, database)):
-                self._lacks(database, "database", database, "it may not connect")
-                yield None
-                return
             if self._wanted.large_objects == COMPAT:  # at a login the role's own setting would do it
                 session.allowed("SELECT set_config(%s, 'on', false)", (_COMPAT,))
             try:
