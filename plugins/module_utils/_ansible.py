@@ -235,6 +235,8 @@ class Task:
         )
         self.params: dict[str, Any] = self.module.params
         self.check_mode: bool = self.module.check_mode
+        self.diff_mode: bool = self.module._diff
+        self._own_secrets = _secret_values(self.params, own or {})
 
     def run(
         self,
@@ -291,9 +293,12 @@ class Task:
     def _context(self) -> Context:
         host = platform.node()
         config = configure(self.params, self._bound, environ=os.environ, host=host)
-        for secret in configuration.secrets_of(config):
+        secrets = [*configuration.secrets_of(config), *self._own_secrets]
+        for secret in secrets:
             register_secret(secret)
-        return Context(config, host)
+        context = Context(config, host)
+        context.runner.redactor = Redactor(secrets)
+        return context
 
     def _perform(
         self, context: Context, work: Callable[[Context], Result], view: Optional[View], recorded: bool

@@ -21,6 +21,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UnreachableError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import dumping
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.backup_role import Wanted, backup_role
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.members import ask
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, sync
 from demo.servers import MotoS3, PostgresServer
@@ -261,6 +262,19 @@ def test_a_role_without_rights_can_ask(pair: Pair) -> None:
     assert first.system == second.system != ""
     assert (first.timeline, first.standby, second.standby) == (1, False, True)
     assert (first.written or 0) <= (second.replayed or 0)
+
+
+def test_the_role_for_backups_is_made_on_the_primary_and_checked_on_the_standby(pair: Pair) -> None:
+    wanted = Wanted("keeper", password="keeps-what-it-reads")
+    with pytest.raises(RefusedError, match="The server is a standby") as caught:
+        backup_role(pair.two.engine(), wanted)
+    assert "primary" in caught.value.hint
+    run_sql(pair.primary, "shop", "CREATE UNLOGGED TABLE shop.scratch (id int)")
+    assert backup_role(pair.one.engine(), wanted)["changed"]
+    caught_up(pair.primary, pair.standby)
+    there = backup_role(pair.two.engine(), wanted)
+    assert (there["changed"], there["unreadable"], there["checked"]["by"]) == (False, [], "login")
+    run_sql(pair.primary, "shop", "DROP TABLE shop.scratch")
 
 
 # --- the program and the modules --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from .core.group import split_member
 from .core.naming import check_instance, split_qualified
 from .core.sizes import parse_size
 from .core.times import parse_span
-from .settings import S3, Backup, Config, Group, Postgres
+from .settings import S3, Backup, Config, Postgres
 from .system.zones import named_zone
 
 NONE = type(None)
@@ -220,11 +220,11 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: lis
     _check_backup(config.backup, errors)
     if config.s3 is not None:
         _check_s3(config.s3, errors)
-    group = _check_group(config, host, errors)
+    config = _with_node(config, host, errors)
     instance = config.instance or _instance_name(postgres, host)
     if not config.instance:
         _check_form("instance", instance, "instance", errors)
-    return dataclasses.replace(config, postgres=postgres, instance=instance, group=group)
+    return dataclasses.replace(config, postgres=postgres, instance=instance)
 
 
 def _instance_name(postgres: Postgres, host: str) -> str:
@@ -259,13 +259,13 @@ def _check_s3(s3: S3, errors: list[str]) -> None:
         errors.append("s3.part_size: S3 takes no parts below 5MiB.")
 
 
-def _check_group(config: Config, host: str, errors: list[str]) -> Group:
-    """Return the group with this node's own entry filled in."""
+def _with_node(config: Config, host: str, errors: list[str]) -> Config:
+    """Check the group, if there is one, and return `config` with this node's own entry in it."""
     group = config.group
     if not group.members:
         if group.node:
             errors.append("group.node: there is a node, but group.members is empty; list all nodes of the group.")
-        return group
+        return config
     hosts: dict[str, str] = {}
     for index, entry in enumerate(group.members):
         try:
@@ -281,15 +281,15 @@ def _check_group(config: Config, host: str, errors: list[str]) -> Group:
     if group.node:
         if group.node not in group.members:
             errors.append("group.node: %r is not among group.members, as they are written there." % group.node)
-        return group
+        return config
     own = [entry for entry, name in hosts.items() if name == host or name.split(".", 1)[0] == host.split(".", 1)[0]]
     if len(own) != 1:
         errors.append(
             "group.node: missing, and this host's name (%s) fits %s of group.members; say which one it is."
             % (host, "none" if not own else "several")
         )
-        return group
-    return dataclasses.replace(group, node=own[0])
+        return config
+    return dataclasses.replace(config, group=dataclasses.replace(group, node=own[0]))
 
 
 def _from_url(url: str, config: Config, errors: list[str]) -> dict[str, Any]:

@@ -103,6 +103,32 @@ class Postgres:
 
 
 @dataclass(frozen=True)
+class Group:
+    """A primary and its standbys, of which one backs up. All nodes have the same section, instance and S3 place."""
+
+    members: list[str] = option(
+        [],
+        "All nodes of the group, each as `host` or `host:port`, in the order of preference; no group when empty. Every node "
+        "asks all of them, with the login of the section postgres, which of them is the primary and how far the others are behind.",
+        example=["db1.example.com", "db2.example.com:5433"],
+    )
+    node: str = option(
+        "",
+        "This node's own entry of members; found by this host's name when empty. It is asked as the section postgres says.",
+        example="db1.example.com",
+    )
+    run_on: str = option(
+        "primary",
+        "Which node backs up, syncs, and verifies and prunes the S3 place. primary: the primary; prefer_standby: the first member "
+        "that is a standby and not too far behind, the primary where there is none.",
+        choices=("primary", "prefer_standby"),
+    )
+    max_lag: str = option(
+        "5min", "How far a standby may be behind the primary and still be the one that backs up.", form="span"
+    )
+
+
+@dataclass(frozen=True)
 class Backup:
     """What a backup holds and how it is made."""
 
@@ -318,32 +344,6 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Group:
-    """A primary and its standbys, of which one backs up. All nodes have the same section, instance and S3 place."""
-
-    members: list[str] = option(
-        [],
-        "All nodes of the group, each as `host` or `host:port`, in the order of preference; no group when empty. Every node "
-        "asks all of them, with the login of the section postgres, which of them is the primary and how far the others are behind.",
-        example=["db1.example.com", "db2.example.com:5433"],
-    )
-    node: str = option(
-        "",
-        "This node's own entry of members; found by this host's name when empty. It is asked as the section postgres says.",
-        example="db1.example.com",
-    )
-    run_on: str = option(
-        "primary",
-        "Which node backs up, syncs, and verifies and prunes the S3 place. primary: the primary; prefer_standby: the first member "
-        "that is a standby and not too far behind, the primary where there is none.",
-        choices=("primary", "prefer_standby"),
-    )
-    max_lag: str = option(
-        "5min", "How far a standby may be behind the primary and still be the one that backs up.", form="span"
-    )
-
-
-@dataclass(frozen=True)
 class Config:
     """The whole configuration of one instance."""
 
@@ -354,13 +354,13 @@ class Config:
         example="db1-main",
     )
     postgres: Postgres = field(default_factory=Postgres)
+    group: Group = field(default_factory=Group)
     backup: Backup = field(default_factory=Backup)
     local: Local = field(default_factory=Local)
     s3: Optional[S3] = None
     verify: Verify = field(default_factory=Verify)
     restore: Restore = field(default_factory=Restore)
     schedule: Schedule = field(default_factory=Schedule)
-    group: Group = field(default_factory=Group)
     state_dir: str = option("/var/lib/pgops", "Run records, locks and what is remembered between runs.", form="path")
     log_dir: str = option("/var/log/backups", "One log per verb; empty for none.", form="path")
     work_dir: str = option(

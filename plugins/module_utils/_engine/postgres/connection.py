@@ -158,7 +158,9 @@ class Session:
         try:
             self.execute("SELECT 1")
         except PgopsError as error:
-            said = self._raw.notices[-1].strip().rstrip(".") if self._raw.closed and self._raw.notices else ""
+            if not self._raw.closed:
+                return None  # only its transaction has failed
+            said = self._raw.notices[-1].strip().rstrip(".") if self._raw.notices else ""
             return (
                 UnreachableError("The session in %r was ended: %s." % (self.database, said), hint=_LOOK)
                 if said

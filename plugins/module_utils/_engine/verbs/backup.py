@@ -417,7 +417,7 @@ def _server_files(context: Context, session: Session, plan: _Plan, sink: Sink) -
         content = session.allowed("SELECT pg_read_file(current_setting(%s))", (setting,))
         if content is None:
             plan.left_out.append(
-                {"what": file, "why": "this role may not read it (grant pg_read_server_files and pg_read_all_settings)"}
+                {"what": file, "why": "this role may not read it (server_files of pg_backup_role lets it)"}
             )
             context.warn("%s is not in the set: this role may not read it." % file)
         else:
