@@ -87,6 +87,9 @@ _value:
     random_delay:
       description: By how much the jobs are spread.
       type: str
+    wait:
+      description: How long a job waits for another one.
+      type: str
     log_dir:
       description: Where the instance logs; empty for nowhere.
       type: path
@@ -156,6 +159,7 @@ def _instance(
         "scheduled": {"name": one["name"], "config": path, "jobs": jobs, "paths": _paths(content)},
         "timezone": schedule["timezone"],
         "random_delay": schedule["random_delay"],
+        "wait": schedule["wait"],
         "log_dir": content.get("log_dir", _DEFAULTS["log_dir"]),
         "state_dirs": _state_dirs(content, one["name"]),
         "port": _port(content, secrets),

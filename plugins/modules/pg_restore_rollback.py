@@ -10,10 +10,10 @@ module: pg_restore_rollback
 short_description: Give a database that a restore replaced its name back
 version_added: 0.2.0
 description:
-  - Undoes what M(pgops.backup.pg_restore_from_backup) did with O(pgops.backup.pg_restore_from_backup#module:mode=swap). The
+  - Undoes what M(pgops.backup.pg_restore_from_backup) did in its mode V(swap). The
     database that was kept gets its name back, and what the restore had made is kept under another name. Nothing is dropped.
   - Whoever is connected to one of the two is disconnected. The names are exchanged in one transaction.
-  - What a restore with V(create) made has replaced nothing. It is undone by C(DROP DATABASE).
+  - What a restore in mode V(create) made has replaced nothing. It is undone by C(DROP DATABASE).
 extends_documentation_fragment:
   - pgops.backup.attributes
   - pgops.backup.connection
