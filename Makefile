@@ -11,7 +11,7 @@ LAYERS := $(BIN)/python -m tests.tools.layers
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: venv
 venv: $(VENV)/test.stamp ## the Python environment in .venv/ with every tool (PYTHON=python3.12 to choose)
@@ -27,6 +27,10 @@ pgops: ## the program for hosts as one file, build/pgops
 .PHONY: docs
 docs: $(VENV)/test.stamp ## write the generated part of docs/ anew
 	@$(BIN)/python docs/generate.py
+
+.PHONY: vault-example
+vault-example: $(VENV)/demo.stamp ## how secrets are kept: a vault, from beginning to end
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/vault.sh
 
 .PHONY: lint
 lint: $(VENV)/test.stamp ## ruff, mypy, yamllint, ansible-lint, change log, generated docs
