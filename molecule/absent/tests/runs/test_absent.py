@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+# Every test here has the host, also one that does not look at it: pytest puts those with it together.
 from typing import Any
 
 from tests.hosts import files_of, objects_of
@@ -27,7 +28,7 @@ def test_no_secret_is_left(host: Any, shared: dict[str, Any]) -> None:
     assert host.run("grep -rlF --exclude-dir=journal -- %s /etc /home /root /tmp /usr/local /var", secret).stdout == ""
 
 
-def test_a_second_removal_finds_nothing_to_do(ansible_play: Any) -> None:
+def test_a_second_removal_finds_nothing_to_do(host: Any, ansible_play: Any) -> None:
     said = ansible_play("absent.yml")
     assert said.returncode == 0
     assert "changed=0" in said.stdout
