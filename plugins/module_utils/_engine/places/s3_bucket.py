@@ -128,14 +128,12 @@ class Bucket:
         self._least_size = answer.get("TransitionDefaultMinimumObjectSize")
         return in_order([_newer(rule) for rule in answer["Rules"]]) if "Rules" in answer else None
 
-    def write(self, name: str, goal: Any, *, removes: bool = False) -> str:
+    def write(self, name: str, goal: Any) -> str:
         """Write the setting `name`; return why the store does not take it, or an empty text.
 
-        An empty life cycle is only written where it `removes` rules that the store has shown.
+        Never write an empty life cycle where read() has not shown rules.
         """
         operation, wish = self._request(name, goal)
-        if operation == "delete_bucket_lifecycle" and not removes:
-            return ""
         try:
             self.store.call(operation, **wish)
         except PgopsError as error:

@@ -132,7 +132,7 @@ class _Work:
         due = differing(self._before, goal)
         try:
             for name in due:
-                why = self._bucket.write(name, goal[name], removes=bool(self._before[name]))
+                why = self._bucket.write(name, goal[name])
                 if why:
                     self._refuse(name, why)
         finally:
@@ -151,7 +151,7 @@ class _Work:
     def _hold_against(self, goal: Settings) -> None:
         """Tell what the store took and did not keep."""
         if freezes_everything(goal["lifecycle"] or (), self._after["lifecycle"] or ()):
-            self._bucket.write("lifecycle", self._before["lifecycle"], removes=True)
+            self._bucket.write("lifecycle", self._before["lifecycle"])
             self._after = self._bucket.read()
             raise PgopsError(
                 "The store does not keep the size in a life cycle rule: it would archive the manifests, too, and nobody "
