@@ -11,7 +11,7 @@ LAYERS := $(BIN)/python -m tests.tools.layers
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: venv
 venv: $(VENV)/test.stamp ## the Python environment in .venv/ with every tool (PYTHON=python3.12 to choose)
@@ -27,6 +27,10 @@ pgops: ## the program for hosts as one file, build/pgops
 .PHONY: docs
 docs: $(VENV)/test.stamp ## write the generated part of docs/ anew
 	@$(BIN)/python docs/generate.py
+
+.PHONY: vault-example
+vault-example: $(VENV)/demo.stamp ## how secrets are kept: a vault, from beginning to end
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/vault.sh
 
 .PHONY: lint
 lint: $(VENV)/test.stamp ## ruff, mypy, yamllint, ansible-lint, change log, generated docs
@@ -56,8 +60,12 @@ faults: $(VENV)/test.stamp ## what goes wrong, injected: servers, disks, stores,
 stores: $(VENV)/test.stamp ## the tests on a real Ceph, as root on Debian
 	@$(LAYERS) stores
 
+.PHONY: molecule
+molecule: $(VENV)/molecule.stamp ## the roles on real booted hosts, as root on Debian (ONLY="default timers", KEEP=1 leaves the hosts)
+	@$(BIN)/python -m tests.tools.scenarios $(if $(KEEP),--keep) $(ONLY)
+
 .PHONY: test
-test: $(VENV)/test.stamp ## every layer; the last line counts them
+test: $(VENV)/test.stamp $(VENV)/molecule.stamp ## every layer; the last line counts them
 	@$(LAYERS)
 
 .PHONY: bench
@@ -91,6 +99,11 @@ $(VENV)/demo.stamp: requirements-demo.txt requirements.txt
 $(VENV)/test.stamp: $(VENV)/demo.stamp requirements-test.txt requirements-units.txt
 	@echo "adding the tools of the tests to $(VENV)/"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+$(VENV)/molecule.stamp: $(VENV)/demo.stamp requirements-molecule.txt requirements-units.txt
+	@echo "adding Molecule to $(VENV)/"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-molecule.txt
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/demo.stamp requirements-bench.txt

@@ -160,17 +160,20 @@ def documentation(name: str) -> dict[str, Any]:
 
 def module_page(name: str) -> str:
     """Return the page about a module."""
-    own, shared = documentation(name), fragment("attributes")["attributes"]
+    own = documentation(name)
+    extended = [one.rsplit(".", 1)[-1] for one in own["extends_documentation_fragment"]]
+    shared = fragment("host" if "host" in extended else "attributes")["attributes"]
     source = texts(PLUGINS / "modules" / ("%s.py" % name))
     lines = ["# pgops.backup.%s\n" % name, "%s. Since %s.\n" % (own["short_description"], own["version_added"])]
     lines += ["%s\n" % text for text in sentences(own["description"])]
     lines.append("## Options\n")
     if own.get("options"):
         lines.append(option_table(own["options"]))
-    lines.append(
-        "It also takes the [common options](common-options.md) of the connection, the configuration and the places.\n"
-    )
-    lines += ["## Behaviour\n", attribute_table(own["attributes"], shared)]
+    if "place" in extended:
+        lines.append(
+            "It also takes the [common options](common-options.md) of the connection, the configuration and the places.\n"
+        )
+    lines += ["## Behaviour\n", attribute_table(own.get("attributes", {}), shared)]
     lines += ["## Examples\n", "```yaml\n%s\n```\n" % source["EXAMPLES"].strip()]
     lines += ["## Result\n", result_table(yaml.safe_load(source["RETURN"]))]
     samples = {key: said["sample"] for key, said in yaml.safe_load(source["RETURN"]).items() if said.get("contains")}
@@ -242,6 +245,47 @@ def common_options() -> str:
     return NOTE + "\n".join(lines)
 
 
+# --- the roles --------------------------------------------------------------------------------------------------------
+
+
+def role_names() -> list[str]:
+    """Return the names of the roles."""
+    return sorted(path.parents[1].name for path in (ROOT / "roles").glob("*/meta/argument_specs.yml"))
+
+
+def role(name: str) -> dict[str, Any]:
+    """Return what the role `name` says of itself."""
+    text = (ROOT / "roles" / name / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
+    said: dict[str, Any] = yaml.safe_load(text)["argument_specs"]["main"]
+    return said
+
+
+def role_page(name: str) -> str:
+    """Return the page about a role."""
+    own = role(name)
+    lines = [
+        "# The role pgops.backup.%s\n" % name,
+        "%s. Since %s.\n" % (own["short_description"], own["version_added"]),
+    ]
+    lines += ["%s\n" % text for text in sentences(own["description"])]
+    lines.append(
+        "How it goes about it: [its README](../../roles/%s/README.md). One variable for all: [setup](../setup.md).\n"
+        % name
+    )
+    rows = []
+    for path, said in _flat(own["options"], "options"):
+        kind = said["type"] + (" of %s" % said["elements"] if said.get("elements") else "")
+        notes = sentences(said["description"])
+        if said.get("choices"):
+            notes.append("One of %s." % ", ".join("`%s`" % choice for choice in said["choices"]))
+        default = said.get("default")
+        shared = re.fullmatch(r"\{\{ (pgops_\w+) \| default\((.*)\) \}\}", str(default))
+        shown = "`%s`, or `%s`" % (shared[1], shared[2]) if shared else as_code(default)
+        rows.append(["`%s`" % path, kind, "required" if said.get("required") else shown, " ".join(notes)])
+    lines += ["## Variables\n", table(["variable", "type", "default", "meaning"], rows)]
+    return NOTE + "\n".join(lines)
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -306,13 +350,16 @@ def pages() -> dict[str, str]:
         "cli.md": command_line(),
     }
     found.update({"%s.md" % name: module_page(name) for name in module_names()})
+    found.update({"role_%s.md" % name: role_page(name) for name in role_names()})
     rows = [[_module_link(name), documentation(name)["short_description"]] for name in module_names()]
+    roles = [["[pgops.backup.%s](role_%s.md)" % (name, name), role(name)["short_description"]] for name in role_names()]
     found["README.md"] = NOTE + "\n".join(
         [
             "# Reference\n",
             "- [Configuration](configuration.md), and a [commented example](config.example.yml)",
             "- [The program pgops](cli.md)",
             "- [Common options of the modules](common-options.md)\n",
+            table(["role", "does"], roles),
             table(["module", "does"], rows),
         ]
     )

@@ -219,6 +219,37 @@ options:
               - Keep at least this many of the newest verified sets, never fewer than 1.
               - Defaults to V(1).
             type: int
+  group:
+    description:
+      - The primary and standbys of which this host's server is one, when each of them runs the same tasks or schedules.
+      - At run time each node asks all members who is the primary. One node works; to the others the task is skipped.
+        It is an error when nobody can tell, or none qualifies.
+    type: dict
+    suboptions:
+      members:
+        description:
+          - All nodes of the group, each as V(host) or V(host:port), in the order of preference. There is no group when
+            this is not given or empty.
+          - They are asked with the login of this module, who is the primary and how far the others are behind.
+        type: list
+        elements: str
+      node:
+        description:
+          - This node's own entry of O(group.members). It is found by the name of the host when it is not given.
+        type: str
+      run_on:
+        description:
+          - Which node backs up, syncs, and verifies and prunes the S3 place.
+          - V(primary) - the primary.
+          - V(prefer_standby) - the first member that is a standby and not too far behind; the primary where there is none.
+          - Defaults to V(primary).
+        type: str
+        choices: [primary, prefer_standby]
+      max_lag:
+        description:
+          - How far a standby may be behind the primary and still be the one that backs up.
+          - Defaults to V(5min).
+        type: str
 requirements:
   - Python 3.9 or later on the host
   - psycopg2 on the host, for what connects to PostgreSQL

@@ -2,7 +2,7 @@
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
 """The one util that knows AnsibleModule: its options come from the engine's settings, its answers go to exit_json.
 
-Of the object called `module` only these are used: params, check_mode, _diff, warn(), exit_json() and fail_json().
+Of the object called `module` only these are used: params, check_mode, no_log_values, _diff, warn(), exit_json() and fail_json().
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule as _AnsibleModule
+from ansible.module_utils.common.parameters import remove_values
 
 from ._engine import config as configuration
 from ._engine import runs
 from ._engine.context import Context
 from ._engine.core.errors import CommandError, PgopsError, UsageError
 from ._engine.core.redaction import Redactor
+from ._engine.host.changes import Host, told
 from ._engine.places.catalog import Catalog
 from ._engine.settings import Assertion, Backup, Config, Postgres, Restore, Verify
 from ._engine.system.interrupts import cancelling_queries, interruptible
+from ._engine.system.runner import Runner
 
 try:
     # From ansible-core 2.22 on, which no longer looks for no_log values in results.
@@ -40,6 +43,25 @@ except ImportError:
 
 
 Spec = dict[str, dict[str, Any]]
+
+
+class AnsibleModule(_AnsibleModule):
+    """Ansible's own class, but for what it tells the journal.
+
+    It looks for secrets in the text of a dict, where a quote or a backslash in them is escaped, and so finds none that has
+    one. Of a dict, which may also hold secrets that do not belong there, we name the keys.
+    """
+
+    def _log_invocation(self) -> None:
+        given = self.params
+        shown = remove_values(given, self.no_log_values)
+        self.params = {name: sorted(value) if isinstance(value, dict) else value for name, value in shown.items()}
+        try:
+            super()._log_invocation()
+        finally:
+            self.params = given
+
+
 Place = tuple[str, ...]
 Result = dict[str, Any]
 
@@ -60,6 +82,7 @@ COMMON: Mapping[str, Place] = {
     "log_dir": ("log_dir",),
     "work_dir": ("work_dir",),
     "s3": ("s3",),
+    "group": ("group",),
 }
 # The sections of the configuration that belong to one verb; as options, their keys keep their names.
 SECTIONS: Mapping[str, type[Any]] = {"backup": Backup, "verify": Verify, "restore": Restore}
@@ -212,6 +235,8 @@ class Task:
         )
         self.params: dict[str, Any] = self.module.params
         self.check_mode: bool = self.module.check_mode
+        self.diff_mode: bool = self.module._diff
+        self._own_secrets = _secret_values(self.params, own or {})
 
     def run(
         self,
@@ -224,7 +249,8 @@ class Task:
         """Do `work` as a run of the verb and end the module with its result, or with what went wrong and what to do.
 
         `view` makes the key `diff` in diff mode. `fails` returns the error that a result amounts to, if it does; the
-        result then stays beside it. A verb that is not `recorded` leaves no run record. Ansible keeps the key
+        result then stays beside it. What was left to another node (`skipped`) is to Ansible a task that was skipped. A
+        verb that is not `recorded` leaves no run record. Ansible keeps the key
         `warnings` for itself and shows what is in it; the run's own warnings stay in `run_warnings`.
         """
         redactor = Redactor(_secret_values(self.params, self._spec))
@@ -253,6 +279,9 @@ class Task:
         said = failure or result
         said.pop("warnings", None)
         said.setdefault("verb", self.verb)
+        if said.get("skipped"):
+            # To Ansible, a task that was skipped is one with true here, and the reason beside it.
+            said["skip_reason"], said["skipped"] = said["skipped"], True
         said["run_warnings"] = list(context.warnings) if context else []
         for warning in said["run_warnings"]:
             self.module.warn(warning)
@@ -264,9 +293,12 @@ class Task:
     def _context(self) -> Context:
         host = platform.node()
         config = configure(self.params, self._bound, environ=os.environ, host=host)
-        for secret in configuration.secrets_of(config):
+        secrets = [*configuration.secrets_of(config), *self._own_secrets]
+        for secret in secrets:
             register_secret(secret)
-        return Context(config, host)
+        context = Context(config, host)
+        context.runner.redactor = Redactor(secrets)
+        return context
 
     def _perform(
         self, context: Context, work: Callable[[Context], Result], view: Optional[View], recorded: bool
@@ -276,7 +308,8 @@ class Task:
         result = runs.perform(context, self.verb, work, dry_run=self.check_mode or not recorded)
         result["dry_run"] = self.check_mode
         if shown is not None and before is not None:
-            after = {"is": shown.predict(before["is"], result)} if self.check_mode else _look(context, shown)
+            planned = self.check_mode and not result.get("skipped")
+            after = {"is": shown.predict(before["is"], result)} if planned else _look(context, shown)
             if after is not None:
                 result["diff"] = context.redactor.data({"before": before["is"], "after": after["is"]})
         return result
@@ -292,6 +325,56 @@ def _look(context: Context, view: Optional[View]) -> Optional[dict[str, Any]]:
         # The verb itself tells what is wrong, if that is wrong for it too.
         context.warn("There is no diff: %s" % error)
         return None
+
+
+# --- tasks about the host itself --------------------------------------------------------------------------------------
+
+
+class HostTask:
+    """One task that sees to what lies on the host beside the backups: no configuration, no run record."""
+
+    def __init__(self, own: Spec, **others: Any) -> None:
+        """Read the options `own`; `others` go to AnsibleModule."""
+        self._spec = own
+        self.module = AnsibleModule(argument_spec=own, supports_check_mode=True, **others)
+        self.params: dict[str, Any] = self.module.params
+
+    def run(self, work: Callable[[Host], Result], *, secrets: Iterable[str] = ()) -> NoReturn:
+        """Call `work` with the host, and end the module with its result or with the error that it raised.
+
+        `secrets` are those that stand where no option is marked as one.
+        """
+        found = [*_secret_values(self.params, self._spec), *secrets]
+        for secret in found:
+            register_secret(secret)
+        # The options are shown with a result, at -vvv.
+        self.module.no_log_values.update(found)
+        redactor = Redactor(found)
+        host = Host(dry_run=self.module.check_mode, runner=Runner(redactor))
+        said: Result = {}
+        failed = True
+        with interruptible():
+            try:
+                said = redactor.data(work(host))
+                failed = False
+            except PgopsError as raised:
+                said = _expected(raised, redactor)
+            except OSError as raised:
+                said = _expected(told(raised), redactor)
+            except KeyboardInterrupt:
+                said = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
+            except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
+                said = _unexpected(raised, redactor)
+        said["run_warnings"] = list(host.warnings)
+        for warning in host.warnings:
+            self.module.warn(warning)
+        if not self.module._diff:
+            said.pop("diff", None)
+        # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
+        if failed:
+            self.module.fail_json(**said)
+        self.module.exit_json(**said)
+        raise AssertionError("exit_json came back")  # never: it ends the process
 
 
 def _expected(error: PgopsError, redactor: Redactor) -> Result:
@@ -336,6 +419,7 @@ __all__ = (
     "ALIASES",
     "COMMON",
     "SECTIONS",
+    "HostTask",
     "Spec",
     "Task",
     "View",

@@ -87,6 +87,7 @@ places:
       unfinished: []
       leftovers: []
       freed_bytes: 201326592
+      skipped: ""
   contains:
     place:
       description: V(local) or V(s3).
@@ -116,10 +117,34 @@ places:
       type: list
       elements: dict
       returned: success
+    skipped:
+      description: Which other node of O(group) prunes this place, and why. Empty where this one did.
+      type: str
+      returned: success
     freed_bytes:
       description: The space that was freed.
       type: int
       returned: success
+group:
+  description: In a group of servers, who was chosen, and why.
+  returned: success, when O(group) has members
+  type: dict
+  sample:
+    node: db1.example.com
+    chosen: db2.example.com
+    why: it is the primary
+    members:
+      - name: db1.example.com
+        state: standby
+        behind_seconds: 0.0
+      - name: db2.example.com
+        state: primary
+        behind_seconds: null
+skip_reason:
+  description: Which node of the group does this instead, and why. The task counts as skipped, and has no other results of its own.
+  returned: when O(group) leaves it to another node
+  type: str
+  sample: "db2.example.com backs up this group: it is the primary."
 verb:
   description: What was done, as C(pgops) calls it.
   returned: always

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import source
+from ansible_collections.pgops.backup.plugins.module_utils._engine import runs, source
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     CommandError,
@@ -24,7 +24,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight, swapping
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import restore
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import restore, rollback
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer
 from tests.integration.conftest import (
@@ -345,9 +345,9 @@ def test_an_error_tells_what_was_swapped_before_it(bench: PostgresServer, make_s
     site = make_site(bench)
     site.backup(databases=["one", "two"])
     # Somebody took the name that the second one is to be kept under.
-    real = restore._kept_name
+    real = restore.kept_name
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(restore, "_kept_name", lambda name, stamp: "one" if name == "two" else real(name, stamp))
+        patched.setattr(restore, "kept_name", lambda name, stamp: "one" if name == "two" else real(name, stamp))
         with pytest.raises(PgopsError, match="already exists") as caught:
             site.restore(mode="swap", confirm=("one", "two"))
     assert "Already restored and in place: 'one' (the old ones are kept as 'one_before_" in caught.value.hint
@@ -373,6 +373,108 @@ def test_the_database_postgres_is_swapped(mine: Site, bench: PostgresServer) -> 
     finally:
         run_sql(bench, "template1", "DROP DATABASE postgres")
         run_sql(bench, "template1", 'ALTER DATABASE "%s" RENAME TO postgres' % kept)
+
+
+# --- rollback ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swapped(changed: tuple[Site, PostgresServer]) -> tuple[Site, PostgresServer, str]:
+    """A server on which the shop was replaced by its backup, and the name of what it was before."""
+    site, server = changed
+    kept = site.restore(to=server, mode="swap", confirm=("shop",))["databases"][0]["kept"]
+    return site, server, kept
+
+
+def roll_back(site: Site, server: PostgresServer, *databases: str, **request: Any) -> dict[str, Any]:
+    """Roll the databases back, recorded as the program does."""
+    reach = {"login_host": server.host, "login_port": server.port, "login_user": server.user}
+    context = site.engine(postgres={**reach, "login_password_file": "", "login_password": server.password})
+    asked = rollback.Request(databases=databases, **request)
+    return runs.perform(context, "rollback", lambda c: rollback.rollback(c, asked), dry_run=asked.dry_run)
+
+
+def test_rollback_gives_the_old_database_its_name_back(swapped: tuple[Site, PostgresServer, str]) -> None:
+    site, server, kept = swapped
+    old, new = state_of(server, kept), state_of(server, "shop")
+    client = server.connect("shop")
+    result = roll_back(site, server, "shop")
+    aside = result["databases"][0]["aside"]
+    assert result["databases"] == [{"database": "shop", "kept": kept, "aside": aside}]
+    assert databases_of(server) == {"shop", aside, "postgres"}
+    assert compare.differences({"x": old}, {"x": state_of(server, "shop")}) == []
+    assert compare.differences({"x": new}, {"x": state_of(server, aside)}) == []
+    assert run_sql(server, "shop", "SELECT t FROM since_then") == [("new work",)]
+    assert run_sql(server, "postgres", CLOSED) == []
+    assert "is kept as" in site.warnings
+    with pytest.raises(Exception, match=r"(closed|terminat)"), client.cursor() as asked:
+        asked.execute("SELECT 1")
+    with pytest.raises(MissingError, match="nothing was kept of 'shop'"):
+        roll_back(site, server, "shop")
+
+
+def test_rollback_plans_without_touching_anything(swapped: tuple[Site, PostgresServer, str]) -> None:
+    site, server, kept = swapped
+    before = compare.snapshot(server)
+    plan = roll_back(site, server, "shop", dry_run=True)["databases"]
+    assert plan[0]["kept"] == kept and plan[0]["aside"].startswith("shop_rolled_back_20")
+    assert compare.differences(before, compare.snapshot(server)) == []
+
+
+def test_rollback_takes_the_newest_or_the_one_that_is_named(swapped: tuple[Site, PostgresServer, str]) -> None:
+    site, server, kept = swapped
+    for name in ("shop_before_20200101T000000Z", "shop_before_99991231T235959Z_not", "sho_before_99991231T235959Z"):
+        create_database(server, name)
+    assert roll_back(site, server, "shop", dry_run=True)["databases"][0]["kept"] == kept
+    older = roll_back(site, server, "shop", kept={"shop": "shop_before_20200101T000000Z"})
+    assert older["databases"][0]["kept"] == "shop_before_20200101T000000Z"
+    assert kept in databases_of(server)
+
+
+def test_rollback_of_a_database_that_is_gone_by_now(swapped: tuple[Site, PostgresServer, str]) -> None:
+    site, server, kept = swapped
+    old = state_of(server, kept)
+    run_sql(server, "postgres", "DROP DATABASE shop")
+    assert roll_back(site, server, "shop")["databases"][0]["aside"] == ""
+    assert compare.differences({"x": old}, {"x": state_of(server, "shop")}) == []
+
+
+def test_rollback_of_several_touches_none_when_one_cannot_be(swapped: tuple[Site, PostgresServer, str]) -> None:
+    site, server, _kept = swapped
+    before = compare.snapshot(server)
+    with pytest.raises(MissingError, match="nothing was kept of 'other'"):
+        roll_back(site, server, "shop", "other")
+    with pytest.raises(MissingError, match="there is no 'shop_before_x'"):
+        roll_back(site, server, "shop", kept={"shop": "shop_before_x"})
+    with pytest.raises(UsageError, match="'others'"):
+        roll_back(site, server, "shop", kept={"others": "x"})
+    with pytest.raises(UsageError, match="Nothing is named"):
+        roll_back(site, server)
+    assert compare.differences(before, compare.snapshot(server)) == []
+
+
+def test_a_rollback_that_fails_at_the_last_step_leaves_all_as_it_was(
+    swapped: tuple[Site, PostgresServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, server, _kept = swapped
+    before = compare.snapshot(server)
+    rename = swapping._rename
+    monkeypatch.setattr(
+        swapping, "_rename", lambda old, new: rename(old, new) + ("; SELECT 1 / 0" if new == "shop" else "")
+    )
+    with pytest.raises(PgopsError, match="division by zero"):
+        roll_back(site, server, "shop")
+    assert compare.differences(before, compare.snapshot(server)) == []
+    assert run_sql(server, "postgres", CLOSED) == []
+
+
+def test_a_long_name_is_known_again(changed: tuple[Site, PostgresServer]) -> None:
+    site, server = changed
+    long = "ü" * 31
+    run_sql(server, "postgres", 'ALTER DATABASE shop RENAME TO "%s"' % long)
+    kept = site.restore(to=server, mode="swap", rename={"shop": long}, confirm=(long,))["databases"][0]["kept"]
+    assert roll_back(site, server, long)["databases"][0]["kept"] == kept
+    assert run_sql(server, long, "SELECT t FROM since_then") == [("new work",)]
 
 
 # --- into an empty one ------------------------------------------------------------------------------------------------

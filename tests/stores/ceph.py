@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import signal
 import time
 import urllib.error
@@ -33,6 +34,8 @@ class CephS3(_S3Server):
         except RootError as problem:
             raise ServerError(f"Ceph cannot run here. {problem}") from problem
         super().__init__(root)
+        # Somebody else at the same store, who owns no bucket: "arn:aws:iam:::user/guest" in a policy.
+        self.guest = {"access_key": "GU" + secrets.token_hex(9).upper(), "secret_key": secrets.token_urlsafe(30)}
 
     def __enter__(self) -> Self:
         try:
@@ -52,7 +55,9 @@ class CephS3(_S3Server):
         self._guard.start(
             [*_NAMESPACES, "bash", str(_NODE), str(self._system), *ports],
             log=self.log_file,
-            env=_plain_environment() | {"ACCESS_KEY": self.access_key, "SECRET_KEY": self.secret_key},
+            env=_plain_environment()
+            | {"ACCESS_KEY": self.access_key, "SECRET_KEY": self.secret_key}
+            | {"GUEST_ACCESS_KEY": self.guest["access_key"], "GUEST_SECRET_KEY": self.guest["secret_key"]},
             # `unshare` heeds nothing less while its child runs; with it the kernel ends that child and all below.
             stop_signals=(signal.SIGKILL,),
         )

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ceph_node.sh ROOT MON_PORT MON_V1_PORT GATEWAY_PORT: a Ceph cluster of one node with its S3 gateway, on loopback.
+# ceph_node.sh ROOT MON_PORT MON_V1_PORT GATEWAY_PORT: a Ceph cluster of one node with its S3 gateway, on loopback or on
+# the address in LISTEN.
 #
 # Runs as the first process of a mount and a pid namespace of its own, in which ROOT, a Debian root with Ceph's packages,
 # is read-only and all that Ceph writes is in memory: when this process ends, the kernel ends the rest and frees it all.
-# The keys of the gateway's user are in ACCESS_KEY and SECRET_KEY.
+# The keys of the gateway's user are in ACCESS_KEY and SECRET_KEY, those of a second one in GUEST_ACCESS_KEY and
+# GUEST_SECRET_KEY where there is to be one.
 set -euo pipefail
 
 if [[ $1 != inside ]]; then
@@ -21,7 +23,7 @@ if [[ $1 != inside ]]; then
     exec chroot "$root" /bin/bash /run/node.sh inside "${@:2}"
 fi
 
-mon=$2 mon_v1=$3 gateway=$4 ip=127.0.0.1
+mon=$2 mon_v1=$3 gateway=$4 ip=${LISTEN:-127.0.0.1}
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 CEPH_ARGS=''
 cd /
 
@@ -84,6 +86,11 @@ ceph-mgr -f -i one &
 # The monitor learns from the manager how much room there is; before that no pool can be made.
 until ceph -s | grep -q 'GiB avail'; do sleep 0.2; done
 radosgw-admin user create --uid=backup --display-name=backup --access-key="$ACCESS_KEY" --secret-key="$SECRET_KEY" >/dev/null
+# Somebody else, who owns nothing and may what a policy allows.
+if [[ ${GUEST_ACCESS_KEY:-} ]]; then
+    radosgw-admin user create --uid=guest --display-name=guest --access-key="$GUEST_ACCESS_KEY" \
+        --secret-key="$GUEST_SECRET_KEY" >/dev/null
+fi
 radosgw -f -n client.admin --rgw-frontends="beast endpoint=$ip:$gateway" &
 # Without one of them there is no store.
 wait -n || printf 'a daemon ended with %s\n' $?

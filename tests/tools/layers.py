@@ -28,7 +28,7 @@ ROOT = collection_tree.ROOT
 LOGS = ROOT / "build" / "test"
 COVERAGE: tuple[Word, ...] = (VENV / "python", "-m", "coverage")
 # The groups by how long they take.
-_SLOW_FIRST = ("integration", "faults", "stores", "sanity", "unit", "build", "lint")
+_SLOW_FIRST = ("molecule", "integration", "faults", "stores", "sanity", "unit", "build", "lint")
 # Percent of the engine's lines and branches that all layers together must run.
 _LEAST_COVERED = 90.0
 MYPY_TARGETS = ("plugins/module_utils/_engine", "tests/tools")
@@ -114,6 +114,18 @@ def _stores(data: Path, bench: Bench) -> Outcome:
     return _pytest(["tests/stores"], data, bench, workers=1)
 
 
+def _molecule(bench: Bench) -> Outcome:
+    """Run the scenarios on real hosts. Where none can boot, that is said, and under CI it is a failure."""
+    programs = ("apt-get", "ip", "mount", "ssh", "systemd-nspawn", "unshare")
+    lacking = [name for name in programs if not shutil.which(name)]
+    if sys.platform != "linux" or os.geteuid() or lacking:
+        why = f"booting hosts needs root on Debian{' and ' + ', '.join(lacking) if lacking else ''}"
+        return Outcome(FAILED if os.environ.get("CI") else NOT_RUN, why)
+    bench.must(VENV / "python", "-m", "tests.tools.scenarios")
+    found = re.findall(r"^(\d+ tests on hosts|\d+ passed, 0 failed)$", bench.text(), re.MULTILINE)
+    return Outcome(PASSED, ", ".join(reversed(found)).replace(" passed, 0 failed", " scenarios"))
+
+
 def _path() -> str:
     return os.pathsep.join([str(VENV), os.environ.get("PATH", os.defpath)])
 
@@ -136,6 +148,7 @@ def all_layers(data: Path) -> list[Layer]:
         Layer("integration", "integration", partial(_pytest, ["tests/integration"], data)),
         Layer("faults", "faults", partial(_pytest, ["tests/faults"], data)),
         Layer("stores, Ceph", "stores", partial(_stores, data)),
+        Layer("molecule, hosts", "molecule", _molecule),
         Layer("archive", "build", archive.smoke),
     ]
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Debian root file systems for the tests, each built once into .cache/roots/."""
+"""Debian root file systems for the tests, each built once and kept outside the checkout.
+
+They lie in `roots` of the folder that the environment variable PGOPS_CACHE names; without it, of `pgops` in the
+user's cache.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from tests.tools.bench import CACHE
 
-ROOTS = CACHE / "roots"
+def _cache() -> Path:
+    """Return the folder of what is built once for all checkouts of this user."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PGOPS_CACHE") or Path(home) / "pgops").absolute()
+
+
+ROOTS = _cache() / "roots"
 
 # What a root needs to boot as a host: systemd as its first process, and the bus that its tools talk on.
 BOOTABLE = ("dbus", "iproute2", "systemd", "systemd-sysv")
@@ -44,25 +54,58 @@ class RootError(Exception):
     """A root file system cannot be built here; the text says why and what to do."""
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A root file system: Debian's release, its packages, and what else is done to it.
+
+    `finish` is a script that gets the root as its first argument, when the packages are in and a mirror can be reached
+    from within. `offered` are packages that are not installed; the script gets them in OFFERED, parted by spaces.
+    """
+
+    suite: str
+    packages: tuple[str, ...]
+    finish: Optional[Path] = None
+    offered: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's name: another recipe has another one."""
+        said = "\n".join([self.suite, *_OPTIONS, *sorted(self.packages)])
+        if self.finish:
+            said = "\n\n".join([said, "\n".join(sorted(self.offered)), self.finish.read_text(encoding="utf-8")])
+        return f"{self.suite}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+
+    def words(self, root: Path) -> list[str]:
+        """Return what mmdebstrap is told."""
+        include = [f"--include={','.join(self.packages)}"] if self.packages else []
+        # What the script leaves apt knowing is meant to stay.
+        finish = [f"--customize-hook={self.finish}", "--skip=cleanup/apt/lists"] if self.finish else []
+        return [*_OPTIONS, *include, *finish, self.suite, str(root)]
+
+
 def root_of(suite: str, packages: Sequence[str]) -> Path:
     """Return a root file system of Debian `suite` (`bookworm`, `trixie`) with `packages`; build it if there is none.
 
     It is shared: copy it, or mount something over what you write to. Raises RootError.
     """
+    return built(Recipe(suite, tuple(packages)))
+
+
+def built(recipe: Recipe) -> Path:
+    """Return the root file system of `recipe`; build it if there is none. It is shared, as `root_of` says."""
     if sys.platform != "linux" or os.geteuid():
         raise RootError("Only root on Linux can build a root file system. Run this as root on Debian.")
-    recipe = "\n".join([suite, *_OPTIONS, *sorted(packages)])
-    target = ROOTS / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    target = ROOTS / recipe.name
     if target.is_dir():
         return target
     ROOTS.mkdir(parents=True, exist_ok=True)
     with _alone(target.name):
         if not target.is_dir():
-            _build(suite, packages, target)
+            _build(recipe, target)
     return target
 
 
-def _build(suite: str, packages: Sequence[str], target: Path) -> None:
+def _build(recipe: Recipe, target: Path) -> None:
     """Build beside `target` and rename. We hold the lock, so whatever else is beside it was left by a killed run."""
     program = _mmdebstrap()
     for left in ROOTS.glob(f".{target.name}.*"):
@@ -71,11 +114,15 @@ def _build(suite: str, packages: Sequence[str], target: Path) -> None:
     root, log = beside / "root", beside / "log"
     try:
         mirror = _mirror()
-        words = [program, *_OPTIONS, *([f"--include={','.join(packages)}"] if packages else []), suite, str(root)]
         with log.open("wb") as out:
             done = subprocess.run(
-                [*words, *([mirror] if mirror else [])],
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
+                [program, *recipe.words(root), *([mirror] if mirror else [])],
+                env={
+                    **os.environ,
+                    "DEBIAN_FRONTEND": "noninteractive",
+                    "LC_ALL": "C.UTF-8",
+                    "OFFERED": " ".join(recipe.offered),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

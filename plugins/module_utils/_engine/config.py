@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from .core.calendar import parse as parse_calendar
 from .core.errors import UsageError
+from .core.group import split_member
 from .core.naming import check_instance, split_qualified
 from .core.sizes import parse_size
 from .core.times import parse_span
 from .settings import S3, Backup, Config, Postgres
+from .system.zones import named_zone
 
 NONE = type(None)
 DEFAULT_PATH = "/etc/pgops/config.yml"
+_LEAST_MEMBERS = 2
 
 
 def load(path: Path, *, environ: Mapping[str, str], host: str) -> Config:
@@ -185,7 +189,13 @@ def _check_form(form: str, text: str, path: str, errors: list[str]) -> None:
     if form == "path" and not text.startswith("/"):
         errors.append("%s: expected a path from the root (/…), found %r." % (path, text))
         return
-    check = {"size": parse_size, "span": parse_span, "instance": check_instance}.get(form)
+    check = {
+        "size": parse_size,
+        "span": parse_span,
+        "instance": check_instance,
+        "calendar": parse_calendar,
+        "timezone": named_zone,
+    }.get(form)
     if check:
         try:
             check(text)
@@ -210,6 +220,7 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: lis
     _check_backup(config.backup, errors)
     if config.s3 is not None:
         _check_s3(config.s3, errors)
+    config = _with_node(config, host, errors)
     instance = config.instance or _instance_name(postgres, host)
     if not config.instance:
         _check_form("instance", instance, "instance", errors)
@@ -246,6 +257,39 @@ def _check_s3(s3: S3, errors: list[str]) -> None:
         errors.append("s3: access_key and secret_key go together.")
     if parse_size(s3.part_size) < 5 * 1024 * 1024:
         errors.append("s3.part_size: S3 takes no parts below 5MiB.")
+
+
+def _with_node(config: Config, host: str, errors: list[str]) -> Config:
+    """Check the group, if there is one, and return `config` with this node's own entry in it."""
+    group = config.group
+    if not group.members:
+        if group.node:
+            errors.append("group.node: there is a node, but group.members is empty; list all nodes of the group.")
+        return config
+    hosts: dict[str, str] = {}
+    for index, entry in enumerate(group.members):
+        try:
+            hosts[entry] = split_member(entry)[0]
+        except UsageError as error:
+            errors.append("group.members[%d]: %s" % (index, error))
+    if len(set(group.members)) < len(group.members):
+        errors.append("group.members: a member is listed twice.")
+    if len(group.members) < _LEAST_MEMBERS:
+        errors.append("group.members: a group has two members at least; leave the section out for a server of its own.")
+    if not config.instance:
+        errors.append("instance: missing. All nodes of a group share one name, so it cannot be made from the host's.")
+    if group.node:
+        if group.node not in group.members:
+            errors.append("group.node: %r is not among group.members, as they are written there." % group.node)
+        return config
+    own = [entry for entry, name in hosts.items() if name == host or name.split(".", 1)[0] == host.split(".", 1)[0]]
+    if len(own) != 1:
+        errors.append(
+            "group.node: missing, and this host's name (%s) fits %s of group.members; say which one it is."
+            % (host, "none" if not own else "several")
+        )
+        return config
+    return dataclasses.replace(config, group=dataclasses.replace(group, node=own[0]))
 
 
 def _from_url(url: str, config: Config, errors: list[str]) -> dict[str, Any]:
@@ -331,13 +375,13 @@ def _secrets(cls: type[Any], data: Any) -> Iterator[str]:
         value = data.get(spec.name)
         if spec.metadata.get("secret") and isinstance(value, (str, int, float)) and value not in ("", False):
             # A URI is a secret only when it holds a password.
-            yield from [str(value)] if spec.name != "database_url" or _has_password(str(value)) else []
+            yield from [str(value)] if spec.name != "database_url" or has_password(str(value)) else []
         section = section_of(hints[spec.name])
         if section is not None and not isinstance(value, list):
             yield from _secrets(section, value)
 
 
-def _has_password(url: str) -> bool:
+def has_password(url: str) -> bool:
     """Tell whether the connection URI holds a password, as far as it can be read at all."""
     try:
         parts = urlsplit(url)
@@ -383,6 +427,7 @@ __all__ = (
     "NONE",
     "build",
     "check_private",
+    "has_password",
     "join",
     "load",
     "merge",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -44,13 +45,18 @@ class Reporter:
 
 @dataclass
 class Context:
-    """One run's surroundings. `warnings` gathers what the run skipped, degraded or guessed; it ends up in the result."""
+    """One run's surroundings. `warnings` gathers what the run skipped, degraded or guessed; it ends up in the result.
+
+    `wait` is how long the run waits for others, all its locks together; `waited` is how many seconds it did.
+    """
 
     config: Config
     host: str
     clock: Clock = utc_now
     reporter: Reporter = field(default_factory=Reporter)
     warnings: list[str] = field(default_factory=list)
+    wait: timedelta = timedelta(0)
+    waited: float = field(default=0.0, init=False)
     runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +104,7 @@ class Context:
     def lock(
         self, name: str, *, shared: bool = False, wait: Optional[timedelta] = None, dry_run: bool = False
     ) -> Iterator[None]:
-        """Hold this instance's lock `name`. Raise BusyError if others keep it for longer than `wait`.
+        """Hold this instance's lock `name`. Raise BusyError if others keep it for longer than `wait`, or than this run waits.
 
         A dry run touches nothing, not even the file of a lock, and so holds none.
 
@@ -109,10 +115,22 @@ class Context:
             return
         path = self.state / "locks" / ("%s.lock" % name)
         what = "%s of %s" % (name, self.config.instance)
-        with hold(path, what, clock=self.clock, shared=shared, wait=wait or timedelta(0)) as died:
+        left = self.wait - timedelta(seconds=self.waited)
+        longest = max(timedelta(0), left, wait or timedelta(0))
+        with contextlib.ExitStack() as stack:
+            asked = time.monotonic()
+            try:
+                held = hold(path, what, clock=self.clock, shared=shared, wait=longest, on_wait=self._tell_wait)
+                died = stack.enter_context(held)
+            finally:
+                self.waited += time.monotonic() - asked
             if died:
                 self.warn("A run was cut short (killed, or the host went down): %s." % died)
             yield
+
+    def _tell_wait(self, holder: str) -> None:
+        # Told while it lasts; that a run waited is in its record, and no trouble.
+        self.reporter.note("warning: waiting for another run to end: %s" % holder)
 
     @contextlib.contextmanager
     def scratch(self, label: str) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from .system.durable import adopt, make_dirs, to_json, write_bytes
 
 FORMAT = 1
 _KEPT = 2000
+_WORTH_TELLING = 1.0  # seconds of waiting for other runs
 # What a verb found in detail is in manifests and evidence; a run record says how it went.
 _LEFT_TO_THE_RESULT = frozenset({"plan", "sets", "databases", "catalog", "findings", "places", "commands"})
 
@@ -73,6 +74,8 @@ def _told(error: BaseException) -> BaseException:
 
 def _record(context: Context, result: Result, failure: Optional[BaseException]) -> None:
     record = {key: value for key, value in result.items() if key not in _LEFT_TO_THE_RESULT}
+    if context.waited >= _WORTH_TELLING:
+        record["waited_seconds"] = round(context.waited, 3)
     record.update(format=FORMAT, host=context.host, engine=__version__, pid=os.getpid(), **_outcome(failure))
     record = context.redactor.data(record)
     name = "%s-%s-%d.json" % (compact(context.clock()), result["verb"], os.getpid())
@@ -105,12 +108,14 @@ def _log(context: Context, record: dict[str, Any]) -> None:
     path = Path(context.config.log_dir) / ("%s.log" % record["verb"])
     make_dirs(path.parent)
     reason = " ".join(str(record["reason"]).split())
-    line = "%s %s %s %s in %.1f s%s" % (
+    waited = ", %.1f s of them waiting for other runs" % record["waited_seconds"] if "waited_seconds" in record else ""
+    line = "%s %s %s %s in %.1f s%s%s" % (
         record["ended"],
         record["instance"],
         record["verb"],
         record["outcome"],
         record["seconds"],
+        waited,
         ": " + reason if reason else "",
     )
     lines = [line] + [

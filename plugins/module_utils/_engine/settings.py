@@ -27,7 +27,7 @@ def option(
 ) -> Any:
     """Return a dataclass field that carries its documentation.
 
-    `form` names a check of config.py (`size`, `span`, `path`, `instance`); `secret` values are never shown.
+    `form` names a check of config.py (`size`, `span`, `path`, `instance`, `calendar`, `timezone`); `secret` values are never shown.
     """
     metadata = {
         "text": text,
@@ -99,6 +99,32 @@ class Postgres:
         "Directory of the PostgreSQL programs. When empty, the newest that fit the server are taken from the usual places and PATH.",
         form="path",
         example="/usr/lib/postgresql/17/bin",
+    )
+
+
+@dataclass(frozen=True)
+class Group:
+    """A primary and its standbys, of which one backs up. All nodes have the same section, instance and S3 place."""
+
+    members: list[str] = option(
+        [],
+        "All nodes of the group, each as `host` or `host:port`, in the order of preference; no group when empty. Every node "
+        "asks all of them, with the login of the section postgres, which of them is the primary and how far the others are behind.",
+        example=["db1.example.com", "db2.example.com:5433"],
+    )
+    node: str = option(
+        "",
+        "This node's own entry of members; found by this host's name when empty. It is asked as the section postgres says.",
+        example="db1.example.com",
+    )
+    run_on: str = option(
+        "primary",
+        "Which node backs up, syncs, and verifies and prunes the S3 place. primary: the primary; prefer_standby: the first member "
+        "that is a standby and not too far behind, the primary where there is none.",
+        choices=("primary", "prefer_standby"),
+    )
+    max_lag: str = option(
+        "5min", "How far a standby may be behind the primary and still be the one that backs up.", form="span"
     )
 
 
@@ -298,6 +324,26 @@ class Restore:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """When this host does each verb by itself: five fields as in a crontab, or @daily, @hourly, @weekly, @monthly.
+
+    Limits of freshness follow from it. Nothing is scheduled by this section alone; the module pgops_schedule does that.
+    """
+
+    backup: str = option("0 2 * * *", "Backups; not scheduled when empty.", form="calendar")
+    sync: str = option("30 2 * * *", "Copies to S3, where there is an S3 place.", form="calendar")
+    verify: str = option("0 3 * * *", "Verifications.", form="calendar")
+    prune: str = option("0 1 * * 0", "Removals by retention.", form="calendar")
+    timezone: str = option(
+        "", "Time zone of these calendars; this host's when empty.", form="timezone", example="Europe/Berlin"
+    )
+    random_delay: str = option(
+        "0s", "Longest delay, chosen at random, so that many hosts do not begin at once.", form="span"
+    )
+    wait: str = option("6h", "How long a scheduled run waits for another one that is in its way.", form="span")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration of one instance."""
 
@@ -308,11 +354,13 @@ class Config:
         example="db1-main",
     )
     postgres: Postgres = field(default_factory=Postgres)
+    group: Group = field(default_factory=Group)
     backup: Backup = field(default_factory=Backup)
     local: Local = field(default_factory=Local)
     s3: Optional[S3] = None
     verify: Verify = field(default_factory=Verify)
     restore: Restore = field(default_factory=Restore)
+    schedule: Schedule = field(default_factory=Schedule)
     state_dir: str = option("/var/lib/pgops", "Run records, locks and what is remembered between runs.", form="path")
     log_dir: str = option("/var/log/backups", "One log per verb; empty for none.", form="path")
     work_dir: str = option(
@@ -323,4 +371,17 @@ class Config:
     )
 
 
-__all__ = ("Assertion", "Backup", "Config", "Local", "Postgres", "Restore", "Retention", "S3", "Verify", "option")
+__all__ = (
+    "Assertion",
+    "Backup",
+    "Config",
+    "Group",
+    "Local",
+    "Postgres",
+    "Restore",
+    "Retention",
+    "S3",
+    "Schedule",
+    "Verify",
+    "option",
+)

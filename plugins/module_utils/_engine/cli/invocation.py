@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable
 
@@ -43,11 +44,16 @@ class Run:
         """Whether only to show what would be done."""
         return bool(getattr(self.options, "dry_run", False))
 
+    @property
+    def wait(self) -> timedelta:
+        """How long to wait for other runs."""
+        return getattr(self.options, "wait", None) or timedelta(0)
+
     def new_context(self) -> Any:
         """Return a fresh context of the same configuration."""
         from ..context import Context
 
-        return Context(self.context.config, self.context.host, reporter=self.reporter)
+        return Context(self.context.config, self.context.host, reporter=self.reporter, wait=self.wait)
 
     def begin(self) -> None:
         """Read the configuration, become the account that the work is for, and make the context. Raise UsageError."""
@@ -62,7 +68,7 @@ class Run:
                 self.reporter.note(
                     "warning: running as %s, who owns %s (--as-root stays root)" % (name, config.local.path)
                 )
-        self.context = Context(config, host_name(), reporter=self.reporter)
+        self.context = Context(config, host_name(), reporter=self.reporter, wait=self.wait)
 
     def perform(self, work: Callable[[Any], Result]) -> Result:
         """Do `work` with the context, recorded where the verb is one that leaves a record."""

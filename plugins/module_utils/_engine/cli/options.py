@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Callable, NoReturn, Optional
 
 from ..core.errors import UsageError
+from ..core.times import parse_span
 
 DEFAULT_CONFIG = "/etc/pgops/config.yml"
 CONFIG_VARIABLE = "PGOPS_CONFIG"
@@ -108,6 +110,23 @@ def _dry_run(parser: Parser) -> None:
     parser.add("-n", "--dry-run", action="store_true", help="show what would be done; change nothing")
 
 
+def _wait(parser: Parser) -> None:
+    parser.add(
+        "--wait",
+        metavar="SPAN",
+        type=_span,
+        default=None,
+        help="wait up to SPAN (90s, 15min, 6h) for other runs to end, rather than fail with 3 at once",
+    )
+
+
+def _span(text: str) -> timedelta:
+    try:
+        return parse_span(text)
+    except UsageError:
+        raise argparse.ArgumentTypeError("%r is not a duration such as 90s, 15min, 6h or 2d" % text) from None
+
+
 def _place(parser: Parser, *, default: str, many: bool = False) -> None:
     if many:
         parser.add(
@@ -127,6 +146,7 @@ def _place(parser: Parser, *, default: str, many: bool = False) -> None:
 
 
 def _backup(parser: Parser) -> None:
+    _wait(parser)
     _dry_run(parser)
 
 
@@ -139,6 +159,7 @@ def _sync(parser: Parser) -> None:
         help="ids of sets, or latest, latest_verified, all; with none: push what is missing there, pull the latest",
     )
     parser.add("--pull", action="store_true", help="from S3 to this host; otherwise from this host to S3")
+    _wait(parser)
     _dry_run(parser)
 
 
@@ -159,6 +180,7 @@ def _verify(parser: Parser) -> None:
         "compared with the original (default: verify.level of the configuration)",
     )
     parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+    _wait(parser)
     _dry_run(parser)
 
 
@@ -222,6 +244,7 @@ def _restore(parser: Parser) -> None:
         help="agree to the restore over the database NAME, its exact name; repeatable. Mode swap asks for it",
     )
     parser.add("-y", "--yes", action="store_true", help="agree without being asked; not enough for mode swap")
+    _wait(parser)
     _dry_run(parser)
 
 
@@ -233,6 +256,7 @@ def _count(text: str) -> int:
 
 def _prune(parser: Parser) -> None:
     _place(parser, default="", many=True)
+    _wait(parser)
     _dry_run(parser)
 
 
@@ -245,12 +269,14 @@ def _pin(parser: Parser) -> None:
     parser.add("set_id", metavar="SET", complete="sets", help="id of a set, latest, or latest_verified")
     parser.add("--reason", metavar="TEXT", required=True, help="why it must stay")
     _place(parser, default="auto")
+    _wait(parser)
     _dry_run(parser)
 
 
 def _unpin(parser: Parser) -> None:
     parser.add("set_id", metavar="SET", complete="sets", help="id of a set")
     _place(parser, default="auto")
+    _wait(parser)
     _dry_run(parser)
 
 
@@ -278,7 +304,8 @@ VERBS: tuple[_Verb, ...] = (
         (
             "pgops backup\n"
             "pgops backup --dry-run      sizes, formats and what no job covers\n"
-            "pgops backup --quiet        from cron: silent unless it fails"
+            "pgops backup --quiet        from cron: silent unless it fails\n"
+            "pgops backup --wait 6h      after a run that still holds the lock, rather than not at all"
         ),
     ),
     (

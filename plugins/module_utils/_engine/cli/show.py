@@ -68,11 +68,18 @@ def _paint(text: str, code: str, colour: bool) -> str:
     return "\033[%sm%s\033[0m" % (code, text) if colour else text
 
 
+def skipped(result: Result, anyway: str) -> str:
+    """Return that another node of the group does this; `anyway` is the command that does it here all the same."""
+    return _text(["Left to another node. %s" % result["skipped"], "To do it here all the same: %s" % anyway])
+
+
 # --- backup -----------------------------------------------------------------------------------------------------------
 
 
 def backup(result: Result, *, has_s3: bool) -> str:
     """Return what a backup made, or what a dry run would make."""
+    if result.get("skipped"):
+        return skipped(result, "pgops backup --set group=null")
     if "plan" in result:
         return _backup_plan(result)
     lines = [
@@ -179,9 +186,14 @@ def _proof(compared: Mapping[str, int]) -> str:
 
 def prune(result: Result) -> str:
     """Return what pruning removed, or would remove."""
+    if result.get("skipped"):
+        return skipped(result, "pgops prune --set group=null")
     dry = result["dry_run"]
     lines = []
     for place in result["places"]:
+        if place["skipped"]:
+            lines.append("%s: left to another node. %s" % (place["root"], place["skipped"]))
+            continue
         removed, kept = place["removed"], place["kept"]
         lines.append(
             "%s: %s%s removed, %s freed; %s kept."
@@ -314,6 +326,8 @@ def unpin(result: Result) -> str:
 
 def verify(result: Result) -> str:
     """Return what was proven, or what a dry run would prove."""
+    if result.get("skipped"):
+        return skipped(result, "pgops verify --set group=null")
     if "plan" in result:
         planned = [(entry["set"], human_size(entry["bytes"])) for entry in result["plan"]]
         heading = "Would verify %s in %s, level %s." % (_plural(len(planned), "set"), result["place"], result["level"])
@@ -347,6 +361,8 @@ def _checked(entry: Result) -> str:
 
 def sync(result: Result) -> str:
     """Return what a sync copied, or what a dry run would copy."""
+    if result.get("skipped"):
+        return skipped(result, "pgops sync --set group=null")
     push = result["direction"] == "push"
     other = "%s %s" % ("to" if push else "from", result["place"])
     work = [step for step in result["plan"] if step["action"] not in ("skip",)]

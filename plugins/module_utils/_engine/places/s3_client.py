@@ -28,17 +28,27 @@ _AGAIN = "Try again later: an upload that broke goes on from its last finished p
 _PERMISSIONS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
     "complete_multipart_upload": "s3:PutObject",
+    "create_bucket": "s3:CreateBucket",
     "create_multipart_upload": "s3:PutObject",
+    "delete_bucket_lifecycle": "s3:PutLifecycleConfiguration",
     "delete_object": "s3:DeleteObject",
     "delete_objects": "s3:DeleteObject",
+    "get_bucket_lifecycle_configuration": "s3:GetLifecycleConfiguration",
+    "get_bucket_tagging": "s3:GetBucketTagging",
     "get_bucket_versioning": "s3:GetBucketVersioning",
     "get_object": "s3:GetObject",
     "get_object_lock_configuration": "s3:GetBucketObjectLockConfiguration",
+    "get_public_access_block": "s3:GetBucketPublicAccessBlock",
     "head_object": "s3:GetObject",
     "list_multipart_uploads": "s3:ListBucketMultipartUploads",
     "list_objects_v2": "s3:ListBucket",
     "list_parts": "s3:ListMultipartUploadParts",
+    "put_bucket_lifecycle_configuration": "s3:PutLifecycleConfiguration",
+    "put_bucket_tagging": "s3:PutBucketTagging",
+    "put_bucket_versioning": "s3:PutBucketVersioning",
     "put_object": "s3:PutObject",
+    "put_object_lock_configuration": "s3:PutBucketObjectLockConfiguration",
+    "put_public_access_block": "s3:PutBucketPublicAccessBlock",
     "upload_part": "s3:PutObject",
 }
 _DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"})
@@ -70,6 +80,15 @@ _BUSY = frozenset(
 )
 # The bytes or the answer were hurt on the way: worth another try, as an altered source is found by its own hash.
 _HURT = frozenset({"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"})
+# Requests that say something about a bucket, or remove many objects, must come with a checksum.
+_CHECKED = (
+    "DeleteObjects",
+    "PutBucketLifecycleConfiguration",
+    "PutBucketTagging",
+    "PutBucketVersioning",
+    "PutObjectLockConfiguration",
+    "PutPublicAccessBlock",
+)
 _UNKNOWN_TO_STORE = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "MissingContentMD5"})
 
 
@@ -159,6 +178,12 @@ def _denial(code: str, status: int, operation: str, where: str, endpoint: str) -
         return PgopsError(
             "The store refused %s: this host's clock is too far from the store's." % verb,
             hint="Set the clock (chrony or systemd-timesyncd), then try again.",
+        )
+    if code == "InvalidObjectState":
+        return PgopsError(
+            "The store refused %s on %s: the object lies in an archive (%s)." % (verb, where, code),
+            hint="Have the store thaw the objects of this set first (RestoreObject), and wait until it has, "
+            "or take the local copy.",
         )
     if code in _BAD_KEY:
         return PgopsError(
@@ -319,7 +344,8 @@ def _connect(settings: S3) -> tuple[Any, Optional[Wire]]:
             "The S3 settings are not usable: %s" % error, hint="Check the section s3 and the AWS configuration files."
         ) from error
     client.meta.events.register("before-send.s3", _count_what_is_sent)
-    client.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
+    for operation in _CHECKED:
+        client.meta.events.register("before-sign.s3.%s" % operation, _add_content_md5)
     return client, _wire(client, session, settings)
 
 

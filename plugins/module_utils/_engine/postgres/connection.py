@@ -151,6 +151,23 @@ class Session:
         self._raw.set_session(isolation_level="REPEATABLE READ", readonly=True, autocommit=False)
         return str(self.value("SELECT pg_export_snapshot()"))
 
+    def ended(self) -> Optional[PgopsError]:
+        """Return what the server said when it ended the session, which had nothing to do then; None if it is alive."""
+        with contextlib.suppress(self._driver.Error):
+            self._raw.poll()  # libpq keeps last words that nobody waited for as notices, and tells nothing of them later
+        try:
+            self.execute("SELECT 1")
+        except PgopsError as error:
+            if not self._raw.closed:
+                return None  # only its transaction has failed
+            said = self._raw.notices[-1].strip().rstrip(".") if self._raw.notices else ""
+            return (
+                UnreachableError("The session in %r was ended: %s." % (self.database, said), hint=_LOOK)
+                if said
+                else error
+            )
+        return None
+
     def cancel(self) -> None:
         """Cancel what the session does now; callable from another thread."""
         try:

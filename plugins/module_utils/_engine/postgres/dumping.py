@@ -142,6 +142,14 @@ def _login_database(context: Context) -> str:
 # --- one database -----------------------------------------------------------------------------------------------------
 
 
+# So the server says it, in every case: a lock, a snapshot that is too old, a buffer, a database that was dropped.
+_CONFLICT = "conflict with recovery"
+_MIGRATIONS = "Back up when no migration runs; with backup.on_lock_wait at report, the others wait for the dump."
+_REPLAY = (
+    "On the standby, set hot_standby_feedback to on, or raise max_standby_streaming_delay above the time that a dump takes;"
+    " or let the primary back up (group.run_on)."
+)
+
 Dumped = tuple[Payload, Optional[Facts], dict[str, Any], list[dict[str, str]]]
 
 
@@ -149,11 +157,12 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
     """Dump one database in a snapshot that we hold; return its payload, fingerprint, properties and what was left out.
 
     The fingerprint is taken in the same snapshot while pg_dump works. Who waited for our locks meanwhile is told, and
-    kept in `waits`. A dump that gives way to them, or whose snapshot does not see a table's rows any more, is made anew.
+    kept in `waits`. A dump that gives way to them, whose snapshot does not see a table's rows any more, or that a standby
+    ends for the sake of its replay, is made anew.
     Raise MissingError if the database is gone, PgopsError if the dump never got through, CommandError, RefusedError or
     UnreachableError; the file may be half-written then.
     """
-    reason = ""
+    reason, hint = "", _MIGRATIONS
     try:
         for again in range(ANEW + 1):
             watch = LockWatch(context, job.server, waits)
@@ -163,6 +172,13 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
             except DumpAnewError as error:
                 reason = error.message
                 waits.gave_way += isinstance(error, GaveWayError)
+            except PgopsError as error:
+                if not job.server.in_recovery or _CONFLICT not in "%s %s" % (error, getattr(error, "stderr", "")):
+                    raise
+                reason, hint = (
+                    "The standby ended the dump of %r, which was in the way of its replay." % job.database,
+                    _REPLAY,
+                )
             _discard(sink.folder / _path(job))
             watch.let_pass()
             if again < ANEW:
@@ -173,7 +189,7 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
             context.warn(text)
     raise PgopsError(
         "The dump of %r was begun %d times and never came to its end: %s" % (job.database, ANEW + 1, reason),
-        hint="Back up when no migration runs; with backup.on_lock_wait at report, the others wait for the dump.",
+        hint=hint,
     )
 
 
@@ -207,8 +223,10 @@ def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> 
                 if _LOST_TO_DDL in error.stderr:
                     watch.look()  # our session still holds its locks, so whoever waits is seen
                     error = GaveWayError("The dump of %r lost a table to a session that waits for it." % job.database)
-            # When counting fails, its snapshot ends with it, and pg_dump can only complain that it is gone.
+            # When our session fails, its snapshot ends with it, and pg_dump can only complain that it is gone.
             cause = counter.abandon()
+            if cause is None and isinstance(error, CommandError):
+                cause = session.ended()
             raise _explained(cause if cause is not None and isinstance(error, CommandError) else error) from None
     _check_archive(context, job, sink, payload)
     return payload, fingerprint, properties, left_out

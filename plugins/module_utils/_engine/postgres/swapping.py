@@ -37,6 +37,19 @@ def swap(session: Session, temporary: str, name: str, kept: str, *, comment: str
     _together(session, (name, temporary), (_rename(name, kept), opening, comment, _rename(temporary, name)))
 
 
+def exchange(session: Session, name: str, kept: str, aside: str) -> None:
+    """Give `kept` the name `name` back; what is called so, if `aside` is not empty, is called that then. Both or neither.
+
+    New connections to `name` are refused meanwhile. After an error or an interrupt the caller must let them in again (reopen).
+    """
+    statements = [_rename(kept, name)]
+    if aside:
+        session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS false" % quote_ident(name))
+        opening = "ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(aside)
+        statements = [_rename(name, aside), opening, *statements]
+    _together(session, (name, kept), statements)
+
+
 def reopen(session: Session, postgres: Postgres, name: str) -> bool:
     """Let connections to `name` in again, by a new session if this one has ended. Tell whether they are let in now."""
     try:
@@ -124,4 +137,4 @@ def _together(session: Session, names: Sequence[str], statements: Sequence[str])
             time.sleep(0.2)
 
 
-__all__ = ("abandoned", "drop", "give_name", "left_closed", "reopen", "swap", "temporary_name")
+__all__ = ("abandoned", "drop", "exchange", "give_name", "left_closed", "reopen", "swap", "temporary_name")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, Callable
 
 from ..core.errors import BusyError, UsageError
 from ..core.times import Clock, iso
@@ -20,11 +20,22 @@ from .durable import adopt, make_dirs
 
 _POLL_SECONDS = 0.2
 
+Hears = Callable[[str], None]
+
 
 @contextlib.contextmanager
-def hold(path: Path, what: str, *, clock: Clock, shared: bool = False, wait: timedelta = timedelta(0)) -> Iterator[str]:
-    """Hold the lock file `path` for `what` (`backup of db1`), at most `wait` after others let go.
+def hold(
+    path: Path,
+    what: str,
+    *,
+    clock: Clock,
+    shared: bool = False,
+    wait: timedelta = timedelta(0),
+    on_wait: Hears = lambda _holder: None,
+) -> Iterator[str]:
+    """Hold the lock file `path` for `what` (`backup of db1`); wait at most `wait` for others to let go.
 
+    `on_wait` hears who has it, each time that this turns out to be somebody else.
     Yield who held it last and did not let go in order: `backup of db1, process 4711, since …`; mostly empty.
 
     Raise BusyError that says who holds it and since when; UsageError if the file cannot be made.
@@ -32,16 +43,22 @@ def hold(path: Path, what: str, *, clock: Clock, shared: bool = False, wait: tim
     with _open(path) as stream:
         deadline = time.monotonic() + wait.total_seconds()
         mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        told = ""
         while True:
             try:
                 fcntl.flock(stream, mode | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                left = deadline - time.monotonic()
+                holder = _holder(stream)
+                if left <= 0:
                     raise BusyError(
-                        "Another run is in the way: %s." % _holder(stream), hint="Try again when it has ended."
+                        "Another run is in the way: %s." % holder, hint="Try again when it has ended."
                     ) from None
-                time.sleep(_POLL_SECONDS)
+                if holder != told:
+                    told = holder
+                    on_wait(holder)
+                time.sleep(min(_POLL_SECONDS, left))
         died = _signed(stream)
         # A reader wipes the name of a holder that was killed; nobody else can have written one beside it.
         _sign(stream, "" if shared else json.dumps({"pid": os.getpid(), "what": what, "since": iso(clock())}))

@@ -19,7 +19,7 @@ from ..core.lock_queue import LockWaits
 from ..core.manifest import NAME, Database, File, Manifest, Payload, content_hash
 from ..core.naming import set_id, split_qualified
 from ..core.sizes import human_size, parse_size
-from ..core.times import iso
+from ..core.times import human_span, iso
 from ..places.catalog import Catalog
 from ..places.local import LocalPlace
 from ..postgres import inventory
@@ -29,11 +29,17 @@ from ..postgres.tools import Programs, dump_compressions, pick
 from ..settings import Backup
 from ..system import codec
 from ..system.durable import free_bytes, sha256_file, to_json
+from .turn import whose_turn
 
 KIND = "logical"
 # A first set is compared with nothing; dumps of typical data shrink to a quarter, and half is on the safe side.
 _FIRST_GUESS = {"none": 1.0}
 _GUESS = 0.5
+_WORTH_TELLING_SECONDS = 60.0
+_REPLAY_LAG = """
+SELECT pg_catalog.pg_last_wal_receive_lsn() > pg_catalog.pg_last_wal_replay_lsn(),
+  extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8
+"""
 
 
 @dataclass(frozen=True)
@@ -92,21 +98,30 @@ def backup(context: Context, request: Request) -> dict[str, Any]:
 
     Result: `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
     compression}), `uncovered`, `left_out`, `choices`, `content`, `lock_waits` (list of {database, table, mode, pid, role,
-    application, seconds, queued}), `gave_way` (database to times); a dry run has `plan` instead.
+    application, seconds, queued}), `gave_way` (database to times); a dry run has `plan` instead. In a group of servers
+    `group` tells who was chosen, and where that is another node, nothing is done and `skipped` says so.
     Raise UsageError, UnreachableError, RefusedError (not enough space), BusyError or CommandError; no half-written set
     stays behind.
     """
     if request.dry_run:
+        turn = whose_turn(context)
+        if not turn.mine:
+            return turn.skipped()
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
-        return {"changed": True, "plan": plan.result(), "uncovered": plan.uncovered}
+        return {"changed": True, "plan": plan.result(), "uncovered": plan.uncovered, **turn.facts}
     with context.lock("backup"):
         for path, size in context.local.clear_leftovers().items():
             context.warn("Removed %s (%s), which a run that was cut short left behind." % (path, human_size(size)))
+        turn = whose_turn(context)
+        if not turn.mine:
+            return turn.skipped()
+        if turn.facts and context.config.s3 is None:
+            context.warn("This group has no S3 place, so each node has only the sets that it made itself.")
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
             try:
-                return _make(context, session, plan)
+                return {**_make(context, session, plan), **turn.facts}
             except PgopsError as error:
                 error.details.update(plan.lock_waits())
                 raise
@@ -288,11 +303,23 @@ def _make(context: Context, session: Session, plan: _Plan) -> dict[str, Any]:
                 databases.append(database)
         if not databases and total and not context.config.backup.allow_no_databases:
             raise MissingError("Every database vanished while it was to be dumped.")
+        if plan.server.in_recovery:
+            _tell_lag(context, session)
         manifest = _finish(context, session, plan, sink, databases, name=name, started=started)
         encoded = manifest.encode()
         (folder / NAME).write_bytes(encoded)
         (folder / NAME).chmod(0o640)
     return _result(context.local, manifest, content_hash(encoded), plan)
+
+
+def _tell_lag(context: Context, session: Session) -> None:
+    """Warn if the standby that we dumped has fallen behind: its replay may wait for a dump, up to max_standby_streaming_delay."""
+    row = session.rows(_REPLAY_LAG)[0]
+    if row[0] and row[1] is not None and row[1] > _WORTH_TELLING_SECONDS:
+        context.warn(
+            "The standby is %s behind at the end of the dump: its replay waits for it, or for another session."
+            % human_span(row[1])
+        )
 
 
 def _free_id(context: Context) -> str:
@@ -390,7 +417,7 @@ def _server_files(context: Context, session: Session, plan: _Plan, sink: Sink) -
         content = session.allowed("SELECT pg_read_file(current_setting(%s))", (setting,))
         if content is None:
             plan.left_out.append(
-                {"what": file, "why": "this role may not read it (grant pg_read_server_files and pg_read_all_settings)"}
+                {"what": file, "why": "this role may not read it (server_files of pg_backup_role lets it)"}
             )
             context.warn("%s is not in the set: this role may not read it." % file)
         else:

@@ -55,6 +55,9 @@ def unpin(context: Context, place: str, set_id: str, *, dry_run: bool = False) -
 
 def read_pin(place: Place, set_id: str) -> Optional[dict[str, Any]]:
     """Return what the pin of `set_id` says, or None without one. A pin that cannot be understood still is one: {}."""
+    if _path(set_id) not in place.entries(PINS):
+        # Who may list only some of a bucket is denied what is missing, rather than told that it is.
+        return None
     try:
         said = json.loads(place.read(_path(set_id)).decode("utf-8"))
     except MissingError:

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from dataclasses import dataclass, field
-from datetime import timezone
+from datetime import timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Callable, Optional
 
@@ -20,6 +21,7 @@ from ..system.durable import CHUNK
 
 _CONTENT = bytes(range(256)) * 64
 _PART = 5 * CHUNK
+_LONGEST_PROBE = timedelta(hours=1)
 _SKEW_SECONDS = 60
 # Amazon refuses requests whose time is further off than this.
 _SKEW_LIMIT_SECONDS = 900
@@ -34,6 +36,8 @@ class _Probe:
     checks: list[dict[str, Any]] = field(default_factory=list)
     found: dict[str, Any] = field(default_factory=dict)
     refused_for_clock: bool = False
+    # Nodes of a group share a place and may probe it at the same time: each has objects of its own.
+    mark: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def check(self, name: str, work: Callable[[], str]) -> bool:
         """Do one check and keep its outcome. Trouble that no later check could overcome is raised."""
@@ -52,7 +56,16 @@ class _Probe:
         return ok
 
     def key(self, name: str) -> str:
-        return self.place.key("probe/%s" % name)
+        return self.place.key(self.path(name))
+
+    def path(self, name: str) -> str:
+        return "probe/%s-%s" % (self.mark, name)
+
+    def own(self) -> list[str]:
+        """Return the objects of this probe that are there, with those that one left long ago."""
+        old = self.context.clock() - _LONGEST_PROBE
+        found = self.place.entries("probe").values()
+        return sorted(entry.path for entry in found if entry.path.startswith(self.path("")) or entry.modified < old)
 
 
 def probe(context: Context) -> dict[str, Any]:
@@ -273,13 +286,13 @@ def _batch_delete(work: _Probe) -> str:
         if isinstance(error, UnreachableError) and not not_offered(error):
             raise
         work.place.capabilities.put(batch_delete=False)
-        work.place.delete(["probe/batch-1", "probe/batch-2"])
+        work.place.delete([work.path("batch-1"), work.path("batch-2")])
         return "refused (%s): objects are removed one by one" % (code_of(error)[0] or error.message)
     if answer.get("Errors"):
         raise PgopsError(
             "The store removed nothing: %s." % answer["Errors"][0].get("Code"), hint="Allow s3:DeleteObject."
         )
-    left = set(work.place.entries("probe")) & {"probe/batch-1", "probe/batch-2"}
+    left = set(work.place.entries("probe")) & {work.path("batch-1"), work.path("batch-2")}
     work.place.capabilities.put(batch_delete=not left)
     if left:
         work.place.delete(sorted(left))
@@ -288,10 +301,10 @@ def _batch_delete(work: _Probe) -> str:
 
 
 def _delete(work: _Probe) -> str:
-    paths = sorted(work.place.entries("probe"))
+    paths = work.own()
     for path in paths:
         work.place.store.call("delete_object", work.place.key(path))
-    left = work.place.entries("probe")
+    left = work.own()
     if left:
         raise PgopsError("%d of our probe objects are still there." % len(left))
     kept = "; the bucket keeps old versions of them" if work.found.get("versioning") == "Enabled" else ""

@@ -17,6 +17,7 @@ from ..places.base import SETS, Place
 from ..places.catalog import Catalog
 from ..places.local import LocalPlace
 from .survey import Surveyed, decide, survey
+from .turn import Turn, whose_turn
 
 # An upload that was cut off leaves a folder without a manifest; a later sync goes on with it, so it gets a while.
 _UNFINISHED_AFTER = timedelta(days=7)
@@ -33,6 +34,9 @@ class Request:
 def prune(context: Context, request: Request) -> dict[str, Any]:
     """Prune the places and return `changed` and, per place, what was kept and removed with the reasons.
 
+    In a group of servers only the chosen node prunes the S3 place; on the others `skipped` of that place says who does, and
+    of the result, too, where there is nothing else to prune.
+
     A place that fails does not keep the others from being pruned. Raise BusyError while a backup, sync, verification
     or restore runs; UsageError for a place that is not configured; and at the end, if a place failed, an error that
     says how every place fared: UnreachableError if all that failed were out of reach, else PgopsError.
@@ -40,11 +44,17 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
     with _locks(context, request.dry_run):
         results: list[dict[str, Any]] = []
         failures: dict[str, PgopsError] = {}
+        turn = Turn()
         for surveyed in survey(context, request.places, remember=not request.dry_run):
             context.reporter.phase("prune %s" % surveyed.name)
             result = _empty(surveyed)
             results.append(result)
             try:
+                if surveyed.name == "s3":
+                    turn = whose_turn(context)
+                    result["skipped"] = turn.left_to
+                    if not turn.mine:
+                        continue
                 _prune_place(context, surveyed, result, request.dry_run)
             except PgopsError as error:
                 failures[surveyed.name] = error
@@ -53,7 +63,9 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
             context.reporter.done()
     if failures:
         raise _failure(results, failures)
-    return {"changed": any(_changed(result) for result in results), "places": results}
+    if all(result["skipped"] for result in results):
+        return turn.skipped()
+    return {"changed": any(_changed(result) for result in results), "places": results, **turn.facts}
 
 
 @contextlib.contextmanager
@@ -75,6 +87,7 @@ def _empty(surveyed: Surveyed) -> dict[str, Any]:
         "unfinished": [],
         "leftovers": [],
         "freed_bytes": 0,
+        "skipped": "",
     }
 
 

@@ -478,7 +478,7 @@ def _give_name(context: Context, work: _Work, job: _Job, session: Session) -> No
         swapping.give_name(session, job.temporary, job.name, comment=job.comment)
         job.done = True
         return
-    kept = _kept_name(job.name, compact(context.clock()))
+    kept = kept_name(job.name, compact(context.clock()))
     try:
         swapping.swap(session, job.temporary, job.name, kept, comment=job.comment, mark=_mark(context))
     except BaseException:
@@ -505,8 +505,9 @@ def _tell_state(error: PgopsError, work: _Work) -> None:
     error.hint = ("%s %s" % (error.hint, said)).strip()
 
 
-def _kept_name(name: str, stamp: str) -> str:
-    tail = "_before_%s" % stamp
+def kept_name(name: str, stamp: str, since: str = "before") -> str:
+    """Return the name under which a database that was called `name` stays beside its successor."""
+    tail = "_%s_%s" % (since, stamp)
     head = name.encode("utf-8", "surrogateescape")[: 63 - len(tail)]
     return head.decode("utf-8", "ignore") + tail
 
@@ -568,4 +569,4 @@ def _job_result(job: _Job) -> dict[str, Any]:
     }
 
 
-__all__ = ("GLOBALS", "MODES", "Request", "restore")
+__all__ = ("GLOBALS", "MODES", "Request", "kept_name", "restore")

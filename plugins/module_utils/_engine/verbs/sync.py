@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ..context import Context
-from ..core.errors import DamagedError, UsageError
+from ..core.errors import DamagedError, PgopsError, UsageError
+from ..core.naming import is_set_id
+from ..places.base import Place
+from ..places.catalog import Catalog
 from .sync_pull import Pull
 from .sync_push import Push
 from .sync_steps import Done, Result
+from .turn import Turn, whose_turn
 
 _BACKUP_WAIT = timedelta(hours=6)
 
@@ -34,13 +38,21 @@ class Request:
 def sync(context: Context, request: Request) -> Result:
     """Bring the wanted sets to the other side and return what was done; under `dry_run` what would be done.
 
+    In a group of servers only the chosen node pushes, unless sets are named by their ids; the result of the others has
+    `skipped`, which says who does.
     Raise DamagedError at the end if a set could not be reconciled (the others have been), RefusedError if space is
     short, UnreachableError if the store cannot be reached: what has been sent is kept and goes on from there.
     """
     if request.direction not in ("push", "pull"):
         raise UsageError("%r is no direction." % (request.direction,), hint="Say push or pull.")
     place, done = context.s3(), Done()
+    turn = Turn()
     with _locks(context, request):
+        if request.direction == "push" and not any(is_set_id(name) for name in request.sets):
+            turn = whose_turn(context)
+            if not turn.mine:
+                _tell_what_is_only_here(context, place)
+                return turn.skipped()
         if request.direction == "push":
             Push(context, place, done).run(request.sets, dry_run=request.dry_run)
         else:
@@ -54,10 +66,25 @@ def sync(context: Context, request: Request) -> Result:
         )
         error.details = done.result(request.direction, place)
         raise error
-    result = done.result(request.direction, place)
+    result = {**done.result(request.direction, place), **turn.facts}
     if request.dry_run:
         result["changed"] = bool(done.evidence_sent) or any(s.action in ("push", "pull", "repair") for s in done.plan)
     return result
+
+
+def _tell_what_is_only_here(context: Context, place: Place) -> None:
+    """Warn of sets that are newer than all in `place`: this node made them when it was its turn, and then that changed."""
+    here = Catalog(context.local).ids()
+    try:
+        newest = max(Catalog(place).ids(), default="")
+    except PgopsError as error:
+        context.warn("Whether this node has sets that are not off the server is unknown: %s" % error.message)
+        return
+    only_here = [set_id for set_id in here if set_id > newest]
+    if only_here:
+        context.warn(
+            "This node has newer sets than %s. Bring them there with: pgops sync %s" % (place.root, " ".join(only_here))
+        )
 
 
 @contextlib.contextmanager

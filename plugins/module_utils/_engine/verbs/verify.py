@@ -13,6 +13,7 @@ from .. import __version__
 from ..context import Context
 from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UnreachableError, UsageError
 from ..core.manifest import NAME
+from ..core.naming import is_set_id
 from ..core.sizes import human_size
 from ..core.times import iso
 from ..places.base import SETS
@@ -24,6 +25,7 @@ from ..postgres.tools import pick
 from ..source import Source
 from .rehearsal import Rehearsal, rehearse
 from .structure import check_structure
+from .turn import Turn, whose_turn
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
     """Prove the sets of `request` and store evidence of each.
 
     Result: `place`, `level`, `sets` (list of {set, outcome, level, asked, seconds, phases, findings, remarks, checked,
-    evidence}). A dry run has `plan` instead. Raise DamagedError when a set failed, UnreachableError when
+    evidence}). A dry run has `plan` instead. In a group of servers only the chosen node verifies the S3 place, unless sets
+    are named by their ids; the result of the others has `skipped`, which says who does.
+    Raise DamagedError when a set failed, UnreachableError when
     this host could not tell, or a place is gone, UsageError for a wrong key; their `details` have the same keys.
     """
     level = request.level or context.config.verify.level
@@ -53,16 +57,25 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
     name = request.place if request.place != "auto" else context.config.verify.place
     place = context.place(name)
     dry = request.dry_run
+    if context.wait:
+        # Who takes its time, as a schedule does, wants the newest set; the run that brings it may still be at work.
+        with context.lock("sync" if place.name == "s3" else "backup", shared=True, dry_run=dry):
+            pass
     with context.lock("sets", shared=True, dry_run=dry), context.lock("verify", dry_run=dry):
+        turn = Turn()
+        if place.name == "s3" and not any(is_set_id(name) for name in request.sets):
+            turn = whose_turn(context)
+            if not turn.mine:
+                return turn.skipped()
         catalog = Catalog(place)
         chosen = _choose(catalog, request, level)
         if request.dry_run:
             plan = [{"set": s, "bytes": catalog.stored_bytes(s), "level": level} for s in chosen]
-            return {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan}
+            return {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan, **turn.facts}
         if level == "restore":
             account_of(context)  # a wrong verify.run_as is no matter of a set
         clear_abandoned(context)
-        result = {"changed": False, "place": place.name, "level": level, "sets": []}
+        result = {"changed": False, "place": place.name, "level": level, "sets": [], **turn.facts}
         _verify_all(context, catalog, chosen, result)
     _judge(place.root, result)
     return result

@@ -411,3 +411,25 @@ def test_a_diff_that_cannot_be_had_is_no_failure(fake: type[FakeModule]) -> None
 def test_without_leaves_the_rest_in_order() -> None:
     held = {"local": ["3", "2", "1"], "s3": ["3"]}
     assert _ansible.without(held, {"local": ["2"]}) == {"local": ["3", "1"], "s3": ["3"]}
+
+
+def test_the_journal_learns_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ansible's own class would write the dict as text, in which it does not find a secret with a quote."""
+    testing = pytest.importorskip("ansible.module_utils.testing")
+    secret, told = 'it\'s "100%" \\n k7Wq', []
+    monkeypatch.setattr(
+        _ansible.AnsibleModule, "log", lambda _self, msg, log_args=None: told.append(f"{msg} {log_args}")
+    )
+    spec: dict[str, Any] = {
+        "name": {"type": "str"},
+        "secrets": {"type": "dict", "options": {"key": {"type": "str", "no_log": True}}},
+        "content": {"type": "dict"},
+    }
+    with testing.patch_module_args(
+        {"name": "db1", "secrets": {"key": secret}, "content": {"s3": {"secret_key": secret}}}
+    ):
+        module = _ansible.AnsibleModule(argument_spec=spec)
+    assert "name=db1" in told[0]
+    assert "secrets=['key']" in told[0]
+    assert "k7Wq" not in told[0]
+    assert module.params["secrets"]["key"] == secret

@@ -26,6 +26,10 @@ def made(data: Any, **environ: str) -> Config:
     return build(data, environ=environ, host="db1.example.com")
 
 
+def group(*members: str, **others: Any) -> dict[str, Any]:
+    return {"instance": "shop", "group": {"members": list(members), **others}}
+
+
 def errors_of(data: Any, **environ: str) -> list[str]:
     with pytest.raises(UsageError) as caught:
         made(data, **environ)
@@ -123,6 +127,42 @@ def test_two_configurations_share_no_list() -> None:
             {"local": {"retention": {"keep_verified": 0}}},
             "local.retention.keep_verified: expected 1 to 100000, found 0.",
         ),
+        (
+            group("db1"),
+            "group.members: a group has two members at least; leave the section out for a server of its own.",
+        ),
+        (group("db1", "db2", "db2"), "group.members: a member is listed twice."),
+        (
+            group("db1", "db 2"),
+            "group.members[1]: 'db 2' is no member. Write it like db2, db2.example.com:5433 or [2001:db8::2]:5433.",
+        ),
+        (group("db1", "db2:99999"), "group.members[1]: 'db2:99999' has no true port. Ports go from 1 to 65535."),
+        (group("db1", "db2", node="db3"), "group.node: 'db3' is not among group.members, as they are written there."),
+        (
+            group("db1", "db2", node="db1:5432"),
+            "group.node: 'db1:5432' is not among group.members, as they are written there.",
+        ),
+        (
+            group("db2", "db3"),
+            "group.node: missing, and this host's name (db1.example.com) fits none of group.members; say which one it is.",
+        ),
+        (
+            group("db1:5432", "db1:5433"),
+            "group.node: missing, and this host's name (db1.example.com) fits several of group.members; say which one it is.",
+        ),
+        (
+            {"group": {"node": "db1"}},
+            "group.node: there is a node, but group.members is empty; list all nodes of the group.",
+        ),
+        (
+            {"group": {"members": ["db1", "db2"]}},
+            "instance: missing. All nodes of a group share one name, so it cannot be made from the host's.",
+        ),
+        (
+            group("db1", "db2", max_lag="soon"),
+            "group.max_lag: 'soon' is not a duration. Write it like 90s, 15min, 26h, 7d or 2w.",
+        ),
+        (group("db1", "db2", run_on="any"), "group.run_on: expected one of primary, prefer_standby, found 'any'."),
     ],
 )
 def test_an_error_is_named_with_its_path_and_what_was_found(data: Any, expected: str) -> None:
@@ -144,6 +184,23 @@ def test_an_error_is_named_with_its_path_and_what_was_found(data: Any, expected:
 )
 def test_values_of_a_form_are_checked(data: Any, path: str) -> None:
     assert [error.split(":")[0] for error in errors_of(data)] == [path]
+
+
+@pytest.mark.parametrize(
+    ("members", "node"),
+    [
+        (["db1", "db2"], "db1"),
+        (["db2", "db1.example.com:5433"], "db1.example.com:5433"),
+        (["db2", "db1.other.example"], "db1.other.example"),
+    ],
+)
+def test_a_node_of_a_group_is_found_by_the_name_of_its_host(members: list[str], node: str) -> None:
+    assert made(group(*members)).group.node == node
+
+
+def test_without_members_there_is_no_group() -> None:
+    assert made({"group": {"run_on": "prefer_standby"}}).group.node == ""
+    assert made({"group": None}) == made({})
 
 
 def test_all_errors_are_told_at_once() -> None:
@@ -267,6 +324,8 @@ def test_every_commented_key_of_the_example_loads_too_when_it_is_switched_on() -
         node[key] = facts["example"]
         if path == "backup.recipients":
             node["encryption"] = "age"
+        if sections == ["group"]:
+            data["instance"], node["members"] = "shop", ["db1.example.com", "db2.example.com:5433"]
         if facts["secret"] or path.endswith("_file"):
             continue
         assert made(data)

@@ -136,6 +136,20 @@ def test_whoever_waits_too_long_gives_up(tmp_path: Path) -> None:
         assert time.monotonic() - started >= 1
 
 
+def test_who_is_waited_for_is_told_once(tmp_path: Path) -> None:
+    path, heard = tmp_path / "backup.lock", []
+    with other_process(path) as process:
+        threading.Timer(1.0, process.kill).start()
+        with hold(path, "sync", clock=clock, wait=timedelta(seconds=20), on_wait=heard.append):
+            pass
+    assert heard == ["backup of db1, process %d, since 2026-11-22T02:00:00+00:00" % process.pid]
+
+
+def test_a_lock_that_is_free_is_no_wait(tmp_path: Path) -> None:
+    with hold(tmp_path / "backup.lock", "sync", clock=clock, wait=timedelta(hours=6), on_wait=pytest.fail):
+        pass
+
+
 def test_a_full_disk_does_not_keep_anybody_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "backup.lock"
 

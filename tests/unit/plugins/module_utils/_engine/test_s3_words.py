@@ -52,6 +52,7 @@ def said(error: Exception, operation: str = "put_object") -> PgopsError:
         (RefusedError("InvalidAccessKeyId", 403), PgopsError, "does not accept the credentials"),
         (RefusedError("ExpiredToken", 400), PgopsError, "does not accept the credentials"),
         (RefusedError("RequestTimeTooSkewed", 403), PgopsError, "clock"),
+        (RefusedError("InvalidObjectState", 403), PgopsError, "RestoreObject"),
         (RefusedError("NoSuchBucket", 404), MissingError, "bucket bucket does not exist"),
         (RefusedError("NoSuchKey", 404), MissingError, "no s3://bucket/a/key"),
         (RefusedError("404", 404), MissingError, "no s3://bucket/a/key"),

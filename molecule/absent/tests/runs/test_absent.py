@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+# Every test here has the host, also one that does not look at it: pytest puts those with it together.
+from typing import Any
+
+from tests.hosts import files_of, objects_of
+from tests.hosts.bare import *  # noqa: F403
+from tests.hosts.shop import is_the_shop
+
+SETS = "/backups/postgres/gone13-main/sets"
+
+
+def test_the_backups_are_still_there(host: Any, s3: Any, bucket: str) -> None:
+    here = files_of(host, SETS)
+    assert [path for path in here if path.endswith("/manifest.json")]
+    assert objects_of(s3, bucket, "database-backups/gone13-main/sets/").keys() >= {
+        f"database-backups/gone13-main/sets/{path}" for path in here
+    }
+
+
+def test_the_server_is_as_it_was(host: Any) -> None:
+    is_the_shop(host)
+
+
+def test_no_secret_is_left(host: Any, shared: dict[str, Any]) -> None:
+    secret = shared["lab_secret_key"].split()[-1]
+    assert host.run("grep -rlF --exclude-dir=journal -- %s /etc /home /root /tmp /usr/local /var", secret).stdout == ""
+
+
+def test_a_second_removal_finds_nothing_to_do(host: Any, ansible_play: Any) -> None:
+    said = ansible_play("absent.yml")
+    assert said.returncode == 0
+    assert "changed=0" in said.stdout
+
+
+def test_site_brings_it_back_and_finds_the_backups(playbook: Any, host: Any) -> None:
+    before = files_of(host, SETS)
+    said = playbook("site")
+    assert said.returncode == 0
+    assert "1 of 1 protected" in said.stdout
+    assert files_of(host, SETS) == before

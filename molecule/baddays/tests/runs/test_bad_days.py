@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One bad day after the other. Each leaves the hosts so that the next can come."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.hosts import instances_of, runs_of
+from tests.hosts.bare import NOTHING
+from tests.hosts.protected import SETS, status_of
+from tests.tools.lab import network
+
+STORE = "10.213.0.10"
+
+
+@contextmanager
+def unplugged(name: str) -> Iterator[None]:
+    """Take a host's network away for a while."""
+    network.plug(name, into=False)
+    try:
+        yield
+    finally:
+        network.plug(name, into=True)
+
+
+def sets_of(host: Any, name: str) -> list[str]:
+    """Return the backup sets that a host has."""
+    folder = host.file(SETS.format(f"{name}-main"))
+    return list(folder.listdir()) if folder.is_directory else []
+
+
+def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(playbook: Any, machine: Any) -> None:
+    said = playbook("site", pgops_backup={"jobs": -1, "fromat": "custom"}, pgops_schedule={"backup": "61 2 * * *"})
+    assert said.returncode != 0
+    for wrong in ("backup.jobs", "fromat", "schedule.backup"):
+        assert wrong in said.stdout
+    for name in ("bd1", "bd2"):
+        assert [path for path in NOTHING if machine(name).file(path).exists] == []
+        assert not machine(name).package("zstd").is_installed
+
+
+def test_a_host_out_of_reach_and_one_whose_apt_is_busy(playbook: Any, machine: Any) -> None:
+    # apt's lock is one of fcntl, not of flock.
+    holder = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(40)"
+    machine("bd1").check_output("systemd-run --quiet --unit=lab-apt python3 -c %s", holder)
+    with unplugged("bd2"):
+        said = playbook("site")
+    assert said.returncode != 0
+    assert "1 of 2 protected" in said.stdout
+    assert "bd2: NOT PROTECTED" in said.stdout
+    assert len(sets_of(machine("bd1"), "bd1")) == 1
+
+
+def test_a_store_out_of_reach_leaves_the_local_backup(playbook: Any, machine: Any) -> None:
+    machine("bd2").check_output("ip route add blackhole %s", STORE)
+    try:
+        said = playbook("site")
+    finally:
+        machine("bd2").check_output("ip route del blackhole %s", STORE)
+    assert said.returncode != 0
+    assert "1 of 2 protected" in said.stdout
+    assert len(sets_of(machine("bd2"), "bd2")) == 1
+    status = status_of(machine("bd2"), "/etc/pgops/config.yml")
+    assert [
+        place["sets"][0]["proofs"]["restore"]["outcome"] for place in status["places"] if place["place"] == "local"
+    ] == ["passed"]
+    assert machine("bd2").file("/etc/cron.d/pgops").exists
+
+
+def test_the_next_day_the_rest_is_made_up_for(playbook: Any) -> None:
+    said = playbook("site")
+    assert said.returncode == 0
+    assert "2 of 2 protected" in said.stdout
+
+
+def test_a_server_that_is_stopped_and_a_disk_that_is_full(playbook: Any, machine: Any) -> None:
+    machine("bd1").check_output("pg_ctlcluster 15 main stop")
+    machine("bd2").check_output(
+        "mv /backups/postgres/bd2-main /root/kept && mount -t tmpfs -o size=128k,mode=750,uid=postgres tmpfs "
+        "/backups/postgres"
+    )
+    try:
+        said = playbook("backup")
+        assert said.returncode != 0
+        assert "0 of 2" in said.stdout
+        for name in ("bd1", "bd2"):
+            run = [run for run in runs_of(machine(name), f"{name}-main") if run["verb"] == "backup"][-1]
+            assert run["outcome"] == "failed"
+            assert run["reason"]
+            assert sets_of(machine(name), name) == [] or name == "bd1"
+    finally:
+        machine("bd2").check_output("umount /backups/postgres && mv /root/kept /backups/postgres/bd2-main")
+        machine("bd1").check_output("pg_ctlcluster 15 main start")
+
+
+def test_a_credential_that_no_longer_holds(playbook: Any, machine: Any, shared: dict[str, Any]) -> None:
+    secrets = {"s3_access_key": shared["lab_access_key"], "s3_secret_key": "of yesterday 'k5Vn"}
+    said = playbook("site", target="bd1", pgops_secrets=secrets)
+    assert said.returncode != 0
+    assert "bd1: NOT PROTECTED" in said.stdout
+    assert "k5Vn" not in said.stdout + said.stderr
+    said = playbook("site", target="bd1")
+    assert said.returncode == 0
+
+
+def test_a_host_that_goes_in_the_middle_of_the_play(playbook: Any, machine: Any) -> None:
+    before = len(sets_of(machine("bd1"), "bd1"))
+    gone = threading.Timer(6, network.plug, ["bd2"], {"into": False})
+    gone.start()
+    try:
+        said = playbook("backup")
+    finally:
+        gone.join()
+        network.plug("bd2", into=True)
+    assert said.returncode != 0
+    assert "bd2" in said.stdout
+    assert len(sets_of(machine("bd1"), "bd1")) == before + 1
+
+
+def test_in_the_end_all_is_well(playbook: Any, machine: Any) -> None:
+    assert playbook("site").returncode == 0
+    for name in ("bd1", "bd2"):
+        for config in instances_of(machine(name)).values():
+            assert status_of(machine(name), config)["state"] == "ok"

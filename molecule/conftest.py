@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of all scenarios share: the machines, the store, and the journal of a host whose test failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import testinfra
+import yaml
+from botocore.config import Config
+
+from tests.tools.lab import Lab
+from tests.tools.lab.lab import HOME
+
+pytest.register_assert_rewrite("tests.hosts")
+
+_SHARED = Path(__file__).parent / "inventory"
+_OWN = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", "")) / "inventory"
+# What tells most of a host whose test has failed. Our own logins would be most of the journal.
+_TELLING = (
+    "journalctl --no-pager --boot --lines 400 | grep -vE ' (sudo|sshd|sshd-session)\\[' | tail -n 80 | cut -c -300",
+    "systemctl --no-pager --failed",
+    "systemctl --no-pager list-timers --all 'pgops*'",
+    "tail -n 20 /var/log/backups/*.log",
+)
+_ASKED: set[str] = set()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Add to the report of a failed test what its hosts have to say."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.failed:
+        for host in getattr(item, "funcargs", {}).values():
+            if isinstance(host, testinfra.host.Host):
+                report.sections += _last_words(host)
+
+
+def _last_words(host: Any) -> Iterator[tuple[str, str]]:
+    """Ask a host what it has to say, at its first failure in a session."""
+    name = host.backend.get_pytest_id()
+    if name in _ASKED:
+        return
+    _ASKED.add(name)
+    for command in _TELLING:
+        try:
+            said = host.run(command)
+        except RuntimeError as problem:
+            yield f"{name} is not reached", str(problem)
+            return
+        yield f"{name}: {command}", said.stdout + said.stderr
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The machines, to be powered off, cut from the network, and so on."""
+    return Lab()
+
+
+@pytest.fixture(scope="session")
+def machine() -> Callable[[str], Any]:
+    """Return a function that returns a host of the scenario by its name."""
+
+    def named(name: str) -> Any:
+        return testinfra.get_host(f"ssh://{name}", ssh_config=str(HOME / "ssh_config"), sudo=True)
+
+    return named
+
+
+@pytest.fixture(scope="session")
+def shared() -> dict[str, Any]:
+    """The variables of molecule/inventory that hold for all hosts."""
+    return dict(yaml.safe_load((_SHARED / "group_vars" / "all.yml").read_text()))
+
+
+@pytest.fixture(scope="session")
+def s3(shared: dict[str, Any]) -> Any:
+    """Return a client of the store."""
+    return boto3.client(
+        "s3",
+        endpoint_url=shared["lab_s3_url"],
+        aws_access_key_id=shared["lab_access_key"],
+        aws_secret_access_key=shared["lab_secret_key"],
+        region_name="us-east-1",
+        config=Config(proxies={}, retries={"max_attempts": 2}, s3={"addressing_style": "path"}),
+    )
+
+
+@pytest.fixture(scope="session")
+def ansible_said() -> str:
+    """All that Ansible has printed in this scenario."""
+    return (Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ansible.log").read_text()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> str:
+    """The bucket of the scenario."""
+    return f"night-{os.environ['MOLECULE_SCENARIO_NAME']}"
+
+
+@pytest.fixture(scope="session")
+def variables() -> dict[str, Any]:
+    """The variables of the scenario's own group, as they stand there."""
+    return dict(yaml.safe_load((_OWN / "group_vars" / "databases.yml").read_text()))
+
+
+def _play(play: str, options: Sequence[str], extra: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+    words = [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={_SHARED}", f"--inventory={_OWN}"]
+    said = subprocess.run(
+        [*words, *options, "--extra-vars", json.dumps(dict(extra)), play],
+        cwd=_OWN.parent,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(said.stdout[-6000:], said.stderr[-3000:])  # noqa: T201 - pytest shows it when the test fails
+    return said
+
+
+@pytest.fixture(scope="session")
+def playbook() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a playbook of the collection as a person would: its name, options, extra variables."""
+    return lambda name, *options, **extra: _play(f"pgops.backup.{name}", options, extra)
+
+
+@pytest.fixture(scope="session")
+def ansible_play() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a playbook of the scenario: its file, options, extra variables."""
+    return lambda name, *options, **extra: _play(name, options, extra)

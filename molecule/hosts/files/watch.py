@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""watch.py FILE: write down the words of every process that can be seen, each once, until somebody ends us."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+seen = set()
+with Path(sys.argv[1]).open("ab", buffering=0) as out:
+    while True:
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if words and words not in seen:
+                seen.add(words)
+                out.write(words.replace(b"\0", b" ").replace(b"\n", b" ") + b"\n")
+        time.sleep(0.01)

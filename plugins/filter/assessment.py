@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, pgops contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From the answers of 'pgops status' to what is still to be done on a host, and to whether it is protected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+DOCUMENTATION = r"""
+name: assessment
+short_description: Tell from the answers of C(pgops status) which instances of a host are protected
+version_added: 0.2.0
+author: pgops contributors (@pgops)
+description:
+  - Reads what a task returned that ran C(pgops --json status) in a loop over instances.
+  - An instance is protected when each question of O(require) is answered with V(ok). What else is wrong is told beside.
+positional: _input
+options:
+  _input:
+    description: The results of the loop. Each item has the name of an instance as C(key).
+    type: list
+    elements: dict
+    required: true
+  require:
+    description:
+      - The questions that count. C(off-site copy) counts only where there is an S3 place.
+    type: list
+    elements: str
+    choices: [backup, off-site copy, verification]
+    default: [backup, off-site copy, verification]
+"""
+
+EXAMPLES = r"""
+- name: Ask pgops how safe the instance is
+  ansible.builtin.command:
+    argv: [pgops, --json, --config, "{{ item.value }}", status]
+  loop: "{{ {'db1-main': '/etc/pgops/config.yml'} | dict2items }}"
+  register: status
+  changed_when: false
+  failed_when: false
+
+- name: Insist on a backup that is off the server and proven
+  ansible.builtin.assert:
+    that: (status.results | pgops.backup.assessment) is all
+    fail_msg: "{{ status.results | pgops.backup.assessment | map(attribute='lines') | flatten }}"
+"""
+
+RETURN = r"""
+_value:
+  description: One dictionary for each instance.
+  type: list
+  elements: dict
+  contains:
+    instance:
+      description: Name of the instance.
+      type: str
+    protected:
+      description: Whether it is protected.
+      type: bool
+    answered:
+      description: Whether C(pgops) could tell at all.
+      type: bool
+    needs:
+      description: Which of V(backup), V(sync) and V(verify) would help.
+      type: list
+      elements: str
+    places:
+      description: The places of the instance, V(local) and V(s3).
+      type: list
+      elements: str
+    safe:
+      description: What a recovery could start from, whatever is wrong.
+      type: list
+      elements: str
+    lines:
+      description: What a person should read, the most important first.
+      type: list
+      elements: str
+"""
+
+QUESTIONS = {"backup": "backup", "off-site copy": "sync", "verification": "verify"}
+# What answers a question when it cannot be asked as usual.
+_INSTEAD = {"off-site place": "off-site copy", "local place": "backup"}
+
+
+def assessment(results: Sequence[Mapping[str, Any]], require: Sequence[str] = tuple(QUESTIONS)) -> list[dict[str, Any]]:
+    """Return what each of the `results` of a loop over instances says of its instance."""
+    return [_assess(result, require) for result in results]
+
+
+def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]:
+    name = result["item"]["key"]
+    try:
+        said = json.loads(result.get("stdout") or "")
+        findings = said["findings"]
+    except (ValueError, KeyError, TypeError):
+        return {
+            "instance": name,
+            "protected": False,
+            "answered": False,
+            "needs": [],
+            "places": [],
+            "safe": [],
+            "lines": ["Nobody can tell: %s" % _why(result)],
+        }
+    bad = [finding for finding in findings if finding["severity"] != "ok"]
+    asked = {_INSTEAD.get(finding["check"], finding["check"]) for finding in bad}
+    needs = [verb for question, verb in QUESTIONS.items() if question in asked]
+    return {
+        "instance": name,
+        "protected": not asked & set(require),
+        "answered": True,
+        # A new set is neither off the server nor proven.
+        "needs": _places_allow(list(QUESTIONS.values()) if "backup" in needs else needs, said),
+        "places": [place["place"] for place in said["places"]],
+        "safe": list(said.get("safe") or []),
+        "lines": [finding["text"] for finding in bad] or [finding["text"] for finding in findings if _counts(finding)],
+    }
+
+
+def _places_allow(needs: list[str], said: Mapping[str, Any]) -> list[str]:
+    has_s3 = any(place["place"] == "s3" for place in said["places"])
+    return [verb for verb in needs if verb != "sync" or has_s3]
+
+
+def _counts(finding: Mapping[str, Any]) -> bool:
+    return finding["check"] in QUESTIONS
+
+
+def _why(result: Mapping[str, Any]) -> str:
+    try:
+        said = json.loads(result.get("stdout") or "")
+        return "%s %s" % (said["message"], said["hint"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    if not result.get("stderr") and result.get("rc") == 2:
+        return "pgops is not installed on this host."
+    return " ".join(str(result.get("stderr") or result.get("msg") or "pgops gave no answer.").split())
+
+
+class FilterModule:
+    """The filter of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return it by its name."""
+        return {"assessment": assessment}

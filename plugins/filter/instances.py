@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, pgops contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From variables to the instances of a host: what each one's configuration says, where it lies and when its jobs run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Callable, Optional
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.config import merge
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Config
+
+DOCUMENTATION = r"""
+name: instances
+short_description: Lay the variables of a host out as one configuration for each of its instances
+version_added: 0.2.0
+author: pgops contributors (@pgops)
+description:
+  - Merges the sections of the configuration that all instances share with what each instance says otherwise.
+  - Nothing is checked but the names. M(pgops.backup.pgops_config) checks the content, on the host and all of it at once.
+positional: _input
+options:
+  _input:
+    description:
+      - The instances of the host. Each has a O(_input[].name), sections and keys of the configuration that differ from
+        O(sections), and RV(_value[].secrets). A section or key that is V(null) is left out for that instance.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the instance, unique in a bucket.
+        type: str
+        required: true
+  sections:
+    description: The sections and keys of the configuration that hold for every instance.
+    type: dict
+    default: {}
+  secrets:
+    description: The secrets that hold for every instance, as M(pgops.backup.pgops_config) takes them.
+    type: dict
+    default: {}
+  directory:
+    description: Where the configurations lie on the host.
+    type: path
+    default: /etc/pgops
+"""
+
+EXAMPLES = r"""
+- name: See what the configuration of each instance will say
+  ansible.builtin.debug:
+    msg: >-
+      {{ [{'name': 'db1-main'}, {'name': 'db1-old', 'postgres': {'login_port': 5433}}]
+         | pgops.backup.instances(sections={'backup': {'jobs': 2}})
+         | map(attribute='content') }}
+"""
+
+RETURN = r"""
+_value:
+  description: One dictionary for each instance.
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the instance.
+      type: str
+    path:
+      description: Path of its configuration on the host, C(config.yml) when it is the only one.
+      type: path
+    content:
+      description: What the configuration says, without secrets.
+      type: dict
+    secrets:
+      description: The secrets of the instance. Keep them out of loops, whose items Ansible shows.
+      type: dict
+    scheduled:
+      description: The instance as M(pgops.backup.pgops_schedule) takes it in its O(pgops.backup.pgops_schedule#module:instances).
+      type: dict
+    timezone:
+      description: The time zone of the jobs; empty for the host's.
+      type: str
+    random_delay:
+      description: By how much the jobs are spread.
+      type: str
+    wait:
+      description: How long a job waits for another one.
+      type: str
+    log_dir:
+      description: Where the instance logs; empty for nowhere.
+      type: path
+    state_dirs:
+      description: The directories of run records that may be removed with the instance. None when backups lie below them.
+      type: list
+      elements: path
+    port:
+      description: The port of a server on the host itself; V(null) when the connection goes elsewhere or cannot be told.
+      type: int
+"""
+
+VERBS = ("backup", "sync", "verify", "prune")
+_DEFAULTS = dataclasses.asdict(Config())
+_HERE = ("", "localhost", "127.0.0.1", "::1")
+
+
+def instances(
+    given: Sequence[Mapping[str, Any]],
+    sections: Optional[Mapping[str, Any]] = None,
+    secrets: Optional[Mapping[str, Any]] = None,
+    directory: str = "/etc/pgops",
+) -> list[dict[str, Any]]:
+    """Return what the jobs and the configuration of each instance need. Raise AnsibleFilterError if names are missing or twice."""
+    _check(given)
+    return [
+        _instance(
+            one, sections or {}, secrets or {}, "%s/%s.yml" % (directory, "config" if len(given) == 1 else one["name"])
+        )
+        for one in given
+    ]
+
+
+def _check(given: Any) -> None:
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence) or not given:
+        raise AnsibleFilterError("Expected a list of instances, each with a name; see pgops_instances.")
+    for one in given:
+        if not isinstance(one, Mapping) or not one.get("name") or not isinstance(one["name"], str):
+            raise AnsibleFilterError(
+                "Each of pgops_instances is a dictionary and needs a name, as in [{name: db1-main}]."
+            )
+    names = [one["name"] for one in given]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AnsibleFilterError("Instances need names of their own; more than one is called %s." % ", ".join(twice))
+    if len(names) > 1 and "config" in names:
+        raise AnsibleFilterError(
+            "An instance cannot be called config beside others: its file would look like the only one."
+        )
+
+
+def _instance(
+    one: Mapping[str, Any], sections: Mapping[str, Any], secrets: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    own = {key: value for key, value in one.items() if key not in ("name", "secrets")}
+    content = {key: value for key, value in merge(sections, own).items() if value is not None and value != {}}
+    content["instance"] = one["name"]
+    schedule = _effective(content, "schedule")
+    jobs = {verb: schedule[verb] for verb in VERBS}
+    if not content.get("s3"):
+        jobs["sync"] = ""
+    return {
+        "name": one["name"],
+        "path": path,
+        "content": content,
+        "secrets": {key: value for key, value in merge(secrets, one.get("secrets") or {}).items() if value},
+        "scheduled": {"name": one["name"], "config": path, "jobs": jobs, "paths": _paths(content)},
+        "timezone": schedule["timezone"],
+        "random_delay": schedule["random_delay"],
+        "wait": schedule["wait"],
+        "log_dir": content.get("log_dir", _DEFAULTS["log_dir"]),
+        "state_dirs": _state_dirs(content, one["name"]),
+        "port": _port(content, secrets),
+    }
+
+
+def _effective(content: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Return a section with the engine's defaults for what `content` does not say."""
+    said = content.get(section)
+    return merge(_DEFAULTS[section], said if isinstance(said, Mapping) else {})
+
+
+def _paths(content: Mapping[str, Any]) -> list[str]:
+    paths = [_effective(content, "local")["path"]]
+    paths += [content.get(key, _DEFAULTS[key]) for key in ("state_dir", "log_dir", "work_dir")]
+    return [path for path in dict.fromkeys(paths) if path]
+
+
+def _state_dirs(content: Mapping[str, Any], name: str) -> list[str]:
+    """Return the instance's own directory, and the one of all instances where it is the usual one and so ours alone."""
+    state_dir = content.get("state_dir", _DEFAULTS["state_dir"])
+    candidates = ["%s/%s" % (state_dir, name)] + [state_dir] * (state_dir == _DEFAULTS["state_dir"])
+    backups = PurePosixPath(_effective(content, "local")["path"])
+    return [path for path in candidates if not backups.is_relative_to(path)]
+
+
+def _port(content: Mapping[str, Any], secrets: Mapping[str, Any]) -> Optional[int]:
+    postgres = _effective(content, "postgres")
+    url = postgres["database_url"] or postgres["database_url_file"] or secrets.get("database_url")
+    if url or postgres["login_host"] not in _HERE:
+        return None
+    return int(postgres["login_port"] or 5432)
+
+
+class FilterModule:
+    """The filter of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return it by its name."""
+        return {"instances": instances}

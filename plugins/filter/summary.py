@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: (c) 2026, pgops contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From what each host left behind to the lines at the end of a playbook, also for hosts that left nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+DOCUMENTATION = r"""
+name: summary
+short_description: Tell of many hosts which are protected and which are not
+version_added: 0.2.0
+author: pgops contributors (@pgops)
+description:
+  - Reads what the playbooks of this collection leave in the variable C(pgops_report) of each host. It has C(trouble), a
+    list of what went wrong in the play, C(instances), what P(pgops.backup.assessment#filter) returned, and C(uncovered), the
+    clusters of the host that belong to no instance.
+  - A host without it was unreachable, or failed before it could report.
+positional: _input
+options:
+  _input:
+    description: Names of the hosts.
+    type: list
+    elements: str
+    required: true
+  hostvars:
+    description: The variables of all hosts.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Say which hosts are protected
+  ansible.builtin.debug:
+    msg: "{{ (ansible_play_hosts_all | pgops.backup.summary(hostvars)).lines }}"
+  run_once: true
+"""
+
+RETURN = r"""
+_value:
+  description: What is known of all hosts.
+  type: dict
+  contains:
+    protected:
+      description: The hosts all of whose instances are protected and on which nothing went wrong.
+      type: list
+      elements: str
+    unprotected:
+      description: The other hosts.
+      type: list
+      elements: str
+    worked:
+      description: The hosts on which nothing went wrong in the play, protected or not.
+      type: list
+      elements: str
+    reasons:
+      description: For each unprotected host, why it is so.
+      type: dict
+    lines:
+      description: The same for a person, the unprotected hosts first.
+      type: list
+      elements: str
+"""
+
+
+def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which of `hosts` are protected, and lines that tell."""
+    protected: dict[str, list[str]] = {}
+    unprotected: dict[str, list[str]] = {}
+    worked: list[str] = []
+    for host in hosts:
+        report = hostvars[host].get("pgops_report") if host in hostvars else None
+        reasons = _reasons(report)
+        (unprotected if reasons else protected)[host] = reasons or _remarks(report or {})
+        worked += [host] if isinstance(report, Mapping) and not report.get("trouble") else []
+    lines = ["%d of %d protected" % (len(protected), len(hosts))]
+    for title, group in (("NOT PROTECTED", unprotected), ("protected", protected)):
+        for host, said in group.items():
+            lines.append("%s: %s" % (host, title))
+            lines += ["    %s" % text for text in said]
+    return {
+        "protected": list(protected),
+        "unprotected": list(unprotected),
+        "worked": worked,
+        "reasons": unprotected,
+        "lines": lines,
+    }
+
+
+def _reasons(report: Any) -> list[str]:
+    """Return why a host with this report is not protected; nothing if it is."""
+    if not isinstance(report, Mapping):
+        return ["It could not be reached, or failed before it could report; see above."]
+    trouble = list(report.get("trouble") or [])
+    instances = report.get("instances") or []
+    bad = [one for one in instances if not one["protected"]]
+    if bad or trouble:
+        safe = ["%s: still safe - %s" % (one["instance"], text) for one in bad or instances for text in one["safe"]]
+        return _once(trouble + _said(bad or instances)) + safe
+    return [] if instances else ["Nothing is known of it."]
+
+
+def _once(lines: Sequence[str]) -> list[str]:
+    """Return `lines` without those that only repeat, in other words around it, what an earlier one says."""
+    kept: list[str] = []
+    for line in lines:
+        if not any(earlier.partition(": ")[2] in line for earlier in kept):
+            kept.append(line)
+    return kept
+
+
+def _remarks(report: Mapping[str, Any]) -> list[str]:
+    return _said(report.get("instances") or []) + [
+        "Not backed up: %s." % text for text in report.get("uncovered") or []
+    ]
+
+
+def _said(instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    return ["%s: %s" % (one["instance"], line) for one in instances for line in one["lines"]]
+
+
+class FilterModule:
+    """The filter of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return it by its name."""
+        return {"summary": summary}

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jobs by cron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = (
+    "test_cron_has_accepted_the_file",
+    "test_each_job_is_there_once_at_its_time",
+    "test_the_file_is_one_that_cron_reads",
+    "test_there_is_no_timer_as_well",
+)
+
+TIMES = {"backup": "0 2 * * *", "sync": "30 2 * * *", "verify": "0 3 * * *", "prune": "0 1 * * 0"}
+
+
+def test_the_file_is_one_that_cron_reads(host: Any) -> None:
+    file = host.file("/etc/cron.d/pgops")
+    assert (file.mode, file.user, file.group) == (0o644, "root", "root")
+    assert file.content_string.endswith("\n")
+
+
+def test_each_job_is_there_once_at_its_time(host: Any) -> None:
+    lines = host.file("/etc/cron.d/pgops").content_string.splitlines()
+    jobs = [line for line in lines if "/usr/local/bin/pgops" in line and not line.startswith("#")]
+    for verb, time in TIMES.items():
+        assert [line.startswith(f"{time} postgres ") for line in jobs if f"pgops {verb} " in line] == [True], verb
+    assert len(jobs) == len(TIMES)
+    settings = {
+        line.split("=", 1)[0] for line in lines if "=" in line and line not in jobs and not line.startswith("#")
+    }
+    assert {"MAILTO", "PATH"} <= settings
+
+
+def test_cron_has_accepted_the_file(host: Any) -> None:
+    said = host.check_output("journalctl --no-pager --unit cron --boot")
+    assert "Error" not in said
+    assert "bad minute" not in said
+
+
+def test_there_is_no_timer_as_well(host: Any) -> None:
+    assert host.run("systemctl list-unit-files --all --no-legend %s", "pgops*").stdout == ""

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the scenarios of molecule/, on real hosts that are booted for them and ended afterwards.
+
+Without a name, all of them. The output of a scenario is printed when it failed; the logs of all stay in
+build/molecule/. The last line is `N passed, N failed`, counted in scenarios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.tools.bench import VENV, stop_group
+from tests.tools.collection_tree import ROOT
+from tests.tools.lab import Lab, LabError
+from tests.tools.lab.machines import prepare_all
+
+LOGS = ROOT / "build" / "molecule"
+# Owns the machines and the store, so that it is first and last.
+HOSTS = "hosts"
+_BASE = ROOT / "molecule" / "base.yml"
+_LOCK = Path("/run/pgops-scenarios.lock")
+_LIMIT_SECONDS = 1500
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a scenario ended."""
+
+    name: str
+    passed: bool
+    seconds: float
+    tests: int
+    log: Path
+
+
+def all_scenarios() -> list[str]:
+    """Return the names of the scenarios."""
+    found = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    return [HOSTS, *(name for name in found if name != HOSTS)]
+
+
+def _molecule(words: Sequence[str], log: Path) -> bool:
+    """Run Molecule and tell whether it succeeded."""
+    environment = {
+        **os.environ,
+        "ANSIBLE_FORCE_COLOR": "0",
+        "MOLECULE_COMMAND_BORDERS": "false",
+        "MOLECULE_PROJECT_DIRECTORY": str(ROOT),
+        "NO_COLOR": "1",
+        "PATH": os.pathsep.join([str(VENV), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]),
+    }
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [str(VENV / "molecule"), "--base-config", str(_BASE), *words],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout=_LIMIT_SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            out.write(f"\nended by us: {' '.join(words)} took more than {_LIMIT_SECONDS} s\n".encode())
+            return False
+        finally:
+            if process.poll() is None:
+                stop_group(process)
+
+
+def run(name: str, *, keep: bool) -> Ended:
+    """Run one scenario and tell of it."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = LOGS / f"{name}.log"
+    log.unlink(missing_ok=True)
+    began = time.monotonic()
+    if name == HOSTS:
+        passed = all(_molecule([step, "-s", name], log) for step in ("destroy", "create", "verify"))
+    elif keep:
+        # Told to destroy nothing, Molecule would not begin anew, either.
+        passed = _molecule(["destroy", "-s", name], log) and _molecule(["test", "--destroy=never", "-s", name], log)
+    else:
+        passed = _molecule(["test", "-s", name], log)
+    text = log.read_text(errors="replace")
+    tests = sum(int(number) for number in re.findall(r"^=+ .*?(\d+) passed", text, re.MULTILINE))
+    ended = Ended(name, passed and tests > 0, time.monotonic() - began, tests, log)
+    word = "passed" if ended.passed else "FAILED"
+    print(f"{word:8} {name} ({ended.seconds:.0f} s) {tests} tests", flush=True)
+    if not ended.passed:
+        print(f"--- {name}: all it printed ---\n{text.rstrip()}\n--- end ---", flush=True)
+    return ended
+
+
+def run_all(names: Sequence[str], *, jobs: int, keep: bool) -> list[Ended]:
+    """Run scenarios, `jobs` at a time, on machines of their own and with one store."""
+    lab = Lab()
+    lab.down()
+    ended: list[Ended] = []
+    try:
+        # Before the clock of a scenario runs, and once for all.
+        prepare_all()
+        rest = [name for name in names if name != HOSTS]
+        if HOSTS in names:
+            ended.append(run(HOSTS, keep=keep))
+        with ThreadPoolExecutor(max_workers=jobs) as pool:
+            ended += pool.map(lambda name: run(name, keep=keep), rest)
+    finally:
+        if keep:
+            print("kept: python -m tests.tools.lab list; end them with: python -m tests.tools.lab down", flush=True)
+        else:
+            lab.down()
+    return ended
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one run at a time use the lab: its addresses are the same ones in every checkout."""
+    with _LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError("another run has the lab; wait for its end (ps -ef | grep tests.tools.scenarios)") from None
+        yield
+
+
+def main() -> int:
+    """Run what the command line names."""
+    scenarios = all_scenarios()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="scenario", help=f"of {', '.join(scenarios)}; default: all")
+    parser.add_argument("--jobs", type=int, default=2, help="scenarios at a time (%(default)s)")
+    parser.add_argument("--keep", action="store_true", help="leave the hosts running, to look at them")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(scenarios))
+    if unknown:
+        parser.error(f"there is no scenario {', '.join(unknown)}; there are {', '.join(scenarios)}")
+    if not shutil.which("molecule", path=str(VENV)):
+        parser.error("Molecule is not installed here; run this as: make molecule")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _alone():
+            ended = run_all(options.names or scenarios, jobs=options.jobs, keep=options.keep)
+    except LabError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    passed = sum(one.passed for one in ended)
+    print(f"{sum(one.tests for one in ended)} tests on hosts")
+    print(f"{passed} passed, {len(ended) - passed} failed", flush=True)
+    return 0 if passed == len(ended) else 1
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what pgops said of each host to what is to be done, and to the lines that a person reads last."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.filter.assessment import assessment
+from ansible_collections.pgops.backup.plugins.filter.summary import summary
+
+GOOD = {"backup": "ok", "off-site copy": "ok", "verification": "ok", "disk": "ok"}
+
+
+def result(severities: dict[str, str], places: tuple[str, ...] = ("local", "s3")) -> dict[str, Any]:
+    said = {
+        "findings": [{"check": c, "severity": s, "text": "%s is %s." % (c, s)} for c, s in severities.items()],
+        "places": [{"place": place} for place in places],
+        "safe": ["local: a set."],
+    }
+    return {"item": {"key": "db1-main"}, "stdout": json.dumps(said), "rc": 0}
+
+
+def judged(severities: dict[str, str], **more: Any) -> dict[str, Any]:
+    places = more.pop("places", ("local", "s3"))
+    return assessment([result({**GOOD, **severities}, places)], **more)[0]
+
+
+def test_all_is_well() -> None:
+    found = judged({})
+    assert found["protected"] and found["needs"] == []
+    assert found["lines"] == ["backup is ok.", "off-site copy is ok.", "verification is ok."]
+
+
+@pytest.mark.parametrize(
+    ("severities", "needs"),
+    [
+        ({"backup": "critical"}, ["backup", "sync", "verify"]),
+        ({"off-site copy": "critical"}, ["sync"]),
+        ({"off-site place": "critical"}, ["sync"]),
+        ({"verification": "warning"}, ["verify"]),
+        ({"off-site copy": "warning", "verification": "warning"}, ["sync", "verify"]),
+    ],
+)
+def test_what_is_wrong_says_what_helps(severities: dict[str, str], needs: list[str]) -> None:
+    found = judged(severities)
+    assert not found["protected"]
+    assert found["needs"] == needs
+    assert found["lines"] == ["%s is %s." % pair for pair in severities.items()]
+
+
+def test_without_s3_nothing_is_copied_and_the_host_counts_as_protected_with_a_remark() -> None:
+    found = judged({"no off-site place": "warning"}, places=("local",))
+    assert found["protected"]
+    assert found["lines"] == ["no off-site place is warning."]
+    assert judged({"backup": "critical"}, places=("local",))["needs"] == ["backup", "verify"]
+
+
+def test_what_else_is_wrong_is_told_only() -> None:
+    found = judged({"disk": "warning", "run of prune": "warning"})
+    assert found["protected"] and found["needs"] == []
+    assert found["lines"] == ["disk is warning.", "run of prune is warning."]
+
+
+def test_only_the_required_questions_count() -> None:
+    assert judged({"verification": "warning"}, require=["backup", "off-site copy"])["protected"]
+    assert not judged({"off-site place": "critical"}, require=["off-site copy"])["protected"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"rc": 2, "msg": "Error executing command."}, "not installed"),
+        (
+            {"rc": 2, "stdout": json.dumps({"message": "It has an error.", "hint": "Mend it."})},
+            "It has an error. Mend it.",
+        ),
+        ({"rc": 1, "stdout": "", "stderr": "Traceback\n  line"}, "Traceback line"),
+        ({"unreachable": True, "msg": "No route."}, "No route."),
+    ],
+)
+def test_no_answer_is_no_protection(answer: dict[str, Any], said: str) -> None:
+    found = assessment([{"item": {"key": "a"}, **answer}])[0]
+    assert not found["protected"] and not found["answered"] and found["needs"] == []
+    assert said in found["lines"][0]
+
+
+# --- all hosts --------------------------------------------------------------------------------------------------------
+
+
+def report(
+    *severities: dict[str, str], trouble: tuple[str, ...] = (), uncovered: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    results = [result({**GOOD, **of_one}) for of_one in severities]
+    return {"pgops_report": {"trouble": list(trouble), "instances": assessment(results), "uncovered": list(uncovered)}}
+
+
+def test_each_host_is_on_one_side() -> None:
+    hosts = {
+        "good": report({}, uncovered=("cluster 17/main on port 5433",)),
+        "stale": report({}, {"backup": "critical"}),
+        "broken": report({}, trouble=("Copy to S3: refused.",)),
+        "lost": {},
+    }
+    found = summary(list(hosts), hosts)
+    assert found["protected"] == ["good"]
+    assert found["unprotected"] == ["stale", "broken", "lost"]
+    assert found["worked"] == ["good", "stale"]
+    assert found["reasons"]["stale"][0] == "db1-main: backup is critical."
+    assert found["reasons"]["broken"][0] == "Copy to S3: refused."
+    assert "could not be reached" in found["reasons"]["lost"][0]
+    assert found["lines"][0] == "1 of 4 protected"
+    assert "    Not backed up: cluster 17/main on port 5433." in found["lines"]
+    assert found["lines"].index("stale: NOT PROTECTED") < found["lines"].index("good: protected")
+    assert "    db1-main: still safe - local: a set." in found["lines"]
+
+
+def test_a_host_that_ansible_does_not_know_any_more_is_not_protected() -> None:
+    assert summary(["gone"], {})["unprotected"] == ["gone"]
+
+
+def test_a_report_without_an_instance_is_no_protection() -> None:
+    assert summary(["a"], {"a": report()})["unprotected"] == ["a"]
+
+
+def test_nothing_is_said_twice() -> None:
+    broken = report({}, trouble=("Copy to S3: The store is gone.",))
+    broken["pgops_report"]["instances"][0].update(
+        protected=False, lines=["Whether it is recent is unknown: The store is gone.", "More."]
+    )
+    assert summary(["a"], {"a": broken})["reasons"]["a"] == [
+        "Copy to S3: The store is gone.",
+        "db1-main: More.",
+        "db1-main: still safe - local: a set.",
+    ]

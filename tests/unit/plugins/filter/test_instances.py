@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From variables to instances: sections are laid over each other, and nothing of one instance ends up in another."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.pgops.backup.plugins.filter.instances import instances
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+
+SECTIONS = {
+    "local": {"path": "/srv/backups"},
+    "s3": {"bucket": "b", "region": "r"},
+    "backup": {},
+    "log_dir": "/var/log/x",
+}
+KEYS = st.sampled_from(["local", "s3", "backup", "postgres"])
+TREES = st.dictionaries(
+    KEYS, st.dictionaries(st.text("abc", min_size=1, max_size=2), st.integers(), max_size=3), max_size=3
+)
+
+
+def one(own: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
+    return instances([{"name": "db1-main", **(own or {})}], **given)[0]
+
+
+def test_a_single_instance_is_called_by_the_usual_path() -> None:
+    found = one(sections=SECTIONS)
+    assert found["path"] == "/etc/pgops/config.yml"
+    assert found["content"] == {
+        "instance": "db1-main",
+        "local": {"path": "/srv/backups"},
+        "s3": {"bucket": "b", "region": "r"},
+        "log_dir": "/var/log/x",
+    }
+
+
+def test_several_have_files_of_their_own() -> None:
+    found = instances([{"name": "a"}, {"name": "b"}])
+    assert [i["path"] for i in found] == ["/etc/pgops/a.yml", "/etc/pgops/b.yml"]
+
+
+def test_what_an_instance_says_wins_key_by_key() -> None:
+    found = one({"s3": {"region": "other"}, "log_dir": ""}, sections=SECTIONS)
+    assert found["content"]["s3"] == {"bucket": "b", "region": "other"}
+    assert found["content"]["log_dir"] == ""
+    assert found["log_dir"] == ""
+
+
+def test_null_leaves_a_section_out() -> None:
+    found = one({"s3": None}, sections=SECTIONS)
+    assert "s3" not in found["content"]
+    assert found["scheduled"]["jobs"]["sync"] == ""
+
+
+def test_jobs_come_from_the_schedule_and_its_defaults() -> None:
+    found = one({"schedule": {"backup": "@hourly", "timezone": "Europe/Berlin"}}, sections=SECTIONS)
+    assert found["scheduled"]["jobs"] == {
+        "backup": "@hourly",
+        "sync": "30 2 * * *",
+        "verify": "0 3 * * *",
+        "prune": "0 1 * * 0",
+    }
+    assert (found["timezone"], found["random_delay"], found["wait"]) == ("Europe/Berlin", "0s", "6h")
+
+
+def test_secrets_are_apart_and_an_empty_one_is_none() -> None:
+    secrets = {"s3_access_key": "K", "s3_secret_key": "S"}
+    found = instances(
+        [{"name": "a"}, {"name": "b", "secrets": {"s3_access_key": "", "postgres_password": "p"}}], secrets=secrets
+    )
+    assert [i["secrets"] for i in found] == [secrets, {"s3_secret_key": "S", "postgres_password": "p"}]
+    assert all("secrets" not in i["content"] and "S" not in str(i["content"]) for i in found)
+
+
+def test_paths_are_what_jobs_write_to() -> None:
+    found = one({"work_dir": "/srv/work", "log_dir": ""}, sections={"local": {"path": "/srv/backups"}})
+    assert found["scheduled"]["paths"] == ["/srv/backups", "/var/lib/pgops", "/srv/work"]
+
+
+@pytest.mark.parametrize(
+    ("postgres", "port"),
+    [
+        ({}, 5432),
+        ({"login_port": 5433}, 5433),
+        ({"login_host": "localhost", "login_port": 5434}, 5434),
+        ({"login_host": "db9.example.com"}, None),
+        ({"database_url": "postgresql://x/"}, None),
+    ],
+)
+def test_the_port_of_a_server_of_the_host(postgres: dict[str, Any], port: int | None) -> None:
+    assert one({"postgres": postgres})["port"] == port
+
+
+def test_a_secret_url_hides_the_port() -> None:
+    assert one(secrets={"database_url": "postgresql://u:p@x/"})["port"] is None
+
+
+@pytest.mark.parametrize(
+    ("own", "removable"),
+    [
+        ({}, ["/var/lib/pgops/db1-main", "/var/lib/pgops"]),
+        ({"state_dir": "/srv/state"}, ["/srv/state/db1-main"]),
+        ({"local": {"path": "/var/lib/pgops/backups"}}, ["/var/lib/pgops/db1-main"]),
+        ({"local": {"path": "/var/lib/pgops/db1-main/backups"}}, []),
+        ({"local": {"path": "/var/lib/pgops"}}, ["/var/lib/pgops/db1-main"]),
+    ],
+)
+def test_no_backup_lies_below_what_may_be_removed(own: dict[str, Any], removable: list[str]) -> None:
+    assert one(own)["state_dirs"] == removable
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ([], "list of instances"),
+        ({"name": "a"}, "list of instances"),
+        ("a", "list of instances"),
+        ([{"postgres": {}}], "needs a name"),
+        (["a"], "needs a name"),
+        ([{"name": "a"}, {"name": "a"}], "more than one is called a"),
+        ([{"name": "a"}, {"name": "config"}], "cannot be called config"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused(wrong: Any, said: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=said):
+        instances(wrong)
+
+
+@given(TREES, st.lists(TREES, min_size=1, max_size=3))
+def test_each_is_the_sections_with_its_own_over_them_and_nothing_is_changed(shared: Any, owns: list[Any]) -> None:
+    given_to_it = [{"name": "i%d" % n, **own} for n, own in enumerate(owns)]
+    before = copy.deepcopy((shared, given_to_it))
+    for own, found in zip(owns, instances(given_to_it, sections=shared), strict=True):
+        wanted = {key: value for key, value in config.merge(shared, own).items() if value}
+        assert {key: value for key, value in found["content"].items() if key != "instance"} == wanted
+    assert (shared, given_to_it) == before

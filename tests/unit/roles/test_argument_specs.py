@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The roles' argument specs and defaults say the same, so that what is documented is what happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+
+ROLES = Path(config.__file__).resolve().parents[3] / "roles"
+NAMES = sorted(path.parents[1].name for path in ROLES.glob("*/meta/argument_specs.yml"))
+
+
+def read(role: str, *parts: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(ROLES.joinpath(role, *parts).read_text(encoding="utf-8")) or {}
+    return found
+
+
+def options(role: str) -> dict[str, Any]:
+    found: dict[str, Any] = read(role, "meta", "argument_specs.yml")["argument_specs"]["main"]["options"]
+    return found
+
+
+def test_there_are_roles() -> None:
+    assert {"agent", "schedule"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_every_variable_is_described_with_its_default(role: str) -> None:
+    defaults, described = read(role, "defaults", "main.yml"), options(role)
+    assert set(defaults) == set(described)
+    # The default of a secret is no part of the spec: Ansible would lay the secret itself into the task that checks it.
+    secret = {name for name in described if re.search("secret|credential", name)}
+    assert {name: said.get("default") for name, said in described.items() if name not in secret} == {
+        name: value for name, value in defaults.items() if name not in secret
+    }
+    assert not any("default" in described[name] for name in secret)
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_every_variable_bears_the_name_of_its_role_a_type_and_words(role: str) -> None:
+    for name, said in options(role).items():
+        assert name.startswith(role + "_")
+        assert said["type"] in {"str", "bool", "int", "float", "path", "list", "dict"}, name
+        assert said["description"], name
+        assert said["type"] != "list" or "elements" in said, name
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_what_is_not_described_is_internal(role: str) -> None:
+    for path in (ROLES / role / "vars").glob("*.yml"):
+        for name in read(role, "vars", path.name):
+            assert name.startswith("__%s_" % role), (path, name)
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_the_readme_names_tags_that_there_are(role: str) -> None:
+    text = (ROLES / role / "README.md").read_text(encoding="utf-8")
+    tags = set(re.findall(r"tags: \[(\w+)\]", (ROLES / role / "tasks" / "main.yml").read_text(encoding="utf-8")))
+    for named in re.findall(r"`(%s_(?:install|configure|check|remove|bucket|probe))`" % role, text):
+        assert named in tags
