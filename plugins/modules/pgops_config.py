@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: pgops_config
 short_description: Lay the configuration of pgops down on a host
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Writes the configuration of one instance, the files of its secrets, and makes the directories that it names.
   - All is checked first, by the schema that C(pgops) itself goes by. Every error is told at once, and nothing was touched then.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: pgops_program
 short_description: Lay the program pgops down on a host
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Lays down the engine of this collection, the very files that the module itself runs with, as the program C(pgops), with
     its bash completion and its manual page. The host needs no way to a registry or a repository.
@@ -65,6 +65,7 @@ author:
 EXAMPLES = r"""
 - name: Lay pgops down
   pgops.backup.pgops_program:
+    state: present
   become: true
 
 - name: Lay it down for a Python of its own

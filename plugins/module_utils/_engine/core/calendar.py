@@ -28,9 +28,10 @@ SHORTCUTS = {
     "@annually": "0 0 1 1 *",
 }
 _HINT = "Write five fields as in a crontab (minute hour day month weekday), like '0 2 * * *', or @daily, @hourly, @weekly, @monthly."
-_MONTHS = {name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
-_WEEKDAYS = {name: number for number, name in enumerate("sun mon tue wed thu fri sat".split())}
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 _SYSTEMD_DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+_WEEKDAYS = {name.lower(): number for number, name in enumerate(_SYSTEMD_DAYS)}
 # After so many years the weekdays fall on the same days again.
 _CYCLE_YEARS = 28
 _ANCHOR = 2001
@@ -65,6 +66,11 @@ class Calendar:
     months: frozenset[int]
     weekdays: frozenset[int]
     either: bool
+
+    @property
+    def lines(self) -> int:
+        """How many lines systemd needs for it on a clock that does not jump."""
+        return 2 if self.either else 1
 
     def on(self, day: date) -> bool:
         """Tell whether there is a run on `day`."""
@@ -226,10 +232,9 @@ def to_systemd(found: Calendar, zone_name: str = "", zone: Optional[tzinfo] = No
     dates = "*-%s-" % _list(found.months, 1, 12)
     days, weekdays = _list(found.days, 1, 31), _weekdays(found.weekdays)
     time = "%s:%s:00" % (_list(found.hours, 0, 23), _list(found.minutes, 0, 59))
-    if found.either:
-        lines = ["%s*%s %s" % (weekdays, dates[1:] + "*", time), "%s%s %s" % (dates, days, time)]
-    else:
-        lines = ["%s%s%s %s" % (weekdays, dates, days, time)]
+    by_weekday, by_day = "%s%s*" % (weekdays, dates), "%s%s" % (dates, days)
+    either = [by_weekday, by_day] if found.either else [weekdays + by_day]
+    lines = ["%s %s" % (line, time) for line in either]
     if zone is not None:
         lines += _skipped(found, zone)
     return ["%s %s" % (line, zone_name) if zone_name else line for line in lines]

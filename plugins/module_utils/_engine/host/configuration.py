@@ -40,8 +40,23 @@ _IN_PLACE_OF = {
 }
 # Directories of the system: to give one of these to the account of the backups would break the host.
 _SHARED = frozenset(
-    "/ /bin /boot /dev /etc /home /lib /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys /tmp /usr /usr/local /var "
-    "/var/backups /var/cache /var/lib /var/lib/pgsql /var/lib/postgresql /var/log /var/log/postgresql /var/spool /var/tmp".split()
+    [
+        *("/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root"),
+        *(
+            "/run",
+            "/sbin",
+            "/srv",
+            "/sys",
+            "/tmp",  # noqa: S108 - named to be refused
+            "/usr",
+            "/usr/local",
+            "/var",
+            "/var/backups",
+            "/var/cache",
+            "/var/lib",
+        ),
+        *("/var/lib/pgsql", "/var/lib/postgresql", "/var/log", "/var/log/postgresql", "/var/spool", "/var/tmp"),  # noqa: S108 - named to be refused
+    ]
 )
 _DATA_DIRECTORIES = ("/var/lib/postgresql/*/*", "/var/lib/pgsql/*/data", "/var/lib/pgsql/data")
 
@@ -316,7 +331,7 @@ def _files(
 
 def _as_written(checked: Config, files: Mapping[str, str], request: Request) -> Config:
     """Return the configuration with the names of the secret files in place of the secrets."""
-    leads: dict[str, dict[str, str]] = {"postgres": {}, "s3": {}}
+    leads: dict[str, dict[str, Any]] = {"postgres": {}, "s3": {}}
     for name in files:
         for path in _IN_PLACE_OF[name]:
             leads[_FILES[name][0]][path.partition(".")[2]] = ""
