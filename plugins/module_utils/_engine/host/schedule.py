@@ -23,7 +23,7 @@ from ..system.runner import Command
 from ..system.zones import local_name, named_zone
 from . import changes
 from .changes import Change, Host
-from .units import HEAD, VERBS, Common, Job, crontab, service, timer
+from .units import HEAD, VERBS, Common, Job, crontab, heading, service, timer
 
 CRON, SYSTEMD = "cron", "systemd"
 _SECONDS = 60.0
@@ -46,7 +46,7 @@ class Instance:
 
     name: str
     config: str = configuration.DEFAULT_PATH
-    jobs: Mapping[str, str] = field(default_factory=dict)
+    jobs: Mapping[str, Optional[str]] = field(default_factory=dict)
     paths: Sequence[str] = ()
 
 
@@ -104,6 +104,17 @@ def take_away(host: Host, request: Request) -> dict[str, Any]:
     return {**found.settle(), "kind": None, "files": [], "next_runs": {}}
 
 
+def started_by(places: Places, instance: str) -> str:
+    """Return who on this host starts the jobs of `instance`: cron, systemd, or nobody (empty)."""
+    if any((_enabled(places) / ("pgops-%s@%s.timer" % (verb, instance))).is_symlink() for verb in VERBS):
+        return SYSTEMD
+    try:
+        lines = places.cron_table.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return CRON if heading(instance) in lines else ""
+
+
 # --- what is to run ---------------------------------------------------------------------------------------------------
 
 
@@ -131,9 +142,11 @@ def _jobs(host: Host, request: Request, name: str) -> list[Job]:
 
 def _of_instance(host: Host, request: Request, instance: Instance, name: str, errors: list[str]) -> list[Job]:
     check_instance(instance.name)
-    for path in [instance.config, *instance.paths]:
-        if not _is_path(path):
-            errors.append("instances, %s: expected a path from the root (/…), found %r." % (instance.name, path))
+    errors += [
+        "instances, %s: expected a path from the root (/…), found %r." % (instance.name, path)
+        for path in [instance.config, *instance.paths]
+        if not _is_path(path)
+    ]
     given = {verb: text for verb, text in instance.jobs.items() if text is not None}
     complete = len(given) == len(VERBS) and instance.paths
     options = (request.timezone, request.random_delay, request.wait)
@@ -371,4 +384,4 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-__all__ = ("CRON", "SYSTEMD", "Instance", "Places", "Request", "lay_down", "take_away")
+__all__ = ("CRON", "SYSTEMD", "Instance", "Places", "Request", "lay_down", "started_by", "take_away")

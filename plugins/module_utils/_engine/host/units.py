@@ -194,6 +194,11 @@ def _quoted(text: str) -> str:
 # --- cron -------------------------------------------------------------------------------------------------------------
 
 
+def heading(instance: str) -> str:
+    """Return the line of a table under which the jobs of `instance` stand."""
+    return "# Instance %s" % instance
+
+
 def crontab(jobs: Sequence[Job], common: Common, here: str) -> str:
     """Return the table for /etc/cron.d; `here` is the host's own zone. Raise UsageError for what cannot stand in one."""
     lines = [
@@ -207,7 +212,7 @@ def crontab(jobs: Sequence[Job], common: Common, here: str) -> str:
     zone = ""
     for index, job in enumerate(jobs):
         if not index or jobs[index - 1].instance != job.instance:
-            lines += ["", "# Instance %s" % job.instance]
+            lines += ["", heading(job.instance)]
         if (job.zone_name or here) != zone:
             zone = job.zone_name or here
             lines += ["# The times below are in this zone.", "CRON_TZ=%s" % zone]
@@ -228,4 +233,4 @@ def _command(job: Job, common: Common) -> str:
     return command
 
 
-__all__ = ("HEAD", "VERBS", "Common", "Job", "crontab", "service", "timer")
+__all__ = ("HEAD", "VERBS", "Common", "Job", "crontab", "heading", "service", "timer")
