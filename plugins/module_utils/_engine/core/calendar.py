@@ -36,6 +36,7 @@ _WEEKDAYS = {name.lower(): number for number, name in enumerate(_SYSTEMD_DAYS)}
 _CYCLE_YEARS = 28
 _ANCHOR = 2001
 _MINUTES_OF_DAY = 24 * 60
+_MANY = 100_000
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,6 @@ def _cycle() -> tuple[date, ...]:
     return tuple(first + timedelta(days=n) for n in range((date(_ANCHOR + _CYCLE_YEARS, 1, 1) - first).days))
 
 
-def _minutes(found: Calendar, years: int) -> list[int]:
-    """Return the runs of so many years in minutes since their beginning, in order."""
-    of_day = [hour * 60 + minute for hour, minute in found.times()]
-    days = (n for n, day in enumerate(_cycle()) if day.year < _ANCHOR + years and found.on(day))
-    return [n * _MINUTES_OF_DAY + minute for n in days for minute in of_day]
-
-
 @functools.lru_cache(maxsize=64)
 def longest_gap(found: Calendar) -> timedelta:
     """Return the longest time from one run to the next, on a clock that does not jump."""
@@ -203,12 +197,13 @@ def longest_gap(found: Calendar) -> timedelta:
 
 @functools.lru_cache(maxsize=64)
 def longest_lag(made: Calendar, copied: Calendar) -> timedelta:
-    """Return how old the newest copy can be just before the next is made.
+    """Return how old the newest copy can be just before the next is made, at most.
 
     A copy is of what was `made` before it began. A run of both at one moment is taken for a copy of the one before.
     """
-    years = 1 if made.days == copied.days == frozenset(range(1, 32)) else 4
-    makes, copies = _minutes(made, years), _minutes(copied, years)
+    makes, copies = _minutes(made), _minutes(copied)
+    if not makes or not copies:
+        return longest_gap(made) + longest_gap(copied)
     worst, at, of = 0, 0, -1
     for moment, after in zip(copies, copies[1:]):
         while at < len(makes) and makes[at] < moment:
@@ -216,9 +211,17 @@ def longest_lag(made: Calendar, copied: Calendar) -> timedelta:
             at += 1
         if of >= 0:
             worst = max(worst, after - of)
-    if not worst:
-        return longest_gap(made) + longest_gap(copied)
     return timedelta(minutes=worst)
+
+
+def _minutes(found: Calendar) -> list[int]:
+    """Return the runs of two cycles in minutes since their beginning, in order; nothing where they are too many to list."""
+    of_day = [hour * 60 + minute for hour, minute in found.times()]
+    days = [n for n, day in enumerate(_cycle()) if found.on(day)]
+    if len(days) * len(of_day) > _MANY:
+        return []
+    once = [n * _MINUTES_OF_DAY + minute for n in days for minute in of_day]
+    return once + [len(_cycle()) * _MINUTES_OF_DAY + minute for minute in once]
 
 
 # --- systemd ----------------------------------------------------------------------------------------------------------
