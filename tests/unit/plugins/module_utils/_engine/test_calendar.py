@@ -36,7 +36,11 @@ def at(text: str) -> datetime:
 def field(least: int, most: int) -> st.SearchStrategy[str]:
     number = st.integers(least, most)
     # Two different ends: croniter takes 0-0 for all weekdays.
-    span = st.tuples(number, number).filter(lambda pair: pair[0] != pair[1]).map(lambda pair: "%d-%d" % (min(pair), max(pair)))
+    span = (
+        st.tuples(number, number)
+        .filter(lambda pair: pair[0] != pair[1])
+        .map(lambda pair: "%d-%d" % (min(pair), max(pair)))
+    )
     stepped = st.tuples(span, st.integers(1, 12)).map(lambda pair: "%s/%d" % pair)
     part = st.one_of(number.map(str), span, stepped)
     return st.one_of(
