@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -49,7 +50,9 @@ def field(least: int, most: int) -> st.SearchStrategy[str]:
 
 
 CALENDARS = st.tuples(field(0, 59), field(0, 23), field(1, 31), field(1, 12), field(0, 6)).map(" ".join)
-MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2035, 1, 1)).map(lambda m: m.replace(tzinfo=UTC, microsecond=0))
+MOMENTS = st.integers(0, 9 * 366 * 86400).map(
+    lambda seconds: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+)
 
 
 def comes(text: str) -> bool:
@@ -133,7 +136,7 @@ def test_systemd_runs_at_the_same_moments(text: str, moment: datetime, zone: str
 def test_systemd_leaves_out_no_night_on_which_the_clock_jumps(zone: str, text: str) -> None:
     calendar, there = parse(text), ZoneInfo(zone)
     runs = systemd_runs(to_systemd(calendar, zone, there), at("2027-01-01T00:00:00"), 400)
-    gaps = [after - before for before, after in zip(runs, runs[1:])]
+    gaps = [after - before for before, after in itertools.pairwise(runs)]
     longest = longest_gap(calendar)
     assert len(runs) >= 300
     assert longest - 2 * HOUR <= min(gaps)

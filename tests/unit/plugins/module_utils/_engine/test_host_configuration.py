@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,6 @@ VALUES = st.recursive(
 
 
 def me() -> dict[str, str]:
-    import grp
-    import pwd
-
     return {"account": pwd.getpwuid(os.geteuid()).pw_name, "group": grp.getgrgid(os.getegid()).gr_name}
 
 
