@@ -25,7 +25,7 @@ from ._engine import runs
 from ._engine.context import Context
 from ._engine.core.errors import CommandError, PgopsError, UsageError
 from ._engine.core.redaction import Redactor
-from ._engine.host.changes import Host
+from ._engine.host.changes import Host, told
 from ._engine.places.catalog import Catalog
 from ._engine.settings import Assertion, Backup, Config, Postgres, Restore, Verify
 from ._engine.system.interrupts import cancelling_queries, interruptible
@@ -328,6 +328,8 @@ class HostTask:
                 failed = False
             except PgopsError as raised:
                 said = _expected(raised, redactor)
+            except OSError as raised:
+                said = _expected(told(raised), redactor)
             except KeyboardInterrupt:
                 said = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
             except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret

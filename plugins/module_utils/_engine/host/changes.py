@@ -8,6 +8,7 @@ Everything is looked at before anything is touched, so that a dry run and a diff
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ..core.errors import RefusedError, UsageError
+from ..core.errors import PgopsError, RefusedError, UsageError
 from ..core.times import Clock, utc_now
 from ..system.durable import sync_dir
 from ..system.runner import Runner
@@ -96,15 +97,30 @@ class Host:
         return change is not None
 
     def settle(self) -> dict[str, Any]:
-        """Make the changes, unless this is a dry run, and return `changed`, `removed` and `diff`."""
-        if not self.dry_run:
-            for change in self.changes:
+        """Make the changes, unless this is a dry run, and return `changed`, `removed` and `diff`. Raise PgopsError."""
+        for change in self.changes if not self.dry_run else ():
+            try:
                 change.make()
+            except OSError as error:
+                raise told(error, change.path) from error
         return {
             "changed": bool(self.changes),
             "removed": [change.path for change in self.changes if change.removes],
             "diff": [change.as_diff() for change in self.changes],
         }
+
+
+def told(error: OSError, path: str = "") -> PgopsError:
+    """Return `error`, met at `path`, as a sentence with a next step."""
+    hint = ""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = "Run it as root (become: true)."
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Make room on that file system, then run it again."
+    elif error.errno == errno.EROFS:
+        hint = "Its file system cannot be written: mount it anew, or name another place."
+    where = str(error.filename) if error.filename else path
+    return PgopsError("%s: %s." % (where or "The system says", error.strerror or error), hint=hint)
 
 
 def owner(host: Host, account: str, group: str) -> Owner:
@@ -309,5 +325,6 @@ __all__ = (
     "make_parents",
     "ourselves",
     "owner",
+    "told",
     "tree_gone",
 )

@@ -158,7 +158,7 @@ def _inline(content: Mapping[str, Any]) -> list[str]:
     if not holds_secret(content):
         return []
     known = [".".join(keys) for keys in _secret_keys() if holds_secret(_at(content, keys))]
-    return ["%s: a secret does not belong in content; give it in the option secrets." % key for key in known]
+    return ["content holds a secret (%s); give it in the option secrets." % key for key in known]
 
 
 def _at(content: Any, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -187,13 +187,13 @@ def _secret_files(request: Request, secrets: Mapping[str, str]) -> tuple[dict[st
     errors = []
     for key, value in secrets.items():
         if any(ord(c) < 32 or ord(c) == 127 or c in "\x85\u2028\u2029" for c in value):
-            errors.append("secrets.%s: it holds a line break or another control character." % key)
+            errors.append("secrets: %s holds a line break or another control character." % key)
         elif value != value.strip():
-            errors.append("secrets.%s: it begins or ends with a blank, which no reader of the file would keep." % key)
+            errors.append("secrets: %s begins or ends with a blank, which no reader of the file would keep." % key)
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            errors.append("secrets.%s: it is no text in UTF-8." % key)
+            errors.append("secrets: %s is no text in UTF-8." % key)
     profile = _profile(request.content)
     if not profile.isprintable() or "]" in profile:
         errors.append("s3.profile: %r cannot stand in a credentials file." % profile)

@@ -38,9 +38,9 @@ def _entry(head: str, value: Any, pad: str) -> Iterator[str]:
 
 def _item(item: Any, pad: str) -> Iterator[str]:
     if isinstance(item, Mapping) and item:
-        lines = _mapping(item, pad + "  ")
-        yield "%s- %s" % (pad, next(lines).lstrip())
-        yield from lines
+        first, *others = _mapping(item, pad + "  ")
+        yield "%s- %s" % (pad, first.lstrip())
+        yield from others
     elif isinstance(item, (list, tuple)) and item:
         yield "%s-" % pad
         for inner in item:

@@ -37,6 +37,18 @@ _LEFT = re.compile(r"\.%s\.(new|old)" % _VERSION.pattern)
 _OLDEST = (3, 9)
 _SECONDS = 120.0
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.main import main; raise SystemExit(main())"
+# Killed with us, so that it does not write into a folder that the next run removes.
+_COMPILE = """
+import compileall, os, sys
+try:
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+except (ImportError, OSError, AttributeError):
+    pass
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+sys.exit(not compileall.compile_dir(sys.argv[2], quiet=1, stripdir=sys.argv[2], prependdir=sys.argv[3]))
+"""
 _ABOUT = "import json, sys; print(json.dumps([list(sys.version_info[:3]), sys.implementation.cache_tag]))"
 
 _LAUNCHER = '''\
@@ -272,17 +284,22 @@ def _unpack(host: Host, paths: Paths, home: Path, files: Mapping[str, bytes]) ->
     for left in (fresh, old):
         if left.exists():
             shutil.rmtree(left)
-    for name, content in files.items():
-        target = fresh / _PACKAGE / name
-        make_parents(target.parent)
-        target.write_bytes(content)
-    compiler = (paths.python, "-I", "-m", "compileall", "-q", "-s", str(fresh), "-p", str(home), str(fresh))
-    host.runner.run(Command(compiler), timeout=_SECONDS)
-    for path in [fresh, *fresh.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        os.chown(path, os.geteuid(), os.getegid())
-        (sync_dir if path.is_dir() else sync_file)(path)
-    _assert_runs(host, [paths.python, "-I", "-c", _START, str(fresh)], identity.digest(files))
+    try:
+        for name, content in files.items():
+            target = fresh / _PACKAGE / name
+            make_parents(target.parent)
+            target.write_bytes(content)
+        compiler = (paths.python, "-I", "-c", _COMPILE, str(os.getpid()), str(fresh), str(home))
+        host.runner.run(Command(compiler), timeout=_SECONDS)
+        for path in [fresh, *fresh.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+            os.chown(path, os.geteuid(), os.getegid())
+            (sync_dir if path.is_dir() else sync_file)(path)
+        _assert_runs(host, [paths.python, "-I", "-c", _START, str(fresh)], identity.digest(files))
+    except BaseException:
+        # Also the space that it takes, where a disk was too small for it.
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if home.exists():
         home.rename(old)
     fresh.rename(home)
