@@ -160,17 +160,20 @@ def documentation(name: str) -> dict[str, Any]:
 
 def module_page(name: str) -> str:
     """Return the page about a module."""
-    own, shared = documentation(name), fragment("attributes")["attributes"]
+    own = documentation(name)
+    extended = [one.rsplit(".", 1)[-1] for one in own["extends_documentation_fragment"]]
+    shared = fragment("host" if "host" in extended else "attributes")["attributes"]
     source = texts(PLUGINS / "modules" / ("%s.py" % name))
     lines = ["# pgops.backup.%s\n" % name, "%s. Since %s.\n" % (own["short_description"], own["version_added"])]
     lines += ["%s\n" % text for text in sentences(own["description"])]
     lines.append("## Options\n")
     if own.get("options"):
         lines.append(option_table(own["options"]))
-    lines.append(
-        "It also takes the [common options](common-options.md) of the connection, the configuration and the places.\n"
-    )
-    lines += ["## Behaviour\n", attribute_table(own["attributes"], shared)]
+    if "place" in extended:
+        lines.append(
+            "It also takes the [common options](common-options.md) of the connection, the configuration and the places.\n"
+        )
+    lines += ["## Behaviour\n", attribute_table(own.get("attributes", {}), shared)]
     lines += ["## Examples\n", "```yaml\n%s\n```\n" % source["EXAMPLES"].strip()]
     lines += ["## Result\n", result_table(yaml.safe_load(source["RETURN"]))]
     samples = {key: said["sample"] for key, said in yaml.safe_load(source["RETURN"]).items() if said.get("contains")}

@@ -2,7 +2,7 @@
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
 """The one util that knows AnsibleModule: its options come from the engine's settings, its answers go to exit_json.
 
-Of the object called `module` only these are used: params, check_mode, _diff, warn(), exit_json() and fail_json().
+Of the object called `module` only these are used: params, check_mode, no_log_values, _diff, warn(), exit_json() and fail_json().
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from ._engine import runs
 from ._engine.context import Context
 from ._engine.core.errors import CommandError, PgopsError, UsageError
 from ._engine.core.redaction import Redactor
+from ._engine.host.changes import Host, told
 from ._engine.places.catalog import Catalog
 from ._engine.settings import Assertion, Backup, Config, Postgres, Restore, Verify
 from ._engine.system.interrupts import cancelling_queries, interruptible
+from ._engine.system.runner import Runner
 
 try:
     # From ansible-core 2.22 on, which no longer looks for no_log values in results.
@@ -294,6 +296,56 @@ def _look(context: Context, view: Optional[View]) -> Optional[dict[str, Any]]:
         return None
 
 
+# --- tasks about the host itself --------------------------------------------------------------------------------------
+
+
+class HostTask:
+    """One task that sees to what lies on the host beside the backups: no configuration, no run record."""
+
+    def __init__(self, own: Spec, **others: Any) -> None:
+        """Read the options `own`; `others` go to AnsibleModule."""
+        self._spec = own
+        self.module = AnsibleModule(argument_spec=own, supports_check_mode=True, **others)
+        self.params: dict[str, Any] = self.module.params
+
+    def run(self, work: Callable[[Host], Result], *, secrets: Iterable[str] = ()) -> NoReturn:
+        """Call `work` with the host, and end the module with its result or with the error that it raised.
+
+        `secrets` are those that stand where no option is marked as one.
+        """
+        found = [*_secret_values(self.params, self._spec), *secrets]
+        for secret in found:
+            register_secret(secret)
+        # The options are shown with a result, at -vvv.
+        self.module.no_log_values.update(found)
+        redactor = Redactor(found)
+        host = Host(dry_run=self.module.check_mode, runner=Runner(redactor))
+        said: Result = {}
+        failed = True
+        with interruptible():
+            try:
+                said = redactor.data(work(host))
+                failed = False
+            except PgopsError as raised:
+                said = _expected(raised, redactor)
+            except OSError as raised:
+                said = _expected(told(raised), redactor)
+            except KeyboardInterrupt:
+                said = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
+            except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
+                said = _unexpected(raised, redactor)
+        said["run_warnings"] = list(host.warnings)
+        for warning in host.warnings:
+            self.module.warn(warning)
+        if not self.module._diff:
+            said.pop("diff", None)
+        # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
+        if failed:
+            self.module.fail_json(**said)
+        self.module.exit_json(**said)
+        raise AssertionError("exit_json came back")  # never: it ends the process
+
+
 def _expected(error: PgopsError, redactor: Redactor) -> Result:
     said = [error.message, error.hint] if error.hint else [error.message]
     failure: Result = {
@@ -336,6 +388,7 @@ __all__ = (
     "ALIASES",
     "COMMON",
     "SECTIONS",
+    "HostTask",
     "Spec",
     "Task",
     "View",

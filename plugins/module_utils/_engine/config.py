@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from .core.calendar import parse as parse_calendar
 from .core.errors import UsageError
 from .core.naming import check_instance, split_qualified
 from .core.sizes import parse_size
 from .core.times import parse_span
 from .settings import S3, Backup, Config, Postgres
+from .system.zones import named_zone
 
 NONE = type(None)
 DEFAULT_PATH = "/etc/pgops/config.yml"
@@ -185,7 +187,13 @@ def _check_form(form: str, text: str, path: str, errors: list[str]) -> None:
     if form == "path" and not text.startswith("/"):
         errors.append("%s: expected a path from the root (/…), found %r." % (path, text))
         return
-    check = {"size": parse_size, "span": parse_span, "instance": check_instance}.get(form)
+    check = {
+        "size": parse_size,
+        "span": parse_span,
+        "instance": check_instance,
+        "calendar": parse_calendar,
+        "timezone": named_zone,
+    }.get(form)
     if check:
         try:
             check(text)
@@ -331,13 +339,13 @@ def _secrets(cls: type[Any], data: Any) -> Iterator[str]:
         value = data.get(spec.name)
         if spec.metadata.get("secret") and isinstance(value, (str, int, float)) and value not in ("", False):
             # A URI is a secret only when it holds a password.
-            yield from [str(value)] if spec.name != "database_url" or _has_password(str(value)) else []
+            yield from [str(value)] if spec.name != "database_url" or has_password(str(value)) else []
         section = section_of(hints[spec.name])
         if section is not None and not isinstance(value, list):
             yield from _secrets(section, value)
 
 
-def _has_password(url: str) -> bool:
+def has_password(url: str) -> bool:
     """Tell whether the connection URI holds a password, as far as it can be read at all."""
     try:
         parts = urlsplit(url)
@@ -383,6 +391,7 @@ __all__ = (
     "NONE",
     "build",
     "check_private",
+    "has_password",
     "join",
     "load",
     "merge",

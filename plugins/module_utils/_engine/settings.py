@@ -27,7 +27,7 @@ def option(
 ) -> Any:
     """Return a dataclass field that carries its documentation.
 
-    `form` names a check of config.py (`size`, `span`, `path`, `instance`); `secret` values are never shown.
+    `form` names a check of config.py (`size`, `span`, `path`, `instance`, `calendar`, `timezone`); `secret` values are never shown.
     """
     metadata = {
         "text": text,
@@ -298,6 +298,26 @@ class Restore:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """When this host does each verb by itself: five fields as in a crontab, or @daily, @hourly, @weekly, @monthly.
+
+    Limits of freshness follow from it. Nothing is scheduled by this section alone; the module pgops_schedule does that.
+    """
+
+    backup: str = option("0 2 * * *", "Backups; not scheduled when empty.", form="calendar")
+    sync: str = option("30 2 * * *", "Copies to S3, where there is an S3 place.", form="calendar")
+    verify: str = option("0 3 * * *", "Verifications.", form="calendar")
+    prune: str = option("0 1 * * 0", "Removals by retention.", form="calendar")
+    timezone: str = option(
+        "", "Time zone of these calendars; this host's when empty.", form="timezone", example="Europe/Berlin"
+    )
+    random_delay: str = option(
+        "0s", "Longest delay, chosen at random, so that many hosts do not begin at once.", form="span"
+    )
+    wait: str = option("6h", "How long a scheduled run waits for another one that is in its way.", form="span")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration of one instance."""
 
@@ -313,6 +333,7 @@ class Config:
     s3: Optional[S3] = None
     verify: Verify = field(default_factory=Verify)
     restore: Restore = field(default_factory=Restore)
+    schedule: Schedule = field(default_factory=Schedule)
     state_dir: str = option("/var/lib/pgops", "Run records, locks and what is remembered between runs.", form="path")
     log_dir: str = option("/var/log/backups", "One log per verb; empty for none.", form="path")
     work_dir: str = option(
@@ -323,4 +344,16 @@ class Config:
     )
 
 
-__all__ = ("Assertion", "Backup", "Config", "Local", "Postgres", "Restore", "Retention", "S3", "Verify", "option")
+__all__ = (
+    "Assertion",
+    "Backup",
+    "Config",
+    "Local",
+    "Postgres",
+    "Restore",
+    "Retention",
+    "S3",
+    "Schedule",
+    "Verify",
+    "option",
+)

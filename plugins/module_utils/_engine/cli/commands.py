@@ -144,10 +144,12 @@ def _completion(run: Run) -> Answer:
 
 
 def _version(run: Run) -> Answer:
+    from ..identity import digest, own_files
+
     del run
-    python = "%d.%d.%d" % sys.version_info[:3]
-    text = "pgops %s (Python %s)\n" % (__version__, python)
-    return Answer({"changed": False, "version": __version__, "python": python}, lambda: text)
+    python, whole = "%d.%d.%d" % sys.version_info[:3], digest(own_files())
+    text = "pgops %s (%s, Python %s)\n" % (__version__, whole[:12], python)
+    return Answer({"changed": False, "version": __version__, "digest": whole, "python": python}, lambda: text)
 
 
 _WITHOUT_CONTEXT: dict[str, Callable[[Run], Answer]] = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Optional
 
+from .calendar import Calendar, longest_gap, longest_lag
 from .times import human_span, iso
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
@@ -38,6 +39,26 @@ class Limits:
     offsite: timedelta = limit(_DAY) + timedelta(hours=2)
     verified_warning: timedelta = timedelta(days=7)
     verified_critical: timedelta = timedelta(days=14)
+
+
+def limits(
+    backup: Optional[Calendar], sync: Optional[Calendar], verify: Optional[Calendar], delay: timedelta = timedelta(0)
+) -> Limits:
+    """Return how old things may become on a host with these calendars and this random delay.
+
+    What is not scheduled there is somebody else's to start, and is expected as it would be by default: each night.
+    """
+    usual = Limits()
+    made = longest_gap(backup) if backup else _DAY
+    # Off the server there are two runs on the way, each of which takes its time.
+    away = longest_lag(backup, sync) if backup and sync else max(made, longest_gap(sync) if sync else _DAY)
+    proven = longest_gap(verify) if verify else _DAY
+    return Limits(
+        backup=limit(made) + delay,
+        offsite=limit(away) + delay + timedelta(hours=2),
+        verified_warning=max(usual.verified_warning, limit(proven) + delay),
+        verified_critical=max(usual.verified_critical, limit(2 * proven) + delay),
+    )
 
 
 @dataclass(frozen=True)
@@ -184,5 +205,6 @@ __all__ = (
     "Seen",
     "judge",
     "limit",
+    "limits",
     "worst",
 )

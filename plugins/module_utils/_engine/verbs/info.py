@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any, Optional
 
 from ..context import Context
+from ..core.calendar import Calendar, parse
 from ..core.fingerprint import summary
-from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, worst
+from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, limits, worst
 from ..core.manifest import NAME, Database, Manifest
-from ..core.times import iso, parse_iso
+from ..core.times import iso, parse_iso, parse_span
 from ..places.catalog import Catalog
 from .pins import read_pin
 from .survey import Surveyed, configured, decide, survey
@@ -33,7 +34,7 @@ def info(context: Context, request: Request) -> dict[str, Any]:
     Raise UsageError for a place that is not configured.
     """
     places = [_place(context, surveyed, request.details) for surveyed in survey(context, request.places)]
-    findings = judge(_facts(context, places), Limits(), context.clock())
+    findings = judge(_facts(context, places), _limits(context), context.clock())
     if request.places:
         findings = [f for f in findings if _about(f, request.places)]
     return {
@@ -42,6 +43,21 @@ def info(context: Context, request: Request) -> dict[str, Any]:
         "freshness": [finding.as_data() for finding in findings],
         "state": worst(finding.severity for finding in findings),
     }
+
+
+def calendars(context: Context) -> dict[str, Calendar]:
+    """Return when each verb runs by itself, as the configuration says; without those that do not."""
+    schedule = context.config.schedule
+    texts = {verb: str(getattr(schedule, verb)) for verb in ("backup", "sync", "verify", "prune")}
+    if "s3" not in configured(context):
+        del texts["sync"]
+    return {verb: parse(text) for verb, text in texts.items() if text}
+
+
+def _limits(context: Context) -> Limits:
+    found = calendars(context)
+    delay = parse_span(context.config.schedule.random_delay or "0s")
+    return limits(found.get("backup"), found.get("sync"), found.get("verify"), delay)
 
 
 def _about(finding: Finding, places: tuple[str, ...]) -> bool:
@@ -195,4 +211,4 @@ def _when(seen: Seen) -> datetime:
     return seen.when
 
 
-__all__ = ("Request", "info")
+__all__ = ("Request", "calendars", "info")

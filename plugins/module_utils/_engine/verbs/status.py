@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..context import Context
+from ..core.calendar import next_after
 from ..core.freshness import CRITICAL, OK, WARNING, Finding, worst
 from ..core.sizes import human_size, parse_size
 from ..core.times import human_span, iso, parse_iso
+from ..host.schedule import Places, started_by
 from ..runs import history
 from ..system.durable import free_bytes
-from .info import Request, info
+from ..system.zones import named_zone
+from .info import Request, calendars, info
 
 VERBS = ("backup", "sync", "verify", "prune", "restore")
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 
 def status(context: Context) -> dict[str, Any]:
-    """Return what info() says plus `runs` (per verb the newest record and the newest success), `disk`, all `findings`
-    (the worst first), `safe` and `next` (sentences) and the overall `state`. It changes nothing.
+    """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, all
+    `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`. It changes nothing.
     """
     known = info(context, Request())
     runs = {verb: _newest_runs(context.state, verb) for verb in VERBS}
@@ -40,6 +43,7 @@ def status(context: Context) -> dict[str, Any]:
         "instance": context.config.instance,
         "now": iso(context.clock()),
         "runs": runs,
+        "schedule": _schedule(context),
         "disk": disk,
         "findings": findings,
         "safe": _safe(known["places"]),
@@ -56,6 +60,16 @@ def _newest_runs(state: Path, verb: str) -> dict[str, Any]:
         if record.get("outcome") == "ok":
             return {"last": last, "last_ok": record}
     return {"last": last, "last_ok": None}
+
+
+def _schedule(context: Context) -> dict[str, Any]:
+    """Return when each verb runs next, and who on this host starts it: cron, systemd, or nobody (None)."""
+    zone = named_zone(context.config.schedule.timezone)
+    runs = {}
+    for verb, calendar in calendars(context).items():
+        moment = next_after(calendar, context.clock(), zone)
+        runs[verb] = {"calendar": calendar.text, "next_run": iso(moment) if moment else None}
+    return {"started_by": started_by(Places(), context.config.instance) or None, "runs": runs}
 
 
 def _damage(places: list[dict[str, Any]]) -> list[Finding]:
@@ -162,6 +176,13 @@ def render(result: dict[str, Any], colour: bool) -> str:
     lines += ["", "Runs"]
     for verb, records in result["runs"].items():
         lines.append("  %-8s %s" % (verb, _run_line(records, now)))
+    schedule = result["schedule"]
+    lines += [
+        "",
+        "Scheduled (%s)" % (schedule["started_by"] or "but nothing on this host starts it: see pgops_schedule"),
+    ]
+    for verb, run in schedule["runs"].items():
+        lines.append("  %-8s %s" % (verb, _minute(run["next_run"]) if run["next_run"] else "never"))
     lines += ["", "Still safe"] + ["  %s" % text for text in result["safe"]]
     if result["next"]:
         lines += ["", "Next"] + ["  %s" % text for text in result["next"]]

@@ -20,7 +20,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine import settin
 
 COLLECTION = "ansible_collections.pgops.backup"
 ROOT = Path(_ansible.__file__).resolve().parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py") if path.stem != "__init__")
+ALL = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py") if path.stem != "__init__")
+# These see to the host itself: they take no configuration and leave no run record.
+OF_HOST = ["pgops_config", "pgops_program", "pgops_schedule"]
+NAMES = [name for name in ALL if name not in OF_HOST]
 # Ansible reads these in a result as its own.
 RESERVED = {
     "ansible_facts",
@@ -53,6 +56,7 @@ EVERYWHERE = {
     "outcome",
     "exit_code",
 }
+OF_EVERY_HOST_TASK = {"removed", "run_warnings", "hint", "outcome", "exit_code"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Made:
 
     @property
     def spec(self) -> dict[str, dict[str, Any]]:
-        return {**_ansible.argument_spec(self.bound), **self.own}
+        return {**_ansible.argument_spec(self.bound), **self.own} if self.verb else self.own
 
 
 class StopError(Exception):
@@ -85,8 +89,11 @@ def made(name: str, monkeypatch: pytest.MonkeyPatch) -> Made:
         found.append(Made(verb, dict(bound), own or {}, others))
         raise StopError
 
+    def host_task(own: Any, **others: Any) -> None:
+        task("", {}, own=own, **others)
+
     module = load(name)
-    monkeypatch.setattr(module, "Task", task)
+    monkeypatch.setattr(module, *(("HostTask", host_task) if name in OF_HOST else ("Task", task)))
     with pytest.raises(StopError):
         module.main()
     return found[0]
@@ -120,7 +127,7 @@ def flat(options: dict[str, Any], inner: str, path: str = "") -> Iterator[tuple[
         yield from flat(described.get(inner) or {}, inner, path + name + ".")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_options_are_documented_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = dict(flat(made(name, monkeypatch).spec, "options"))
     documented = dict(flat(documentation(name)["options"], "suboptions"))
@@ -167,6 +174,8 @@ def test_every_key_of_the_configuration_is_an_option_somewhere(monkeypatch: pyte
     for field in dataclasses.fields(settings.Config):
         if (field.name,) in reachable:
             continue  # the key itself, or the section as a whole
+        if field.name == "schedule":
+            continue  # of the host, and no module runs by it
         section = hints[field.name]
         for inner in dataclasses.fields(section):
             assert (field.name, inner.name) in reachable, "%s.%s" % (field.name, inner.name)
@@ -177,17 +186,17 @@ def test_every_module_takes_the_common_options(name: str, monkeypatch: pytest.Mo
     assert set(_ansible.COMMON) <= set(made(name, monkeypatch).bound)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_secret_is_marked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for path, described in flat(made(name, monkeypatch).spec, "options"):
         if re.search(r"(?<!sse_kms_)(password|secret|token|access_key)$|database_url$", path):
             assert described.get("no_log") is True, path
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_results_have_names_that_ansible_leaves_alone(name: str) -> None:
     returned = yaml.safe_load(load(name).RETURN)
-    assert set(returned) >= EVERYWHERE
+    assert set(returned) >= (OF_EVERY_HOST_TASK if name in OF_HOST else EVERYWHERE)
     assert not RESERVED & set(returned)
     for path, described in flat(returned, "contains"):
         assert described["description"], path
@@ -195,7 +204,7 @@ def test_results_have_names_that_ansible_leaves_alone(name: str) -> None:
         assert described["returned"], path
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_references_in_the_text_lead_somewhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {path for path, _unused in flat(documentation(name)["options"], "suboptions")}
     returned = {path for path, _unused in flat(yaml.safe_load(load(name).RETURN), "contains")}
@@ -204,10 +213,10 @@ def test_references_in_the_text_lead_somewhere(name: str, monkeypatch: pytest.Mo
         for found in re.findall(r"\b%s\(([^)=]+)(?:=[^)]*)?\)" % mark, text):
             assert found in known, "%s(%s)" % (mark, found)
     for found in re.findall(r"\bM\(([^)]+)\)", text):
-        assert found.rsplit(".", 1)[-1] in NAMES
+        assert found.rsplit(".", 1)[-1] in ALL
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_examples_are_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = made(name, monkeypatch)
     validator = ArgumentSpecValidator(spec.spec, required_if=spec.others.get("required_if"))
@@ -222,18 +231,20 @@ def test_the_examples_are_right(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert used >= 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_attributes_are_told(name: str) -> None:
     attributes = documentation(name)["attributes"]
-    assert set(attributes) == {"check_mode", "diff_mode", "idempotent", "platform", "action_group"}
-    assert attributes["action_group"]["membership"] == ["pgops.backup.pgops"]
+    of_all = {"check_mode", "diff_mode", "idempotent", "platform"}
+    assert set(attributes) == (of_all if name in OF_HOST else of_all | {"action_group"})
+    if name not in OF_HOST:
+        assert attributes["action_group"]["membership"] == ["pgops.backup.pgops"]
     for attribute, said in attributes.items():
         assert said["support"] in ("full", "partial", "none", "N/A"), attribute
         assert said["support"] != "partial" or said["details"], attribute
     assert attributes["check_mode"]["support"] == "full"
 
 
-def test_the_action_group_has_every_module() -> None:
+def test_the_action_group_has_every_module_that_takes_its_options() -> None:
     groups = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text())["action_groups"]
     assert groups == {"pgops": NAMES}
 

@@ -42,7 +42,7 @@ def test_the_pages_are_whole_and_readable(tmp_path: Path) -> None:
     generate(tmp_path)
     pages = {path.name: path.read_text() for path in tmp_path.iterdir()}
     for name in sorted(p.stem for p in (ROOT / "plugins" / "modules").glob("*.py")):
-        assert "`verb`" in pages["%s.md" % name]
+        assert "`run_warnings`" in pages["%s.md" % name]
         assert "](%s.md)" % name in pages["README.md"]
     assert "| `keep_verified` |" in pages["configuration.md"]
     assert "`s3.retention.keep_verified`" in pages["common-options.md"]

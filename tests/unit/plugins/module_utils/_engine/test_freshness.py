@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.calendar import parse
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import (
     Facts,
     Finding,
@@ -18,6 +19,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshnes
     Seen,
     judge,
     limit,
+    limits,
     worst,
 )
 
@@ -153,3 +155,33 @@ def test_a_finding_as_data_is_plain_json() -> None:
     data = find("backup", newest=seen(2 * DAY)).as_data()
     assert data["since"] == "2026-11-21T10:00:00+00:00"
     assert sorted(data) == ["age_seconds", "check", "limit_seconds", "severity", "since", "text"]
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backup", "sync", "expected"),
+    [
+        ("0 2 * * *", "30 2 * * *", (26 * HOUR, 28.5 * HOUR)),
+        ("0 1 * * 0", "30 2 * * *", (7.5 * DAY, 7.5 * DAY + 3.5 * HOUR)),
+        ("0 2 * * *", "30 2 * * 0", (26 * HOUR, 7.5 * DAY + 2.5 * HOUR)),
+        ("0 */6 * * *", "0 * * * *", (8 * HOUR, 11 * HOUR)),
+        ("", "", (26 * HOUR, 28 * HOUR)),
+        ("0 1 * * 0", "", (7.5 * DAY, 7.5 * DAY + 2 * HOUR)),
+    ],
+)
+def test_limits_follow_from_the_schedule(backup: str, sync: str, expected: tuple[timedelta, timedelta]) -> None:
+    found = limits(parse(backup) if backup else None, parse(sync) if sync else None, None)
+    assert found.backup == expected[0]
+    assert abs(found.offsite - expected[1]) < HOUR
+
+
+def test_a_random_delay_and_a_rare_verification_are_allowed_for() -> None:
+    daily, monthly = parse("0 2 * * *"), parse("0 3 1 * *")
+    late = limits(daily, daily, monthly, 2 * HOUR)
+    assert late.backup == 28 * HOUR
+    assert late.verified_warning > 31 * DAY
+    assert late.verified_critical > 62 * DAY
+    usual = limits(daily, daily, daily)
+    assert (usual.verified_warning, usual.verified_critical) == (7 * DAY, 14 * DAY)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import BusyError, PgopsError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Schedule
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request, prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import render, status
@@ -196,3 +198,34 @@ def test_a_world_in_ruins_still_renders(world: Any, monkeypatch: pytest.MonkeyPa
     text = render(status(world.context()), colour=True)
     assert "s3://bucket/db1: The store does not answer." in text
     assert "s3: unknown" in text
+
+
+def test_the_next_runs_are_told_and_that_nobody_starts_them(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(status_module, "started_by", lambda _places, instance: asked.append(instance) or "")
+    safe_world(world)
+    context = world.context()
+    context.config = dataclasses.replace(
+        context.config, schedule=Schedule(backup="15 4 * * *", prune="", timezone="Asia/Kolkata")
+    )
+    result = status(context)
+    assert asked == ["db1"]
+    assert result["schedule"]["started_by"] is None
+    assert result["schedule"]["runs"]["backup"] == {
+        "calendar": "15 4 * * *",
+        "next_run": "2026-11-22T22:45:00+00:00",
+    }
+    assert "prune" not in result["schedule"]["runs"]
+    assert "nothing on this host starts it" in render(result, colour=False)
+    assert "2026-11-22 22:45 UTC" in render({**result, "schedule": {**result["schedule"], "started_by": "cron"}}, False)
+
+
+def test_a_weekly_schedule_expects_a_weekly_backup(world: Any) -> None:
+    old = world.add("local", world.NOW - 5 * DAY)
+    world.add("s3", world.NOW - 5 * DAY)
+    world.prove("s3", old, when=world.NOW - 5 * DAY)
+    context = world.context()
+    assert finding(status(context), "backup")["severity"] == "critical"
+    context.config = dataclasses.replace(context.config, schedule=Schedule(backup="0 2 * * 0", sync="30 2 * * 0"))
+    result = status(context)
+    assert finding(result, "backup")["severity"] == finding(result, "off-site copy")["severity"] == "ok"

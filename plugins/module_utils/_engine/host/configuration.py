@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The configuration of an instance on a host: its file, the files of its secrets, and the directories that it names.
+
+All of it is checked by the one schema before anything is touched. A secret lies in a file of its own, never in the
+configuration, so that the configuration can be read aloud.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import config as configuration
+from ..cli.masking import holds_secret, masked
+from ..core.errors import RefusedError, UsageError
+from ..reference import describe
+from ..settings import Config
+from . import changes
+from .changes import Host, Owner
+from .emit import to_yaml
+
+_HEAD = "# Written by Ansible (pgops.backup.pgops_config): changes made here are lost.\n"
+_FOLDER = "secrets"
+_KEYS = ("s3_access_key", "s3_secret_key", "s3_session_token")
+# The file of each secret, by the last part of its name, and the key of the configuration that leads to it.
+_FILES = {
+    "postgres_password": ("postgres", "login_password_file"),
+    "database_url": ("postgres", "database_url_file"),
+    "aws_credentials": ("s3", "credentials_file"),
+}
+_IN_PLACE_OF = {
+    "postgres_password": ("postgres.login_password", "postgres.login_password_file"),
+    "database_url": ("postgres.database_url", "postgres.database_url_file"),
+    "aws_credentials": ("s3.access_key", "s3.secret_key", "s3.session_token", "s3.credentials_file"),
+}
+# Directories of the system: to give one of these to the account of the backups would break the host.
+_SHARED = frozenset(
+    [
+        *("/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root"),
+        *(
+            "/run",
+            "/sbin",
+            "/srv",
+            "/sys",
+            "/tmp",  # noqa: S108 - named to be refused
+            "/usr",
+            "/usr/local",
+            "/var",
+            "/var/backups",
+            "/var/cache",
+            "/var/lib",
+        ),
+        *("/var/lib/pgsql", "/var/lib/postgresql", "/var/log", "/var/log/postgresql", "/var/spool", "/var/tmp"),  # noqa: S108 - named to be refused
+    ]
+)
+_DATA_DIRECTORIES = ("/var/lib/postgresql/*/*", "/var/lib/pgsql/*/data", "/var/lib/pgsql/data")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to lay down where, and whose it is. Empty secrets are none."""
+
+    path: Path = Path(configuration.DEFAULT_PATH)
+    content: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    account: str = "postgres"
+    group: str = "postgres"
+
+
+def inline_secrets(content: Any) -> Iterator[str]:
+    """Yield the secrets that stand in `content`, where none may; and every text that lies deeper where one should stand."""
+    for keys in _secret_keys():
+        found = _at(content, keys)
+        if holds_secret(found):
+            yield from _texts(found)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+    elif value not in (None, "", False, True):
+        yield str(value)
+
+
+def _secret_keys() -> Iterator[tuple[str, ...]]:
+    for path, facts in describe():
+        if facts.get("secret"):
+            yield tuple(path.split("."))
+
+
+def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
+    """Lay the configuration down and return `instance`, `config`, `files`, `directories` and what Host.settle() says.
+
+    `name` is that of the host, for an instance without a name. Raise UsageError that lists every error of the content
+    and the secrets; RefusedError for a directory that must not be given away.
+    """
+    _check_path(request.path)
+    secrets = {key: str(value) for key, value in request.secrets.items() if value not in (None, "")}
+    files, errors = _secret_files(request, secrets)
+    errors += _inline(request.content)
+    if not isinstance(request.content.get("s3"), Mapping) and files.pop("aws_credentials", None) is not None:
+        host.warn("The credentials of S3 are not laid down, as the configuration has no section s3.")
+        secrets = {key: value for key, value in secrets.items() if key not in _KEYS}
+    errors += _given_twice(request.content, files)
+    checked = _checked(host, request, secrets, errors, name)
+    owned = changes.owner(host, request.account, request.group)
+    content = _ordered(Config, _leading_to(request, files))
+    folders = _directories(checked, request.path.parent)
+    for folder in folders:
+        _check_directory(folder)
+        host.need(changes.folder(folder, mode=0o750, owned=owned))
+    _warn_of_one_disk(host, checked)
+    managed = _files(host, request, files, content, owned)
+    result = host.settle()
+    return {
+        **result,
+        "path": str(request.path),
+        "instance": checked.instance,
+        "files": [str(path) for path in managed],
+        "directories": [str(folder) for folder in folders],
+        "config": masked(_as_written(checked, files, request)),
+    }
+
+
+def take_away(host: Host, path: Path) -> dict[str, Any]:
+    """Remove the configuration `path` with its secrets, and directories that are empty then; nothing that it leads to."""
+    _check_path(path)
+    folder = path.parent / _FOLDER
+    going = [path, *(_secret_path(path, name) for name in _FILES)]
+    for each in going:
+        host.need(changes.gone(each, secret=each != path))
+    if host.need(changes.empty_folder_gone(folder, going)):
+        going.append(folder)
+    host.need(changes.empty_folder_gone(path.parent, going))
+    result = host.settle()
+    return {**result, "path": str(path), "instance": None, "files": [], "directories": [], "config": {}}
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check_path(path: Path) -> None:
+    if not path.is_absolute() or path.suffix not in (".yml", ".yaml", ".json"):
+        raise UsageError("path: %r is not the full path of a file like /etc/pgops/config.yml." % str(path))
+
+
+def _inline(content: Mapping[str, Any]) -> list[str]:
+    """Return an error if a secret stands in the content."""
+    if not holds_secret(content):
+        return []
+    known = [".".join(keys) for keys in _secret_keys() if holds_secret(_at(content, keys))]
+    return ["content holds a secret (%s); give it in the option secrets." % key for key in known]
+
+
+def _at(content: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return what `content` says of the one key, in its place."""
+    value: Any = content
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _given_twice(content: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    errors = []
+    for name in files:
+        for path in _IN_PLACE_OF[name]:
+            section, _unused, key = path.partition(".")
+            found = content.get(section)
+            if isinstance(found, Mapping) and found.get(key) and not holds_secret({section: {key: found[key]}}):
+                errors.append("%s: the option secrets gives the same; leave one of them out." % path)
+    return errors
+
+
+def _secret_files(request: Request, secrets: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the text of each secret file by its name, and what is wrong with the secrets."""
+    errors = []
+    for key, value in secrets.items():
+        if any(ord(c) < 32 or ord(c) == 127 or c in "\x85\u2028\u2029" for c in value):
+            errors.append("secrets: %s holds a line break or another control character." % key)
+        elif value != value.strip():
+            errors.append("secrets: %s begins or ends with a blank, which no reader of the file would keep." % key)
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            errors.append("secrets: %s is no text in UTF-8." % key)
+    profile = _profile(request.content)
+    if not profile.isprintable() or "]" in profile:
+        errors.append("s3.profile: %r cannot stand in a credentials file." % profile)
+    files = {key: secrets[key] + "\n" for key in ("postgres_password", "database_url") if key in secrets}
+    keys = [secrets.get(key, "") for key in _KEYS]
+    if any(keys):
+        if not (keys[0] and keys[1]):
+            errors.append("secrets: s3_access_key and s3_secret_key go together.")
+        files["aws_credentials"] = _credentials(profile, *keys)
+    if "postgres_password" in files and "database_url" in files and configuration.has_password(secrets["database_url"]):
+        errors.append("secrets: both postgres_password and database_url hold a password; leave one of them out.")
+    return files, errors
+
+
+def _profile(content: Mapping[str, Any]) -> str:
+    section = content.get("s3")
+    return str(section.get("profile") or "default") if isinstance(section, Mapping) else "default"
+
+
+def _credentials(profile: str, access_key: str, secret_key: str, session_token: str) -> str:
+    """Return the AWS credentials file. Its format has no quotes: a value is the rest of the line, without blanks around it."""
+    lines = ["[%s]" % profile, "aws_access_key_id = %s" % access_key, "aws_secret_access_key = %s" % secret_key]
+    lines += ["aws_session_token = %s" % session_token] if session_token else []
+    return "".join("%s\n" % line for line in lines)
+
+
+def _checked(host: Host, request: Request, secrets: Mapping[str, str], errors: list[str], name: str) -> Config:
+    """Return the configuration as pgops will read it. Raise UsageError that lists every error, `errors` first."""
+    data: dict[str, Any] = dict(request.content)
+    for section, given in (
+        ("postgres", {"login_password": "postgres_password", "database_url": "database_url"}),
+        ("s3", {"access_key": "s3_access_key", "secret_key": "s3_secret_key", "session_token": "s3_session_token"}),
+    ):
+        found = {key: secrets[secret] for key, secret in given.items() if secret in secrets}
+        if found and isinstance(data.get(section) or {}, Mapping):
+            data[section] = {**(data.get(section) or {}), **found}
+    if host.dry_run and isinstance(data.get("postgres"), Mapping):
+        data["postgres"] = _without_missing(host, data["postgres"])
+    try:
+        checked = configuration.build(data, environ={}, host=name, source="The content of %s" % request.path)
+    except UsageError as error:
+        listed = error.message.partition("\n")[2].split("\n")
+        # What is wrong with a secret is said once, by the name that it has here.
+        raise _listed(request.path, errors + [line.strip()[2:] for line in listed]) from None
+    if errors:
+        raise _listed(request.path, errors)
+    return checked
+
+
+def _listed(path: Path, errors: list[str]) -> UsageError:
+    many = "an error" if len(errors) == 1 else "%d errors" % len(errors)
+    return UsageError(
+        "What is to stand in %s has %s:\n%s" % (path, many, "\n".join("  - %s" % error for error in errors)),
+        hint="The reference of the configuration lists every key; nothing was touched.",
+    )
+
+
+def _without_missing(host: Host, section: Mapping[str, Any]) -> dict[str, Any]:
+    """In check mode a file that an earlier task would have made is not there yet."""
+    left = dict(section)
+    for key in ("login_password_file", "database_url_file"):
+        if isinstance(left.get(key), str) and left[key] and not os.path.exists(left[key]):
+            host.warn("postgres.%s: %s is not there. Without check mode this would be an error." % (key, left.pop(key)))
+    return left
+
+
+def _check_directory(folder: Path) -> None:
+    if os.path.normpath(folder) in _SHARED:
+        raise RefusedError(
+            "%s belongs to the system and is not given to one account." % folder,
+            hint="Choose a directory of their own for path, local.path, state_dir and log_dir.",
+        )
+
+
+# --- what is laid down ------------------------------------------------------------------------------------------------
+
+
+def _secret_path(path: Path, name: str) -> Path:
+    return path.parent / _FOLDER / ("%s.%s" % (path.stem, name))
+
+
+def _leading_to(request: Request, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return the content with the keys that lead to the secret files."""
+    leads: dict[str, Any] = {}
+    for name in files:
+        section, key = _FILES[name]
+        leads.setdefault(section, {})[key] = str(_secret_path(request.path, name))
+    return configuration.merge(request.content, leads)
+
+
+def _ordered(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `data` in the order of the settings, without what is not given."""
+    import typing
+
+    hints = typing.get_type_hints(cls)
+    found: dict[str, Any] = {}
+    for spec in dataclasses.fields(cls):
+        value = data.get(spec.name)
+        if value is None:
+            continue
+        section = configuration.section_of(hints[spec.name])
+        if section is not None and isinstance(value, Mapping):
+            value = _ordered(section, value)
+        elif section is not None:
+            value = [_ordered(section, item) for item in value]
+        found[spec.name] = value
+    return found
+
+
+def _directories(checked: Config, folder: Path) -> list[Path]:
+    named = [checked.local.path, checked.state_dir, checked.log_dir]
+    # /var/tmp does as it is.
+    named += [checked.work_dir] if checked.work_dir and os.path.normpath(checked.work_dir) not in _SHARED else []
+    return [folder, *dict.fromkeys(Path(path) for path in named if path)]
+
+
+def _files(
+    host: Host, request: Request, files: Mapping[str, str], content: Mapping[str, Any], owned: Owner
+) -> list[Path]:
+    """Take on the secret files, the configuration after them, and last the removal of secrets that it no longer needs."""
+    managed = []
+    if files:
+        host.need(changes.folder(request.path.parent / _FOLDER, mode=0o700, owned=owned))
+    for name, text in files.items():
+        path = _secret_path(request.path, name)
+        host.need(changes.file(path, text.encode("utf-8"), mode=0o600, owned=owned, secret=True))
+        managed.append(path)
+    text = _HEAD + to_yaml(content)
+    host.need(changes.file(request.path, text.encode("utf-8"), mode=0o600, owned=owned))
+    for name in _FILES:
+        if name not in files:
+            host.need(changes.gone(_secret_path(request.path, name), secret=True))
+    return [request.path, *managed]
+
+
+def _as_written(checked: Config, files: Mapping[str, str], request: Request) -> Config:
+    """Return the configuration with the names of the secret files in place of the secrets."""
+    leads: dict[str, dict[str, Any]] = {"postgres": {}, "s3": {}}
+    for name in files:
+        for path in _IN_PLACE_OF[name]:
+            leads[_FILES[name][0]][path.partition(".")[2]] = ""
+        leads[_FILES[name][0]][_FILES[name][1]] = str(_secret_path(request.path, name))
+    written = dataclasses.replace(checked, postgres=dataclasses.replace(checked.postgres, **leads["postgres"]))
+    if written.s3 is None:
+        return written
+    return dataclasses.replace(written, s3=dataclasses.replace(written.s3, **leads["s3"]))
+
+
+def _warn_of_one_disk(host: Host, checked: Config) -> None:
+    """Warn where the backups lie on the disk of the data: who loses the one loses the other."""
+    if checked.postgres.login_host not in ("", "localhost", "127.0.0.1", "::1"):
+        return
+    backups = Path(checked.local.path)
+    while not backups.exists() and backups != backups.parent:
+        backups = backups.parent
+    for pattern in _DATA_DIRECTORIES:
+        for data in Path("/").glob(pattern.lstrip("/")):
+            if (data / "PG_VERSION").is_file() and data.stat().st_dev == backups.stat().st_dev:
+                host.warn(
+                    "local.path (%s) is on the same file system as the data in %s: mount another disk there, or let S3 be "
+                    "the place that counts." % (checked.local.path, data)
+                )
+                return
+
+
+__all__ = ("Request", "inline_secrets", "lay_down", "take_away")

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The texts that make a host run pgops by itself: systemd's units and cron's table. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta, tzinfo
+
+from ..core.calendar import Calendar, to_systemd
+from ..core.errors import UsageError
+
+HEAD = "# Written by Ansible (pgops.backup.pgops_schedule): changes made here are lost.\n"
+VERBS = ("backup", "sync", "verify", "prune")
+_CRON_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LONGEST_COMMAND = 990  # cron's own limit is 1000
+_DOES = {
+    "backup": "Back up PostgreSQL",
+    "sync": "Copy backups to S3",
+    "verify": "Prove that backups restore",
+    "prune": "Remove old backups",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One verb of one instance, and when. `paths` are the directories that it may write."""
+
+    instance: str
+    verb: str
+    calendar: Calendar
+    config: str
+    zone: tzinfo
+    zone_name: str = ""
+    delay: timedelta = timedelta(0)
+    wait: str = ""
+    paths: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """The name of its units, without what a unit's name ends in."""
+        return "pgops-%s@%s" % (self.verb, self.instance)
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all jobs of a host share."""
+
+    program: str = "/usr/local/bin/pgops"
+    account: str = "postgres"
+    mailto: str = "root"
+    catch_up: bool = True
+
+
+def _arguments(job: Job, common: Common) -> list[str]:
+    waiting = ["--wait", job.wait] if job.wait else []
+    return [common.program, job.verb, "--config", job.config, *waiting]
+
+
+# --- systemd ----------------------------------------------------------------------------------------------------------
+
+_SERVICE = """\
+%(head)s
+[Unit]
+Description=%(does)s: %(instance)s
+Documentation=man:pgops(1)
+# A run that is caught up after a boot finds the network and the server there.
+Wants=network-online.target
+After=network-online.target postgresql.service
+
+[Service]
+Type=oneshot
+User=%(account)s
+ExecStart=%(command)s
+SyslogIdentifier=pgops-%(verb)s
+
+# The database server has the first turn: at the processor, at the disk, and when memory runs out.
+Nice=10
+IOSchedulingClass=idle
+OOMScoreAdjust=500
+
+# A stop reaches pgops first, which then ends its programs and cleans up in order.
+KillMode=mixed
+TimeoutStopSec=120
+
+# What it writes is for its account alone.
+UMask=0077
+# The whole system can be read and not written, but for the directories of the backups, the state and the logs.
+ProtectSystem=strict
+%(writable)s
+# Nothing of it lies in a home.
+ProtectHome=read-only
+# A /tmp and /var/tmp of its own, so that nobody can foresee or take away a file there; they go with the run.
+PrivateTmp=yes
+# It needs no disk, no terminal and no other device.
+PrivateDevices=yes
+# No set-uid program (sudo, su, ping) can give it the rights of another account.
+NoNewPrivileges=yes
+# Nor does it need a single one of root's rights.
+CapabilityBoundingSet=
+# It talks to PostgreSQL and S3 by sockets and TCP; netlink answers which addresses this host has.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+# The kernel, its settings, its log and its modules, the clock and the host's name are none of its business.
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+# Programs of other accounts cannot be seen, and so neither can their arguments.
+ProtectProc=invisible
+# No new namespaces, real-time priority, foreign machine code or set-uid files: ways out of what stands above.
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+# The calls that an ordinary service makes. Another one fails, and the run tells of it, rather than be killed.
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
+# RemoveIPC= stays off: it would remove the shared memory of the database server, whose account this is.
+"""
+
+_TIMER = """\
+%(head)s
+[Unit]
+Description=When to %(does)s: %(instance)s
+Documentation=man:pgops(1)
+
+[Timer]
+%(when)s
+# To the second: the calendars of the jobs are apart already.
+AccuracySec=1s
+%(delay)s# %(persistent_why)s
+Persistent=%(persistent)s
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def service(job: Job, common: Common) -> str:
+    """Return the service that runs `job`."""
+    return _SERVICE % {
+        "head": HEAD,
+        "does": _DOES[job.verb],
+        "verb": job.verb,
+        "instance": job.instance,
+        "account": common.account,
+        "command": " ".join(_quoted(word) for word in _arguments(job, common)),
+        # The dash: a directory that is missing is told by pgops itself, in a sentence.
+        "writable": "\n".join("ReadWritePaths=%s" % _quoted("-" + path) for path in job.paths),
+    }
+
+
+def timer(job: Job, common: Common) -> str:
+    """Return the timer that starts the service of `job`."""
+    delay = ""
+    if job.delay:
+        delay = (
+            "# So that many hosts do not begin at once; the same delay each time.\n"
+            "RandomizedDelaySec=%d\nFixedRandomDelay=yes\n" % job.delay.total_seconds()
+        )
+    persistent = (
+        "A run that fell into a downtime is caught up."
+        if common.catch_up
+        else "A run that fell into a downtime is left."
+    )
+    when = []
+    for index, line in enumerate(to_systemd(job.calendar, job.zone_name, job.zone)):
+        # systemd leaves out a time that the clock skips.
+        when += ["# In the night that the clock skips an hour:"] if index == job.calendar.lines else []
+        when.append("OnCalendar=%s" % line)
+    return _TIMER % {
+        "head": HEAD,
+        "does": _DOES[job.verb][:1].lower() + _DOES[job.verb][1:],
+        "instance": job.instance,
+        "when": "\n".join(when),
+        "delay": delay,
+        "persistent_why": persistent,
+        "persistent": "yes" if common.catch_up else "no",
+    }
+
+
+def _quoted(text: str) -> str:
+    """Return `text` as one word of a unit file."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return '"%s"' % text if any(c in " '\"\\;" for c in text) or not text else text
+
+
+# --- cron -------------------------------------------------------------------------------------------------------------
+
+
+def heading(instance: str) -> str:
+    """Return the line of a table under which the jobs of `instance` stand."""
+    return "# Instance %s" % instance
+
+
+def crontab(jobs: Sequence[Job], common: Common, here: str) -> str:
+    """Return the table for /etc/cron.d; `here` is the host's own zone. Raise UsageError for what cannot stand in one."""
+    lines = [
+        HEAD.rstrip("\n"),
+        "# cron does not catch up: a run that falls into a downtime is left out. Timers of systemd do it (kind: systemd).",
+        "SHELL=/bin/sh",
+        "PATH=%s" % _CRON_PATH,
+        "# With --quiet a job only speaks when it fails; cron mails that.",
+        'MAILTO="%s"' % common.mailto,
+    ]
+    zone = ""
+    for index, job in enumerate(jobs):
+        if not index or jobs[index - 1].instance != job.instance:
+            lines += ["", heading(job.instance)]
+        if (job.zone_name or here) != zone:
+            zone = job.zone_name or here
+            lines += ["# The times below are in this zone.", "CRON_TZ=%s" % zone]
+        lines.append("%s %s %s" % (job.calendar.text, common.account, _command(job, common)))
+    return "".join("%s\n" % line for line in lines)
+
+
+def _command(job: Job, common: Common) -> str:
+    # The database server has the first turn at the processor and at the disk.
+    words = ["nice", "-n", "10", "ionice", "-c", "3", *_arguments(job, common), "--quiet"]
+    command = " ".join(shlex.quote(word) for word in words)
+    if job.delay:
+        command = "sleep $(shuf -i 0-%d -n 1) && %s" % (job.delay.total_seconds(), command)
+    # For cron a percent sign ends the command, unless a backslash stands before it.
+    command = command.replace("%", "\\%")
+    if len(command) > _LONGEST_COMMAND:
+        raise UsageError("A command of %d characters is too long for cron." % len(command), hint="Shorten the paths.")
+    return command
+
+
+__all__ = ("HEAD", "VERBS", "Common", "Job", "crontab", "heading", "service", "timer")
