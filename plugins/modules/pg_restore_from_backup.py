@@ -218,6 +218,13 @@ databases:
       description: How the data came, as V(file) or as V(stream).
       type: str
       returned: success
+    frozen:
+      description:
+        - Whether the rows were loaded frozen, so that no vacuum has to visit them again.
+        - A superuser's parallel restore of a whole database does so, unless an extension's own table came with rows, or the
+          backup directory can hold no links for a while.
+      type: bool
+      returned: success
     compared:
       description: How many of each kind were compared with the fingerprint.
       type: dict

@@ -150,6 +150,39 @@ def test_pg_dump_says_the_same_of_what_was_restored(bench: PostgresServer, make_
         assert run_sql(bench, "again", "SELECT count(*) FROM %s" % view) == [(100,)]
 
 
+_LARGE = """
+CREATE TABLE parent (id int PRIMARY KEY, word text);
+INSERT INTO parent SELECT i, 'word ' || i FROM generate_series(1, 20000) i;
+CREATE TABLE child (id int, part int, word text) PARTITION BY LIST (part);
+CREATE TABLE "child's 1" PARTITION OF child FOR VALUES IN (1);
+CREATE TABLE child_2 PARTITION OF child FOR VALUES IN (2);
+INSERT INTO child SELECT i, 1 + i % 2, E'a\\nb\\\\.' FROM generate_series(1, 20000) i;
+ALTER TABLE child ADD FOREIGN KEY (id) REFERENCES parent;
+CREATE STATISTICS together ON id, word FROM parent;
+CREATE INDEX ON parent (upper(word));
+"""
+
+
+@pytest.mark.parametrize(("form", "method"), [("directory", "gzip"), ("custom", "zstd")])
+def test_a_parallel_restore_freezes_rows_and_gathers_statistics(
+    bench: PostgresServer, make_site: MakeSite, form: str, method: str
+) -> None:
+    create_database(bench, "large", _LARGE)
+    site = make_site(bench, backup={"databases": ["large"], "format": form, "jobs": 2, "compression": method})
+    site.backup()
+    (done,) = site.restore(rename={"large": "loaded"}, jobs=2)["databases"]
+    assert done["frozen"]
+    assert done["way"] == ("file" if form == "directory" else "stream")
+    assert same(bench, "large", bench, "loaded") == []
+    # Visible to all without a vacuum, but for pages where a batch of rows ended: so the load itself has frozen them.
+    pages = "SELECT relname, relallvisible > relpages / 2 FROM pg_class WHERE relname IN ('parent', 'child''s 1', 'child_2')"
+    assert dict(run_sql(bench, "loaded", pages)) == {"parent": True, "child's 1": True, "child_2": True}
+    assert run_sql(bench, "loaded", "SELECT sum(vacuum_count + autovacuum_count) FROM pg_stat_user_tables") == [(0,)]
+    known = "SELECT count(*) FROM pg_stats WHERE tablename IN ('parent', 'child_2', 'parent_upper_idx')"
+    assert run_sql(bench, "loaded", known) == [(2 + 3 + 1,)]
+    assert run_sql(bench, "loaded", "SELECT count(*) FROM pg_statistic_ext_data") == [(1,)]
+
+
 @pytest.mark.parametrize("form", ["directory", "plain"])
 def test_the_other_formats_come_back_too(
     filled: PostgresServer, target: PostgresServer, make_site: MakeSite, form: str

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import queue
-import threading
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Optional
 
 from .config import check_private
 from .context import Context
@@ -21,7 +20,12 @@ from .places.base import SETS, Place
 from .places.catalog import Catalog
 from .places.local import LocalPlace
 from .system import codec
+from .system.bridge import Bridge
 from .system.durable import free_bytes
+from .system.runner import Command
+
+# Can be closed before its end.
+Chunks = Generator[bytes, None, None]
 
 
 class Source:
@@ -62,7 +66,15 @@ class Source:
         """Return a small payload, unwrapped. Raise DamagedError, UsageError (no key) or CommandError."""
         return b"".join(self.plain(payload))
 
-    def plain(self, payload: Payload) -> Iterator[bytes]:
+    def script(self, payload: Payload, read: Command) -> Chunks:
+        """Yield what the program `read` writes when it reads what is inside the wrappers of a payload of one file.
+
+        Raise DamagedError, UsageError (no key) or CommandError.
+        """
+        unwrap = codec.unwrap(self.context.runner, payload.layers, identity_file=self.identity_file)
+        return self._through([*unwrap, read], self.manifest.files_of(payload)[0])
+
+    def plain(self, payload: Payload) -> Chunks:
         """Yield what is inside the wrappers of a payload of one file.
 
         The end comes only when every program ended well: whoever acts at the end of its input (psql in one transaction)
@@ -73,7 +85,10 @@ class Source:
         if not unwrap:
             yield from self.chunks(file)
             return
-        bridge = _Bridge(lambda put: self.context.runner.pipe(unwrap, source=self.chunks(file), sink=put))
+        yield from self._through(unwrap, file)
+
+    def _through(self, commands: Sequence[Command], file: File) -> Chunks:
+        bridge = Bridge(lambda put: self.context.runner.pipe(commands, source=self.chunks(file), sink=put))
         try:
             yield from bridge.chunks()
         finally:
@@ -119,50 +134,23 @@ class Source:
             self.place.fetch(self.set_id, file, path, progress=self.context.reporter.advance)
         return target
 
+    @contextlib.contextmanager
+    def linked(self, path: Path) -> Iterator[Optional[Path]]:
+        """Yield a folder that holds what the folder `path` of at_hand() holds, and whose files may be replaced; or None.
 
-class _AbandonedError(Exception):
-    """Nobody wants the rest of a stream."""
-
-
-class _Bridge(threading.Thread):
-    """Turns work that pushes chunks into chunks to be pulled."""
-
-    def __init__(self, work: Callable[[Callable[[bytes], None]], object]) -> None:
-        super().__init__(daemon=True)
-        self._work, self._abandoned = work, threading.Event()
-        self._queue: queue.Queue[Union[bytes, BaseException, None]] = queue.Queue(maxsize=8)
-        self.start()
-
-    def run(self) -> None:
-        end: Optional[BaseException] = None
-        try:
-            self._work(self._put)
-        except Exception as error:  # noqa: BLE001  # raised again by chunks()
-            end = error
-        with contextlib.suppress(_AbandonedError):
-            self._put(end)
-
-    def _put(self, item: Union[bytes, BaseException, None]) -> None:
-        while not self._abandoned.is_set():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(item, timeout=0.2)
-                return
-        raise _AbandonedError
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield what the work pushed; raise what it raised."""
-        while True:
-            item = self._queue.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def abandon(self) -> None:
-        """End the work, if it has not ended, and wait for it."""
-        self._abandoned.set()
-        self.join()
+        Of files in the local place they are hard links; programs of PostgreSQL do not follow other ones.
+        """
+        if not isinstance(self.place, LocalPlace):
+            yield path
+            return
+        with contextlib.ExitStack() as stack:
+            folder: Optional[Path] = None
+            with contextlib.suppress(OSError):  # read-only, full, or a file system without links
+                room = stack.enter_context(self.place.workroom())
+                for file in path.iterdir():
+                    os.link(file, room / file.name)
+                folder = room
+            yield folder
 
 
 __all__ = ("Source",)

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
@@ -149,6 +150,21 @@ class LocalPlace(Place):
             raise
         finally:
             os.close(handle)
+
+    @contextlib.contextmanager
+    def workroom(self) -> Iterator[Path]:
+        """Yield a private folder on the file system of the sets; it is removed at the end. Raise OSError."""
+        folder = self.path("%s/%swork-%s" % (SETS, _UNFINISHED, secrets.token_hex(4)))
+        folder.mkdir(mode=0o700)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield folder
+            finally:
+                os.close(handle)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def leftovers(self) -> dict[str, int]:
         """Return half-written sets and trash that a killed run left behind: path to bytes. What a run works on is not among them."""

@@ -196,9 +196,9 @@ def connect(postgres: Postgres, database: str = "") -> Session:
         raise UsageError("These are no valid connection options: %s." % str(error).strip()) from None
     raw.autocommit = True
     session = Session(raw, driver, name)
-    _lift_timeout(session)
     # The same settings on every server, so that texts compare; nothing may end a long, quiet snapshot.
     for setting, value in (
+        ("statement_timeout", "0"),
         ("row_security", "off"),
         ("idle_in_transaction_session_timeout", "0"),
         ("search_path", ""),
@@ -206,7 +206,7 @@ def connect(postgres: Postgres, database: str = "") -> Session:
         ("TimeZone", "UTC"),
         ("standard_conforming_strings", "on"),
     ):
-        session.execute("SELECT pg_catalog.set_config(%s, %s, false)", (setting, value))
+        _set(session, setting, value)
     # When we are killed, the server ends what it does for us, also where it waits for a lock. Known since PostgreSQL 14,
     # refused where the server's system cannot look after a connection.
     with contextlib.suppress(PgopsError):
@@ -216,11 +216,13 @@ def connect(postgres: Postgres, database: str = "") -> Session:
     return session
 
 
-def _lift_timeout(session: Session) -> None:
-    """Lift the limit that the database or the role has for statements; it may be so short that it ends even this one."""
+def _set(session: Session, setting: str, value: str) -> None:
+    """Change a setting. The database or the role may have a limit for statements so short that it ends even the one that
+    lifts it; a limit that strikes as a statement ends is felt by the next one.
+    """
     for left in reversed(range(_TRIES)):
         try:
-            session.execute("SELECT pg_catalog.set_config('statement_timeout', '0', false)")
+            session.execute("SELECT pg_catalog.set_config(%s, %s, false)", (setting, value))
             return
         except PgopsError as error:
             if not left or getattr(error, "sqlstate", "") != _CANCELED:

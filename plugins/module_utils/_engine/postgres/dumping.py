@@ -328,6 +328,10 @@ def _run_pg_dump(
     if job.server.in_recovery:
         arguments.append("--no-unlogged-table-data")
     environment = {**program_environment(context.config.postgres), "PGAPPNAME": application}
+    if (
+        job.server.superuser
+    ):  # a limit may end even the statement that lifts it; a pooler, as others use, refuses options
+        environment["PGOPTIONS"] = "-c statement_timeout=0"
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)

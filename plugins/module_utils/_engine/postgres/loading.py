@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from ..core import globals_sql, selection
+from ..core import archive_toc, globals_sql, row_script, selection
 from ..core.errors import CommandError, PgopsError, RefusedError, UsageError
 from ..core.fingerprint import Comparison, Rules, compare
 from ..core.manifest import Database, Payload
@@ -21,8 +22,8 @@ from ..core.sizes import human_size
 from ..settings import Postgres
 from ..source import Source
 from ..system import codec
-from ..system.runner import Command
-from . import inventory
+from ..system.runner import Command, Runner
+from . import inventory, rows, statistics
 from .connection import Server, Session, connect, program_environment
 from .tools import Programs
 
@@ -83,23 +84,33 @@ class Target:
 
 @dataclass
 class Options:
-    """How to load: parallel jobs, owners and privileges or not, one transaction or not, and a part if not all is wanted."""
+    """How to load: parallel jobs, owners and privileges or not, one transaction or not, and a part if not all is wanted.
+
+    `analyze` allows the planner's statistics to be gathered where that makes the rest faster.
+    """
 
     jobs: int = 1
     ownership: bool = True
     tablespaces: bool = True
     single_transaction: bool = False
+    analyze: bool = False
     wanted: Optional[selection.Wanted] = None
 
 
 @dataclass
 class Loaded:
-    """What a load reports: benign errors that were passed over, what was left out, how the data came (`file`, `stream`)."""
+    """What a load reports: benign errors that were passed over, what was left out, how the data came (`file`, `stream`).
+
+    `frozen`: no vacuum has to visit the rows again. `analyzed`: the planner's statistics are there, but for what needs
+    indexes (statistics.complete()).
+    """
 
     benign: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     way: str = ""
     jobs: int = 1
+    frozen: bool = False
+    analyzed: bool = False
 
 
 # --- globals ----------------------------------------------------------------------------------------------------------
@@ -296,6 +307,12 @@ def _load(source: Source, database: Database, target: Target, into: str, options
     if database.dump.format == "plain":
         return _load_plain(source, database, target, into, options)
     loaded = Loaded()
+    parallel = options.jobs > 1 and not options.single_transaction
+    # By section, privileges come before the rows: only a superuser can do without those that are not granted.
+    if parallel and options.wanted is None and target.server.superuser:
+        work = _Work(source, database, target, into, options, folder, loaded)
+        if _load_in_sections(work):
+            return loaded
     path = _seekable(source, database, options, folder, loaded)
     arguments = _restore_arguments(target, into, options)
     soft: set[str] = set()
@@ -307,11 +324,10 @@ def _load(source: Source, database: Database, target: Target, into: str, options
         listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8")
         arguments.append("--use-list=%s" % listed)
     if path is not None:
-        loaded.jobs = 1 if options.single_transaction else options.jobs
-        environment = target.loading_environment(into, loaded.jobs)
-        by_section = target.server.superuser and options.wanted is None
-        for step in _steps(loaded.jobs, by_section=by_section):
-            _run_restore(source, [Command((*arguments, *step, str(path)), env=environment)], None, loaded, soft)
+        loaded.jobs = options.jobs if parallel else 1
+        arguments += ["--jobs=%d" % loaded.jobs] if parallel else []
+        command = Command((*arguments, str(path)), env=target.loading_environment(into, loaded.jobs))
+        _run_restore(source, [command], None, loaded, soft)
     else:
         command = Command(tuple(arguments), env=target.loading_environment(into, 1))
         unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
@@ -320,19 +336,129 @@ def _load(source: Source, database: Database, target: Target, into: str, options
     return loaded
 
 
-def _steps(jobs: int, *, by_section: bool) -> list[tuple[str, ...]]:
-    """Return the further arguments of each call of pg_restore.
+# --- in sections ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Work:
+    """One archive on its way into one database."""
+
+    source: Source
+    database: Database
+    target: Target
+    into: str
+    options: Options
+    folder: Path
+    loaded: Loaded
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the programs."""
+        return self.source.context.runner
+
+    @functools.cached_property
+    def environment(self) -> dict[str, str]:
+        """What each program gets."""
+        return self.target.loading_environment(self.into, self.options.jobs)
+
+    def restore(self, path: Path, *arguments: str) -> None:
+        """Run pg_restore on the archive `path`. Raise CommandError with the first error that is not benign."""
+        command = Command(
+            (*_restore_arguments(self.target, self.into, self.options), *arguments, str(path)), env=self.environment
+        )
+        _run_restore(self.source, [command], None, self.loaded, set())
+
+
+def _load_in_sections(work: _Work) -> bool:
+    """Load definitions and rows, then statistics, then indexes and constraints. Tell whether this archive can be loaded so.
 
     Left to itself, a parallel pg_restore makes the foreign keys of a partitioned table before its partitions have rows.
-    Each row is then checked on its own, which takes five times as long, and the workers can block each other. By
-    section, privileges come before the rows: only a superuser can do without those that are not granted.
+    Each row is then checked on its own, which takes five times as long, and the workers can block each other. Without
+    statistics, what checks a foreign key afterwards may take five times as long, too.
     """
-    if jobs < 2:
-        return [()]
-    parallel = "--jobs=%d" % jobs
-    if not by_section:
-        return [(parallel,)]
-    return [("--section=pre-data",), ("--section=data", parallel), ("--section=post-data", parallel)]
+    jobs = "--jobs=%d" % work.options.jobs
+    if work.database.dump.layers:
+        path = _head(work)
+        if path is None or not _stream(work, path):
+            return False
+    else:
+        path = _seekable(work.source, work.database, work.options, work.folder, work.loaded)
+        if path is None:
+            return False
+        with _freezing(work, path) as archive:
+            work.restore(archive, "--section=pre-data", "--section=data", jobs)
+    work.loaded.jobs = work.options.jobs
+    if work.options.analyze:
+        statistics.gather(work.runner, work.target.programs, work.target.environment, work.into, work.options.jobs)
+        work.loaded.analyzed = True
+    work.restore(path, "--section=post-data", jobs)
+    return True
+
+
+@contextlib.contextmanager
+def _freezing(work: _Work, path: Path) -> Iterator[Path]:
+    """Yield the archive `path` such that pg_restore freezes the rows that it loads, as far as that can be had."""
+    with contextlib.ExitStack() as stack:
+        archive: Optional[Path] = None
+        # A table that pg_restore does not make is not emptied by it either.
+        if path.is_dir() and not row_script.contents(_listing(work.source, work.target, path)).foreign:
+            archive = stack.enter_context(work.source.linked(path))
+        if archive is not None:
+            toc = archive / "toc.dat"
+            content = archive_toc.frozen(toc.read_bytes())
+            toc.unlink()  # it may be the set's own file under another name
+            toc.write_bytes(content)
+        work.loaded.frozen = archive is not None
+        yield archive or path
+
+
+def _stream(work: _Work, head: Path) -> bool:
+    """Load definitions and rows of a wrapped archive that is read once. Tell whether this archive can be loaded so.
+
+    Its `head` is enough for all but the rows. pg_restore cannot load several tables of a stream at a time; so it only reads.
+    """
+    source, dump = work.source, work.database.dump
+    held = row_script.contents(_listing(source, work.target, head))
+    if held.foreign or held.blobs:
+        return False
+    work.loaded.way, work.loaded.frozen = "stream", True
+    work.restore(head, "--section=pre-data")
+    read = Command((work.target.programs.path("pg_restore"), _use_list(work, "rows", held.frozen), "--file=-"))
+    with contextlib.closing(source.script(dump, read)) as script:
+        rows.load(work.runner, _psql(work), rows.spooled(script, work.folder), work.options.jobs)
+    work.restore(head, "--section=data", _use_list(work, "others", held.rest))
+    return True
+
+
+def _psql(work: _Work) -> Command:
+    options = ("--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1")
+    return Command((work.target.programs.path("psql"), *options, database_argument(work.into)), env=work.environment)
+
+
+def _use_list(work: _Work, name: str, entries: Iterable[int]) -> str:
+    """Return the argument that has pg_restore take only `entries`, in this order."""
+    path = work.folder / ("list-%s" % name)
+    path.write_text("".join("%d;\n" % entry for entry in entries), encoding="ascii")
+    return "--use-list=%s" % path
+
+
+def _head(work: _Work) -> Optional[Path]:
+    """Write down the beginning of a wrapped archive, which holds its table of contents, or return None if that is no good.
+
+    What is encrypted is never written down in the clear, and what does not fit cannot wait for a session to take it.
+    """
+    dump, source = work.database.dump, work.source
+    if "age" in dump.layers or not source.fits(work.folder, work.database.bytes):
+        return None
+    path = work.folder / "head.dump"
+    chunks = source.plain(dump)
+    with contextlib.closing(chunks), path.open("xb") as file:
+        path.chmod(0o600)
+        for chunk in chunks:
+            file.write(chunk)
+            if file.tell() >= _Head.LIMIT:
+                break
+    return path
 
 
 def _make_schemas(target: Target, into: str, database: Database) -> list[str]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -15,7 +16,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Callable, Optional
+from pathlib import Path
+from typing import IO, Callable, Optional, Union
 
 from ..core.errors import CommandError, UnreachableError
 from ..core.redaction import Redactor
@@ -60,6 +62,10 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     cwd: str = "/"
+
+    def with_arguments(self, arguments: Iterable[str]) -> Command:
+        """Return the same command with more arguments."""
+        return dataclasses.replace(self, argv=(*self.argv, *arguments))
 
     @property
     def name(self) -> str:
@@ -177,18 +183,22 @@ class Runner:
         self,
         commands: Sequence[Command],
         *,
-        source: Optional[Iterable[bytes]] = None,
+        source: Union[Iterable[bytes], Path, None] = None,
         sink: Optional[Callable[[bytes], object]] = None,
         on_line: Optional[OnLine] = None,
         watch: Optional[Watch] = None,
     ) -> str:
-        """Run `commands` as a pipeline from the chunks of `source` into `sink`; return their standard errors, joined.
+        """Run `commands` as a pipeline from the chunks (or file) `source` into `sink`; return their standard errors, joined.
 
         Every exit status counts. Raise CommandError for the first program of the pipeline that failed by itself,
         and whatever `source`, `sink`, `on_line` or `watch` raise; all programs have ended then.
         """
-        pipeline = _Pipeline(commands, self.redactor, on_line)
-        pipeline.pump(source if source is not None else [], sink or _drop, watch, None)
+        with contextlib.ExitStack() as stack:
+            # The first program reads a file by itself.
+            file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else None
+            pipeline = _Pipeline(commands, self.redactor, on_line, file)
+        chunks: Iterable[bytes] = source if source is not None and not isinstance(source, Path) else []
+        pipeline.pump(chunks, sink or _drop, watch, None)
         failed = [p for p in pipeline.processes if p.popen.returncode != 0]
         if failed:
             causes = [p for p in failed if p is pipeline.processes[-1] or not _is_victim(p)] or failed
@@ -199,9 +209,14 @@ class Runner:
 class _Pipeline:
     """Programs that run together, each reading what the one before it writes."""
 
-    def __init__(self, commands: Sequence[Command], redactor: Redactor, on_line: Optional[OnLine]) -> None:
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        redactor: Redactor,
+        on_line: Optional[OnLine],
+        upstream: Optional[IO[bytes]] = None,
+    ) -> None:
         self.processes: list[_Process] = []
-        upstream: Optional[IO[bytes]] = None
         try:
             for command in commands:
                 stdin = subprocess.PIPE if upstream is None else upstream.fileno()

@@ -18,14 +18,14 @@ from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, 
 from ..core.fingerprint import Rules
 from ..core.globals_sql import select
 from ..core.manifest import Database
-from ..core.naming import database_argument, split_qualified
+from ..core.naming import split_qualified
 from ..core.selection import Wanted, missing, with_partitions
 from ..core.sizes import human_size
 from ..core.times import compact
 from ..places.base import Place
 from ..places.catalog import Catalog
 from ..places.evidence import Proof, proofs
-from ..postgres import preflight, swapping
+from ..postgres import preflight, statistics, swapping
 from ..postgres.connection import Session, connect, server_facts, with_database
 from ..postgres.loading import (
     Loaded,
@@ -44,12 +44,10 @@ from ..postgres.throwaway import claimed, clear_abandoned
 from ..postgres.tools import pick
 from ..source import Source
 from ..system import codec
-from ..system.runner import Command
 
 MODES = ("create", "swap", "into_empty")
 GLOBALS = ("missing", "all", "none")
 _PREFIX = "pgops-restore-"
-_NO_LIMITS = "-c statement_timeout=0 -c lock_timeout=0"
 
 
 @dataclass(frozen=True)
@@ -235,7 +233,12 @@ def _prepare(context: Context, request: Request, session: Session, source: Sourc
     if request.mode == "into_empty":
         jobs = 1
     options = Options(
-        jobs, request.ownership, _has_tablespaces(source, session, findings), request.mode == "into_empty", wanted
+        jobs=jobs,
+        ownership=request.ownership,
+        tablespaces=_has_tablespaces(source, session, findings),
+        single_transaction=request.mode == "into_empty",
+        analyze=context.config.restore.analyze,
+        wanted=wanted,
     )
     work_jobs = [
         _Job(
@@ -436,24 +439,12 @@ def _fill(context: Context, work: _Work, job: _Job, session: Session, options: O
 
 
 def _analyze(work: _Work, job: _Job) -> None:
-    programs, environment = work.target.programs, work.target.environment
-    if programs.has("vacuumdb"):
-        command = Command(
-            (
-                programs.path("vacuumdb"),
-                "--analyze-only",
-                "--no-password",
-                "--quiet",
-                "--jobs=%d" % work.options.jobs,
-                database_argument(job.temporary),
-            ),
-            env={**environment, "PGOPTIONS": ("%s %s" % (environment.get("PGOPTIONS", ""), _NO_LIMITS)).strip()},
-        )
-        work.source.context.runner.run(command)
+    if job.loaded.analyzed:
+        with connect(work.target.postgres, job.temporary) as session:
+            statistics.complete(session)
         return
-    with connect(work.target.postgres, job.temporary) as session:
-        session.execute("SET lock_timeout = 0")
-        session.execute("ANALYZE")
+    runner, target = work.source.context.runner, work.target
+    statistics.gather(runner, target.programs, target.environment, job.temporary, work.options.jobs)
 
 
 def _prove(context: Context, work: _Work, job: _Job) -> None:
@@ -569,6 +560,7 @@ def _job_result(job: _Job) -> dict[str, Any]:
         "phases": job.phases,
         "jobs": job.loaded.jobs,
         "way": job.loaded.way,
+        "frozen": job.loaded.frozen,
         "compared": job.checked,
         "remarks": job.remarks,
         "benign": job.loaded.benign,
