@@ -500,19 +500,23 @@ def test_every_module_takes_the_defaults_of_the_group_and_shows_no_secret(shop: 
     """Neither in what Ansible prints at -vvv with diffs, nor in results, records, logs, manifests and evidence."""
     steps = [
         task("pg_backup"),
+        task("pg_backup_role", name="keeper", password="{{ of_the_role }}"),
+        task("s3_backup_bucket"),
         task("s3_backup_sync"),
         task("backup_verify", place="local", level="structure"),
         task("backup_pin", set="latest", reason="a test"),
         task("backup_prune"),
         task("backup_info", details=True),
-        task("pg_restore_from_backup", set="latest", databases=["shop"], rename={"shop": "again"}),
+        task("pg_restore_from_backup", set="latest", databases=["shop"], mode="swap", confirm=["shop"]),
+        task("pg_restore_rollback", databases=["shop"]),
     ]
+    refused = task("pg_restore_from_backup", set="latest", databases=["shop"])
     assert sorted(name for name, *_unused in steps) == MODULES
-    played = shop.play(*steps, steps[-1], flags=("-vvv", "--diff"))
+    played = shop.play(*steps, refused, flags=("-vvv", "--diff"), of_the_role="keeps-what-it-reads")
     assert [r.get("msg") for r in played.results[:-1]] == [None] * len(MODULES)
     assert {r["instance"] for r in played.results} == {shop.instance}
     assert played.results[-1]["outcome"] == "refused"
-    assert_silent(shop, played)
+    assert_silent(shop, played, "keeps-what-it-reads")
 
 
 def assert_silent(site: Site, played: Played, *more: str, keep: tuple[Path, ...] = ()) -> None:
