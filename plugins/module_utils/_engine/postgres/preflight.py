@@ -17,7 +17,7 @@ from ..settings import Postgres
 from ..source import Source
 from ..system.durable import free_bytes
 from .connection import Session, connect
-from .loading import Target
+from .target import Target
 
 
 @dataclass

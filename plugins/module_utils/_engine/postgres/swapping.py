@@ -13,7 +13,7 @@ from ..core.errors import PgopsError
 from ..core.naming import quote_ident
 from ..settings import Postgres
 from .connection import Session, connect
-from .loading import comment_on_database
+from .databases import comment_on_database
 
 _CLOSED = " (closed: "
 _TRIES = 20

@@ -24,7 +24,7 @@ from ..settings import Postgres
 from ..system.durable import adopt
 from ..system.runner import Command
 from .connection import connect, server_facts
-from .loading import Target
+from .target import Target
 from .tools import Programs, pick
 
 # Speed over safety: its data are a copy, and are thrown away. Nothing of the original server may act in it.

@@ -18,18 +18,13 @@ from ..core.manifest import Database
 from ..core.naming import database_argument, quote_ident
 from ..core.sizes import human_size
 from ..postgres import inventory
+from ..postgres.comparison import compare_database
 from ..postgres.connection import Session, connect
-from ..postgres.loading import (
-    Loaded,
-    Options,
-    Target,
-    comment_on_database,
-    compare_database,
-    create_database,
-    finish_database,
-    load_database,
-    load_globals,
-)
+from ..postgres.databases import comment_on_database, create_database, finish_database
+from ..postgres.globals import load_globals
+from ..postgres.loading import load_database
+from ..postgres.pg_restore import Loaded, Options
+from ..postgres.target import Target
 from ..postgres.throwaway import room_for_server, throwaway
 from ..settings import Assertion
 from ..source import Source

@@ -26,20 +26,14 @@ from ..places.base import Place
 from ..places.catalog import Catalog
 from ..places.evidence import Proof, proofs
 from ..postgres import preflight, statistics, swapping
+from ..postgres.comparison import compare_database
 from ..postgres.connection import Session, connect, server_facts, with_database
-from ..postgres.loading import (
-    Loaded,
-    Options,
-    Target,
-    comment_on_database,
-    compare_database,
-    create_database,
-    finish_database,
-    load_database,
-    load_globals,
-    settings_left_alone,
-)
+from ..postgres.databases import comment_on_database, create_database, finish_database
+from ..postgres.globals import load_globals, settings_left_alone
+from ..postgres.loading import load_database
+from ..postgres.pg_restore import Loaded, Options
 from ..postgres.preflight import Findings
+from ..postgres.target import Target
 from ..postgres.throwaway import claimed, clear_abandoned
 from ..postgres.tools import pick
 from ..source import Source

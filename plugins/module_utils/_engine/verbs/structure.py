@@ -12,7 +12,7 @@ from ..core.errors import CommandError
 from ..core.manifest import Database
 from ..core.naming import split_qualified
 from ..places.local import LocalPlace
-from ..postgres.loading import listing_of_stream
+from ..postgres.pg_restore import listing_of_stream
 from ..postgres.tools import Programs
 from ..source import Source
 from ..system import codec

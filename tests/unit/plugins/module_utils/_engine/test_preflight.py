@@ -13,7 +13,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Database, Manifest, Payload
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import Server
-from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.loading import Target
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.target import Target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Postgres
 
 FACTS: dict[str, Any] = {

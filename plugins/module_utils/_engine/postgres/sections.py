@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""A whole archive into a database by parallel work: definitions and rows, then statistics, then indexes and constraints."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from ..core import archive_toc, row_script
+from ..core.manifest import Database
+from ..core.naming import database_argument
+from ..source import Source
+from ..system.runner import Command, Runner
+from . import rows, statistics
+from .pg_restore import Head, Loaded, Options, listing_of_file, restore_arguments, run_restore, seekable
+from .target import Target
+
+
+@dataclass
+class Work:
+    """One archive on its way into one database."""
+
+    source: Source
+    database: Database
+    target: Target
+    into: str
+    options: Options
+    folder: Path
+    loaded: Loaded
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the programs."""
+        return self.source.context.runner
+
+    @functools.cached_property
+    def environment(self) -> dict[str, str]:
+        """What each program gets."""
+        return self.target.loading_environment(self.into, self.options.jobs)
+
+    def restore(self, path: Path, *arguments: str) -> None:
+        """Run pg_restore on the archive `path`. Raise CommandError with the first error that is not benign."""
+        command = Command(
+            (*restore_arguments(self.target, self.into, self.options), *arguments, str(path)), env=self.environment
+        )
+        run_restore(self.source, [command], None, self.loaded, set())
+
+
+def load_in_sections(work: Work) -> bool:
+    """Load definitions and rows, then statistics, then indexes and constraints. Tell whether this archive can be loaded so.
+
+    Left to itself, a parallel pg_restore makes the foreign keys of a partitioned table before its partitions have rows.
+    Each row is then checked on its own, which takes five times as long, and the workers can block each other. Without
+    statistics, what checks a foreign key afterwards may take five times as long, too.
+    """
+    jobs = "--jobs=%d" % work.options.jobs
+    if work.database.dump.layers:
+        path = _head(work)
+        if path is None or not _stream(work, path):
+            return False
+    else:
+        path = seekable(work.source, work.database, work.options, work.folder, work.loaded)
+        if path is None:
+            return False
+        with _freezing(work, path) as archive:
+            work.restore(archive, "--section=pre-data", "--section=data", jobs)
+    work.loaded.jobs = work.options.jobs
+    if work.options.analyze:
+        statistics.gather(work.runner, work.target.programs, work.target.environment, work.into, work.options.jobs)
+        work.loaded.analyzed = True
+    work.restore(path, "--section=post-data", jobs)
+    return True
+
+
+@contextlib.contextmanager
+def _freezing(work: Work, path: Path) -> Iterator[Path]:
+    """Yield the archive `path` such that pg_restore freezes the rows that it loads, as far as that can be had."""
+    with contextlib.ExitStack() as stack:
+        archive: Optional[Path] = None
+        # A table that pg_restore does not make is not emptied by it either.
+        if path.is_dir() and not row_script.contents(listing_of_file(work.source, work.target, path)).foreign:
+            archive = stack.enter_context(work.source.linked(path))
+        if archive is not None:
+            toc = archive / "toc.dat"
+            content = archive_toc.frozen(toc.read_bytes())
+            toc.unlink()  # it may be the set's own file under another name
+            toc.write_bytes(content)
+        work.loaded.frozen = archive is not None
+        yield archive or path
+
+
+def _stream(work: Work, head: Path) -> bool:
+    """Load definitions and rows of a wrapped archive that is read once. Tell whether this archive can be loaded so.
+
+    Its `head` is enough for all but the rows. pg_restore cannot load several tables of a stream at a time; so it only reads.
+    """
+    source, dump = work.source, work.database.dump
+    held = row_script.contents(listing_of_file(source, work.target, head))
+    if held.foreign or held.blobs:
+        return False
+    work.loaded.way, work.loaded.frozen = "stream", True
+    work.restore(head, "--section=pre-data")
+    read = Command((work.target.programs.path("pg_restore"), _use_list(work, "rows", held.frozen), "--file=-"))
+    with contextlib.closing(source.script(dump, read)) as script:
+        rows.load(work.runner, _psql(work), rows.spooled(script, work.folder), work.options.jobs)
+    work.restore(head, "--section=data", _use_list(work, "others", held.rest))
+    return True
+
+
+def _psql(work: Work) -> Command:
+    options = ("--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1")
+    return Command((work.target.programs.path("psql"), *options, database_argument(work.into)), env=work.environment)
+
+
+def _use_list(work: Work, name: str, entries: Iterable[int]) -> str:
+    """Return the argument that has pg_restore take only `entries`, in this order."""
+    path = work.folder / ("list-%s" % name)
+    path.write_text("".join("%d;\n" % entry for entry in entries), encoding="ascii")
+    return "--use-list=%s" % path
+
+
+def _head(work: Work) -> Optional[Path]:
+    """Write down the beginning of a wrapped archive, which holds its table of contents, or return None if that is no good.
+
+    What is encrypted is never written down in the clear, and what does not fit cannot wait for a session to take it.
+    """
+    dump, source = work.database.dump, work.source
+    if "age" in dump.layers or not source.fits(work.folder, work.database.bytes):
+        return None
+    path = work.folder / "head.dump"
+    chunks = source.plain(dump)
+    with contextlib.closing(chunks), path.open("xb") as file:
+        path.chmod(0o600)
+        for chunk in chunks:
+            file.write(chunk)
+            if file.tell() >= Head.LIMIT:
+                break
+    return path
+
+
+__all__ = ("Work", "load_in_sections")
