@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import Entry
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.probe import _Probe
 
-NOW = datetime(2026, 11, 26, 12, 0, tzinfo=timezone.utc)
+NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 
 
 def _probe(stored: dict[str, Entry]) -> _Probe:
