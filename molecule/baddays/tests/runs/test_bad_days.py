@@ -36,7 +36,7 @@ def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(playbook
     said = playbook("site", pgops_backup={"jobs": -1, "fromat": "custom"}, pgops_schedule={"backup": "61 2 * * *"})
     assert said.returncode != 0
     for wrong in ("backup.jobs", "fromat", "schedule.backup"):
-        assert wrong in said.stdout
+        assert wrong in said.stdout + said.stderr
     for name in ("bd1", "bd2"):
         assert [path for path in NOTHING if machine(name).file(path).exists] == []
         assert not machine(name).package("zstd").is_installed
