@@ -67,6 +67,11 @@ def plug(name: str, *, into: bool) -> None:
     told("ip", "link", "set", f"pg-{name}", "up" if into else "down")
 
 
+def block(name: str, address: str, *, blocked: bool) -> None:
+    """Let a host reach an address no more, or again."""
+    told("ip", "-n", namespace(name).name, "route", "add" if blocked else "del", "blackhole", address)
+
+
 def left_namespaces() -> Sequence[str]:
     """Return the names of the hosts that have a namespace, whoever made it."""
     return sorted(entry.name.removeprefix("pgops-") for entry in _NAMESPACES.glob("pgops-*"))

@@ -36,7 +36,7 @@ def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(playbook
     said = playbook("site", pgops_backup={"jobs": -1, "fromat": "custom"}, pgops_schedule={"backup": "61 2 * * *"})
     assert said.returncode != 0
     for wrong in ("backup.jobs", "fromat", "schedule.backup"):
-        assert wrong in said.stdout
+        assert wrong in said.stdout + said.stderr
     for name in ("bd1", "bd2"):
         assert [path for path in NOTHING if machine(name).file(path).exists] == []
         assert not machine(name).package("zstd").is_installed
@@ -55,11 +55,11 @@ def test_a_host_out_of_reach_and_one_whose_apt_is_busy(playbook: Any, machine: A
 
 
 def test_a_store_out_of_reach_leaves_the_local_backup(playbook: Any, machine: Any) -> None:
-    machine("bd2").check_output("ip route add blackhole %s", STORE)
+    network.block("bd2", STORE, blocked=True)
     try:
         said = playbook("site")
     finally:
-        machine("bd2").check_output("ip route del blackhole %s", STORE)
+        network.block("bd2", STORE, blocked=False)
     assert said.returncode != 0
     assert "1 of 2 protected" in said.stdout
     assert len(sets_of(machine("bd2"), "bd2")) == 1
@@ -88,7 +88,7 @@ def test_a_server_that_is_stopped_and_a_disk_that_is_full(playbook: Any, machine
         assert "0 of 2" in said.stdout
         for name in ("bd1", "bd2"):
             run = [run for run in runs_of(machine(name), f"{name}-main") if run["verb"] == "backup"][-1]
-            assert run["outcome"] == "failed"
+            assert run["outcome"] != "ok"
             assert run["reason"]
             assert sets_of(machine(name), name) == [] or name == "bd1"
     finally:
@@ -121,7 +121,9 @@ def test_a_host_that_goes_in_the_middle_of_the_play(playbook: Any, machine: Any)
 
 
 def test_in_the_end_all_is_well(playbook: Any, machine: Any) -> None:
-    assert playbook("site").returncode == 0
+    for name in ("backup", "sync", "site"):
+        assert playbook(name).returncode == 0
     for name in ("bd1", "bd2"):
         for config in instances_of(machine(name)).values():
-            assert status_of(machine(name), config)["state"] == "ok"
+            said = status_of(machine(name), config)
+            assert [found for found in said["findings"] if found["severity"] != "ok"] == []

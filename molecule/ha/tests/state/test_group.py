@@ -28,7 +28,7 @@ def test_the_standby_backed_up(machine: Any) -> None:
     found = files_of(machine("ha2"), f"/backups/postgres/{INSTANCE}/sets")
     manifest = next(path for path in found if path.endswith("/manifest.json"))
     said = json.loads(machine("ha2").file(f"/backups/postgres/{INSTANCE}/sets/{manifest}").content_string)
-    assert said["server"]["standby"] is True
+    assert said["from_standby"] is True
 
 
 def test_the_primary_left_it_to_the_standby(machine: Any) -> None:

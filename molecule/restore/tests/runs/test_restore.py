@@ -28,7 +28,7 @@ def test_without_a_confirmation_there_is_a_plan_and_nothing_else(playbook: Any, 
     said = playbook("restore", **FROM_RA, databases="shop")
     assert said.returncode != 0
     # Wherever the lines are broken.
-    told = " ".join(said.stdout.split())
+    told = " ".join((said.stdout + said.stderr).split())
     assert "To carry the plan out" in told
     assert "restore shop on rb" in told
     assert databases_of(host) == {"postgres"}
