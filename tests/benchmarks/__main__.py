@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from demo.guard import Guard
-from tests.benchmarks import databases, transfers
+from tests.benchmarks import databases, hosts, transfers
 from tests.benchmarks.databases import BARE, GZIP, PSQL
 from tests.benchmarks.race import Bench, CannotRunError
 from tests.benchmarks.table import Found, Measure, Row, judge, machine, markdown, say
@@ -49,6 +49,8 @@ MEASURES = (
     Measure("sync-idle", "sync with nothing to do: listings", "listings", at_most=1),
     Measure("sync-idle", "sync with nothing to do: other requests", "others", at_most=0),
     Measure("sync-idle", "sync with nothing to do, memory", "memory", at_most=150),
+    Measure("site-one", "site on a protected host, time", at_most=25),
+    Measure("site-eight", "site on eight protected hosts, time", against=(hosts.ONE,), at_most=2.5),
 )
 
 Scene = Callable[[Bench, set[str]], Iterator[tuple[str, Found]]]
@@ -56,6 +58,7 @@ SCENES: tuple[tuple[tuple[str, ...], Scene], ...] = (
     (("backup-17", "restore-17"), partial(databases.scene, "trixie", 17)),
     (("backup-15", "restore-15"), partial(databases.scene, "bookworm", 15)),
     (("sync-large", "sync-small", "sync-idle"), transfers.scene),
+    (("site-one", "site-eight"), hosts.scene),
 )
 
 
