@@ -12,7 +12,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: assessment
 short_description: Tell from the answers of C(pgops status) which instances of a host are protected
-version_added: 0.2.0
+version_added: 0.1.0
 author: pgops contributors (@pgops)
 description:
   - Reads what a task returned that ran C(pgops --json status) in a loop over instances.

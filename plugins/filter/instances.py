@@ -18,7 +18,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.settings impo
 DOCUMENTATION = r"""
 name: instances
 short_description: Lay the variables of a host out as one configuration for each of its instances
-version_added: 0.2.0
+version_added: 0.1.0
 author: pgops contributors (@pgops)
 description:
   - Merges the sections of the configuration that all instances share with what each instance says otherwise.

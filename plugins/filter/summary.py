@@ -11,7 +11,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: summary
 short_description: Tell of many hosts which are protected and which are not
-version_added: 0.2.0
+version_added: 0.1.0
 author: pgops contributors (@pgops)
 description:
   - Reads what the playbooks of this collection leave in the variable C(pgops_report) of each host. It has C(trouble), a

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: pg_restore_rollback
 short_description: Give a database that a restore replaced its name back
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Undoes what M(pgops.backup.pg_restore_from_backup) did in its mode V(swap). The
     database that was kept gets its name back, and what the restore had made is kept under another name. Nothing is dropped.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: s3_backup_bucket
 short_description: Make a bucket fit for backups
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Makes the bucket that O(s3) names where there is none, and gives it versions, Object Lock, a life cycle, a block of
     public access and tags. Returns the two IAM policies that are the least which backups need there.
