@@ -35,6 +35,8 @@ _SSH = """Host *
   GlobalKnownHostsFile /dev/null
   LogLevel ERROR
   ConnectTimeout 10
+  ServerAliveInterval 5
+  ServerAliveCountMax 3
   ControlMaster auto
   ControlPath {home}/ssh-%C
   ControlPersist 60
