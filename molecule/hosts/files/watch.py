@@ -20,4 +20,4 @@ with Path(sys.argv[1]).open("ab", buffering=0) as out:
             if words and words not in seen:
                 seen.add(words)
                 out.write(words.replace(b"\0", b" ").replace(b"\n", b" ") + b"\n")
-        time.sleep(0.01)
+        time.sleep(0.002)
