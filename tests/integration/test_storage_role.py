@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,16 +209,3 @@ def test_instances_without_a_copy_get_no_policy(controller: Controller) -> None:
     played = controller.play("--check", "--limit", "db1", pgops_instances=instances)
     assert "database-backups/sent/*" in played.output
     assert "kept" not in played.output
-
-
-def test_the_defaults_are_those_of_the_specification() -> None:
-    read: Callable[[str], Any] = lambda name: yaml.safe_load((ROLE / name).read_text())  # noqa: E731
-    specified = read("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    defaults = read("defaults/main.yml")
-    assert sorted(specified) == sorted(defaults)
-    squeezed: Callable[[Any], Any] = lambda value: " ".join(value.split()) if isinstance(value, str) else value  # noqa: E731
-    # When an option is wrong, Ansible prints the specification, with the values that its defaults stand for.
-    assert "default" not in specified.pop("storage_credentials")
-    assert not [name for name, said in specified.items() if "pgops_secrets" in str(said["default"])]
-    for name, said in specified.items():
-        assert squeezed(said["default"]) == squeezed(defaults[name]), name
