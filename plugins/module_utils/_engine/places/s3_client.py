@@ -382,7 +382,8 @@ def _client_config(settings: S3) -> Any:
     from botocore.config import Config
 
     options: dict[str, Any] = {
-        "connect_timeout": 10,
+        # Four attempts: a store that is away is told of within half a minute.
+        "connect_timeout": 5,
         "read_timeout": 60,
         "retries": {"mode": "standard", "max_attempts": 4},
         "max_pool_connections": 5 * settings.concurrency + 4,
