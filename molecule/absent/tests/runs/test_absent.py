@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+# pylint: disable=unused-import,unused-wildcard-import,wildcard-import
 # Every test here has the host, also one that does not look at it: pytest puts those with it together.
 from typing import Any
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+# pylint: disable=unused-import,unused-wildcard-import,wildcard-import
 import json
 from typing import Any
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+# pylint: disable=unused-import,unused-wildcard-import,wildcard-import
 import json
 from typing import Any
 
