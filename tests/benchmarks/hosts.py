@@ -13,7 +13,8 @@ from tests.benchmarks.race import Bench, CannotRunError, race, timed
 from tests.benchmarks.table import OURS, Found, Run, say
 from tests.tools.bench import VENV
 from tests.tools.collection_tree import ROOT
-from tests.tools.lab import HOME, Lab, LabError
+from tests.tools.lab import Lab, LabError
+from tests.tools.lab.lab import HOME
 from tests.tools.lab.machines import S3_PORT, prepare_all
 from tests.tools.roots import RootError
 

@@ -236,7 +236,8 @@ def main() -> int:
 
     # What a shell or nohup has us ignore, the programs that the tests interrupt would ignore, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     scratch = Path(tempfile.mkdtemp(prefix="pgops-test-"))
     data = scratch / "coverage" / "data"
     data.parent.mkdir()
