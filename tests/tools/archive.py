@@ -20,7 +20,7 @@ from tests.tools.bench import PASSED, VENV, Bench, LayerError, Outcome
 NAME = "pgops.backup"
 REFUSED = re.compile('"msg": "(Unsupported parameters|missing required arguments|one of the following is required)')
 BELONGS = {
-    "CHANGELOG.md", "CHANGELOG.rst", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "changelogs", "docs",
+    "CHANGELOG.md", "CHANGELOG.rst", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "changelogs", "docs", "examples",
     "meta", "playbooks", "plugins", "requirements.txt", "roles",
 }  # fmt: skip
 
