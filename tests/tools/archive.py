@@ -73,10 +73,11 @@ def smoke(bench: Bench) -> Outcome:
         raise LayerError(f"ansible-doc lists {len(listed)} modules, plugins/modules holds {len(modules)}")
     runtime = yaml.safe_load((root / "meta" / "runtime.yml").read_text())
     group = sorted(f"{NAME}.{name}" for name in runtime["action_groups"]["pgops"])
-    if group != modules:
-        raise LayerError("the action group in meta/runtime.yml is not the list of modules")
+    documented = json.loads(bench.read(VENV / "ansible-doc", "-t", "module", "-j", *modules, env=env))
+    members = [name for name in modules if "action_group" in documented[name]["doc"]["attributes"]]
+    if group != members:
+        raise LayerError("the action group in meta/runtime.yml is not the list of the modules that say they are in it")
     for module in modules:
-        bench.must(VENV / "ansible-doc", "-t", "module", module, env=env)
         _check_module(module, bench, env)
 
     playbooks = sorted((root / "playbooks").glob("*.yml"))
