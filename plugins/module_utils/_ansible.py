@@ -11,59 +11,23 @@ import dataclasses
 import os
 import platform
 import re
-import traceback
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from ansible.module_utils.basic import AnsibleModule as _AnsibleModule
-from ansible.module_utils.common.parameters import remove_values
-
+from ._ansible_base import AnsibleModule, Result, Spec, expected, register_secret, secret_values, unexpected
 from ._engine import config as configuration
 from ._engine import runs
 from ._engine.context import Context
-from ._engine.core.errors import CommandError, PgopsError, UsageError
+from ._engine.core.errors import PgopsError, UsageError
 from ._engine.core.redaction import Redactor
-from ._engine.host.changes import Host, told
 from ._engine.places.catalog import Catalog
 from ._engine.settings import Assertion, Backup, Config, Postgres, Restore, Verify
 from ._engine.system.interrupts import cancelling_queries, interruptible
-from ._engine.system.runner import Runner
-
-try:
-    # From ansible-core 2.22 on, which no longer looks for no_log values in results.
-    from ansible.module_utils.secrets import register_secret
-except ImportError:
-
-    def register_secret(value: str) -> str:
-        """Return `value`; the older ansible-core masks no_log values by itself."""
-        return value
-
-
-Spec = dict[str, dict[str, Any]]
-
-
-class AnsibleModule(_AnsibleModule):
-    """Ansible's own class, but for what it tells the journal.
-
-    It looks for secrets in the text of a dict, where a quote or a backslash in them is escaped, and so finds none that has
-    one. Of a dict, which may also hold secrets that do not belong there, we name the keys.
-    """
-
-    def _log_invocation(self) -> None:
-        given = self.params
-        shown = remove_values(given, self.no_log_values)
-        self.params = {name: sorted(value) if isinstance(value, dict) else value for name, value in shown.items()}
-        try:
-            super()._log_invocation()
-        finally:
-            self.params = given
-
 
 Place = tuple[str, ...]
-Result = dict[str, Any]
 
 ALIASES = {
     "login_host": ["host"],
@@ -200,18 +164,6 @@ def _without_rivals(base: Mapping[str, Any], params: Mapping[str, Any]) -> dict[
     return {**base, "postgres": {key: value for key, value in postgres.items() if key not in gone}}
 
 
-def _secret_values(params: Any, spec: Spec) -> list[str]:
-    """Return the secrets among `params`, for what must be said before there is a configuration."""
-    found: list[str] = []
-    for name, described in spec.items():
-        value = params.get(name)
-        if described.get("no_log") and isinstance(value, str) and value:
-            found.append(value)
-        elif isinstance(value, Mapping):
-            found += _secret_values(value, described.get("options") or {})
-    return found
-
-
 # --- the task ---------------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +188,7 @@ class Task:
         self.params: dict[str, Any] = self.module.params
         self.check_mode: bool = self.module.check_mode
         self.diff_mode: bool = self.module._diff
-        self._own_secrets = _secret_values(self.params, own or {})
+        self._own_secrets = secret_values(self.params, own or {})
 
     def run(
         self,
@@ -253,7 +205,7 @@ class Task:
         verb that is not `recorded` leaves no run record. Ansible keeps the key
         `warnings` for itself and shows what is in it; the run's own warnings stay in `run_warnings`.
         """
-        redactor = Redactor(_secret_values(self.params, self._spec))
+        redactor = Redactor(secret_values(self.params, self._spec))
         context: Optional[Context] = None
         result: Result = {}
         failure: Result = {}
@@ -265,13 +217,13 @@ class Task:
                     result = self._perform(context, work, view, recorded)
                 error = fails(result)
                 if error is not None:
-                    failure = {**result, **_expected(error, redactor)}
+                    failure = {**result, **expected(error, redactor)}
             except PgopsError as raised:
-                failure = _expected(raised, redactor)
+                failure = expected(raised, redactor)
             except KeyboardInterrupt:
                 failure = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
             except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
-                failure = _unexpected(raised, redactor)
+                failure = unexpected(raised, redactor)
         # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
         self._end(context, result, failure)
 
@@ -327,81 +279,6 @@ def _look(context: Context, view: Optional[View]) -> Optional[dict[str, Any]]:
         return None
 
 
-# --- tasks about the host itself --------------------------------------------------------------------------------------
-
-
-class HostTask:
-    """One task that sees to what lies on the host beside the backups: no configuration, no run record."""
-
-    def __init__(self, own: Spec, **others: Any) -> None:
-        """Read the options `own`; `others` go to AnsibleModule."""
-        self._spec = own
-        self.module = AnsibleModule(argument_spec=own, supports_check_mode=True, **others)
-        self.params: dict[str, Any] = self.module.params
-
-    def run(self, work: Callable[[Host], Result], *, secrets: Iterable[str] = ()) -> NoReturn:
-        """Call `work` with the host, and end the module with its result or with the error that it raised.
-
-        `secrets` are those that stand where no option is marked as one.
-        """
-        found = [*_secret_values(self.params, self._spec), *secrets]
-        for secret in found:
-            register_secret(secret)
-        # The options are shown with a result, at -vvv.
-        self.module.no_log_values.update(found)
-        redactor = Redactor(found)
-        host = Host(dry_run=self.module.check_mode, runner=Runner(redactor))
-        said: Result = {}
-        failed = True
-        with interruptible():
-            try:
-                said = redactor.data(work(host))
-                failed = False
-            except PgopsError as raised:
-                said = _expected(raised, redactor)
-            except OSError as raised:
-                said = _expected(told(raised), redactor)
-            except KeyboardInterrupt:
-                said = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
-            except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
-                said = _unexpected(raised, redactor)
-        said["run_warnings"] = list(host.warnings)
-        for warning in host.warnings:
-            self.module.warn(warning)
-        if not self.module._diff:
-            said.pop("diff", None)
-        # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
-        if failed:
-            self.module.fail_json(**said)
-        self.module.exit_json(**said)
-        raise AssertionError("exit_json came back")  # never: it ends the process
-
-
-def _expected(error: PgopsError, redactor: Redactor) -> Result:
-    said = [error.message, error.hint] if error.hint else [error.message]
-    failure: Result = {
-        **redactor.data(error.details),
-        "msg": redactor.text(("\n" if "\n" in error.message else " ").join(said)),
-        "hint": redactor.text(error.hint),
-        "outcome": error.outcome,
-        "exit_code": error.exit_code,
-    }
-    if isinstance(error, CommandError):
-        failure.update(stderr=redactor.text(error.stderr), rc=error.returncode)
-    return failure
-
-
-def _unexpected(error: Exception, redactor: Redactor) -> Result:
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return {
-        "msg": redactor.text("Unexpected error: %s: %s" % (type(error).__name__, error)),
-        "hint": "Please report this as a bug of the collection pgops.backup; -vvv shows where it happened.",
-        "outcome": "failed",
-        "exit_code": 1,
-        "exception": redactor.text(trace),
-    }
-
-
 # --- what diff mode shows ---------------------------------------------------------------------------------------------
 
 
@@ -419,7 +296,6 @@ __all__ = (
     "ALIASES",
     "COMMON",
     "SECTIONS",
-    "HostTask",
     "Spec",
     "Task",
     "View",

@@ -68,6 +68,14 @@ options:
         description:
           - Session token of temporary credentials.
         type: str
+  instances:
+    description:
+      - The paths of the configurations of all instances of this host.
+      - When given, the configurations that lie beside O(path), were written by this module and are none of these are removed with
+        their secrets, as their instances are no more.
+    type: list
+    elements: path
+    default: []
   owner:
     description:
       - Account that backs up, and owns the files and directories.
@@ -181,7 +189,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.pgops.backup.plugins.module_utils._ansible import HostTask
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.configuration import (
     Request,
@@ -201,6 +209,7 @@ OWN: dict[str, dict[str, Any]] = {
         "no_log": False,
         "options": {name: {"type": "str", "no_log": True} for name in SECRETS},
     },
+    "instances": {"type": "list", "elements": "path", "default": []},
     "owner": {"type": "str", "default": "postgres"},
     "group": {"type": "str", "default": "postgres"},
 }
@@ -216,6 +225,7 @@ def main() -> None:
         secrets=wanted["secrets"],
         account=wanted["owner"],
         group=wanted["group"],
+        instances=[Path(path) for path in wanted["instances"]],
     )
 
     def work(host: Host) -> dict[str, Any]:

@@ -11,7 +11,7 @@ short_description: Lay the program pgops down on a host
 version_added: 0.1.0
 description:
   - Lays down the engine of this collection, the very files that the module itself runs with, as the program C(pgops), with
-    its bash completion and its manual page. The host needs no way to a registry or a repository.
+    its bash completion, its manual page and a rule for logrotate. The host needs no way to a registry or a repository.
   - Each version lies in a folder of its own, compiled and tried before a link makes it current. A run that is cut short at any
     moment leaves the old program or the new one.
   - Older versions and leftovers are removed. A version that somebody runs at that moment stays until the next time.
@@ -50,6 +50,32 @@ options:
       - File of the manual page, packed when its name ends in C(.gz); an empty text for none.
     type: path
     default: /usr/local/share/man/man1/pgops.1.gz
+  logrotate:
+    description:
+      - File of the rule by which logrotate turns the logs over; an empty text for none.
+    type: path
+    default: /etc/logrotate.d/pgops
+  log_directories:
+    description:
+      - Directories of the logs. With none of them there is no rule.
+    type: list
+    elements: path
+    default: []
+  log_owner:
+    description:
+      - The account that writes the logs.
+    type: str
+    default: postgres
+  log_group:
+    description:
+      - Its group.
+    type: str
+    default: postgres
+  log_keep:
+    description:
+      - How many weeks of logs stay.
+    type: int
+    default: 12
   python:
     description:
       - Python on the host that runs the program, 3.9 or later. PyYAML, psycopg2 and boto3 must be installed for it.
@@ -66,6 +92,12 @@ EXAMPLES = r"""
 - name: Lay pgops down
   pgops.backup.pgops_program:
     state: present
+  become: true
+
+- name: Lay it down, and let logrotate see to its logs
+  pgops.backup.pgops_program:
+    log_directories: [/var/log/backups]
+    log_keep: 26
   become: true
 
 - name: Lay it down for a Python of its own
@@ -137,12 +169,13 @@ exit_code:
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.pgops.backup.plugins.module_utils._ansible import HostTask
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
 
 # The program's own beginning: what it imports travels to the host with this module, and is what is laid down.
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as _program  # noqa: F401
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.program import Paths, lay_down, take_away
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.rotation import Rotation
 
 OWN: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -150,6 +183,11 @@ OWN: dict[str, dict[str, Any]] = {
     "bin": {"type": "path", "default": "/usr/local/bin/pgops"},
     "completion": {"type": "path", "default": "/usr/share/bash-completion/completions/pgops"},
     "man": {"type": "path", "default": "/usr/local/share/man/man1/pgops.1.gz"},
+    "logrotate": {"type": "path", "default": "/etc/logrotate.d/pgops"},
+    "log_directories": {"type": "list", "elements": "path", "default": []},
+    "log_owner": {"type": "str", "default": "postgres"},
+    "log_group": {"type": "str", "default": "postgres"},
+    "log_keep": {"type": "int", "default": 12},
     "python": {"type": "path", "default": "/usr/bin/python3"},
 }
 
@@ -165,9 +203,18 @@ def main() -> None:
         man=Path(wanted["man"]) if wanted["man"] else None,
         python=wanted["python"],
     )
+    rotation = None
+    if wanted["logrotate"] and wanted["log_directories"]:
+        rotation = Rotation(
+            path=Path(wanted["logrotate"]),
+            directories=wanted["log_directories"],
+            owner=wanted["log_owner"],
+            group=wanted["log_group"],
+            keep=wanted["log_keep"],
+        )
 
     def work(host: Host) -> dict[str, Any]:
-        return lay_down(host, paths) if wanted["state"] == "present" else take_away(host, paths)
+        return lay_down(host, paths, rotation) if wanted["state"] == "present" else take_away(host, paths)
 
     task.run(work)
 

@@ -206,7 +206,7 @@ exit_code:
 import platform
 from typing import Any
 
-from ansible_collections.pgops.backup.plugins.module_utils._ansible import HostTask
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.schedule import (
     Instance,

@@ -117,6 +117,12 @@ options:
     type: list
     elements: str
     default: []
+  policies:
+    description:
+      - More policies, as RV(policies). A dictionary of names, for example of hosts, each with the list of the instances that
+        its policies are for.
+    type: dict
+    default: {}
 seealso:
   - module: pgops.backup.s3_backup_sync
   - module: pgops.backup.backup_prune
@@ -279,6 +285,11 @@ policy_pruner:
         Effect: Allow
         Action: ["s3:DeleteObject"]
         Resource: ["arn:aws:s3:::example-backups/database-backups/db1-main/sets/*"]
+policies:
+  description: The two policies for each name in O(policies).
+  returned: success
+  type: dict
+  sample: {}
 verb:
   description: What was done.
   returned: always
@@ -364,6 +375,7 @@ OWN: dict[str, dict[str, Any]] = {
     "public_access_block": {"type": "bool", "default": True},
     "tags": {"type": "dict", "default": {}},
     "instances": {"type": "list", "elements": "str", "default": []},
+    "policies": {"type": "dict", "default": {}},
 }
 
 
@@ -383,7 +395,7 @@ def main() -> None:
         public_access_block=given["public_access_block"],
         tags={key: str(value) for key, value in given["tags"].items()},
     )
-    request = Request(wanted, instances=tuple(given["instances"]), dry_run=task.check_mode)
+    request = Request(wanted, instances=tuple(given["instances"]), policies=given["policies"], dry_run=task.check_mode)
     task.run(
         lambda context: prepare(context, request),
         view=View(look, lambda _before, result: result["settings"]),

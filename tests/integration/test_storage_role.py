@@ -145,10 +145,10 @@ def controller(tmp_path: Path, store: MotoS3) -> Controller:
 def test_check_converge_and_the_second_run(controller: Controller) -> None:
     lock = {"storage_object_lock": {"mode": "GOVERNANCE", "days": 2}, "storage_tags": {"team": "data"}}
     checked = controller.play("--check", "--diff", "-vvv", **lock)
-    assert checked.changed == {"db1": 1, "db2": 1}
+    assert checked.changed == {"db1": 1, "db2": 0}, "the first sees to the bucket for both"
     assert controller.bucket not in controller.buckets()
     made = controller.play("--diff", "-vvv", **lock)
-    assert made.changed == {"db1": 1, "db2": 0}, "they share it, one after the other"
+    assert made.changed == {"db1": 1, "db2": 0}
     raw, name = controller.store.client(), controller.bucket
     assert raw.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
     (rule,) = raw.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
@@ -165,6 +165,18 @@ def test_check_converge_and_the_second_run(controller: Controller) -> None:
     again = controller.play("--diff", storage_show_policies=False, **lock)
     assert again.changed == {"db1": 0, "db2": 0}
     assert "arn:aws:s3" not in again.output
+
+
+def test_hosts_that_want_other_things_see_to_them_by_themselves(controller: Controller) -> None:
+    # Another prefix has a life cycle of its own in the same bucket.
+    other = {**controller.variables["pgops_s3"], "prefix": "others"}
+    usual = controller.variables["pgops_s3"]
+    wanted = "{{ %s if inventory_hostname == 'db2' else %s }}" % (json.dumps(other), json.dumps(usual))
+    made = controller.play("--diff", pgops_s3=wanted)
+    assert made.changed == {"db1": 1, "db2": 1}
+    rules = controller.store.client().get_bucket_lifecycle_configuration(Bucket=controller.bucket)["Rules"]
+    assert {rule["Filter"]["Prefix"] for rule in rules} == {"database-backups/", "others/"}
+    assert controller.play(pgops_s3=wanted).changed == {"db1": 0, "db2": 0}
 
 
 def test_the_host_probes_the_bucket_and_remembers(controller: Controller) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class Request:
     secrets: Mapping[str, str] = field(default_factory=dict)
     account: str = "postgres"
     group: str = "postgres"
+    # The configurations of all instances of this host. When given, any other one of ours that lies beside them goes.
+    instances: Sequence[Path] = ()
 
 
 def inline_secrets(content: Any) -> Iterator[str]:
@@ -100,6 +102,7 @@ def _secret_keys() -> Iterator[tuple[str, ...]]:
 def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     """Lay the configuration down and return `instance`, `config`, `files`, `directories` and what Host.settle() says.
 
+    Where the request names all instances, the configurations of those that are no more go.
     `name` is that of the host, for an instance without a name. Raise UsageError that lists every error of the content
     and the secrets; RefusedError for a directory that must not be given away.
     """
@@ -120,6 +123,9 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
         host.need(changes.folder(folder, mode=0o750, owned=owned))
     _warn_of_one_disk(host, checked)
     managed = _files(host, request, files, content, owned)
+    for path in _stale(request):
+        for each in (path, *(_secret_path(path, secret) for secret in _FILES)):
+            host.need(changes.gone(each, secret=each != path))
     result = host.settle()
     return {
         **result,
@@ -327,6 +333,20 @@ def _files(
         if name not in files:
             host.need(changes.gone(_secret_path(request.path, name), secret=True))
     return [request.path, *managed]
+
+
+def _stale(request: Request) -> list[Path]:
+    """Return the configurations that we wrote beside this one for instances that are no more."""
+    if not request.instances:
+        return []
+    found = []
+    for path in sorted(request.path.parent.glob("*.yml")):
+        if path in (request.path, *request.instances) or path.is_symlink() or not path.is_file():
+            continue
+        with path.open("rb") as stream:
+            if stream.read(len(_HEAD)) == _HEAD.encode("utf-8"):
+                found.append(path)
+    return found
 
 
 def _as_written(checked: Config, files: Mapping[str, str], request: Request) -> Config:

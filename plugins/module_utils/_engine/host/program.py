@@ -29,6 +29,9 @@ from ..core.errors import BusyError, CommandError, PgopsError, RefusedError, Unr
 from ..system.durable import sync_dir, sync_file
 from ..system.runner import Command
 from .changes import Change, Host, file, gone, link, make_parents, ourselves, tree_gone
+from .rotation import Rotation
+from .rotation import change as rotation_change
+from .rotation import check as check_rotation
 
 _PACKAGE = "pgops"
 _CURRENT = "current"
@@ -101,13 +104,16 @@ class Paths:
         return self.lib / _CURRENT
 
 
-def lay_down(host: Host, paths: Paths) -> dict[str, Any]:
+def lay_down(host: Host, paths: Paths, rotation: Optional[Rotation] = None) -> dict[str, Any]:
     """Lay this engine down as the program, and return `version`, `digest`, `before`, `removed` and what Host.settle() says.
 
+    With `rotation` the rule for its logs is laid down, too.
     Raise UsageError, RefusedError for a file that is not ours, UnreachableError for a Python that does not do, PgopsError
     when the program that was laid down is not this one.
     """
     _check(paths)
+    if rotation is not None:
+        check_rotation(rotation)
     tag = _python(host, paths.python)
     files = identity.own_files()
     digest = identity.digest(files)
@@ -121,6 +127,8 @@ def lay_down(host: Host, paths: Paths) -> dict[str, Any]:
         host.need(link(paths.current, name))
         for change in _surroundings(paths):
             host.need(change)
+        if rotation is not None:
+            host.need(rotation_change(rotation))
         kept = _old_versions(host, paths, name)
         result = host.settle()
         if not host.dry_run:

@@ -23,6 +23,7 @@ from ..system.runner import Command
 from ..system.zones import local_name, named_zone
 from . import changes
 from .changes import Change, Host
+from .facts import CRON_PROGRAMS
 from .units import HEAD, VERBS, Common, Job, crontab, heading, service, timer
 
 CRON, SYSTEMD = "cron", "systemd"
@@ -37,7 +38,7 @@ class Places:
     units: Path = Path("/etc/systemd/system")
     stamps: Path = Path("/var/lib/systemd/timers")
     running: Path = Path("/run/systemd/system")
-    cron_programs: tuple[Path, ...] = (Path("/usr/sbin/cron"), Path("/usr/sbin/crond"), Path("/usr/bin/crond"))
+    cron_programs: tuple[Path, ...] = CRON_PROGRAMS
 
 
 @dataclass(frozen=True)

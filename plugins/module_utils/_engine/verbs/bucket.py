@@ -8,8 +8,8 @@ somebody would rely on: a lock that does not hold, and an archive that swallows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..context import Context
@@ -44,10 +44,14 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What the bucket is to be like, and which instances the policies are for (all below the prefix when empty)."""
+    """What the bucket is to be like, and which instances the policies are for (all below the prefix when empty).
+
+    `policies` asks for more of them: by any name, such as that of a host, the instances that they are for.
+    """
 
     wanted: Wanted
     instances: Sequence[str] = ()
+    policies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     dry_run: bool = False
 
 
@@ -57,8 +61,7 @@ def prepare(context: Context, request: Request) -> Result:
     Raise UsageError or RefusedError before anything is touched; PgopsError if the store does not do what must hold.
     """
     settings = _settings(context)
-    for instance in request.instances:
-        check_instance(instance)
+    _check_names(request)
     amazon = is_amazon(settings.endpoint_url)
     check(request.wanted, amazon=amazon)
     bucket = Bucket(Store(settings), amazon=amazon)
@@ -72,7 +75,21 @@ def prepare(context: Context, request: Request) -> Result:
         kms_key=settings.sse_kms_key_id,
         tagging=bool(settings.tags),
     )
-    return {**work.result(), "policy_writer": iam.writer(scope), "policy_pruner": iam.pruner(scope)}
+    own = {name: replace(scope, instances=tuple(instances)) for name, instances in request.policies.items()}
+    return {
+        **work.result(),
+        "policy_writer": iam.writer(scope),
+        "policy_pruner": iam.pruner(scope),
+        "policies": {name: {"writer": iam.writer(one), "pruner": iam.pruner(one)} for name, one in own.items()},
+    }
+
+
+def _check_names(request: Request) -> None:
+    for name, instances in request.policies.items():
+        if isinstance(instances, str) or not isinstance(instances, Sequence):
+            raise UsageError("policies: expected a list of instances for %s." % name)
+    for instance in [*request.instances, *(each for one in request.policies.values() for each in one)]:
+        check_instance(instance)
 
 
 def look(context: Context) -> Settings:

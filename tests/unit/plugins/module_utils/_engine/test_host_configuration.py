@@ -318,3 +318,20 @@ def test_taking_one_instance_away_leaves_the_other(tmp_path: Path) -> None:
         str(tmp_path / "etc" / "secrets" / "two.postgres_password"),
         str(tmp_path / "etc" / "two.yml"),
     ]
+
+
+def test_configurations_of_instances_that_are_no_more_go_with_their_secrets(tmp_path: Path) -> None:
+    etc = tmp_path / "etc"
+    one, old = etc / "one.yml", etc / "old.yml"
+    for path in (one, old):
+        lay(Request(path, content(tmp_path, instance=path.stem), {"postgres_password": "pw"}, **me()))
+    (etc / "theirs.yml").write_text("# by hand\n")
+    wanted = Request(one, content(tmp_path, instance="one"), {"postgres_password": "pw"}, instances=[one], **me())
+    before = tree(etc)
+    assert lay(wanted, dry_run=True)["changed"] is True
+    assert tree(etc) == before
+    assert lay(wanted)["removed"] == [str(old), str(etc / "secrets" / "old.postgres_password")]
+    assert set(tree(etc)) == {
+        "/".join([str(etc), name]) for name in ("one.yml", "theirs.yml", "secrets/one.postgres_password")
+    }
+    assert lay(wanted)["changed"] is False

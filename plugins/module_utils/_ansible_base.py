@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What all tasks share: Ansible's module class, what is secret in its options, and errors as Ansible shows them."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule as _AnsibleModule
+from ansible.module_utils.common.parameters import remove_values
+
+from ._engine.core.errors import CommandError, PgopsError
+from ._engine.core.redaction import Redactor
+
+try:
+    # From ansible-core 2.22 on, which no longer looks for no_log values in results.
+    from ansible.module_utils.secrets import register_secret
+except ImportError:
+
+    def register_secret(value: str) -> str:
+        """Return `value`; the older ansible-core masks no_log values by itself."""
+        return value
+
+
+Spec = dict[str, dict[str, Any]]
+
+
+class AnsibleModule(_AnsibleModule):
+    """Ansible's own class, but for what it tells the journal.
+
+    It looks for secrets in the text of a dict, where a quote or a backslash in them is escaped, and so finds none that has
+    one. Of a dict, which may also hold secrets that do not belong there, we name the keys.
+    """
+
+    def _log_invocation(self) -> None:
+        given = self.params
+        shown = remove_values(given, self.no_log_values)
+        self.params = {name: sorted(value) if isinstance(value, dict) else value for name, value in shown.items()}
+        try:
+            super()._log_invocation()
+        finally:
+            self.params = given
+
+
+Result = dict[str, Any]
+
+
+def secret_values(params: Any, spec: Spec) -> list[str]:
+    """Return the secrets among `params`, for what must be said before there is a configuration."""
+    found: list[str] = []
+    for name, described in spec.items():
+        value = params.get(name)
+        if described.get("no_log") and isinstance(value, str) and value:
+            found.append(value)
+        elif isinstance(value, Mapping):
+            found += secret_values(value, described.get("options") or {})
+    return found
+
+
+def expected(error: PgopsError, redactor: Redactor) -> Result:
+    said = [error.message, error.hint] if error.hint else [error.message]
+    failure: Result = {
+        **redactor.data(error.details),
+        "msg": redactor.text(("\n" if "\n" in error.message else " ").join(said)),
+        "hint": redactor.text(error.hint),
+        "outcome": error.outcome,
+        "exit_code": error.exit_code,
+    }
+    if isinstance(error, CommandError):
+        failure.update(stderr=redactor.text(error.stderr), rc=error.returncode)
+    return failure
+
+
+def unexpected(error: Exception, redactor: Redactor) -> Result:
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return {
+        "msg": redactor.text("Unexpected error: %s: %s" % (type(error).__name__, error)),
+        "hint": "Please report this as a bug of the collection pgops.backup; -vvv shows where it happened.",
+        "outcome": "failed",
+        "exit_code": 1,
+        "exception": redactor.text(trace),
+    }

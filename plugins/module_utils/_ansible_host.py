@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The tasks about a host itself: what lies on it beside the backups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from ._ansible_base import AnsibleModule, Result, Spec, expected, register_secret, secret_values, unexpected
+from ._engine.core.errors import PgopsError
+from ._engine.core.redaction import Redactor
+from ._engine.host.changes import Host, told
+from ._engine.system.interrupts import interruptible
+from ._engine.system.runner import Runner
+
+
+class HostTask:
+    """One task that sees to what lies on the host beside the backups: no configuration, no run record."""
+
+    def __init__(self, own: Spec, **others: Any) -> None:
+        """Read the options `own`; `others` go to AnsibleModule."""
+        self._spec = own
+        self.module = AnsibleModule(argument_spec=own, supports_check_mode=True, **others)
+        self.params: dict[str, Any] = self.module.params
+
+    def run(self, work: Callable[[Host], Result], *, secrets: Iterable[str] = ()) -> NoReturn:
+        """Call `work` with the host, and end the module with its result or with the error that it raised.
+
+        `secrets` are those that stand where no option is marked as one.
+        """
+        found = [*secret_values(self.params, self._spec), *secrets]
+        for secret in found:
+            register_secret(secret)
+        # The options are shown with a result, at -vvv.
+        self.module.no_log_values.update(found)
+        redactor = Redactor(found)
+        host = Host(dry_run=self.module.check_mode, runner=Runner(redactor))
+        said: Result = {}
+        failed = True
+        with interruptible():
+            try:
+                said = redactor.data(work(host))
+                failed = False
+            except PgopsError as raised:
+                said = expected(raised, redactor)
+            except OSError as raised:
+                said = expected(told(raised), redactor)
+            except KeyboardInterrupt:
+                said = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
+            except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
+                said = unexpected(raised, redactor)
+        said["run_warnings"] = list(host.warnings)
+        for warning in host.warnings:
+            self.module.warn(warning)
+        if not self.module._diff:
+            said.pop("diff", None)
+        # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
+        if failed:
+            self.module.fail_json(**said)
+        self.module.exit_json(**said)
+        raise AssertionError("exit_json came back")  # never: it ends the process
