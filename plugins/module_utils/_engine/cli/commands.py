@@ -71,6 +71,14 @@ def _status(run: Run) -> Answer:
     return Answer(result, lambda: status.render(result, run.colour))
 
 
+def _metrics(run: Run) -> Answer:
+    from ..verbs import metrics
+
+    result = run.perform(lambda context: metrics.metrics(context, write=run.options.write))
+    said = "Wrote %s.\n" % result["path"] if run.options.write else result["metrics"]
+    return Answer(result, lambda: str(said))
+
+
 def _info(run: Run) -> Answer:
     from ..verbs import info
 
@@ -164,6 +172,7 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "restore": _restore,
     "prune": _prune,
     "status": _status,
+    "metrics": _metrics,
     "info": _info,
     "probe": _probe,
     "pin": _pin,
