@@ -118,7 +118,8 @@ def _whole(samples: _Samples, result: Mapping[str, Any]) -> None:
     samples.add("backup_size_deviation_ratio", result["size"]["deviation"])
     away = [name for name in past if name != "local"]
     samples.add("offsite_configured", float(bool(away)))
-    if away:
+    # Of a place that cannot be read nobody knows how old its newest set is; that is another alarm.
+    if away and all(place["reachable"] for place in result["places"] if place["place"] != "local"):
         newest = max((described["begun"] for name in away for described in past[name]), default=None)
         samples.moment("offsite_newest_timestamp_seconds", newest)
         samples.add("offsite_limit_seconds", limits["offsite"]["critical_seconds"])
