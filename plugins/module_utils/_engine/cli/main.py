@@ -150,7 +150,7 @@ class _Voice:
 
 
 # With --quiet these still answer: their text is what they were asked for.
-_ANSWERS = frozenset({"status", "info", "metrics", "config", "completion", "version"})
+_ANSWERS = frozenset({"status", "info", "metrics", "checklist", "config", "completion", "version"})
 
 
 def _as_json(result: dict[str, Any]) -> str:

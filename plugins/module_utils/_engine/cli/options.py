@@ -15,7 +15,20 @@ from ..core.times import parse_span
 DEFAULT_CONFIG = "/etc/pgops/config.yml"
 CONFIG_VARIABLE = "PGOPS_CONFIG"
 ALIASES = {"list": "info"}
-# As core/check.py has them, which takes too long to load for help and completion.
+# As core/checklist.py and core/check.py have them, which takes too long to load for help and completion.
+STAGES = (
+    "before",
+    "deployment",
+    "day-1",
+    "week-1",
+    "week-2",
+    "week-4",
+    "weekly",
+    "monthly",
+    "quarterly",
+    "yearly",
+    "sign-off",
+)
 CHECKS = ("all", "backup", "sync", "verify", "space", "size")
 
 _EXIT_CODES = """\
@@ -310,6 +323,22 @@ def _metrics(parser: Parser) -> None:
     )
 
 
+def _checklist(parser: Parser) -> None:
+    parser.add(
+        "what",
+        metavar="STAGE",
+        nargs="?",
+        default="",
+        choices=("", *STAGES, "sign"),
+        help="only this stage: %s; or sign, to tick a line that only a person can tick" % ", ".join(STAGES),
+    )
+    parser.add("line", metavar="LINE", nargs="?", default="", help="with sign: the line, like before.people")
+    parser.add("--name", metavar="NAME", default="", help="with sign: who ticks it")
+    parser.add("--note", metavar="TEXT", default="", help="with sign: what there is to say about it")
+    parser.add("--markdown", action="store_true", help="print Markdown, for a wiki")
+    _dry_run(parser)
+
+
 def _info(parser: Parser) -> None:
     _place(parser, default="", many=True)
     parser.add("--details", action="store_true", help="also databases, sizes and what retention would remove")
@@ -418,6 +447,17 @@ VERBS: tuple[_Verb, ...] = (
         "pgops metrics\npgops metrics --write",
     ),
     (
+        "checklist",
+        "the checklists of an operator, ticked from evidence; sign what only a person can tell",
+        _checklist,
+        (
+            "pgops checklist\n"
+            "pgops checklist day-1\n"
+            "pgops checklist --markdown > checklist.md\n"
+            "pgops checklist sign before.people --name 'Ada Lovelace' --note 'see the on-call plan'"
+        ),
+    ),
+    (
         "info",
         "the catalog: what the places hold, and what is proven (also: list)",
         _info,
@@ -490,4 +530,15 @@ def verb_of(arguments: Sequence[str]) -> Optional[str]:
     return None
 
 
-__all__ = ("ALIASES", "CHECKS", "CONFIG_VARIABLE", "DEFAULT_CONFIG", "VERBS", "Parser", "build", "parse", "verb_of")
+__all__ = (
+    "ALIASES",
+    "CHECKS",
+    "CONFIG_VARIABLE",
+    "DEFAULT_CONFIG",
+    "STAGES",
+    "VERBS",
+    "Parser",
+    "build",
+    "parse",
+    "verb_of",
+)
