@@ -33,7 +33,7 @@ def test_node_exporter_serves_the_numbers_of_every_instance(host: Any) -> None:
         label = 'pgops_instance="%s"' % instance
         newest = re.search(r"^pgops_backup_newest_timestamp_seconds\{%s\} (\S+)$" % label, said, re.MULTILINE)
         assert newest
-        now = int(host.check_output("date +%%s"))
+        now = int(host.check_output("date +%s"))
         assert 0 <= now - float(newest[1]) < 3600
         assert '\npgops_place_reachable{%s,place="s3"} 1\n' % label in said
         assert '\npgops_run_last_success{%s,verb="verify"} 1\n' % label in said
@@ -62,7 +62,7 @@ def test_a_check_with_another_argument_is_refused(host: Any) -> None:
         done = host.run(asked.replace("%s check %s", "%s check " + wrong), config)
         assert (done.rc, done.stdout) == (1, ""), wrong
     assert host.run("sudo -u games /usr/local/bin/pgops --config %s check", config).rc == 3
-    assert host.run("visudo -c").rc == 0
+    assert host.run("visudo -cf /etc/sudoers.d/pgops-monitoring").rc == 0
 
 
 def test_the_sandbox_of_the_jobs_lets_them_write_the_numbers(host: Any) -> None:
