@@ -175,6 +175,7 @@ def _effective(content: Mapping[str, Any], section: str) -> dict[str, Any]:
 def _paths(content: Mapping[str, Any]) -> list[str]:
     paths = [_effective(content, "local")["path"]]
     paths += [content.get(key, _DEFAULTS[key]) for key in ("state_dir", "log_dir", "work_dir")]
+    paths.append(_effective(content, "metrics")["textfile_directory"])
     return [path for path in dict.fromkeys(paths) if path]
 
 

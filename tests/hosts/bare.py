@@ -14,6 +14,7 @@ NOTHING = (
     "/etc/cron.d/pgops",
     "/etc/logrotate.d/pgops",
     "/etc/pgops",
+    "/etc/sudoers.d/pgops-monitoring",
     "/usr/local/bin/pgops",
     "/usr/local/lib/pgops",
     "/usr/local/share/man/man1/pgops.1.gz",

@@ -59,6 +59,7 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
         }
         if not dry_run:
             _record(context, result, failure)
+            _publish(context, result)
         if isinstance(failure, PgopsError):
             failure.details = context.redactor.data(result)
     return context.redactor.data(result)  # type: ignore[no-any-return]
@@ -88,6 +89,19 @@ def _record(context: Context, result: Result, failure: Optional[BaseException]) 
     except OSError as error:
         # The work's own outcome counts for more than its record, but the loss is not silent.
         context.warn("This run could not be recorded: %s." % error)
+        result["warnings"] = list(context.warnings)
+
+
+def _publish(context: Context, result: Result) -> None:
+    """Write the numbers of the host anew, where that is wanted. That they cannot be written does not fail the run."""
+    if not context.config.metrics.textfile_directory:
+        return
+    from .verbs.metrics import publish  # it reads the records of the runs
+
+    try:
+        publish(context)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with them, the work is done
+        context.warn("The metrics could not be written: %s." % str(error).rstrip("."))
         result["warnings"] = list(context.warnings)
 
 

@@ -344,6 +344,18 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Metrics:
+    """Numbers for Prometheus."""
+
+    textfile_directory: str = option(
+        "",
+        "Directory of node_exporter's textfile collector; the numbers are written there after each run. None are when empty.",
+        form="path",
+        example="/var/lib/prometheus/node-exporter",
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration of one instance."""
 
@@ -361,6 +373,7 @@ class Config:
     verify: Verify = field(default_factory=Verify)
     restore: Restore = field(default_factory=Restore)
     schedule: Schedule = field(default_factory=Schedule)
+    metrics: Metrics = field(default_factory=Metrics)
     state_dir: str = option("/var/lib/pgops", "Run records, locks and what is remembered between runs.", form="path")
     log_dir: str = option("/var/log/backups", "One log per verb; empty for none.", form="path")
     work_dir: str = option(
@@ -377,6 +390,7 @@ __all__ = (
     "Config",
     "Group",
     "Local",
+    "Metrics",
     "Postgres",
     "Restore",
     "Retention",

@@ -69,6 +69,7 @@ OFFERED = (
     "lz4",
     "pigz",
     "postgresql-client",
+    "prometheus-node-exporter",
     "python3-boto3",
     "python3-psycopg2",
     "python3-yaml",

@@ -9,6 +9,7 @@ import sys
 from typing import Callable
 
 from .. import __version__
+from ..core.errors import UsageError
 from . import show
 from .invocation import Answer, Run, config_path, load_config
 
@@ -69,6 +70,38 @@ def _status(run: Run) -> Answer:
 
     result = run.perform(status.status)
     return Answer(result, lambda: status.render(result, run.colour))
+
+
+def _metrics(run: Run) -> Answer:
+    from ..verbs import metrics
+
+    result = run.perform(lambda context: metrics.metrics(context, write=run.options.write))
+    said = "Wrote %s.\n" % result["path"] if run.options.write else result["metrics"]
+    return Answer(result, lambda: str(said))
+
+
+def _checklist(run: Run) -> Answer:
+    from ..core.checklist import markdown, text
+    from ..verbs import checklist
+
+    options = run.options
+    if options.what == "sign":
+        if not options.line or not options.name:
+            raise UsageError(
+                "Which line is signed, and by whom?", hint="pgops checklist sign before.people --name 'Ada Lovelace'"
+            )
+        signed = run.perform(
+            lambda context: checklist.sign(context, options.line, options.name, options.note, dry_run=run.dry_run),
+            recorded=True,
+        )
+        told = (signed["signature"]["line"], signed["signature"]["name"])
+        return Answer(signed, lambda: "%s %s: %s.\n" % ("Would sign" if run.dry_run else "Signed", *told))
+    if options.line or options.name or options.note or run.dry_run:
+        raise UsageError("A line, --name, --note and --dry-run belong to 'pgops checklist sign'.")
+    stages = [options.what] if options.what else []
+    path = str(config_path(options))
+    result = run.perform(lambda context: checklist.checklist(context, stages, config_path=path))
+    return Answer(result, lambda: markdown(result) if options.markdown else text(result))
 
 
 def _info(run: Run) -> Answer:
@@ -164,6 +197,8 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "restore": _restore,
     "prune": _prune,
     "status": _status,
+    "metrics": _metrics,
+    "checklist": _checklist,
     "info": _info,
     "probe": _probe,
     "pin": _pin,

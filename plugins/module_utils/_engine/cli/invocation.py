@@ -70,11 +70,11 @@ class Run:
                 )
         self.context = Context(config, host_name(), reporter=self.reporter, wait=self.wait)
 
-    def perform(self, work: Callable[[Any], Result]) -> Result:
-        """Do `work` with the context, recorded where the verb is one that leaves a record."""
+    def perform(self, work: Callable[[Any], Result], *, recorded: bool = False) -> Result:
+        """Do `work` with the context, recorded where it is to be or the verb is one that leaves a record."""
         from ..runs import perform
 
-        recorded = self.options.verb in RECORDED and not self.dry_run
+        recorded = (recorded or self.options.verb in RECORDED) and not self.dry_run
         result = perform(self.context, self.options.verb, work, dry_run=not recorded)
         result["dry_run"] = self.dry_run
         return result

@@ -33,12 +33,21 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     with interruptible():
         try:
             options = parse(arguments)
+            if options.verb == "check":
+                from .checking import answer as check
+
+                return check(options)
             voice.quiet, voice.verbose = options.quiet, options.verbose
             return _run(options, voice)
         except UsageError as error:
+            if verb_of(arguments) == "check":
+                from .checking import refused
+
+                return refused(error)
             return voice.failed(verb_of(arguments), error)
         except SystemExit as over:
-            return int(over.code or 0)
+            # A plugin that shows its help has checked nothing.
+            return 3 if verb_of(arguments) == "check" else int(over.code or 0)
         except KeyboardInterrupt:
             return voice.failed(verb_of(arguments), _InterruptedError("pgops was interrupted before it began."))
 
@@ -141,7 +150,7 @@ class _Voice:
 
 
 # With --quiet these still answer: their text is what they were asked for.
-_ANSWERS = frozenset({"status", "info", "config", "completion", "version"})
+_ANSWERS = frozenset({"status", "info", "metrics", "checklist", "config", "completion", "version"})
 
 
 def _as_json(result: dict[str, Any]) -> str:

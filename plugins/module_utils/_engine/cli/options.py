@@ -15,6 +15,21 @@ from ..core.times import parse_span
 DEFAULT_CONFIG = "/etc/pgops/config.yml"
 CONFIG_VARIABLE = "PGOPS_CONFIG"
 ALIASES = {"list": "info"}
+# As core/checklist.py and core/check.py have them, which takes too long to load for help and completion.
+STAGES = (
+    "before",
+    "deployment",
+    "day-1",
+    "week-1",
+    "week-2",
+    "week-4",
+    "weekly",
+    "monthly",
+    "quarterly",
+    "yearly",
+    "sign-off",
+)
+CHECKS = ("all", "backup", "sync", "verify", "space", "size")
 
 _EXIT_CODES = """\
 exit codes:
@@ -62,8 +77,11 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(text.rstrip(".") + ".", hint="'%s --help' shows how it is called." % self.prog)
 
 
-def _everywhere(parser: Parser, *, top: bool) -> None:
-    """Add what every verb takes, before it and after it. After the verb, only what is given counts."""
+def _everywhere(parser: Parser, *, top: bool, short: bool = True) -> None:
+    """Add what every verb takes, before it and after it. After the verb, only what is given counts.
+
+    Without `short`, -c is left to the verb.
+    """
 
     def default(value: Any) -> Any:
         return value if top else argparse.SUPPRESS
@@ -71,7 +89,8 @@ def _everywhere(parser: Parser, *, top: bool) -> None:
     group = parser.add_argument_group("everywhere")
     actions = [
         group.add_argument(
-            *("-c", "--config"),
+            *(("-c",) if short else ()),
+            "--config",
             metavar="FILE",
             default=default(""),
             help="configuration (default: %s, or what %s says)" % (DEFAULT_CONFIG, CONFIG_VARIABLE),
@@ -260,6 +279,66 @@ def _prune(parser: Parser) -> None:
     _dry_run(parser)
 
 
+def _check(parser: Parser) -> None:
+    parser.add(
+        "check",
+        nargs="?",
+        default="all",
+        choices=CHECKS,
+        help="what is asked about: backup (its age), sync (the copy off the server), verify (the proof), space, size "
+        "(of the newest set, against the usual), or all (the default)",
+    )
+    parser.add(
+        *("-w", "--warning"),
+        metavar="RANGE",
+        default="",
+        help="warn outside this range, in the place of what follows from the schedule: 26h, 10GiB: (less than 10 GiB), "
+        "@1:5 (within), 30 (percent, of size)",
+    )
+    parser.add(*("-c", "--critical"), metavar="RANGE", default="", help="the same for critical")
+    parser.add(
+        *("-t", "--timeout"),
+        metavar="SECONDS",
+        type=_seconds,
+        default=50.0,
+        help="answer UNKNOWN when there is nothing to tell by then (default: 50)",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError("%r is no number of seconds from 1 to 86400" % text)
+    return value
+
+
+def _metrics(parser: Parser) -> None:
+    parser.add(
+        "--write",
+        action="store_true",
+        help="write them to the file for node_exporter (metrics.textfile_directory), as each run does",
+    )
+
+
+def _checklist(parser: Parser) -> None:
+    parser.add(
+        "what",
+        metavar="STAGE",
+        nargs="?",
+        default="",
+        choices=("", *STAGES, "sign"),
+        help="only this stage: %s; or sign, to tick a line that only a person can tick" % ", ".join(STAGES),
+    )
+    parser.add("line", metavar="LINE", nargs="?", default="", help="with sign: the line, like before.people")
+    parser.add("--name", metavar="NAME", default="", help="with sign: who ticks it")
+    parser.add("--note", metavar="TEXT", default="", help="with sign: what there is to say about it")
+    parser.add("--markdown", action="store_true", help="print Markdown, for a wiki")
+    _dry_run(parser)
+
+
 def _info(parser: Parser) -> None:
     _place(parser, default="", many=True)
     parser.add("--details", action="store_true", help="also databases, sizes and what retention would remove")
@@ -349,6 +428,36 @@ VERBS: tuple[_Verb, ...] = (
         "pgops status\npgops status --json",
     ),
     (
+        "check",
+        "answer Nagios or Icinga: one line, performance data, exit code 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN",
+        _check,
+        (
+            "pgops check\n"
+            "pgops check backup              how old is the newest backup, by the limit that the schedule sets (daily: 26h)\n"
+            "pgops check backup -w 26h -c 50h\n"
+            "pgops check space -c 20GiB:     less than 20 GiB free is critical\n"
+            "pgops check -v                  a line for each finding\n\n"
+            "Not the exit codes below: a check ends with 0, 1, 2 or 3 (UNKNOWN, also for a broken configuration)."
+        ),
+    ),
+    (
+        "metrics",
+        "print the numbers for Prometheus, or write the file for node_exporter",
+        _metrics,
+        "pgops metrics\npgops metrics --write",
+    ),
+    (
+        "checklist",
+        "the checklists of an operator, ticked from evidence; sign what only a person can tell",
+        _checklist,
+        (
+            "pgops checklist\n"
+            "pgops checklist day-1\n"
+            "pgops checklist --markdown > checklist.md\n"
+            "pgops checklist sign before.people --name 'Ada Lovelace' --note 'see the on-call plan'"
+        ),
+    ),
+    (
         "info",
         "the catalog: what the places hold, and what is proven (also: list)",
         _info,
@@ -392,7 +501,7 @@ def build() -> Parser:
             epilog="examples:\n%s\n\n%s" % (indented, _EXIT_CODES),
         )
         add(sub)
-        _everywhere(sub, top=False)
+        _everywhere(sub, top=False, short=name != "check")
         parser.verbs[name] = sub
     return parser
 
@@ -421,4 +530,15 @@ def verb_of(arguments: Sequence[str]) -> Optional[str]:
     return None
 
 
-__all__ = ("ALIASES", "CONFIG_VARIABLE", "DEFAULT_CONFIG", "VERBS", "Parser", "build", "parse", "verb_of")
+__all__ = (
+    "ALIASES",
+    "CHECKS",
+    "CONFIG_VARIABLE",
+    "DEFAULT_CONFIG",
+    "STAGES",
+    "VERBS",
+    "Parser",
+    "build",
+    "parse",
+    "verb_of",
+)

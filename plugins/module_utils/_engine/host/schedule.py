@@ -179,7 +179,8 @@ def _default(known: Config, schedule: Schedule, verb: str) -> str:
 
 
 def _writable(known: Config) -> list[str]:
-    return [path for path in (known.local.path, known.state_dir, known.log_dir, known.work_dir) if path]
+    own = (known.local.path, known.state_dir, known.log_dir, known.work_dir, known.metrics.textfile_directory)
+    return [path for path in own if path]
 
 
 def _is_path(path: str) -> bool:

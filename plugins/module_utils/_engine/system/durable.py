@@ -76,6 +76,29 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_dir(path.parent)
 
 
+def publish(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write `content` to `path` with `mode`, for others to read at any moment: they see the old file or the new one.
+
+    The directory may be shared with others, so nothing of theirs is touched; a temporary file of ours that a killed run left
+    goes. It is not made durable, as the next run writes it anew.
+    """
+    for left in path.parent.glob(".%s.*.tmp" % path.name):
+        if not _writes(left):
+            with contextlib.suppress(OSError):
+                left.unlink()
+    temporary = path.with_name(".%s.%d.tmp" % (path.name, os.getpid()))
+    temporary.unlink(missing_ok=True)
+    try:
+        with create_private(temporary) as stream:
+            stream.write(content)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def _writes(temporary: Path) -> bool:
     """Tell whether the process that `temporary` is named after is there, or may be."""
     number = temporary.name.split(".")[-2]
@@ -129,6 +152,7 @@ __all__ = (
     "create_private",
     "free_bytes",
     "make_dirs",
+    "publish",
     "sha256_file",
     "sync_dir",
     "sync_file",

@@ -34,7 +34,7 @@ def info(context: Context, request: Request) -> dict[str, Any]:
     Raise UsageError for a place that is not configured.
     """
     places = [_place(context, surveyed, request.details) for surveyed in survey(context, request.places)]
-    findings = judge(_facts(context, places), _limits(context), context.clock())
+    findings = judge(_facts(context, places), expected(context), context.clock())
     if request.places:
         findings = [f for f in findings if _about(f, request.places)]
     return {
@@ -54,7 +54,8 @@ def calendars(context: Context) -> dict[str, Calendar]:
     return {verb: parse(text) for verb, text in texts.items() if text}
 
 
-def _limits(context: Context) -> Limits:
+def expected(context: Context) -> Limits:
+    """Return how old things may become, as the schedule of the configuration has it."""
     found = calendars(context)
     delay = parse_span(context.config.schedule.random_delay or "0s")
     return limits(found.get("backup"), found.get("sync"), found.get("verify"), delay)
@@ -211,4 +212,4 @@ def _when(seen: Seen) -> datetime:
     return seen.when
 
 
-__all__ = ("Request", "calendars", "info")
+__all__ = ("Request", "calendars", "expected", "info")

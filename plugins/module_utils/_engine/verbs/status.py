@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..context import Context
+from ..core import volume
 from ..core.calendar import next_after
 from ..core.freshness import CRITICAL, OK, WARNING, Finding, worst
 from ..core.sizes import human_size, parse_size
@@ -17,15 +18,17 @@ from ..host.schedule import Places, started_by
 from ..runs import history
 from ..system.durable import free_bytes
 from ..system.zones import named_zone
-from .info import Request, calendars, info
+from .info import Request, calendars, expected, info
 
 VERBS = ("backup", "sync", "verify", "prune", "restore")
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 
 def status(context: Context) -> dict[str, Any]:
-    """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, all
-    `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`. It changes nothing.
+    """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, `size`,
+    `limits` (seconds), all `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`.
+
+    It changes nothing.
     """
     known = info(context, Request())
     runs = {verb: _newest_runs(context.state, verb) for verb in VERBS}
@@ -34,8 +37,10 @@ def status(context: Context) -> dict[str, Any]:
         "free_bytes": free_bytes(Path(context.config.local.path)),
         "min_free_bytes": parse_size(context.config.backup.min_free),
     }
-    findings = list(known["freshness"])
-    findings += [f.as_data() for f in (_damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"]))]
+    size = volume.measure(described for place in known["places"] for described in place["sets"])
+    judged = _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
+    judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases)
+    findings = [*known["freshness"], *(finding.as_data() for finding in judged)]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
     return {
         **known,
@@ -45,6 +50,8 @@ def status(context: Context) -> dict[str, Any]:
         "runs": runs,
         "schedule": _schedule(context),
         "disk": disk,
+        "size": size,
+        "limits": _limits(context),
         "findings": findings,
         "safe": _safe(known["places"]),
         "next": _next(findings),
@@ -60,6 +67,19 @@ def _newest_runs(state: Path, verb: str) -> dict[str, Any]:
         if record.get("outcome") == "ok":
             return {"last": last, "last_ok": record}
     return {"last": last, "last_ok": None}
+
+
+def _limits(context: Context) -> dict[str, dict[str, Optional[float]]]:
+    """Return how old things may become, in seconds; None where nothing warns before it is critical."""
+    limits = expected(context)
+    return {
+        "backup": {"warning_seconds": None, "critical_seconds": limits.backup.total_seconds()},
+        "offsite": {"warning_seconds": None, "critical_seconds": limits.offsite.total_seconds()},
+        "verification": {
+            "warning_seconds": limits.verified_warning.total_seconds(),
+            "critical_seconds": limits.verified_critical.total_seconds(),
+        },
+    }
 
 
 def _schedule(context: Context) -> dict[str, Any]:
@@ -137,12 +157,14 @@ _STEPS = (
     ("off-site place", "Find out why the S3 place cannot be read: pgops probe."),
     ("run of backup", "Read why the backup failed, then run: pgops backup."),
     ("backup", "Run: pgops backup."),
+    ("no databases", "Check backup.databases and exclude_databases, then run: pgops backup."),
     ("run of sync", "Read why the copy failed, then run: pgops sync."),
     ("off-site copy", "Run: pgops sync."),
     ("failed set", "Verify another set at once (pgops verify --level restore); do not count on the failed one."),
     ("damaged set", "Do not restore from the damaged set; take another, and back up again."),
     ("run of verify", "Read why the verification failed, then run: pgops verify --level restore."),
     ("verification", "Run: pgops verify --level restore."),
+    ("size", "Compare the newest sets (pgops info --details): has a database gone, or grown?"),
     ("run of prune", "Read why pruning failed, then run: pgops prune."),
     ("no off-site place", "Add an S3 place to the configuration (section s3)."),
     ("clock", "Set the clock (timedatectl), then back up again."),
@@ -194,9 +216,13 @@ def _place_line(place: dict[str, Any], now: datetime) -> str:
         return "%s: %s" % (place["root"], _one_line(place["error"] or "cannot be read"))
     count = len(place["sets"])
     parts = ["%s: %d set%s, %s" % (place["root"], count, "" if count == 1 else "s", human_size(place["total_bytes"]))]
-    begun = {s["id"]: s["begun"] for s in place["sets"]}
+    sets = {s["id"]: s for s in place["sets"]}
     for label, key in (("newest", "newest"), ("newest verified", "newest_verified")):
-        parts.append("%s %s" % (label, _ago(begun[place[key]], now) if place[key] else "none"))
+        described = sets.get(place[key])
+        if described is None:
+            parts.append("%s none" % label)
+        else:
+            parts.append("%s %s (%s)" % (label, _ago(described["begun"], now), human_size(described["bytes"])))
     if place["retention"]["remove"]:
         parts.append("%d due for prune" % len(place["retention"]["remove"]))
     return "; ".join(parts)

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prometheus' own promtool judges the metrics and the rules, and sees each alert fire and clear on what the engine tells."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.metrics import parse, render
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import status
+from tests.tools.collection_tree import ROOT
+from tests.tools.prometheus import promtool
+from tests.unit.plugins.module_utils._engine.conftest import World
+
+FILES = ROOT / "roles" / "monitoring" / "files"
+RULES = FILES / "pgops.rules.yml"
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+# promtool's time begins here; Prometheus looks back for five minutes, so that a sample comes each four.
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STEP = timedelta(minutes=4)
+HEALTHY = EPOCH + 2 * DAY
+MIB = 1024 * 1024
+
+
+def tool(*arguments: str, stdin: str = "") -> str:
+    done = subprocess.run(
+        [str(promtool()), *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# --- one world, in good order -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Night:
+    """A host in 1970: its sets, its runs, and who starts them."""
+
+    world: World
+    free: int = 10**12
+    starter: str = "cron"
+
+    def backup(self, *, places: tuple[str, ...] = ("local", "s3"), prove: bool = True, **values: Any) -> str:
+        """Make a set an hour ago, and prove it now."""
+        values.setdefault("payload", b"x" * 2 * MIB)
+        for place in places:
+            made = self.world.add(place, self.world.now - HOUR, **values)
+        if prove:
+            self.world.prove(places[-1], made, when=self.world.now)
+        return str(made)
+
+    def run(self, verb: str, error: Any = None) -> None:
+        def work(context: Any) -> dict[str, Any]:
+            del context
+            if error:
+                raise error
+            return {}
+
+        try:
+            perform(self.world.context(), verb, work)
+        except PgopsError as raised:
+            assert raised is error
+
+
+@pytest.fixture(name="night")
+def healthy_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Night]]:
+    """Return a maker of hosts in good order: four nights of sets here and off the server, proven, with all runs well."""
+    made: list[Night] = []
+
+    def make() -> Night:
+        night = Night(World(tmp_path / str(len(made))))
+        made.append(night)
+        for n in range(3, -1, -1):
+            night.world.now = HEALTHY - n * 12 * HOUR
+            night.backup()
+        for verb in ("backup", "sync", "verify", "prune"):
+            night.run(verb)
+        return night
+
+    monkeypatch.setattr(status_module, "free_bytes", lambda _path: made[-1].free)
+    monkeypatch.setattr(status_module, "started_by", lambda _places, _instance: made[-1].starter)
+    yield make
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happens `after` the last good moment, how that is mended, and the alerts that fire in between.
+
+    `written` tells whether pgops writes its metrics when it happens; without, the file stays as it was, or is gone. `also`
+    is a series of node_exporter's own that goes from 0 to 1 and back. `midway` are alerts on the way there.
+    """
+
+    alerts: tuple[str, ...]
+    happens: Callable[[Night], Any]
+    mended: Callable[[Night], Any] = lambda night: night.backup()
+    after: timedelta = 2 * HOUR
+    written: bool = True
+    gone: bool = False
+    also: str = ""
+    midway: tuple[timedelta, tuple[str, ...]] = (timedelta(0), ())
+
+
+def _nothing(night: Night) -> None:
+    del night
+
+
+def _without_s3(night: Night) -> None:
+    night.world.config = replace(night.world.config, s3=None)
+
+
+def _with_s3(night: Night) -> None:
+    night.world.config = replace(night.world.config, s3=World(Path("/nowhere")).config.s3)
+
+
+def _break_a_set(night: Night) -> None:
+    home = night.world.context().local.home / "sets"
+    (home / min(night.world.ids("local")) / "manifest.json").write_bytes(b"{")
+
+
+def _mend_a_set(night: Night) -> None:
+    night.world.context().local.delete_set(min(night.world.ids("local")))
+
+
+def _set(name: str, value: Any) -> Callable[[Night], None]:
+    return lambda night: setattr(night, name, value)
+
+
+def _down(down: bool) -> Callable[[Night], None]:
+    return lambda night: setattr(night.world.memory, "down", down)
+
+
+def _fail_a_set(night: Night) -> None:
+    night.world.prove("local", max(night.world.ids("local")), outcome="failed", level="checksum")
+    night.world.prove("s3", sorted(night.world.ids("s3"))[-2], when=night.world.now)
+
+
+def _from_the_future(night: Night) -> None:
+    night.world.add("local", night.world.now + 3 * HOUR, payload=b"x" * 2 * MIB)
+
+
+def _forget_all(night: Night) -> None:
+    for place in ("local", "s3"):
+        for set_id in night.world.ids(place):
+            night.world.place(place).delete_set(set_id)
+
+
+def _delete_newest(night: Night) -> None:
+    night.world.context().local.delete_set(max(night.world.ids("local")))
+
+
+STORIES = {
+    "late": Story(("PgopsBackupTooOld",), _nothing, after=25.5 * HOUR),
+    "never": Story(("PgopsBackupTooOld", "PgopsOffsiteCopyTooOld"), _forget_all),
+    "not copied": Story(
+        ("PgopsOffsiteCopyTooOld",), lambda n: n.backup(places=("local",)), lambda n: n.backup(), after=28 * HOUR
+    ),
+    "nowhere to copy to": Story(("PgopsNoOffsitePlace",), _without_s3, _with_s3),
+    "store down": Story(("PgopsPlaceUnreachable",), _down(True), _down(False)),
+    "not proven": Story(
+        ("PgopsVerificationOverdue", "PgopsVerificationStale"),
+        lambda n: n.backup(prove=False),
+        after=14 * DAY,
+        midway=(
+            7 * DAY + STEP,
+            ("PgopsBackupTooOld", "PgopsOffsiteCopyTooOld", "PgopsMetricsStale", "PgopsVerificationOverdue"),
+        ),
+    ),
+    "does not restore": Story(
+        ("PgopsVerificationFailed",),
+        _fail_a_set,
+        lambda n: n.world.prove("local", max(n.world.ids("local")), when=n.world.now),
+    ),
+    "damaged": Story(("PgopsSetDamaged",), _break_a_set, _mend_a_set),
+    "failed run": Story(
+        ("PgopsRunFailed",), lambda n: n.run("sync", PgopsError("The store is full.")), lambda n: n.run("sync")
+    ),
+    "half a backup": Story(("PgopsBackupSizeUnusual",), lambda n: n.backup(payload=b"x" * (MIB - 9000))),
+    "empty": Story(("PgopsBackupEmpty",), lambda n: n.backup(databases=())),
+    "disk full": Story(("PgopsDiskFull",), _set("free", 0), _set("free", 10**12)),
+    "disk soon full": Story(("PgopsDiskSoonFull",), _set("free", MIB), _set("free", 10**12)),
+    "clock": Story(("PgopsClockWrong",), _from_the_future, _delete_newest),
+    "nobody starts it": Story(("PgopsNotScheduled",), _set("starter", ""), _set("starter", "cron")),
+    "stale": Story(("PgopsBackupTooOld", "PgopsMetricsStale"), _nothing, after=25.5 * HOUR, written=False),
+    "gone": Story(("PgopsMetricsGone",), _nothing, written=False, gone=True),
+    "unreadable": Story(
+        ("PgopsMetricsUnreadable",), _nothing, also='node_textfile_scrape_error{job="node",instance="db1:9100"}'
+    ),
+}
+BETWEEN = 2 * HOUR
+
+
+def series(texts: list[tuple[datetime, str]], end: datetime) -> list[dict[str, str]]:
+    """Return the input series of a test: each text holds from its moment to the next."""
+    moments = [*(when for when, _unused in texts), end]
+    counts = [round((after - before) / STEP) for before, after in itertools.pairwise(moments)]
+    told = [{(name, labels): value for name, labels, value in parse(text)} for _unused, text in texts]
+    found = []
+    for name, labels in sorted({key for one in told for key in one}):
+        parts = []
+        for one, count in zip(told, counts, strict=True):
+            value = one.get((name, labels))
+            parts.append("_x%d" % count if value is None else "%r+0x%d" % (value, count - 1))
+        found.append({"series": '%s{job="node",instance="db1:9100",%s}' % (name, labels), "values": " ".join(parts)})
+    return found
+
+
+def scenario(name: str, night: Night) -> dict[str, Any]:
+    """Return the test of promtool for a story: healthy, in trouble, and healthy again, all alerts told each time."""
+    story = STORIES[name]
+    world = night.world
+    world.now = HEALTHY
+    texts = [(EPOCH, render(status(world.context()), "1"))]
+    world.now = HEALTHY + story.after
+    story.happens(night)
+    if story.gone:
+        texts.append((world.now, ""))
+    elif story.written:
+        texts.append((world.now, render(status(world.context()), "1")))
+    trouble = world.now + BETWEEN - STEP
+    world.now += BETWEEN
+    story.mended(night)
+    texts.append((world.now, render(status(world.context()), "1")))
+    end = world.now + BETWEEN
+    given = series(texts, end)
+    if story.also:
+        before, during = round((HEALTHY + story.after - EPOCH) / STEP), round(BETWEEN / STEP)
+        given.append({"series": story.also, "values": "0+0x%d 1+0x%d 0+0x%d" % (before - 1, during - 1, during - 1)})
+
+    def firing(moment: datetime, alerts: tuple[str, ...]) -> dict[str, Any]:
+        samples = [{"labels": '{alertname="%s"}' % alert, "value": 1} for alert in sorted(alerts)]
+        return {
+            "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+            "eval_time": "%ds" % (moment - EPOCH).total_seconds(),
+            "exp_samples": samples,
+        }
+
+    expected = [firing(HEALTHY, ()), firing(trouble, story.alerts), firing(end - STEP, ())]
+    if story.midway[1]:
+        expected.append(firing(HEALTHY + story.midway[0], story.midway[1]))
+    return {"name": name, "interval": "4m", "input_series": given, "promql_expr_test": expected}
+
+
+def wording() -> dict[str, Any]:
+    """Return what one of the alerts says: what, where, since when and what to do."""
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    (rule,) = [rule for rule in rules if rule["alert"] == "PgopsVerificationOverdue"]
+    assert "pgops verify" in rule["annotations"]["description"]
+    told = {
+        "exp_labels": {"severity": "warning", "job": "node", "instance": "db1:9100", "pgops_instance": "db1"},
+        "exp_annotations": {
+            "summary": "No restore of db1 was proven for 7d 0h 4m 0s",
+            "description": rule["annotations"]["description"].replace("{{ $labels.instance }}", "db1:9100"),
+        },
+    }
+    moment = (HEALTHY + STORIES["not proven"].midway[0] - EPOCH).total_seconds()
+    return {"eval_time": "%ds" % moment, "alertname": rule["alert"], "exp_alerts": [told]}
+
+
+def test_every_alert_fires_and_clears_on_what_the_engine_tells(night: Callable[[], Night], tmp_path: Path) -> None:
+    tests = [scenario(name, night()) for name in STORIES]
+    next(test for test in tests if test["name"] == "not proven")["alert_rule_test"] = [wording()]
+    path = tmp_path / "test.yml"
+    path.write_text(
+        yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "4m", "tests": tests}, width=10**6)
+    )
+    assert "SUCCESS" in tool("test", "rules", str(path))
+
+
+def test_every_alert_has_a_story() -> None:
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    assert {alert for story in STORIES.values() for alert in story.alerts} == {rule["alert"] for rule in rules}
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_promtool_finds_no_fault_with_rules_and_metrics(night: Callable[[], Night]) -> None:
+    assert "SUCCESS" in tool("check", "rules", str(RULES))
+    made = night()
+    made.run("restore", PgopsError("Oh."))
+    _break_a_set(made)
+    assert tool("check", "metrics", stdin=render(status(made.world.context()), "1")) == ""
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(night: Callable[[], Night], tmp_path: Path) -> None:
+    dashboard = json.loads((FILES / "pgops.dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    made = night()
+    made.run("restore")
+    known = {name for name, _unused, _unused in parse(render(status(made.world.context()), "1"))}
+    assert set(re.findall(r"pgops_[a-z_]+(?=\{)", " ".join(asked))) <= known
+    rules = [
+        {"record": "dashboard:%d" % n, "expr": expr.replace("$pgops_instance", ".*")} for n, expr in enumerate(asked)
+    ]
+    path = tmp_path / "dashboard.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert "%d rules found" % len(asked) in tool("check", "rules", str(path))
+    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+    assert len(set(places)) == len(places)

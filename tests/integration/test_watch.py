@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Those who ask whether the backups are in order, on sets that the engine made of a real server: check, metrics, checklist."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from demo.servers import MotoS3, PostgresServer
+from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    Program,
+    program_builder,
+    shop_program,
+)
+from tests.integration.conftest import flip
+from tests.tools.prometheus import promtool
+
+
+def plugin(program: Program, *arguments: str, code: int = 0) -> str:
+    """Run the check and return its line."""
+    done = program("check", *arguments, code=code)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    return done.stdout
+
+
+def test_a_night_is_seen_by_all_who_ask(bench: PostgresServer, shop: Program, store: MotoS3, tmp_path: Path) -> None:
+    del bench
+    textfile = tmp_path / "textfile"
+    textfile.mkdir()
+    shop.site.use_s3(store)
+    shop.configure(metrics={"textfile_directory": str(textfile)}, verify={"place": "s3"})
+    written = textfile / ("pgops-%s.prom" % shop.site.instance)
+
+    assert plugin(shop, "backup", code=2).startswith("PGOPS BACKUP CRITICAL - There is no backup at all.")
+    shop("backup")
+    assert re.match(
+        r"PGOPS BACKUP OK - The newest backup .* \| backup_age=\d\S*s;;93600;0 backup_size=", plugin(shop, "backup")
+    )
+    assert "There is no backup off this server" in plugin(shop, "sync", code=2)
+    assert not re.search(r"run_last_success\{[^}]*sync", written.read_text())
+    shop("sync")
+    assert plugin(shop, "sync").startswith("PGOPS SYNC OK")
+    assert "proven to restore" in plugin(shop, "verify", code=1)
+    shop("verify")
+    assert plugin(shop, "verify", "-w", "1h", "-c", "2h").startswith("PGOPS VERIFY OK")
+    assert plugin(shop, "backup", "-w", "@0:1h", code=1).startswith("PGOPS BACKUP WARNING")
+
+    text = written.read_text()
+    assert 'verb="verify"} 1\n' in text
+    assert written.stat().st_mode & 0o777 == 0o644
+    done = subprocess.run(
+        [str(promtool()), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    shown = shop("metrics").stdout
+    names = {line.split("{")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert {line.split("{")[0] for line in shown.splitlines() if not line.startswith("#")} == names
+
+    ticked = {
+        line["id"]: line for stage in shop.json("checklist")["stages"] for line in stage["lines"] if line["ticked"]
+    }
+    assert {"day-1.backup", "day-1.covered", "day-1.copy", "day-1.proof", "deployment.metrics", "week-1.whole"} <= set(
+        ticked
+    )
+    assert not {"week-1.nights", "before.store", "week-2.restore", "deployment.schedule"} & set(ticked)
+    shop("probe")
+    shop("restore", "--database", "shop", "--rename", "shop", "shop_test", "--yes")
+    shop("checklist", "sign", "week-2.application", "--name", "Ada")
+    later = shop("checklist", "week-2").stdout
+    assert "(2 of 2)" in later
+    assert "[x] The store off the server can do all that is needed" in shop("checklist", "before").stdout
+
+    status = shop("status").stdout
+    assert re.search(r"newest \S+ s ago \(\d\S* KiB\); newest verified \S+ s ago", status)
+
+
+def test_trouble_is_seen_too_and_what_is_broken_is_unknown(shop: Program) -> None:
+    set_id = shop.json("backup")["set"]
+    flip(next(shop.site.set_folder(set_id).glob("databases/*")))
+    shop("verify", "--level", "checksum", code=1)
+    assert "failed its verification" in plugin(shop, "verify", code=1)
+    assert plugin(shop, "all", code=1).startswith("PGOPS WARNING - ")
+    assert set_id in shop("checklist", "week-1").stdout
+    shop.config.write_text("{")
+    assert plugin(shop, code=3).startswith("PGOPS UNKNOWN - ")
+    shop.config.chmod(0o644)
+    shop.configure(backup={"jobs": "many"})
+    assert "backup.jobs" in plugin(shop, code=3)
+
+
+def test_a_server_that_is_gone_leaves_the_metrics_of_the_failure(
+    make_program: Callable[..., Program], bench: PostgresServer, tmp_path: Path
+) -> None:
+    program = make_program(bench)
+    textfile = tmp_path / "textfile"
+    textfile.mkdir()
+    program.configure(metrics={"textfile_directory": str(textfile)}, postgres={"login_port": 1})
+    program("backup", code=4)
+    (written,) = textfile.iterdir()
+    assert re.search(r'pgops_run_last_success\{[^}]*verb="backup"\} 0\n', written.read_text())
+    assert "\npgops_state{" in written.read_text()
+    said = json.loads(program("check", "--json", code=2).stdout)
+    assert said["state"] == "critical"
+    assert os.listdir(textfile) == [written.name]
