@@ -8,6 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Optional
 
+from ..alerts.health import findings as alert_findings
+from ..alerts.health import health
+from ..alerts.health import lines as alert_lines
 from ..context import Context
 from ..core.calendar import next_after
 from ..core.freshness import CRITICAL, OK, WARNING, Finding, worst
@@ -24,7 +27,7 @@ _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 
 def status(context: Context) -> dict[str, Any]:
-    """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, all
+    """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, `alerts`, all
     `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`. It changes nothing.
     """
     known = info(context, Request())
@@ -34,7 +37,8 @@ def status(context: Context) -> dict[str, Any]:
         "free_bytes": free_bytes(Path(context.config.local.path)),
         "min_free_bytes": parse_size(context.config.backup.min_free),
     }
-    findings = list(known["freshness"])
+    alerts = health(context)
+    findings = list(known["freshness"]) + [f.as_data() for f in alert_findings(alerts)]
     findings += [f.as_data() for f in (_damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"]))]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
     return {
@@ -45,6 +49,7 @@ def status(context: Context) -> dict[str, Any]:
         "runs": runs,
         "schedule": _schedule(context),
         "disk": disk,
+        "alerts": alerts,
         "findings": findings,
         "safe": _safe(known["places"]),
         "next": _next(findings),
@@ -145,6 +150,7 @@ _STEPS = (
     ("verification", "Run: pgops verify --level restore."),
     ("run of prune", "Read why pruning failed, then run: pgops prune."),
     ("no off-site place", "Add an S3 place to the configuration (section s3)."),
+    ("alerts", "Find out why nobody is told: pgops alert test."),
     ("clock", "Set the clock (timedatectl), then back up again."),
 )
 
@@ -183,6 +189,7 @@ def render(result: dict[str, Any], colour: bool) -> str:
     ]
     for verb, run in schedule["runs"].items():
         lines.append("  %-8s %s" % (verb, _minute(run["next_run"]) if run["next_run"] else "never"))
+    lines += ["", "Alerts"] + ["  %s" % _one_line(text) for text in alert_lines(result["alerts"], now)]
     lines += ["", "Still safe"] + ["  %s" % text for text in result["safe"]]
     if result["next"]:
         lines += ["", "Next"] + ["  %s" % text for text in result["next"]]

@@ -431,7 +431,7 @@ def test_on_a_bare_host_a_dry_run_takes_the_defaults(machine: Machine) -> None:
 
 def test_what_is_given_in_full_needs_no_configuration(machine: Machine) -> None:
     machine.config.unlink()
-    jobs = {"backup": "0 2 * * *", "sync": "", "verify": "", "prune": ""}
+    jobs = {"backup": "0 2 * * *", "sync": "", "verify": "", "prune": "", "alert": ""}
     options = {"timezone": "", "random_delay": "0s", "wait": "6h"}
     machine.lay(machine.request("cron", machine.instance(jobs=jobs, paths=["/srv/b"]), **options))
     assert len(machine.table()) == 1
