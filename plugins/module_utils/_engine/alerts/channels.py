@@ -140,7 +140,8 @@ def secrets_of(found: list[Channel]) -> Iterator[str]:
                 value = channel.secret(key)
             except DeliveryError:
                 continue
-            yield value
+            if value:
+                yield value
             for word in value.split():
                 yield from _parts(word)
 

@@ -116,7 +116,7 @@ def _told(error: smtplib.SMTPException) -> DeliveryError:
         said = error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
         # By RFC 5321, what begins with 4 may work later.
         return DeliveryError("It answered %d %s" % (error.smtp_code, said), again=400 <= error.smtp_code < 500)
-    return DeliveryError(str(error) or type(error).__name__)
+    return DeliveryError(str(error) or type(error).__name__, again=not isinstance(error, smtplib.SMTPNotSupportedError))
 
 
 def _refusals(refused: Any) -> str:

@@ -129,7 +129,8 @@ def _sets(places: list[dict[str, Any]]) -> list[SetFacts]:
 
 
 def _records(context: Context, verb: str) -> Iterator[dict[str, Any]]:
-    yield from itertools.islice(history(context.state, verb), _RECORDS)
+    found = itertools.islice(history(context.state, verb), _RECORDS)
+    yield from (record for record in found if isinstance(record, dict))
 
 
 def _runs(context: Context, verb: str) -> list[Run]:
