@@ -88,7 +88,7 @@ def lines(known: Result, now: Any) -> list[str]:
         if channel["waiting"]:
             line += "; %d waiting" % channel["waiting"]
         said.append(line)
-    opened = [(i["cause"], _ago(i["since"], now), i["level"]) for i in known["incidents"]]
+    opened = [(i["cause"], _ago(i["since"], now), i["level"]) for i in known["incidents"] if i["told"]]
     return said + ["open: %s since %s (%s)" % facts for facts in opened]
 
 

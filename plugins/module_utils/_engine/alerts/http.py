@@ -65,7 +65,9 @@ class Caller:
         request = urllib.request.Request(  # noqa: S310 - check() lets only http and https pass
             url, data=body, headers={"User-Agent": AGENT, **headers}, method="POST"
         )
-        handlers = [urllib.request.HTTPSHandler(context=self.context()), _NoRedirect()]
+        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+        if url.startswith("https:"):
+            handlers.append(urllib.request.HTTPSHandler(context=self.context()))
         asked = datetime.now(timezone.utc)
         try:
             with urllib.request.build_opener(*handlers).open(request, timeout=self.timeout) as response:
