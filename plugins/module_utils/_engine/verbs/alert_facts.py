@@ -129,7 +129,7 @@ def _sets(places: list[dict[str, Any]]) -> list[SetFacts]:
 
 
 def _records(context: Context, verb: str) -> Iterator[dict[str, Any]]:
-    found = itertools.islice(history(context.state, verb), _RECORDS)
+    found: Iterator[Any] = itertools.islice(history(context.state, verb), _RECORDS)
     yield from (record for record in found if isinstance(record, dict))
 
 
