@@ -41,6 +41,7 @@ from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 KEY = "k" * 32
+SLACK = "%s.slack.SlackChannel" % delivery.__name__.rpartition(".")[0]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -267,6 +268,23 @@ def test_a_moment_of_trouble_is_waited_out(house: House) -> None:
     assert len(house.receiver.heard) == 3
 
 
+def test_whatever_a_channel_raises_is_a_message_not_taken(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_self: Any, _notice: Any) -> Any:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("%s.send" % SLACK, broken)
+    assert any("slack: RuntimeError: odd" in w for w in house.fail().details["warnings"])
+    assert status(house.context())["alerts"]["undelivered"] == 1
+
+
+def test_when_time_is_up_the_rest_waits(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "_BUDGET", -1.0)
+    house.fail()
+    assert house.receiver.heard == []
+    monkeypatch.setattr(delivery, "_BUDGET", 60.0)
+    assert [d["accepted"] for d in alert.evaluate(house.context())["deliveries"]] == [True]
+
+
 def test_all_channels_down_at_once_costs_a_backup_nothing_but_time(tmp_path: Path, receiver: HttpReceiver) -> None:
     receiver.always = HANG
     dead = "http://127.0.0.1:1"
@@ -363,8 +381,10 @@ def test_a_channel_that_is_taken_away_takes_what_waits_with_it(house: House) -> 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"format": 99}', b"\xff\xfe", b'{"format": 1, "incidents": 3}']
 )
-def test_a_state_that_is_damaged_is_set_aside_and_that_is_said(house: House, content: bytes) -> None:
+def test_a_state_that_is_damaged_is_set_aside_and_that_is_said(house: House, content: bytes | str) -> None:
     house.fail()
+    if isinstance(content, str):
+        content = json.dumps({**json.loads(house.state.read_text()), content: {"sets": [{"id": "x"}]}}).encode()
     house.state.write_bytes(content)
     error = house.later(HOUR).fail()
     (warning,) = [w for w in error.details["warnings"] if "could not be read" in w]

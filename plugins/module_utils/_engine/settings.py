@@ -396,7 +396,7 @@ class Sentry:
 
 @dataclass(frozen=True)
 class Email:
-    """E-mail, by SMTP where there is an smtp_host, by the local sendmail otherwise."""
+    """E-mail, by SMTP where there is an smtp_host, by the local sendmail otherwise; that one needs rights that timers lack."""
 
     to: list[str] = option([], "Who gets it; nobody when empty.", example=["oncall@example.com"])
     sender: str = option("", "From whom; pgops at this host when empty.", example="pgops@db1.example.com")

@@ -97,14 +97,24 @@ def _in(text: Any) -> Optional[datetime]:
     return parse_iso(text) if text is not None else None
 
 
+def _check_look(s3: Any) -> None:
+    """Raise KeyError or TypeError if `s3` is not what is remembered of a place."""
+    for held in s3["sets"]:
+        for key in ("id", "begun", "bytes", "complete", "verified", "proofs", "problem", "databases"):
+            if key not in held:
+                raise KeyError(key)
+    if not all(key in s3 for key in ("place", "root", "reachable", "error", "newest", "newest_verified")):
+        raise KeyError("s3")
+
+
 def from_data(data: Mapping[str, Any]) -> State:
     """Return the state that as_data() gave. Raise KeyError, TypeError, ValueError, AttributeError or UsageError for another."""
     if data["format"] != FORMAT:
         raise ValueError("format %r" % data["format"])
     ahead = data["ahead"]
     s3 = data["s3"]
-    if s3 is not None and not isinstance(s3, dict):
-        raise TypeError("s3")
+    if s3 is not None:
+        _check_look(s3)
     return State(
         watched_since=_in(data["watched_since"]),
         incidents={str(cause): Incident.from_data(held) for cause, held in data["incidents"].items()},

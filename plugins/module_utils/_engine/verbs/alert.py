@@ -72,7 +72,7 @@ def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> Result:
     found = _opened(context)
     with _state(context, dry_run=dry_run) as state:
         now = context.clock()
-        gathered = gather(context, state, look_at_s3=look_at_s3)
+        gathered = gather(context, state, look_at_s3=look_at_s3, remember=not dry_run)
         current = troubles(gathered.facts, limits(context), now)
         state.incidents, tellings = advance(state.incidents, current, policy(context), now)
         origin = Origin(context.config.instance, context.host, gathered.safe)

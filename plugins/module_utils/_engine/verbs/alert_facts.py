@@ -59,14 +59,15 @@ def limits(context: Context) -> Limits:
     )
 
 
-def gather(context: Context, state: State, *, look_at_s3: bool) -> Gathered:
+def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool = True) -> Gathered:
     """Return what is known now, and let `state` remember what the next look needs.
 
-    The S3 place is looked at when `look_at_s3` holds, when the last look is an hour old, or when that failed.
+    The S3 place is looked at when `look_at_s3` holds, when the last look is an hour old, or when that failed; with
+    `remember` what it has proven is kept for the looks that leave it alone.
     """
     now = context.clock()
     state.watched_since = state.watched_since or now
-    places = _places(context, state, look_at_s3, now)
+    places = _places(context, state, look_at_s3, remember, now)
     runs = {verb: _runs(context, verb) for verb in WATCHED}
     facts = Facts(
         judged=freshness(context, places),
@@ -88,21 +89,29 @@ def gather(context: Context, state: State, *, look_at_s3: bool) -> Gathered:
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
-def _places(context: Context, state: State, look_at_s3: bool, now: datetime) -> list[dict[str, Any]]:
-    found = describe(context, Request(places=("local",)))
-    if "s3" not in configured(context):
-        state.s3, state.s3_asked = None, None
-        return found
+def _places(context: Context, state: State, look_at_s3: bool, remember: bool, now: datetime) -> list[dict[str, Any]]:
+    has_s3 = "s3" in configured(context)
     old = state.s3_asked is None or now - state.s3_asked >= _LOOK_AT_S3 or now < state.s3_asked
-    if state.s3 is None or look_at_s3 or old or not state.s3.get("reachable"):
-        state.s3, state.s3_asked = _kept(describe(context, Request(places=("s3",)))[0]), now
-    return [*found, state.s3]
+    if not has_s3:
+        state.s3, state.s3_asked = None, None
+    elif state.s3 is None or look_at_s3 or old or not state.s3.get("reachable"):
+        # First, as what is proven there is proven here, too.
+        (seen,) = describe(context, Request(places=("s3",)), remember=remember)
+        state.s3, state.s3_asked = _kept(seen, state.s3), now
+    found = describe(context, Request(places=("local",)), alone=True)
+    return [*found, state.s3] if state.s3 is not None else found
 
 
-def _kept(place: dict[str, Any]) -> dict[str, Any]:
-    """Return what is remembered of a look: what freshness and the state of the sets are judged by."""
+def _kept(place: dict[str, Any], before: Optional[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is remembered of a look: what freshness and the state of the sets are judged by.
+
+    While the place does not answer, its sets are taken to be as they were: that it does not answer is trouble enough.
+    """
     kept = {key: place[key] for key in ("place", "root", "reachable", "error", "newest", "newest_verified")}
-    return {**kept, "sets": [{key: held.get(key) for key in _KEPT_OF_A_SET} for held in place["sets"]]}
+    sets = [{key: held.get(key) for key in _KEPT_OF_A_SET} for held in place["sets"]]
+    if not place["reachable"] and before is not None:
+        sets = before.get("sets") or []
+    return {**kept, "sets": sets}
 
 
 def _sets(places: list[dict[str, Any]]) -> list[SetFacts]:

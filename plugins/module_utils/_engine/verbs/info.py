@@ -45,9 +45,15 @@ def info(context: Context, request: Request) -> dict[str, Any]:
     }
 
 
-def describe(context: Context, request: Request) -> list[dict[str, Any]]:
-    """Return what each place holds, as info() has it in `places`. Raise UsageError for a place that is not configured."""
-    return [_place(context, surveyed, request.details) for surveyed in survey(context, request.places)]
+def describe(
+    context: Context, request: Request, *, remember: bool = False, alone: bool = False
+) -> list[dict[str, Any]]:
+    """Return what each place holds, as info() has it in `places`; `remember` and `alone` are as for survey().
+
+    Raise UsageError for a place that is not configured.
+    """
+    found = survey(context, request.places, remember=remember, alone=alone)
+    return [_place(context, surveyed, request.details) for surveyed in found]
 
 
 def freshness(context: Context, places: list[dict[str, Any]]) -> list[Finding]:
