@@ -102,7 +102,9 @@ _value:
       type: int
 """
 
-VERBS = ("backup", "sync", "verify", "prune")
+VERBS = ("backup", "sync", "verify", "prune", "alert")
+# The secrets by which alone a channel for alerts is on.
+_CHANNELS = ("slack_webhook_url", "pagerduty_routing_key", "sentry_dsn", "webhook_url", "heartbeat_url", "apprise_urls")
 _DEFAULTS = dataclasses.asdict(Config())
 _HERE = ("", "localhost", "127.0.0.1", "::1")
 
@@ -151,11 +153,14 @@ def _instance(
     jobs = {verb: schedule[verb] for verb in VERBS}
     if not content.get("s3"):
         jobs["sync"] = ""
+    kept = {key: value for key, value in merge(secrets, one.get("secrets") or {}).items() if value}
+    if not content.get("alerts") and not any(name in kept for name in _CHANNELS):
+        jobs["alert"] = ""
     return {
         "name": one["name"],
         "path": path,
         "content": content,
-        "secrets": {key: value for key, value in merge(secrets, one.get("secrets") or {}).items() if value},
+        "secrets": kept,
         "scheduled": {"name": one["name"], "config": path, "jobs": jobs, "paths": _paths(content)},
         "timezone": schedule["timezone"],
         "random_delay": schedule["random_delay"],

@@ -68,6 +68,38 @@ options:
         description:
           - Session token of temporary credentials.
         type: str
+      slack_webhook_url:
+        description:
+          - Address of the webhook of Slack (C(alerts.slack.webhook_url_file)).
+        type: str
+      pagerduty_routing_key:
+        description:
+          - Integration key of the service in PagerDuty (C(alerts.pagerduty.routing_key_file)).
+        type: str
+      sentry_dsn:
+        description:
+          - DSN of the project in Sentry (C(alerts.sentry.dsn_file)).
+        type: str
+      smtp_password:
+        description:
+          - Password of the account at the mail server (C(alerts.email.password_file)).
+        type: str
+      webhook_url:
+        description:
+          - Address that takes alerts as JSON (C(alerts.webhook.url_file)).
+        type: str
+      webhook_secret:
+        description:
+          - Key of their signature (C(alerts.webhook.secret_file)).
+        type: str
+      heartbeat_url:
+        description:
+          - Address of the watcher outside (C(alerts.heartbeat.url_file)).
+        type: str
+      apprise_urls:
+        description:
+          - Addresses of Apprise, with blanks between (C(alerts.apprise.urls_file)).
+        type: str
   instances:
     description:
       - The paths of the configurations of all instances of this host.
@@ -198,7 +230,21 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.host.configur
     take_away,
 )
 
-SECRETS = ("postgres_password", "database_url", "s3_access_key", "s3_secret_key", "s3_session_token")
+SECRETS = (
+    "postgres_password",
+    "database_url",
+    "s3_access_key",
+    "s3_secret_key",
+    "s3_session_token",
+    "slack_webhook_url",
+    "pagerduty_routing_key",
+    "sentry_dsn",
+    "smtp_password",
+    "webhook_url",
+    "webhook_secret",
+    "heartbeat_url",
+    "apprise_urls",
+)
 OWN: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "path": {"type": "path", "default": "/etc/pgops/config.yml"},

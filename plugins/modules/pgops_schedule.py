@@ -51,8 +51,8 @@ options:
         description:
           - When each verb runs, as five fields of a crontab, or V(@daily), V(@hourly), V(@weekly), V(@monthly); an empty text for
             never.
-          - A verb that is not given runs as the section C(schedule) of the configuration says, and C(sync) only where there is an
-            S3 place.
+          - A verb that is not given runs as the section C(schedule) of the configuration says, C(sync) only where there is an S3
+            place, C(alert) only where there is a channel for alerts.
         type: dict
         default: {}
         suboptions:
@@ -71,6 +71,10 @@ options:
           prune:
             description:
               - When to prune.
+            type: str
+          alert:
+            description:
+              - When to look for what nobody ran, and tell of it.
             type: str
       paths:
         description:

@@ -19,6 +19,10 @@ import yaml
 
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer
+from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    HttpReceiver,
+    receiver_here,
+)
 from tests.integration.conftest import (
     BUCKET,
     ROOT,
@@ -496,8 +500,11 @@ def test_options_lie_over_the_configuration_file(shop: Site) -> None:
 # --- secrets and warnings ---------------------------------------------------------------------------------------------
 
 
-def test_every_module_takes_the_defaults_of_the_group_and_shows_no_secret(shop: Site) -> None:
+def test_every_module_takes_the_defaults_of_the_group_and_shows_no_secret(shop: Site, receiver: HttpReceiver) -> None:
     """Neither in what Ansible prints at -vvv with diffs, nor in results, records, logs, manifests and evidence."""
+    alerts = shop.root / "alerts.json"
+    alerts.write_text(json.dumps({"alerts": {"webhook": {"url": receiver.url + "/hook"}}}))
+    alerts.chmod(0o600)
     steps = [
         task("pg_backup"),
         task("pg_backup_role", name="keeper", password="{{ of_the_role }}"),
@@ -509,6 +516,7 @@ def test_every_module_takes_the_defaults_of_the_group_and_shows_no_secret(shop: 
         task("backup_info", details=True),
         task("pg_restore_from_backup", set="latest", databases=["shop"], mode="swap", confirm=["shop"]),
         task("pg_restore_rollback", databases=["shop"]),
+        task("backup_alert", action="test", config=str(alerts)),
     ]
     refused = task("pg_restore_from_backup", set="latest", databases=["shop"])
     assert sorted(name for name, *_unused in steps) == MODULES

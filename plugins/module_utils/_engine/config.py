@@ -11,17 +11,19 @@ import re
 import stat
 import typing
 from collections.abc import Iterator, Mapping
+from datetime import timezone
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .core.calendar import parse as parse_calendar
 from .core.errors import UsageError
 from .core.group import split_member
 from .core.naming import check_instance, split_qualified
+from .core.quiet import parse_quiet
 from .core.sizes import parse_size
 from .core.times import parse_span
-from .settings import S3, Backup, Config, Postgres
+from .settings import S3, Alerts, Backup, Config, Postgres
 from .system.zones import named_zone
 
 NONE = type(None)
@@ -189,18 +191,23 @@ def _check_form(form: str, text: str, path: str, errors: list[str]) -> None:
     if form == "path" and not text.startswith("/"):
         errors.append("%s: expected a path from the root (/…), found %r." % (path, text))
         return
-    check = {
+    check: Optional[Callable[[str], object]] = {
         "size": parse_size,
         "span": parse_span,
         "instance": check_instance,
         "calendar": parse_calendar,
         "timezone": named_zone,
+        "hours": _hours,
     }.get(form)
     if check:
         try:
             check(text)
         except UsageError as error:
             errors.append("%s: %s" % (path, error))
+
+
+def _hours(text: str) -> None:
+    parse_quiet(text, timezone.utc, "critical")
 
 
 def _complete(config: Config, environ: Mapping[str, str], host: str, errors: list[str]) -> Config:
@@ -220,6 +227,7 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: lis
     _check_backup(config.backup, errors)
     if config.s3 is not None:
         _check_s3(config.s3, errors)
+    _check_alerts(config.alerts, errors)
     config = _with_node(config, host, errors)
     instance = config.instance or _instance_name(postgres, host)
     if not config.instance:
@@ -257,6 +265,18 @@ def _check_s3(s3: S3, errors: list[str]) -> None:
         errors.append("s3: access_key and secret_key go together.")
     if parse_size(s3.part_size) < 5 * 1024 * 1024:
         errors.append("s3.part_size: S3 takes no parts below 5MiB.")
+
+
+def _check_alerts(alerts: Alerts, errors: list[str]) -> None:
+    unknown = [verb for verb in alerts.watched if verb not in ("backup", "sync", "verify", "prune")]
+    if unknown:
+        errors.append("alerts.watched: expected some of backup, sync, verify, prune, found %s." % ", ".join(unknown))
+    for index, address in enumerate([*alerts.email.to, alerts.email.sender]):
+        name = "alerts.email.sender" if index == len(alerts.email.to) else "alerts.email.to[%d]" % index
+        if address and not re.fullmatch(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", address):
+            errors.append("%s: expected an address like oncall@example.com, found %s." % (name, _show(address)))
+    if not alerts.pagerduty.url.startswith(("https://", "http://")):
+        errors.append("alerts.pagerduty.url: expected https://…, found %s." % _show(alerts.pagerduty.url))
 
 
 def _with_node(config: Config, host: str, errors: list[str]) -> Config:

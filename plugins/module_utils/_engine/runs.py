@@ -34,6 +34,7 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
     A dry run touches nothing and so leaves no record. What `work` raises is recorded and raised again; the `details` of a
     PgopsError are completed to the same shape.
     """
+    watch = None if dry_run else _watch(context, verb)
     started, tick = context.clock(), time.monotonic()
     result: Result = {}
     failure: Optional[BaseException] = None
@@ -60,9 +61,28 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
         if not dry_run:
             _record(context, result, failure)
             _publish(context, result)
+        if watch is not None:
+            _alert(context, watch, result, failure)
         if isinstance(failure, PgopsError):
             failure.details = context.redactor.data(result)
     return context.redactor.data(result)  # type: ignore[no-any-return]
+
+
+def _watch(context: Context, verb: str) -> Any:
+    """Tell who watches from outside that a run begins; None where nobody is to be told anything."""
+    if not context.config.alerts.channels():
+        return None
+    from .verbs.alert import before_run  # it reads run records, so it imports this file
+
+    return before_run(context, verb)
+
+
+def _alert(context: Context, watch: Any, result: Result, failure: Optional[BaseException]) -> None:
+    """Let people hear of what they must hear of; the run's own outcome stands, whatever comes of that."""
+    from .verbs.alert import after_run
+
+    after_run(context, watch, context.redactor.data({**result, **_outcome(failure)}))
+    result["warnings"] = list(context.warnings)
 
 
 def _told(error: BaseException) -> BaseException:
@@ -120,7 +140,6 @@ def _log(context: Context, record: dict[str, Any]) -> None:
     if not context.config.log_dir:
         return
     path = Path(context.config.log_dir) / ("%s.log" % record["verb"])
-    make_dirs(path.parent)
     reason = " ".join(str(record["reason"]).split())
     waited = ", %.1f s of them waiting for other runs" % record["waited_seconds"] if "waited_seconds" in record else ""
     line = "%s %s %s %s in %.1f s%s%s" % (
@@ -132,9 +151,18 @@ def _log(context: Context, record: dict[str, Any]) -> None:
         waited,
         ": " + reason if reason else "",
     )
-    lines = [line] + [
-        "%s %s warning: %s" % (record["ended"], record["instance"], " ".join(w.split())) for w in record["warnings"]
-    ]
+    append_log(
+        path,
+        [line]
+        + [
+            "%s %s warning: %s" % (record["ended"], record["instance"], " ".join(w.split())) for w in record["warnings"]
+        ],
+    )
+
+
+def append_log(path: Path, lines: list[str]) -> None:
+    """Add `lines` to the log `path`. Raise OSError if that cannot be."""
+    make_dirs(path.parent)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     with os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write("\n".join(lines) + "\n")
@@ -159,4 +187,4 @@ def history(state: Path, verb: str = "") -> Iterator[dict[str, Any]]:
                 continue
 
 
-__all__ = ("FORMAT", "Result", "history", "perform")
+__all__ = ("FORMAT", "Result", "append_log", "history", "perform")

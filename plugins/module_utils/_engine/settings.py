@@ -27,7 +27,8 @@ def option(
 ) -> Any:
     """Return a dataclass field that carries its documentation.
 
-    `form` names a check of config.py (`size`, `span`, `path`, `instance`, `calendar`, `timezone`); `secret` values are never shown.
+    `form` names a check of config.py (`size`, `span`, `path`, `instance`, `calendar`, `timezone`, `hours`); `secret` values are
+    never shown.
     """
     metadata = {
         "text": text,
@@ -334,6 +335,11 @@ class Schedule:
     sync: str = option("30 2 * * *", "Copies to S3, where there is an S3 place.", form="calendar")
     verify: str = option("0 3 * * *", "Verifications.", form="calendar")
     prune: str = option("0 1 * * 0", "Removals by retention.", form="calendar")
+    alert: str = option(
+        "*/15 * * * *",
+        "Looks for what nobody ran and what is overdue, where there is an alert channel.",
+        form="calendar",
+    )
     timezone: str = option(
         "", "Time zone of these calendars; this host's when empty.", form="timezone", example="Europe/Berlin"
     )
@@ -341,6 +347,189 @@ class Schedule:
         "0s", "Longest delay, chosen at random, so that many hosts do not begin at once.", form="span"
     )
     wait: str = option("6h", "How long a scheduled run waits for another one that is in its way.", form="span")
+
+
+_LEVELS = ("info", "warning", "critical", "escalated")
+_HEARS = "The least that it hears of. escalated: only what has lasted for escalate_after."
+
+
+@dataclass(frozen=True)
+class Slack:
+    """A Slack channel, by an incoming webhook. What understands the same messages (Mattermost, Rocket.Chat) works, too."""
+
+    webhook_url: str = option("", "Address of the webhook. Rather use webhook_url_file.", secret=True)
+    webhook_url_file: str = option(
+        "", "File (mode 0600) that holds it.", form="path", example="/etc/pgops/secrets/slack_webhook_url"
+    )
+    level: str = option("warning", _HEARS, choices=_LEVELS)
+
+
+@dataclass(frozen=True)
+class PagerDuty:
+    """A service of PagerDuty, by its Events API v2: an incident is opened, and resolved when it is over."""
+
+    routing_key: str = option("", "Integration key of the service. Rather use routing_key_file.", secret=True)
+    routing_key_file: str = option(
+        "", "File (mode 0600) that holds it.", form="path", example="/etc/pgops/secrets/pagerduty_routing_key"
+    )
+    url: str = option(
+        "https://events.pagerduty.com/v2/enqueue", "Address of the Events API; that of the EU is another one."
+    )
+    level: str = option("critical", _HEARS, choices=_LEVELS)
+
+
+@dataclass(frozen=True)
+class Sentry:
+    """A project of Sentry. It gets errors, and, where there is a monitor, check-ins of the runs of alerts.watched."""
+
+    dsn: str = option("", "The project's DSN. Rather use dsn_file.", secret=True)
+    dsn_file: str = option("", "File (mode 0600) that holds it.", form="path", example="/etc/pgops/secrets/sentry_dsn")
+    environment: str = option("production", "The environment that it shows.")
+    monitor: str = option(
+        "",
+        "Slug of the cron monitor, which is made when it is missing; {instance} and {verb} stand for themselves. No check-ins "
+        "when empty.",
+        example="{instance}-{verb}",
+    )
+    level: str = option("warning", _HEARS, choices=_LEVELS)
+
+
+@dataclass(frozen=True)
+class Email:
+    """E-mail, by SMTP where there is an smtp_host, by the local sendmail otherwise; that one needs rights that timers lack."""
+
+    to: list[str] = option([], "Who gets it; nobody when empty.", example=["oncall@example.com"])
+    sender: str = option("", "From whom; pgops at this host when empty.", example="pgops@db1.example.com")
+    smtp_host: str = option("", "Mail server.", example="mail.example.com")
+    smtp_port: Optional[int] = option(
+        None,
+        "Its port; 587, with security tls 465, with none 25 where nothing says otherwise.",
+        example=587,
+        least=1,
+        most=65535,
+    )
+    security: str = option(
+        "starttls",
+        "How the connection is encrypted. A password is never sent without.",
+        choices=("starttls", "tls", "none"),
+    )
+    user: str = option("", "Account there, when it wants one.", example="pgops")
+    password: str = option("", "Its password. Rather use password_file.", secret=True)
+    password_file: str = option(
+        "", "File (mode 0600) that holds it.", form="path", example="/etc/pgops/secrets/smtp_password"
+    )
+    sendmail: str = option(
+        "/usr/sbin/sendmail", "The program that takes mail where there is no smtp_host.", form="path"
+    )
+    level: str = option("warning", _HEARS, choices=_LEVELS)
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Any program that takes JSON by POST."""
+
+    url: str = option("", "Its address. Rather use url_file when it holds a secret.", secret=True)
+    url_file: str = option("", "File (mode 0600) that holds it.", form="path", example="/etc/pgops/secrets/webhook_url")
+    secret: str = option(
+        "", "Key of the signature (HMAC-SHA-256) of each message. Rather use secret_file.", secret=True
+    )
+    secret_file: str = option(
+        "", "File (mode 0600) that holds it.", form="path", example="/etc/pgops/secrets/webhook_secret"
+    )
+    level: str = option("warning", _HEARS, choices=_LEVELS)
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A watcher outside, which raises an alarm when it no longer hears of the runs of alerts.watched."""
+
+    url: str = option("", "Its address; {instance} and {verb} stand for themselves. Rather use url_file.", secret=True)
+    url_file: str = option(
+        "", "File (mode 0600) that holds it.", form="path", example="/etc/pgops/secrets/heartbeat_url"
+    )
+    style: str = option(
+        "healthchecks",
+        "What it understands. healthchecks: /start, /fail and success, as Healthchecks has it; plain: success only.",
+        choices=("healthchecks", "plain"),
+    )
+
+
+@dataclass(frozen=True)
+class AppriseUrls:
+    """Whatever else Apprise speaks; this host then needs the Python package apprise."""
+
+    urls: str = option("", "Apprise's addresses, with blanks between. Rather use urls_file.", secret=True)
+    urls_file: str = option(
+        "", "File (mode 0600) that holds them in one line.", form="path", example="/etc/pgops/secrets/apprise_urls"
+    )
+    level: str = option("warning", _HEARS, choices=_LEVELS)
+
+
+@dataclass(frozen=True)
+class Alerts:
+    """Who hears of trouble, and when. Nobody does without a channel; the section of a channel turns it on.
+
+    Files of secrets are read when something is sent, so that a channel in trouble never keeps a backup from being made.
+    """
+
+    slack: Slack = field(default_factory=Slack)
+    pagerduty: PagerDuty = field(default_factory=PagerDuty)
+    sentry: Sentry = field(default_factory=Sentry)
+    email: Email = field(default_factory=Email)
+    webhook: Webhook = field(default_factory=Webhook)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    apprise: AppriseUrls = field(default_factory=AppriseUrls)
+    watched: list[str] = option(
+        ["backup"], "Verbs of which the heartbeat and Sentry's monitor hear.", example=["backup", "sync"]
+    )
+    repeat: str = option("24h", "How often an incident that lasts is told again; 0s for never.", form="span")
+    escalate_after: str = option(
+        "3d",
+        "When an incident that lasts is told as critical, and to channels of the level escalated; 0s for never.",
+        form="span",
+    )
+    quiet_hours: str = option(
+        "",
+        "Hours in which only what is at least quiet_level is told, in schedule.timezone.",
+        form="hours",
+        example="22:00-07:00",
+    )
+    quiet_level: str = option(
+        "critical", "What is told in quiet hours all the same.", choices=("critical", "escalated")
+    )
+    grace: str = option("1h", "How long after its time a run may begin before it counts as missed.", form="span")
+    size_change: int = option(
+        50,
+        "By how many percent a backup may differ from the median of the seven before it; 0 for any.",
+        least=0,
+        most=100000,
+    )
+    disk_days: str = option(
+        "7d", "How long the disk of the local place must last at its pace; 0s for no forecast.", form="span"
+    )
+    restore_test: str = option(
+        "", "How often somebody must try a restore (pgops restore); never when empty.", form="span", example="90d"
+    )
+    timeout: int = option(10, "Seconds to wait for the answer of a channel.", least=1, most=120)
+    ca_bundle: str = option(
+        "",
+        "File with the certificates that those of the channels' servers must descend from.",
+        form="path",
+        example="/etc/pgops/alerts-ca.pem",
+    )
+
+    def channels(self) -> list[str]:
+        """Return the names of the channels that are on."""
+        given = {
+            "slack": self.slack.webhook_url or self.slack.webhook_url_file,
+            "pagerduty": self.pagerduty.routing_key or self.pagerduty.routing_key_file,
+            "sentry": self.sentry.dsn or self.sentry.dsn_file,
+            "email": self.email.to,
+            "webhook": self.webhook.url or self.webhook.url_file,
+            "heartbeat": self.heartbeat.url or self.heartbeat.url_file,
+            "apprise": self.apprise.urls or self.apprise.urls_file,
+        }
+        return [name for name, value in given.items() if value]
 
 
 @dataclass(frozen=True)
@@ -374,6 +563,7 @@ class Config:
     restore: Restore = field(default_factory=Restore)
     schedule: Schedule = field(default_factory=Schedule)
     metrics: Metrics = field(default_factory=Metrics)
+    alerts: Alerts = field(default_factory=Alerts)
     state_dir: str = option("/var/lib/pgops", "Run records, locks and what is remembered between runs.", form="path")
     log_dir: str = option("/var/log/backups", "One log per verb; empty for none.", form="path")
     work_dir: str = option(
@@ -385,17 +575,25 @@ class Config:
 
 
 __all__ = (
+    "Alerts",
+    "AppriseUrls",
     "Assertion",
     "Backup",
     "Config",
+    "Email",
     "Group",
+    "Heartbeat",
     "Local",
     "Metrics",
+    "PagerDuty",
     "Postgres",
     "Restore",
     "Retention",
     "S3",
     "Schedule",
+    "Sentry",
+    "Slack",
     "Verify",
+    "Webhook",
     "option",
 )

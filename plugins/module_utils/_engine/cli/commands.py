@@ -10,6 +10,7 @@ from typing import Callable
 
 from .. import __version__
 from ..core.errors import UsageError
+from ..settings import Config
 from . import show
 from .invocation import Answer, Run, config_path, load_config
 
@@ -139,6 +140,28 @@ def _unpin(run: Run) -> Answer:
     return Answer(result, lambda: show.unpin(result))
 
 
+def _alert(run: Run) -> Answer:
+    from ..core.errors import UsageError
+    from ..verbs import alert
+
+    options = run.options
+    if options.action != "send" and (options.words or options.key):
+        raise UsageError("pgops alert %s takes no message." % options.action, hint="Only pgops alert send does.")
+    if options.action == "evaluate":
+        result = run.perform(lambda context: alert.evaluate(context, dry_run=run.dry_run))
+        return Answer(result, lambda: show.alert_evaluate(result))
+    if options.action == "test":
+        result = run.perform(lambda context: alert.test(context, dry_run=run.dry_run))
+        return Answer(result, lambda: show.alert_channels(result))
+    if len(options.words) < 2:
+        raise UsageError(
+            "What shall be told? Give a level and a text.", hint="Like: pgops alert send warning 'The disk is full'."
+        )
+    wanted = alert.Message(options.words[0], " ".join(options.words[1:]), options.key, run.dry_run)
+    result = run.perform(lambda context: alert.send(context, wanted))
+    return Answer(result, lambda: show.alert_channels(result))
+
+
 # --- verbs that need no server and no context -------------------------------------------------------------------------
 
 
@@ -155,18 +178,36 @@ def _config(run: Run) -> Answer:
         "instance": loaded.instance,
         "path": str(config_path(options)),
         "places": ["local", "s3"] if loaded.s3 is not None else ["local"],
+        "alerts": loaded.alerts.channels(),
     }
     if options.show:
         from .masking import masked
 
         shown = masked(loaded)
         return Answer({**facts, "config": shown}, lambda: json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
-    said = "%s is in order: instance %s, places %s.\n" % (
+    if loaded.alerts.channels():
+        _check_alert_secrets(loaded)
+    said = "%s is in order: instance %s, places %s%s.\n" % (
         facts["path"],
         loaded.instance,
         ", ".join(facts["places"]),
+        ", alerts to %s" % ", ".join(facts["alerts"]) if facts["alerts"] else "",
     )
     return Answer(facts, lambda: said)
+
+
+def _check_alert_secrets(loaded: Config) -> None:
+    """Raise UsageError for a secret that cannot be read: a backup goes on without it, but nobody would hear."""
+    from ..alerts.channels import trouble_with_secrets
+    from ..core.errors import UsageError
+    from ..system.runner import Runner
+
+    errors = trouble_with_secrets(loaded, Runner())
+    if errors:
+        raise UsageError(
+            "The secrets of alerts are not in order:\n%s" % "\n".join("  - %s" % error for error in errors),
+            hint="Backups go on, but nobody hears by these channels.",
+        )
 
 
 def _completion(run: Run) -> Answer:
@@ -203,6 +244,7 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "probe": _probe,
     "pin": _pin,
     "unpin": _unpin,
+    "alert": _alert,
 }
 
 

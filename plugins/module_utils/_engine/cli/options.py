@@ -359,6 +359,24 @@ def _unpin(parser: Parser) -> None:
     _dry_run(parser)
 
 
+def _alert(parser: Parser) -> None:
+    parser.add(
+        "action",
+        choices=("evaluate", "send", "test"),
+        help="evaluate: look what is wrong and tell of it; send: pass a message on; test: try each channel",
+    )
+    parser.add(
+        "words", metavar="LEVEL TEXT", nargs="*", help="with send: ok, info, warning or critical, and the message"
+    )
+    parser.add(
+        "--key",
+        metavar="KEY",
+        default="",
+        help="with send: what the message is about, so that a later one of the level ok ends it",
+    )
+    _dry_run(parser)
+
+
 def _config(parser: Parser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="check the whole file and list every error (the default)")
@@ -466,6 +484,18 @@ VERBS: tuple[_Verb, ...] = (
     ("probe", "try what the S3 place can do, and remember it", _nothing, "pgops probe"),
     ("pin", "keep a set, whatever retention says", _pin, "pgops pin latest_verified --reason 'before the upgrade'"),
     ("unpin", "let retention decide about a set again", _unpin, "pgops unpin 20261122T020000Z-logical"),
+    (
+        "alert",
+        "tell people what is wrong, once, and when it is over; or try the channels",
+        _alert,
+        (
+            "pgops alert test                            what does each channel answer?\n"
+            "pgops alert evaluate                        what a timer runs, so that silence is heard, too\n"
+            "pgops alert evaluate --dry-run              what would be told?\n"
+            "pgops alert send warning 'The disk is being replaced' --key disk\n"
+            "pgops alert send ok 'The new disk is in' --key disk"
+        ),
+    ),
     (
         "config",
         "check or show the configuration, or write an example",

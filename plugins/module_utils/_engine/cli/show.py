@@ -404,6 +404,26 @@ def _are(count: int) -> str:
     return "%s %s" % (_number(count), "is" if count == 1 else "are")
 
 
+def alert_evaluate(result: Result) -> str:
+    """Show what was found, told and left waiting."""
+    lines = ["%-8s  %s  %s" % (t["level"], t["cause"], " ".join(t["text"].split())) for t in result["troubles"]]
+    lines = lines or ["Nothing is wrong."]
+    told = "Would tell" if result["dry_run"] else "Told"
+    lines += ["%s: %s" % (told, notice["subject"]) for notice in result["told"]]
+    lines += ["%s did not take it: %s" % (d["channel"], d["said"]) for d in result["deliveries"] if not d["accepted"]]
+    if result["undelivered"]:
+        lines.append("%s still to be taken by a channel." % _plural(result["undelivered"], "message"))
+    return _text(lines)
+
+
+def alert_channels(result: Result) -> str:
+    """Show what each channel answered."""
+    if result["dry_run"]:
+        return _text(["Would go to %s." % ", ".join(c["channel"] for c in result["channels"])])
+    rows = [[c["channel"], "accepted" if c["accepted"] else "not accepted", c["said"]] for c in result["channels"]]
+    return _text(_table(rows))
+
+
 def probe(result: Result, *, colour: bool) -> str:
     """Return what the S3 place can do."""
     lines = ["%s: %s" % (result["place"], "it can do all that is needed." if result["ok"] else "something is wrong.")]
@@ -413,4 +433,17 @@ def probe(result: Result, *, colour: bool) -> str:
     return _text(lines)
 
 
-__all__ = ("backup", "info", "pin", "probe", "prune", "restore", "restore_plan", "sync", "unpin", "verify")
+__all__ = (
+    "alert_channels",
+    "alert_evaluate",
+    "backup",
+    "info",
+    "pin",
+    "probe",
+    "prune",
+    "restore",
+    "restore_plan",
+    "sync",
+    "unpin",
+    "verify",
+)

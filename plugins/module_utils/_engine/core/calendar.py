@@ -165,6 +165,20 @@ def next_after(found: Calendar, moment: datetime, zone: tzinfo) -> Optional[date
     return None
 
 
+def last_before(found: Calendar, moment: datetime, zone: tzinfo) -> Optional[datetime]:
+    """Return the last run at or before `moment`, in UTC; the calendar is on the clock of `zone`. None before the year 11."""
+    day = moment.astimezone(zone).date() + timedelta(days=1)
+    for _unused in range(366 * 9):
+        if day.year < 11:
+            return None
+        if found.on(day):
+            earlier = [run for run in _runs_on(found, day, zone) if run <= moment]
+            if earlier:
+                return max(earlier)
+        day -= timedelta(days=1)
+    return None
+
+
 def _runs_on(found: Calendar, day: date, zone: tzinfo) -> Iterator[datetime]:
     for hour, minute in found.times():
         yield _at(day, hour, minute, zone)
@@ -313,4 +327,4 @@ def _rule(time: str, dates: set[date]) -> Iterator[str]:
         yield "%s %s:00" % (day.isoformat(), time)
 
 
-__all__ = ("SHORTCUTS", "Calendar", "longest_gap", "longest_lag", "next_after", "parse", "to_systemd")
+__all__ = ("SHORTCUTS", "Calendar", "last_before", "longest_gap", "longest_lag", "next_after", "parse", "to_systemd")

@@ -53,6 +53,10 @@ class Redactor:
         # A very short secret would mask half of every message; longest first, so that none hides in another.
         self._secrets = sorted({s for s in secrets if s and len(s) >= 4}, key=len, reverse=True)
 
+    def knowing(self, secrets: Iterable[str]) -> Redactor:
+        """Return one that masks `secrets`, too."""
+        return Redactor([*self._secrets, *secrets])
+
     def text(self, text: str) -> str:
         """Return `text` with secrets masked."""
         for secret in self._secrets:

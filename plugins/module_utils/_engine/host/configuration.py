@@ -32,11 +32,22 @@ _FILES = {
     "postgres_password": ("postgres", "login_password_file"),
     "database_url": ("postgres", "database_url_file"),
     "aws_credentials": ("s3", "credentials_file"),
+    "slack_webhook_url": ("alerts", "slack", "webhook_url_file"),
+    "pagerduty_routing_key": ("alerts", "pagerduty", "routing_key_file"),
+    "sentry_dsn": ("alerts", "sentry", "dsn_file"),
+    "smtp_password": ("alerts", "email", "password_file"),
+    "webhook_url": ("alerts", "webhook", "url_file"),
+    "webhook_secret": ("alerts", "webhook", "secret_file"),
+    "heartbeat_url": ("alerts", "heartbeat", "url_file"),
+    "apprise_urls": ("alerts", "apprise", "urls_file"),
 }
+# A file of its own, to the letter; the keys of S3 share one that has a form.
+_PLAIN = tuple(name for name in _FILES if name != "aws_credentials")
 _IN_PLACE_OF = {
     "postgres_password": ("postgres.login_password", "postgres.login_password_file"),
     "database_url": ("postgres.database_url", "postgres.database_url_file"),
     "aws_credentials": ("s3.access_key", "s3.secret_key", "s3.session_token", "s3.credentials_file"),
+    **{name: (".".join(keys)[: -len("_file")], ".".join(keys)) for name, keys in _FILES.items() if keys[0] == "alerts"},
 }
 # Directories of the system: to give one of these to the account of the backups would break the host.
 _SHARED = frozenset(
@@ -177,13 +188,18 @@ def _at(content: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     return dict(value)
 
 
+def _value_at(content: Any, path: str) -> Any:
+    for key in path.split("."):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
 def _given_twice(content: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
     errors = []
     for name in files:
         for path in _IN_PLACE_OF[name]:
-            section, _unused, key = path.partition(".")
-            found = content.get(section)
-            if isinstance(found, Mapping) and found.get(key) and not holds_secret({section: {key: found[key]}}):
+            alone = _at(content, tuple(path.split(".")))
+            if _value_at(alone, path) and not holds_secret(alone):
                 errors.append("%s: the option secrets gives the same; leave one of them out." % path)
     return errors
 
@@ -203,7 +219,7 @@ def _secret_files(request: Request, secrets: Mapping[str, str]) -> tuple[dict[st
     profile = _profile(request.content)
     if not profile.isprintable() or "]" in profile:
         errors.append("s3.profile: %r cannot stand in a credentials file." % profile)
-    files = {key: secrets[key] + "\n" for key in ("postgres_password", "database_url") if key in secrets}
+    files = {key: secrets[key] + "\n" for key in _PLAIN if key in secrets}
     keys = [secrets.get(key, "") for key in _KEYS]
     if any(keys):
         if not (keys[0] and keys[1]):
@@ -285,8 +301,10 @@ def _leading_to(request: Request, files: Mapping[str, str]) -> dict[str, Any]:
     """Return the content with the keys that lead to the secret files."""
     leads: dict[str, Any] = {}
     for name in files:
-        section, key = _FILES[name]
-        leads.setdefault(section, {})[key] = str(_secret_path(request.path, name))
+        value: Any = str(_secret_path(request.path, name))
+        for key in reversed(_FILES[name]):
+            value = {key: value}
+        leads = configuration.merge(leads, value)
     return configuration.merge(request.content, leads)
 
 
@@ -351,15 +369,20 @@ def _stale(request: Request) -> list[Path]:
 
 def _as_written(checked: Config, files: Mapping[str, str], request: Request) -> Config:
     """Return the configuration with the names of the secret files in place of the secrets."""
-    leads: dict[str, dict[str, Any]] = {"postgres": {}, "s3": {}}
+    written = checked
     for name in files:
         for path in _IN_PLACE_OF[name]:
-            leads[_FILES[name][0]][path.partition(".")[2]] = ""
-        leads[_FILES[name][0]][_FILES[name][1]] = str(_secret_path(request.path, name))
-    written = dataclasses.replace(checked, postgres=dataclasses.replace(checked.postgres, **leads["postgres"]))
-    if written.s3 is None:
-        return written
-    return dataclasses.replace(written, s3=dataclasses.replace(written.s3, **leads["s3"]))
+            written = _with(written, tuple(path.split(".")), "")
+        written = _with(written, _FILES[name], str(_secret_path(request.path, name)))
+    return written
+
+
+def _with(section: Any, keys: tuple[str, ...], value: str) -> Any:
+    """Return the settings `section` with another value at `keys`; a section that is not there stays so."""
+    if section is None:
+        return None
+    inner = value if len(keys) == 1 else _with(getattr(section, keys[0]), keys[1:], value)
+    return dataclasses.replace(section, **{keys[0]: inner})
 
 
 def _warn_of_one_disk(host: Host, checked: Config) -> None:

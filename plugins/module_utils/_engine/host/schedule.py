@@ -28,6 +28,8 @@ from .units import HEAD, VERBS, Common, Job, crontab, heading, service, timer
 
 CRON, SYSTEMD = "cron", "systemd"
 _SECONDS = 60.0
+# Of a job that comes every quarter of an hour, a delay that suits a night would leave out runs.
+_LONGEST_ALERT_DELAY = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -169,13 +171,15 @@ def _of_instance(host: Host, request: Request, instance: Instance, name: str, er
             except UsageError as error:
                 errors.append("instances, %s, %s: %s" % (instance.name, verb, error))
                 continue
-            jobs.append(Job(instance.name, verb, calendar, instance.config, zone, zone_name, delay, wait, paths))
+            spread = min(delay, _LONGEST_ALERT_DELAY) if verb == "alert" else delay
+            jobs.append(Job(instance.name, verb, calendar, instance.config, zone, zone_name, spread, wait, paths))
     return jobs
 
 
 def _default(known: Config, schedule: Schedule, verb: str) -> str:
-    """Return when the configuration has `verb` run; a copy to S3 only where there is an S3 place."""
-    return "" if verb == "sync" and known.s3 is None else str(getattr(schedule, verb))
+    """Return when the configuration has `verb` run; a copy to S3 only with an S3 place, alerts only with a channel."""
+    pointless = (verb == "sync" and known.s3 is None) or (verb == "alert" and not known.alerts.channels())
+    return "" if pointless else str(getattr(schedule, verb))
 
 
 def _writable(known: Config) -> list[str]:

@@ -13,7 +13,7 @@ from ..core.calendar import Calendar, to_systemd
 from ..core.errors import UsageError
 
 HEAD = "# Written by Ansible (pgops.backup.pgops_schedule): changes made here are lost.\n"
-VERBS = ("backup", "sync", "verify", "prune")
+VERBS = ("backup", "sync", "verify", "prune", "alert")
 _CRON_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LONGEST_COMMAND = 990  # cron's own limit is 1000
 _DOES = {
@@ -21,7 +21,10 @@ _DOES = {
     "sync": "Copy backups to S3",
     "verify": "Prove that backups restore",
     "prune": "Remove old backups",
+    "alert": "Tell of backups that are missing or in trouble",
 }
+# Of a verb that does more than one thing, the one that runs by itself; and it waits for nobody.
+_ACTIONS = {"alert": "evaluate"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ class Common:
 
 
 def _arguments(job: Job, common: Common) -> list[str]:
-    waiting = ["--wait", job.wait] if job.wait else []
-    return [common.program, job.verb, "--config", job.config, *waiting]
+    action = _ACTIONS.get(job.verb)
+    waiting = ["--wait", job.wait] if job.wait and not action else []
+    return [common.program, job.verb, *([action] if action else []), "--config", job.config, *waiting]
 
 
 # --- systemd ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Callable
+from typing import IO, Callable, Optional
 
 from ..core.errors import BusyError, UsageError
 from ..core.times import Clock, iso
@@ -69,6 +69,21 @@ def hold(
                 _sign(stream, "")
 
 
+def holder_since(path: Path) -> Optional[str]:
+    """Return since when (ISO 8601) a process that is still there holds the lock file `path` alone, None if none does.
+
+    The lock is not tried, as even that moment could keep out somebody who does not wait.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        os.kill(int(facts["pid"]), 0)
+        return str(facts["since"])
+    except PermissionError:
+        return str(facts["since"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
 def _open(path: Path) -> IO[str]:
     try:
         make_dirs(path.parent)
@@ -102,4 +117,4 @@ def _signed(stream: IO[str]) -> str:
         return ""
 
 
-__all__ = ("hold",)
+__all__ = ("hold", "holder_since")

@@ -33,8 +33,8 @@ def info(context: Context, request: Request) -> dict[str, Any]:
     A place that cannot be read is reported with its error instead of raising. Freshness is about the places asked for.
     Raise UsageError for a place that is not configured.
     """
-    places = [_place(context, surveyed, request.details) for surveyed in survey(context, request.places)]
-    findings = judge(_facts(context, places), expected(context), context.clock())
+    places = describe(context, request)
+    findings = freshness(context, places)
     if request.places:
         findings = [f for f in findings if _about(f, request.places)]
     return {
@@ -43,6 +43,22 @@ def info(context: Context, request: Request) -> dict[str, Any]:
         "freshness": [finding.as_data() for finding in findings],
         "state": worst(finding.severity for finding in findings),
     }
+
+
+def describe(
+    context: Context, request: Request, *, remember: bool = False, alone: bool = False
+) -> list[dict[str, Any]]:
+    """Return what each place holds, as info() has it in `places`; `remember` and `alone` are as for survey().
+
+    Raise UsageError for a place that is not configured.
+    """
+    found = survey(context, request.places, remember=remember, alone=alone)
+    return [_place(context, surveyed, request.details) for surveyed in found]
+
+
+def freshness(context: Context, places: list[dict[str, Any]]) -> list[Finding]:
+    """Judge what describe() gave of all places."""
+    return judge(_facts(context, places), expected(context), context.clock())
 
 
 def calendars(context: Context) -> dict[str, Calendar]:
@@ -212,4 +228,4 @@ def _when(seen: Seen) -> datetime:
     return seen.when
 
 
-__all__ = ("Request", "calendars", "expected", "info")
+__all__ = ("Request", "calendars", "describe", "expected", "freshness", "info")

@@ -8,6 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Optional
 
+from ..alerts.health import findings as alert_findings
+from ..alerts.health import health
+from ..alerts.health import lines as alert_lines
 from ..context import Context
 from ..core import volume
 from ..core.calendar import next_after
@@ -26,7 +29,7 @@ _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 def status(context: Context) -> dict[str, Any]:
     """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, `size`,
-    `limits` (seconds), all `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`.
+    `limits` (seconds), `alerts`, all `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`.
 
     It changes nothing.
     """
@@ -37,8 +40,9 @@ def status(context: Context) -> dict[str, Any]:
         "free_bytes": free_bytes(Path(context.config.local.path)),
         "min_free_bytes": parse_size(context.config.backup.min_free),
     }
+    alerts = health(context)
     size = volume.measure(described for place in known["places"] for described in place["sets"])
-    judged = _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
+    judged = alert_findings(alerts) + _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
     judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases)
     findings = [*known["freshness"], *(finding.as_data() for finding in judged)]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
@@ -52,6 +56,7 @@ def status(context: Context) -> dict[str, Any]:
         "disk": disk,
         "size": size,
         "limits": _limits(context),
+        "alerts": alerts,
         "findings": findings,
         "safe": _safe(known["places"]),
         "next": _next(findings),
@@ -167,6 +172,7 @@ _STEPS = (
     ("size", "Compare the newest sets (pgops info --details): has a database gone, or grown?"),
     ("run of prune", "Read why pruning failed, then run: pgops prune."),
     ("no off-site place", "Add an S3 place to the configuration (section s3)."),
+    ("alerts", "Find out why nobody is told: pgops alert test."),
     ("clock", "Set the clock (timedatectl), then back up again."),
 )
 
@@ -205,6 +211,7 @@ def render(result: dict[str, Any], colour: bool) -> str:
     ]
     for verb, run in schedule["runs"].items():
         lines.append("  %-8s %s" % (verb, _minute(run["next_run"]) if run["next_run"] else "never"))
+    lines += ["", "Alerts"] + ["  %s" % _one_line(text) for text in alert_lines(result["alerts"], now)]
     lines += ["", "Still safe"] + ["  %s" % text for text in result["safe"]]
     if result["next"]:
         lines += ["", "Next"] + ["  %s" % text for text in result["next"]]

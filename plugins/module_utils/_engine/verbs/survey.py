@@ -71,17 +71,22 @@ def rules(context: Context, name: str) -> Retention:
     return context.config.local.retention
 
 
-def survey(context: Context, wanted: Sequence[str] = (), *, remember: bool = False) -> list[Surveyed]:
+def survey(
+    context: Context, wanted: Sequence[str] = (), *, remember: bool = False, alone: bool = False
+) -> list[Surveyed]:
     """Return what the `wanted` places hold; a place that cannot be read says so in `trouble`.
 
-    Proofs come from every configured place, wanted or not. With `remember` they are kept for the day on which a place
-    does not answer.
+    Proofs come from every configured place, wanted or not; with `alone` the others are not asked, and what they proved is
+    as it was remembered. With `remember` proofs are kept for the day on which a place does not answer.
     """
     names = chosen(context, wanted)
     found: list[Surveyed] = []
     known: dict[str, list[Proof]] = {}
     for name in configured(context):
         surveyed = Surveyed(name, _root(context, name))
+        if alone and name not in names:
+            known[name] = _remembered(context.state, name)
+            continue
         try:
             surveyed.place = context.place(name)
             surveyed.root = surveyed.place.root

@@ -66,6 +66,7 @@ def test_jobs_come_from_the_schedule_and_its_defaults() -> None:
         "sync": "30 2 * * *",
         "verify": "0 3 * * *",
         "prune": "0 1 * * 0",
+        "alert": "",
     }
     assert (found["timezone"], found["random_delay"], found["wait"]) == ("Europe/Berlin", "0s", "6h")
 
@@ -141,3 +142,18 @@ def test_each_is_the_sections_with_its_own_over_them_and_nothing_is_changed(shar
         wanted = {key: value for key, value in config.merge(shared, own).items() if value}
         assert {key: value for key, value in found["content"].items() if key != "instance"} == wanted
     assert (shared, given_to_it) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "others", "wanted"),
+    [
+        ({"alerts": {"email": {"to": ["a@example.com"]}}}, {}, "*/15 * * * *"),
+        ({}, {"secrets": {"slack_webhook_url": "https://hooks.example.com/x"}}, "*/15 * * * *"),
+        ({"secrets": {"sentry_dsn": "https://k@sentry.example.com/1"}}, {}, "*/15 * * * *"),
+        ({"alerts": {"email": {"to": ["a@example.com"]}}, "schedule": {"alert": "@hourly"}}, {}, "@hourly"),
+        ({"alerts": None}, {"sections": {"alerts": {"email": {"to": ["a@example.com"]}}}}, ""),
+        ({}, {"secrets": {"smtp_password": "secret", "slack_webhook_url": ""}}, ""),
+    ],
+)
+def test_alerts_are_looked_after_where_there_is_a_channel(given: Any, others: Any, wanted: str) -> None:
+    assert one(given, **others)["scheduled"]["jobs"]["alert"] == wanted

@@ -242,6 +242,35 @@ def test_no_value_of_any_key_makes_the_check_crash(path: str, value: Any) -> Non
         assert (sections[0] if sections else key) in str(error)
 
 
+@pytest.mark.parametrize(
+    ("alerts", "said"),
+    [
+        (
+            {"watched": ["backup", "dance"]},
+            "alerts.watched: expected some of backup, sync, verify, prune, found dance.",
+        ),
+        ({"email": {"to": ["a@example.com", "not one"]}}, "alerts.email.to[1]: expected an address"),
+        ({"email": {"to": ["a@b\r\nBcc: c@d"]}}, "alerts.email.to[0]: expected an address"),
+        ({"email": {"to": [], "sender": "me"}}, "alerts.email.sender: expected an address"),
+        ({"pagerduty": {"url": "events.pagerduty.com"}}, "alerts.pagerduty.url: expected https://"),
+        ({"quiet_hours": "at night"}, "alerts.quiet_hours: 'at night' names no hours."),
+        ({"slack": {"level": "loud"}}, "alerts.slack.level: expected one of info, warning, critical, escalated"),
+        ({"slack": {"webhook_url": {"a": "s3cret"}}}, "alerts.slack.webhook_url: expected a text, found a secret."),
+        ({"repeat": "often"}, "alerts.repeat: 'often' is not a duration."),
+    ],
+)
+def test_alerts_are_checked(alerts: dict[str, Any], said: str) -> None:
+    (error,) = errors_of({"alerts": alerts})
+    assert error.startswith(said)
+
+
+def test_a_channel_is_on_when_it_has_an_address() -> None:
+    assert made({}).alerts.channels() == []
+    assert made({"alerts": {"slack": {"level": "critical"}}}).alerts.channels() == []
+    both = {"slack": {"webhook_url": "https://h/x"}, "email": {"to": ["a@example.com"]}}
+    assert made({"alerts": both}).alerts.channels() == ["slack", "email"]
+
+
 def test_a_long_value_is_shown_shortened() -> None:
     assert len(errors_of({"backup": {"format": "x" * 5000}})[0]) < 200
 

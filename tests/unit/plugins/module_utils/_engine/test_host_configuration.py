@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channels import channels
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration
@@ -28,6 +29,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.host.configur
     take_away,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.emit import to_yaml
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Runner
 
 HOSTILE = "p'a\"s$s%w#ö\\ =:;x[]{}"
 # What YAML can hold at all: no lone surrogates.
@@ -335,3 +337,51 @@ def test_configurations_of_instances_that_are_no_more_go_with_their_secrets(tmp_
         "/".join([str(etc), name]) for name in ("one.yml", "theirs.yml", "secrets/one.postgres_password")
     }
     assert lay(wanted)["changed"] is False
+
+
+# --- alerts -----------------------------------------------------------------------------------------------------------
+
+ALERT_SECRETS = {
+    "slack_webhook_url": "https://hooks.example.com/services/T0/B0/x" + HOSTILE.replace(" ", ""),
+    "pagerduty_routing_key": "k" * 32,
+    "sentry_dsn": "https://k@sentry.example.com/1",
+    "smtp_password": HOSTILE,
+    "webhook_url": "https://hook.example.com/token",
+    "webhook_secret": HOSTILE,
+    "heartbeat_url": "https://hc.example.com/ping/{verb}",
+    "apprise_urls": "json://a.example.com tgram://token/chat",
+}
+
+
+def test_the_secrets_of_alerts_turn_their_channels_on(tmp_path: Path) -> None:
+    wanted = request(tmp_path, secrets=ALERT_SECRETS, alerts={"email": {"to": ["a@example.com"], "user": "u"}})
+    result = lay(wanted)
+    read = config.load(wanted.path, environ={}, host="db1")
+    assert read.alerts.channels() == ["slack", "pagerduty", "sentry", "email", "webhook", "heartbeat", "apprise"]
+    assert read.alerts.email.user == "u"
+    found = channels(read, Runner())
+    keys = {"slack": ["webhook_url"], "email": ["password"], "webhook": ["url", "secret"], "apprise": ["urls"]}
+    names = {"slack.webhook_url": "slack_webhook_url", "email.password": "smtp_password", "webhook.url": "webhook_url"}
+    names.update({"webhook.secret": "webhook_secret", "apprise.urls": "apprise_urls"})
+    for channel in found:
+        for key in keys.get(channel.name, []):
+            assert channel.secret(key) == ALERT_SECRETS[names["%s.%s" % (channel.name, key)]]
+    for path in result["files"]:
+        assert mode(Path(path)) == 0o600
+    text = wanted.path.read_text() + str(result["config"])
+    for secret in ALERT_SECRETS.values():
+        assert secret not in text
+    assert result["config"]["alerts"]["slack"]["webhook_url_file"].endswith("config.slack_webhook_url")
+    assert not lay(wanted)["changed"]
+    lay(request(tmp_path))
+    assert not (wanted.path.parent / "secrets" / "config.slack_webhook_url").exists()
+
+
+def test_a_secret_of_alerts_stands_in_no_content(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        lay(request(tmp_path, alerts={"slack": {"webhook_url": "https://hooks.example.com/secret-words"}}))
+    assert "content holds a secret (alerts.slack.webhook_url)" in caught.value.message
+    assert "secret-words" not in str(caught.value)
+    twice = {"slack": {"webhook_url_file": "/etc/other"}}
+    with pytest.raises(UsageError, match=r"alerts\.slack\.webhook_url_file: the option secrets gives the same"):
+        lay(request(tmp_path, secrets={"slack_webhook_url": "https://h"}, alerts=twice))

@@ -149,6 +149,29 @@ def test_cron_runs_what_the_configuration_says(machine: Machine) -> None:
     assert started_by(machine.places, "db1") == ""
 
 
+CHANNEL = '{"instance": "db1-main", "alerts": {"email": {"to": ["a@example.com"]}}}'
+
+
+def test_where_there_is_a_channel_somebody_looks_every_quarter_of_an_hour(machine: Machine) -> None:
+    machine.config.write_text(CHANNEL)
+    machine.lay(machine.request("cron", random_delay="15min"))
+    (line,) = [line for line in machine.table() if " alert " in line]
+    assert line.startswith("*/15 * * * * %s sleep $(shuf -i 0-300 -n 1) && " % ACCOUNT), (
+        "a delay that leaves out no run"
+    )
+    assert line.endswith("%s alert evaluate --config %s --quiet" % (machine.program, machine.config)), (
+        "it waits for nobody"
+    )
+    machine.boot()
+    machine.lay(machine.request("systemd"))
+    assert "pgops-alert@db1-main.timer" in (machine.tools / "active").read_text()
+    service = machine.unit("pgops-alert@db1-main.service")
+    assert "ExecStart=%s alert evaluate --config %s\n" % (machine.program, machine.config) in service
+    assert "OnCalendar=*-*-* *:00,15,30,45:00" in machine.unit("pgops-alert@db1-main.timer")
+    machine.lay(machine.request("cron", machine.instance(jobs={"alert": ""})))
+    assert not [line for line in machine.table() if " alert " in line]
+
+
 def test_a_second_run_changes_nothing_and_a_dry_run_touches_nothing(machine: Machine) -> None:
     request = machine.request("cron")
     assert machine.lay(request, dry_run=True)["changed"]
@@ -431,7 +454,7 @@ def test_on_a_bare_host_a_dry_run_takes_the_defaults(machine: Machine) -> None:
 
 def test_what_is_given_in_full_needs_no_configuration(machine: Machine) -> None:
     machine.config.unlink()
-    jobs = {"backup": "0 2 * * *", "sync": "", "verify": "", "prune": ""}
+    jobs = {"backup": "0 2 * * *", "sync": "", "verify": "", "prune": "", "alert": ""}
     options = {"timezone": "", "random_delay": "0s", "wait": "6h"}
     machine.lay(machine.request("cron", machine.instance(jobs=jobs, paths=["/srv/b"]), **options))
     assert len(machine.table()) == 1

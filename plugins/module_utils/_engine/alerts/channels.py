@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The channels that the configuration turns on, and their secrets, which are read when they are needed."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+from urllib.parse import urlsplit
+
+from ..config import read_secret
+from ..core.notices import Notice
+from ..core.quiet import RANK
+from ..settings import Alerts, Config
+from ..system.runner import Runner
+from .http import Answer, Caller, DeliveryError
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A run that begins or has ended, for who watches from outside: `phase` is start, ok or fail."""
+
+    phase: str
+    verb: str
+    instance: str
+    host: str
+    text: str = ""
+    seconds: Optional[float] = None
+    run: str = ""
+    crontab: str = ""
+    timezone: str = ""
+
+
+class Channel(abc.ABC):
+    """One way to people. `level` is the least that it hears of; `beats` whether it hears of runs."""
+
+    name = ""
+    beats = False
+    hears_notices = True
+    hears_recoveries = True
+
+    def __init__(self, config: Config, runner: Runner) -> None:
+        self.alerts: Alerts = config.alerts
+        self.config, self.runner = config, runner
+        self.caller = Caller(float(config.alerts.timeout), config.alerts.ca_bundle)
+
+    @property
+    def section(self) -> Any:
+        """Its section of the configuration."""
+        return getattr(self.alerts, self.name)
+
+    @property
+    def level(self) -> str:
+        """The least level that it hears of."""
+        return str(getattr(self.section, "level", "info"))
+
+    def hears(self, notice: Notice) -> bool:
+        """Tell whether `notice` is for this channel. What is escalated also opens it for the recovery."""
+        if not self.hears_notices or (notice.ends and not self.hears_recoveries):
+            return False
+        return notice.rank >= RANK[self.level]
+
+    def secret(self, key: str) -> str:
+        """Return the secret `key` of the section, or the first line of its file. Raise DeliveryError if neither can be had."""
+        value = str(getattr(self.section, key))
+        path = str(getattr(self.section, "%s_file" % key))
+        if value or not path:
+            return value
+        errors: list[str] = []
+        value = read_secret(Path(path), "alerts.%s.%s_file" % (self.name, key), errors)
+        if errors or not value:
+            raise DeliveryError(errors[0] if errors else "%s is empty." % path, again=False)
+        return value
+
+    def named(self, text: str, verb: str) -> str:
+        """Return `text` with {instance} and {verb} filled in."""
+        return text.replace("{instance}", self.config.instance).replace("{verb}", verb)
+
+    @abc.abstractmethod
+    def send(self, notice: Notice) -> Answer:
+        """Hand `notice` over. Raise DeliveryError if it is not accepted."""
+
+    def test(self, notice: Notice) -> Answer:
+        """Hand over a notice that is only a test."""
+        return self.send(notice)
+
+    def beat(self, beat: Beat) -> Optional[Answer]:
+        """Tell that a run begins or has ended. Raise DeliveryError if it is not accepted."""
+        del beat
+        return None
+
+
+def channels(config: Config, runner: Runner) -> list[Channel]:
+    """Return the channels that the configuration turns on."""
+    kinds = _kinds()
+    return [kinds[name](config, runner) for name in config.alerts.channels()]
+
+
+def _kinds() -> dict[str, Callable[[Config, Runner], Channel]]:
+    # Imported here, as each of them imports this file; by name, as what is found otherwise does not travel to hosts.
+    from .apprise_urls import AppriseChannel
+    from .heartbeat import HeartbeatChannel
+    from .mail import EmailChannel
+    from .pagerduty import PagerDutyChannel
+    from .sentry import SentryChannel
+    from .slack import SlackChannel
+    from .webhook import WebhookChannel
+
+    kinds = (
+        SlackChannel,
+        PagerDutyChannel,
+        SentryChannel,
+        EmailChannel,
+        WebhookChannel,
+        HeartbeatChannel,
+        AppriseChannel,
+    )
+    return {kind.name: kind for kind in kinds}
+
+
+_SECRETS = {
+    "slack": ("webhook_url",),
+    "pagerduty": ("routing_key",),
+    "sentry": ("dsn",),
+    "email": ("password",),
+    "webhook": ("url", "secret"),
+    "heartbeat": ("url",),
+    "apprise": ("urls",),
+}
+
+
+def secrets_of(found: list[Channel]) -> Iterator[str]:
+    """Yield every secret of the channels, and the parts of it by which it would show in a message."""
+    for channel in found:
+        for key in _SECRETS[channel.name]:
+            try:
+                value = channel.secret(key)
+            except DeliveryError:
+                continue
+            if value:
+                yield value
+            for word in value.split():
+                yield from _parts(word)
+
+
+def _parts(address: str) -> Iterator[str]:
+    """Yield what of an address is secret: its path, and who logs in."""
+    try:
+        parts = urlsplit(address)
+        yield address
+        yield from (part for part in (parts.path.strip("/"), parts.query, parts.password) if part and len(part) >= 8)
+        if parts.username and len(parts.username) >= 8:
+            yield parts.username
+    except ValueError:
+        return
+
+
+def trouble_with_secrets(config: Config, runner: Runner) -> list[str]:
+    """Return what is wrong with the files of the channels' secrets, a sentence each."""
+    found = []
+    for channel in channels(config, runner):
+        for key in _SECRETS[channel.name]:
+            try:
+                channel.secret(key)
+            except DeliveryError as error:
+                found.append(str(error))
+    return found
+
+
+__all__ = ("Beat", "Channel", "channels", "secrets_of", "trouble_with_secrets")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""How the alerts themselves do, from what they remember: no service is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..context import Context
+from ..core.freshness import CRITICAL, OK, WARNING, Finding
+from ..core.incidents import Incident
+from ..core.times import human_span, iso, parse_iso
+from .state import State, load
+
+Result = dict[str, Any]
+
+
+def shown(state: State) -> list[Result]:
+    """Return the open incidents in JSON's types."""
+    return [_shown(state.incidents[cause]) for cause in sorted(state.incidents)]
+
+
+def _shown(incident: Incident) -> Result:
+    return {
+        "cause": incident.cause,
+        "level": incident.level,
+        "text": incident.text,
+        "since": iso(incident.since),
+        "told": iso(incident.told) if incident.told else None,
+        "escalated": incident.escalated,
+    }
+
+
+def health(context: Context) -> Result:
+    """Return `channels`, `incidents`, `undelivered`, `oldest` (since when something waits), `dropped` and `trouble`."""
+    on = context.config.alerts.channels()
+    state, trouble = load(context.state) if on else (State(), "")
+    queued = [w.queued for w in state.queue if w.channel in on]
+    return {
+        "channels": [_channel(context, state, name) for name in on],
+        "incidents": shown(state),
+        "undelivered": len(queued),
+        "oldest": iso(min(queued)) if queued else None,
+        "dropped": state.dropped,
+        "trouble": trouble,
+    }
+
+
+def _channel(context: Context, state: State, name: str) -> Result:
+    held = state.health.get(name)
+    return {
+        "channel": name,
+        "last_ok": iso(held.last_ok) if held and held.last_ok else None,
+        "failing_since": iso(held.failing_since) if held and held.failing_since else None,
+        "error": context.redactor.text(held.error) if held else "",
+        "waiting": sum(1 for w in state.queue if w.channel == name),
+    }
+
+
+def findings(known: Result) -> list[Finding]:
+    """Judge what health() gave: who does not hear of trouble must at least see it in the status."""
+    if not known["channels"]:
+        return []
+    if known["trouble"]:
+        return [Finding("alerts", WARNING, "What the alerts remembered cannot be read: %s" % known["trouble"])]
+    failing = [c for c in known["channels"] if c["failing_since"]]
+    if failing:
+        said = "; ".join("%s: %s" % (c["channel"], c["error"]) for c in failing)
+        text = "%d of %d channels for alerts took nothing of late: %s" % (len(failing), len(known["channels"]), said)
+        since = min(parse_iso(c["failing_since"]) for c in failing)
+        return [Finding("alerts", CRITICAL if len(failing) == len(known["channels"]) else WARNING, text, since=since)]
+    return [Finding("alerts", OK, "Alerts go to %s." % ", ".join(c["channel"] for c in known["channels"]))]
+
+
+def lines(known: Result, now: Any) -> list[str]:
+    """Return the lines about alerts for a person."""
+    if not known["channels"]:
+        return ["nobody is told: there is no channel (section alerts)"]
+    said = []
+    for channel in known["channels"]:
+        line = "%-10s " % channel["channel"]
+        if channel["failing_since"]:
+            line += "takes nothing since %s: %s" % (_ago(channel["failing_since"], now), channel["error"])
+        elif channel["last_ok"]:
+            line += "took its last message %s" % _ago(channel["last_ok"], now)
+        else:
+            line += "has not been tried (pgops alert test)"
+        if channel["waiting"]:
+            line += "; %d waiting" % channel["waiting"]
+        said.append(line)
+    opened = [(i["cause"], _ago(i["since"], now), i["level"]) for i in known["incidents"] if i["told"]]
+    return said + ["open: %s since %s (%s)" % facts for facts in opened]
+
+
+def _ago(moment: str, now: Any) -> str:
+    return "%s ago" % human_span(max(0.0, (now - parse_iso(moment)).total_seconds()))
+
+
+__all__ = ("findings", "health", "lines", "shown")

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What alerts remember between two looks: incidents, what waits for a channel, and how the channels do. One file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Optional
+
+from ..core.errors import UsageError
+from ..core.incidents import Incident
+from ..core.notices import Notice
+from ..core.times import compact, iso, parse_iso
+from ..system.durable import make_dirs, to_json, write_bytes
+
+NAME = "alerts.json"
+FORMAT = 1
+
+
+@dataclass
+class Waiting:
+    """A notice that a channel has still to take: after `not_before`, when the service asked for that."""
+
+    channel: str
+    notice: Notice
+    queued: datetime
+    tries: int = 0
+    not_before: Optional[datetime] = None
+    error: str = ""
+
+
+@dataclass
+class Health:
+    """How a channel does: when it last accepted something, since when it does not, and what it said."""
+
+    last_ok: Optional[datetime] = None
+    failing_since: Optional[datetime] = None
+    error: str = ""
+
+
+@dataclass
+class State:
+    """All that is remembered. `due` maps a verb to its calendar and since when we know of it; `s3` is the last look there."""
+
+    watched_since: Optional[datetime] = None
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    due: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    known_uncovered: Optional[list[str]] = None
+    days: dict[date, int] = field(default_factory=dict)
+    ahead: Optional[tuple[timedelta, datetime]] = None
+    queue: list[Waiting] = field(default_factory=list)
+    health: dict[str, Health] = field(default_factory=dict)
+    dropped: int = 0
+    s3: Optional[dict[str, Any]] = None
+    s3_asked: Optional[datetime] = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        return {
+            "format": FORMAT,
+            "watched_since": _out(self.watched_since),
+            "incidents": {cause: incident.as_data() for cause, incident in self.incidents.items()},
+            "due": {verb: {"calendar": text, "since": iso(since)} for verb, (text, since) in self.due.items()},
+            "known_uncovered": self.known_uncovered,
+            "days": {day.isoformat(): free for day, free in self.days.items()},
+            "ahead": {"seconds": self.ahead[0].total_seconds(), "at": iso(self.ahead[1])} if self.ahead else None,
+            "queue": [
+                {
+                    "channel": w.channel,
+                    "notice": w.notice.as_data(),
+                    "queued": iso(w.queued),
+                    "tries": w.tries,
+                    "not_before": _out(w.not_before),
+                    "error": w.error,
+                }
+                for w in self.queue
+            ],
+            "health": {
+                name: {"last_ok": _out(h.last_ok), "failing_since": _out(h.failing_since), "error": h.error}
+                for name, h in self.health.items()
+            },
+            "dropped": self.dropped,
+            "s3": self.s3,
+            "s3_asked": _out(self.s3_asked),
+        }
+
+
+def _out(moment: Optional[datetime]) -> Optional[str]:
+    return iso(moment) if moment is not None else None
+
+
+def _in(text: Any) -> Optional[datetime]:
+    return parse_iso(text) if text is not None else None
+
+
+def _check_look(s3: Any) -> None:
+    """Raise KeyError or TypeError if `s3` is not what is remembered of a place."""
+    for held in s3["sets"]:
+        for key in ("id", "begun", "bytes", "complete", "verified", "proofs", "problem", "databases"):
+            if key not in held:
+                raise KeyError(key)
+    if not all(key in s3 for key in ("place", "root", "reachable", "error", "newest", "newest_verified")):
+        raise KeyError("s3")
+
+
+def from_data(data: Mapping[str, Any]) -> State:
+    """Return the state that as_data() gave. Raise KeyError, TypeError, ValueError, AttributeError or UsageError for another."""
+    if data["format"] != FORMAT:
+        raise ValueError("format %r" % data["format"])
+    ahead = data["ahead"]
+    s3 = data["s3"]
+    if s3 is not None:
+        _check_look(s3)
+    return State(
+        watched_since=_in(data["watched_since"]),
+        incidents={str(cause): Incident.from_data(held) for cause, held in data["incidents"].items()},
+        due={str(verb): (str(held["calendar"]), parse_iso(held["since"])) for verb, held in data["due"].items()},
+        known_uncovered=None if data["known_uncovered"] is None else [str(n) for n in data["known_uncovered"]],
+        days={date.fromisoformat(day): int(free) for day, free in data["days"].items()},
+        ahead=(timedelta(seconds=float(ahead["seconds"])), parse_iso(ahead["at"])) if ahead else None,
+        queue=[
+            Waiting(
+                channel=str(held["channel"]),
+                notice=Notice.from_data(held["notice"]),
+                queued=parse_iso(held["queued"]),
+                tries=int(held["tries"]),
+                not_before=_in(held["not_before"]),
+                error=str(held["error"]),
+            )
+            for held in data["queue"]
+        ],
+        health={
+            str(name): Health(_in(held["last_ok"]), _in(held["failing_since"]), str(held["error"]))
+            for name, held in data["health"].items()
+        },
+        dropped=int(data["dropped"]),
+        s3=s3,
+        s3_asked=_in(data["s3_asked"]),
+    )
+
+
+def load(folder: Path) -> tuple[State, str]:
+    """Return the state that lies in `folder`, a fresh one when there is none, and what is wrong with the file (mostly nothing)."""
+    try:
+        return from_data(json.loads((folder / NAME).read_text(encoding="utf-8"))), ""
+    except FileNotFoundError:
+        return State(), ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        return State(), "%s: %s" % (type(error).__name__, error)
+
+
+def set_aside(folder: Path, now: datetime) -> str:
+    """Give the damaged file another name, and return that. Raise OSError if it cannot be."""
+    aside = "%s.damaged-%s" % (NAME, compact(now))
+    (folder / NAME).replace(folder / aside)
+    return aside
+
+
+def save(folder: Path, state: State) -> None:
+    """Keep `state` in `folder`. Raise OSError if it cannot be."""
+    make_dirs(folder)
+    write_bytes(folder / NAME, to_json(state.as_data()))
+
+
+__all__ = ("NAME", "Health", "State", "Waiting", "from_data", "load", "save", "set_aside")

@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What a person must hear of: from run records, sets, proofs, the schedule and the clock to troubles, one per cause. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta, timezone, tzinfo
+from typing import Any, Optional
+
+from .calendar import Calendar, last_before, longest_gap
+from .freshness import CLOCK_TOLERANCE, CRITICAL, OK, WARNING, worst
+from .freshness import Finding as Judged
+from .sizes import human_size
+from .times import human_span, iso
+
+# Only the verbs that a schedule starts: of a restore somebody knows who started it.
+WATCHED = ("backup", "sync", "verify", "prune")
+_HOW = {"busy": "did not start", "refused": "was refused", "interrupted": "was interrupted", "unreachable": "failed"}
+# A look at a store may fail once without anything being wrong.
+_PATIENCE = timedelta(minutes=30)
+_FEWEST_TO_COMPARE = 3
+_COMPARED = 7
+_DAY = timedelta(days=1)
+# What follows from a run that failed, was missed or is late is told with it, and not once more.
+_FOLLOWS = {"backup": "backup-age", "sync": "offsite-age", "verify": "verification-age"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended, as its record tells. `size` is that of the set that a backup made, in bytes."""
+
+    verb: str
+    outcome: str
+    begun: datetime
+    ended: datetime
+    reason: str = ""
+    size: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Due:
+    """When a verb runs by itself, and since when we know of that calendar."""
+
+    calendar: Calendar
+    since: datetime
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """A set in a place: `databases` is how many it holds, `failed` the levels at which its newest proof failed."""
+
+    set_id: str
+    place: str
+    size: int
+    databases: int
+    failed: tuple[str, ...] = ()
+    problem: str = ""
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The disk of the local place, in bytes, and for each day of late the least that was free."""
+
+    path: str
+    free: int
+    floor: int
+    days: Mapping[date, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known. `runs` are by verb, the newest first; `sets` the newest first. What is None nobody can tell.
+
+    `running` says since when a verb is at work, `due` what this host starts by itself. `uncovered` are the databases
+    that the newest backup left out without being told to; `known_uncovered` those of them that have always been.
+    `boot` is when the host came up, `ahead` by how much its clock is ahead of a server's (negative: behind).
+    """
+
+    judged: Sequence[Judged] = ()
+    runs: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    running: Mapping[str, datetime] = field(default_factory=dict)
+    due: Mapping[str, Due] = field(default_factory=dict)
+    sets: Sequence[SetFacts] = ()
+    uncovered: Sequence[str] = ()
+    known_uncovered: Sequence[str] = ()
+    disk: Optional[Disk] = None
+    wal_lag: Optional[timedelta] = None
+    restored: Optional[datetime] = None
+    watched_since: Optional[datetime] = None
+    boot: Optional[datetime] = None
+    ahead: Optional[timedelta] = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When what is known is trouble. A limit of zero, or None, is none.
+
+    `grace` is how late a run may begin, `wait` how much later when another run is in its way; `zone` that of the calendars.
+    """
+
+    grace: timedelta = timedelta(hours=1)
+    size_change: int = 50
+    disk_days: timedelta = timedelta(days=7)
+    wal_lag: timedelta = timedelta(minutes=15)
+    restore_test: Optional[timedelta] = None
+    allow_no_databases: bool = False
+    zone: tzinfo = timezone.utc
+    wait: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One cause. `cause` is a stable key, `since` the moment from which it has been so, `step` what to do next.
+
+    It is told once it has been seen for `patience`.
+    """
+
+    cause: str
+    level: str
+    text: str
+    since: datetime
+    step: str = ""
+    patience: timedelta = timedelta(0)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        return {
+            "cause": self.cause,
+            "level": self.level,
+            "text": self.text,
+            "since": iso(self.since),
+            "next": self.step,
+        }
+
+
+def troubles(facts: Facts, limits: Limits, now: datetime) -> list[Trouble]:
+    """Return every trouble, one per cause, the worst first."""
+    found = [t for verb in WATCHED for t in _runs(verb, facts, limits, now)]
+    found += _judged(facts, now)
+    found += _sets(facts, limits, now)
+    found += _size(facts, limits, now)
+    found += _coverage(facts, now)
+    found += _disk(facts, limits, now)
+    found += _clock(facts, now)
+    found += _lag(facts, limits, now)
+    found += _restore_test(facts, limits, now)
+    rank = (CRITICAL, WARNING, OK)
+    return sorted(_folded(found), key=lambda t: (rank.index(t.level), t.cause))
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def _runs(verb: str, facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
+    runs = facts.runs.get(verb, ())
+    if runs and runs[0].outcome != "ok":
+        yield _failed(verb, runs)
+    since = facts.running.get(verb)
+    if since is not None:
+        yield from _late(verb, since, facts, now)
+    due = facts.due.get(verb)
+    if due is not None and since is None:
+        yield from _missed(verb, due, facts, limits, now)
+
+
+def _failed(verb: str, runs: Sequence[Run]) -> Trouble:
+    newest, first = runs[0], runs[0]
+    count = 0
+    for run in runs:
+        if run.outcome == "ok":
+            break
+        first, count = run, count + 1
+    how = _HOW.get(newest.outcome, "failed")
+    text = "The last %s %s: %s" % (verb, how, " ".join(newest.reason.split()) or "it gave no reason.")
+    if count > 1:
+        text += " That was run %d in a row." % count
+    lost = verb != "prune" and newest.outcome not in ("busy", "interrupted")
+    return Trouble(
+        "failed-run/%s" % verb,
+        CRITICAL if lost else WARNING,
+        text,
+        first.ended,
+        "Read why in the log, mend it, then run: pgops %s" % verb,
+    )
+
+
+def _late(verb: str, since: datetime, facts: Facts, now: datetime) -> Iterable[Trouble]:
+    """A run that takes three times as long as usual (an hour at least); at first, until the next one is due."""
+    lengths = [(r.ended - r.begun).total_seconds() for r in facts.runs.get(verb, ())[:_COMPARED] if r.outcome == "ok"]
+    allowed = timedelta(days=1)
+    if verb in facts.due:
+        allowed = longest_gap(facts.due[verb].calendar)
+    if len(lengths) >= _FEWEST_TO_COMPARE:
+        allowed = min(allowed, max(timedelta(hours=1), timedelta(seconds=3 * statistics.median(lengths))))
+    if now - since > allowed:
+        text = "The %s has been running for %s; it must not take longer than %s." % (
+            verb,
+            human_span((now - since).total_seconds()),
+            human_span(allowed.total_seconds()),
+        )
+        step = "Look what it waits for: pgops status, and the locks in pg_stat_activity"
+        yield Trouble("late-run/%s" % verb, WARNING, text, since + allowed, step)
+
+
+def _missed(verb: str, due: Due, facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
+    """A run that has not begun when it was due. Whatever is newer than the calendar was promised by another one."""
+    moment = last_before(due.calendar, now - limits.grace, limits.zone)
+    if moment is None or moment < max(due.since, facts.watched_since or due.since):
+        return
+    if facts.boot is not None and facts.boot + limits.grace > now:
+        return
+    if facts.running and now - moment <= limits.wait + limits.grace:
+        # It may be waiting for the one that runs.
+        return
+    if any(run.ended >= moment for run in facts.runs.get(verb, ())):
+        return
+    level = CRITICAL if verb == "backup" else WARNING
+    text = "The %s that was due at %s has not run." % (verb, _minute(moment, limits.zone))
+    step = "See whether cron or systemd starts it (systemctl list-timers, /etc/cron.d/pgops), then run: pgops %s" % verb
+    yield Trouble("missed-run/%s" % verb, level, text, moment, step)
+
+
+def _minute(moment: datetime, zone: tzinfo) -> str:
+    return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M %z")
+
+
+# --- freshness and sets -----------------------------------------------------------------------------------------------
+
+# From the checks of freshness.py to causes: the key, the step, and how long to wait before it is told.
+_JUDGED = {
+    "backup": ("backup-age", "Run: pgops backup", timedelta(0)),
+    "off-site copy": ("offsite-age", "Run: pgops sync", timedelta(0)),
+    "off-site place": ("offsite-place", "Find out why the S3 place cannot be read: pgops probe", _PATIENCE),
+    "local place": ("local-place", "Make the backup directory readable for the account of pgops", _PATIENCE),
+    "verification": ("verification-age", "Run: pgops verify --level restore", timedelta(0)),
+    "clock": ("clock", "Set the clock (timedatectl), then run: pgops backup", timedelta(0)),
+}
+
+
+def _judged(facts: Facts, now: datetime) -> Iterable[Trouble]:
+    for finding in facts.judged:
+        known = _JUDGED.get(finding.check)
+        if known is None or finding.severity == OK:
+            continue
+        cause, step, patience = known
+        if finding.since is None:
+            patience = max(patience, _first_night(cause, facts))
+        yield Trouble(cause, finding.severity, finding.text, finding.since or now, step, patience)
+
+
+def _first_night(cause: str, facts: Facts) -> timedelta:
+    """Return how long what has never been there may be missing: on a host that was set up just now it is still to come."""
+    verb = next((verb for verb, follower in _FOLLOWS.items() if follower == cause), "")
+    if not verb or any(run.outcome == "ok" for run in facts.runs.get(verb, ())):
+        return timedelta(0)
+    return timedelta(days=7) if verb == "verify" else timedelta(hours=30)
+
+
+def _sets(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
+    for place in sorted({s.place for s in facts.sets}):
+        here = [s for s in facts.sets if s.place == place]
+        failed = [s for s in here if s.failed]
+        if failed:
+            newest = here[0] is failed[0]
+            text = "%s in the place %s failed the verification: %s." % (
+                "The newest set" if len(failed) == 1 and newest else "%d of %d sets" % (len(failed), len(here)),
+                place,
+                _few(["%s (%s)" % (s.set_id, ", ".join(s.failed)) for s in failed]),
+            )
+            step = "Do not restore from it. Run: pgops backup, then: pgops verify --level restore"
+            yield Trouble("failed-set/%s" % place, CRITICAL if newest else WARNING, text, now, step)
+        broken = [s for s in here if s.problem]
+        if broken:
+            text = "%d of %d sets in the place %s cannot be relied on. %s: %s" % (
+                len(broken),
+                len(here),
+                place,
+                broken[0].set_id,
+                broken[0].problem,
+            )
+            yield Trouble("damaged-set/%s" % place, WARNING, text, now, "Bring it from the other place: pgops sync")
+    newest_whole = next((s for s in facts.sets if s.whole), None)
+    if newest_whole is not None and not newest_whole.databases:
+        before = next((s for s in facts.sets if s.databases), None)
+        if before is not None or not limits.allow_no_databases:
+            text = "The newest set, %s, holds no database%s." % (
+                newest_whole.set_id,
+                "; %s held %d" % (before.set_id, before.databases) if before else "",
+            )
+            step = "Check backup.databases and the rights of the role, then run: pgops backup"
+            yield Trouble("no-databases", CRITICAL, text, now, step)
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else "%s and %d more" % (shown, len(names) - 3)
+
+
+def _size(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
+    """The newest backup against the median of the seven before it."""
+    del now
+    sized = [r for r in facts.runs.get("backup", ()) if r.outcome == "ok" and r.size is not None]
+    if not limits.size_change or len(sized) <= _FEWEST_TO_COMPARE:
+        return
+    newest = sized[0]
+    usual = statistics.median([r.size or 0 for r in sized[1 : _COMPARED + 1]])
+    change = 100 * ((newest.size or 0) - usual) / usual if usual else 0
+    if abs(change) > limits.size_change:
+        text = "The newest backup has %s, %+.0f %% against the usual %s." % (
+            human_size(newest.size or 0),
+            change,
+            human_size(usual),
+        )
+        step = "See what changed: pgops info --details. When it is right, the median follows within four backups"
+        yield Trouble("size", WARNING, text, newest.ended, step)
+
+
+def _coverage(facts: Facts, now: datetime) -> Iterable[Trouble]:
+    new = sorted(set(facts.uncovered) - set(facts.known_uncovered))
+    if new:
+        text = "No backup holds %s, which %s new." % (_few(new), "is" if len(new) == 1 else "are")
+        step = "Add it to backup.databases, or to backup.exclude_databases when nobody needs it"
+        yield Trouble("uncovered", WARNING, text, now, step)
+
+
+# --- the host ---------------------------------------------------------------------------------------------------------
+
+
+def _disk(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
+    disk = facts.disk
+    if disk is None:
+        return
+    step = "Make room (pgops prune --dry-run shows what retention would remove), or give local.path a larger disk"
+    said = "%s has %s free" % (disk.path, human_size(disk.free))
+    if disk.free < disk.floor:
+        text = "%s, less than the %s that must stay free: the next backup will not run." % (
+            said,
+            human_size(disk.floor),
+        )
+        yield Trouble("disk", CRITICAL, text, now, step)
+        return
+    sizes = [r.size for r in facts.runs.get("backup", ()) if r.outcome == "ok" and r.size is not None]
+    if sizes and disk.free < disk.floor + sizes[0]:
+        text = "%s; a backup as large as the newest (%s) would not fit." % (said, human_size(sizes[0]))
+        yield Trouble("disk", CRITICAL, text, now, step)
+        return
+    left = days_left(disk)
+    if left is not None and limits.disk_days and left < limits.disk_days:
+        text = "%s, and at the pace of the last two weeks backups no longer fit in %s." % (
+            said,
+            human_span(left.total_seconds()),
+        )
+        yield Trouble("disk", WARNING, text, now, step)
+
+
+def days_left(disk: Disk) -> Optional[timedelta]:
+    """Return how long the disk lasts at its pace; None when it does not fill up, or nobody can tell yet.
+
+    Days are compared with the same day of the next week, so that a weekly prune is no pace.
+    """
+    steps = [(disk.days[day + 7 * _DAY] - free) / 7.0 for day, free in disk.days.items() if day + 7 * _DAY in disk.days]
+    if len(steps) < _FEWEST_TO_COMPARE:
+        return None
+    pace = statistics.median(steps)
+    if pace >= 0:
+        return None
+    return timedelta(days=min(36500.0, max(0.0, (disk.free - disk.floor) / -pace)))
+
+
+def _clock(facts: Facts, now: datetime) -> Iterable[Trouble]:
+    step = "Set the clock (timedatectl), then run: pgops backup"
+    if facts.ahead is not None and abs(facts.ahead) > CLOCK_TOLERANCE:
+        text = "The clock of this host is %s %s that of a server that answered." % (
+            human_span(abs(facts.ahead.total_seconds())),
+            "ahead of" if facts.ahead > timedelta(0) else "behind",
+        )
+        yield Trouble("clock", WARNING, text, now, step)
+        return
+    newest = max((r.ended for runs in facts.runs.values() for r in runs[:1]), default=now)
+    if newest > now + CLOCK_TOLERANCE:
+        text = "A run ended %s from now: the clock of this host was set back, or was ahead then." % human_span(
+            (newest - now).total_seconds()
+        )
+        yield Trouble("clock", WARNING, text, now, step)
+
+
+def _lag(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
+    if facts.wal_lag is not None and limits.wal_lag and facts.wal_lag > limits.wal_lag:
+        text = "The WAL archive is %s behind the server; it must not be more than %s." % (
+            human_span(facts.wal_lag.total_seconds()),
+            human_span(limits.wal_lag.total_seconds()),
+        )
+        yield Trouble("wal-lag", CRITICAL, text, now - (facts.wal_lag - limits.wal_lag), "Ask: pg_stat_archiver")
+
+
+def _restore_test(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
+    if limits.restore_test is None:
+        return
+    start = facts.restored or facts.watched_since
+    if start is not None and now - start > limits.restore_test:
+        age = human_span((now - start).total_seconds())
+        text = "No restore has been tried for %s; one is wanted every %s." % (
+            age,
+            human_span(limits.restore_test.total_seconds()),
+        )
+        step = "Restore beside the original: pgops restore --database NAME --rename NAME NAME_test"
+        yield Trouble("restore-test", WARNING, text, start + limits.restore_test, step)
+
+
+# --- one per cause ----------------------------------------------------------------------------------------------------
+
+
+def _folded(found: Iterable[Trouble]) -> list[Trouble]:
+    """Return `found` with each cause once, and without what only follows from another one.
+
+    A verification that failed because a set did is told as the set; a copy that is old because its run failed is told
+    as the run, with the worse of the two levels.
+    """
+    by_cause: dict[str, Trouble] = {}
+    for trouble in found:
+        held = by_cause.get(trouble.cause)
+        if held is None or worst((held.level, trouble.level)) != held.level:
+            by_cause[trouble.cause] = trouble
+    if any(cause.startswith("failed-set/") for cause in by_cause):
+        by_cause.pop("failed-run/verify", None)
+    for verb, follower in _FOLLOWS.items():
+        leader = next((c % verb for c in ("failed-run/%s", "missed-run/%s", "late-run/%s") if c % verb in by_cause), "")
+        follows = by_cause.get(follower)
+        if leader and follows is not None:
+            held = by_cause[leader]
+            del by_cause[follower]
+            if follows.patience:
+                continue
+            text = "%s %s" % (held.text, follows.text)
+            by_cause[leader] = replace(held, level=worst((held.level, follows.level)), text=text)
+    return list(by_cause.values())
+
+
+__all__ = (
+    "WATCHED",
+    "Disk",
+    "Due",
+    "Facts",
+    "Limits",
+    "Run",
+    "SetFacts",
+    "Trouble",
+    "days_left",
+    "troubles",
+)

@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The verb alert: look what people must hear of and tell them, pass on a message, try the channels.
+
+After each run the same look follows by itself (after_run). Whatever goes wrong in it, the run's own outcome stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Optional
+
+from ..alerts.channels import Beat, Channel, channels, secrets_of
+from ..alerts.delivery import Outcome, accepted, deliver, enqueue, failed, patiently
+from ..alerts.health import shown
+from ..alerts.http import Answer, DeliveryError
+from ..alerts.state import NAME, State, load, save, set_aside
+from ..context import Context
+from ..core.alerting import Trouble, troubles
+from ..core.errors import PgopsError, UnreachableError, UsageError
+from ..core.incidents import MESSAGE, RECOVERED, TEST, Policy, advance
+from ..core.notices import Notice, Origin, message, notice
+from ..core.quiet import RANK, parse_quiet
+from ..core.times import iso, parse_span
+from ..runs import append_log
+from ..system.lock import hold
+from ..system.zones import named_zone
+from .alert_facts import gather, limits
+from .info import calendars
+
+Result = dict[str, Any]
+
+LEVELS = ("ok", "info", "warning", "critical")
+_PATIENCE = timedelta(seconds=90)  # for another look at the same time
+_NO_CHANNEL = "Add the section of a channel to alerts in the configuration; docs/alerts.md has one of each."
+# After these the S3 place may hold something else than before.
+_TOUCHES_S3 = frozenset({"sync", "verify", "prune", "probe", "pin", "unpin", "alert"})
+_START_SECONDS = 5.0
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def evaluate(context: Context, *, dry_run: bool = False) -> Result:
+    """Look what is wrong, tell of it, and try again what was not accepted earlier.
+
+    Result: `troubles` (list of {cause, level, text, since, next}), `told` (list of {event, cause, level, subject}),
+    `incidents`, `deliveries` (list of {channel, event, cause, accepted, said, fresh}), `undelivered`. A dry run tells nobody and
+    remembers nothing. Raise UsageError without a channel, BusyError while another look lasts, UnreachableError when a
+    channel did not take something new: it is tried again with the next look.
+    """
+    _need_channel(context)
+    result = _look(context, look_at_s3=False, dry_run=dry_run)
+    lost = [d for d in result["deliveries"] if not d["accepted"] and d["fresh"]]
+    if lost:
+        error = UnreachableError(
+            "%s did not take an alert: %s" % (", ".join(sorted({d["channel"] for d in lost})), lost[0]["said"]),
+            hint="It is tried again with the next look. Find out why: pgops alert test.",
+        )
+        error.details = result
+        raise error
+    return result
+
+
+def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> Result:
+    found = _opened(context)
+    with _state(context, dry_run=dry_run) as state:
+        now = context.clock()
+        gathered = gather(context, state, look_at_s3=look_at_s3, remember=not dry_run)
+        current = troubles(gathered.facts, limits(context), now)
+        state.incidents, tellings = advance(state.incidents, current, policy(context), now)
+        origin = Origin(context.config.instance, context.host, gathered.safe)
+        notices = [notice(telling, origin, context.redactor, now) for telling in tellings]
+        outcomes = [] if dry_run else _deliver(context, state, found, notices)
+        return _result(state, current, notices, outcomes)
+
+
+def policy(context: Context) -> Policy:
+    """Return how often what is told, as the configuration says."""
+    alerts = context.config.alerts
+    zone = named_zone(context.config.schedule.timezone)
+    return Policy(
+        repeat=parse_span(alerts.repeat or "0s"),
+        escalate_after=parse_span(alerts.escalate_after or "0s"),
+        quiet=parse_quiet(alerts.quiet_hours, zone, alerts.quiet_level),
+    )
+
+
+def _result(state: State, current: list[Trouble], notices: list[Notice], outcomes: list[Outcome]) -> Result:
+    return {
+        "changed": bool(notices),
+        "troubles": [trouble.as_data() for trouble in current],
+        "told": [{"event": n.event, "cause": n.cause, "level": n.level, "subject": n.subject} for n in notices],
+        "incidents": shown(state),
+        "deliveries": [_delivery(o) for o in outcomes],
+        "undelivered": len(state.queue),
+    }
+
+
+def _delivery(outcome: Outcome) -> Result:
+    return {
+        "channel": outcome.channel,
+        "event": outcome.notice.event,
+        "cause": outcome.notice.cause,
+        "accepted": outcome.accepted,
+        "said": outcome.said,
+        "fresh": outcome.fresh,
+    }
+
+
+# --- messages and tests -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """What somebody wants told: `level` is ok, info, warning or critical; ok ends what was told under the same `key`."""
+
+    level: str
+    text: str
+    key: str = ""
+    dry_run: bool = False
+
+
+def send(context: Context, wanted: Message) -> Result:
+    """Tell a message to every channel that hears of its level.
+
+    Result: `level`, `key`, `channels` (list of {channel, accepted, said}), `undelivered`; a dry run has `channels` without
+    answers. Raise UsageError for what cannot be told, UnreachableError when a channel did not take it: it then waits for
+    the next look.
+    """
+    _need_channel(context)
+    if wanted.level not in LEVELS:
+        raise UsageError("%r is no level." % (wanted.level,), hint="Use one of %s." % ", ".join(LEVELS))
+    if not wanted.text.strip():
+        raise UsageError("There is nothing to tell.", hint="Give the text of the message.")
+    if wanted.level == "ok" and not wanted.key:
+        raise UsageError(
+            "The level ok ends something, and needs to know what.", hint="Give the key of the earlier message."
+        )
+    found = _opened(context)
+    over = wanted.level == "ok"
+    made = message(
+        level="info" if over else wanted.level,
+        rank=RANK["critical"] if over else RANK[wanted.level],
+        text=wanted.text,
+        key=wanted.key,
+        event=RECOVERED if over else MESSAGE,
+        origin=Origin(context.config.instance, context.host),
+        redactor=context.redactor,
+        now=context.clock(),
+    )
+    hearing = [channel for channel in found if channel.hears(made)]
+    if not hearing:
+        raise UsageError(
+            "No channel hears of the level %s." % wanted.level,
+            hint="Lower the level of a channel, or raise that of the message.",
+        )
+    result: Result = {"changed": True, "level": wanted.level, "key": made.key, "undelivered": 0}
+    if wanted.dry_run:
+        return {**result, "channels": [{"channel": c.name, "accepted": None, "said": ""} for c in hearing]}
+    with _state(context) as state:
+        outcomes = [o for o in _deliver(context, state, hearing, [made], others=found) if o.notice is made]
+        result["undelivered"] = len(state.queue)
+    said = {o.channel: o for o in outcomes}
+    result["channels"] = [_answer(c.name, said.get(c.name)) for c in hearing]
+    return _judged(result, "It waits, and is tried again with the next look (pgops alert evaluate).")
+
+
+def _answer(name: str, outcome: Optional[Outcome]) -> Result:
+    if outcome is None:
+        return {"channel": name, "accepted": False, "said": "It waits behind what this channel did not take earlier."}
+    return {"channel": name, "accepted": outcome.accepted, "said": outcome.said}
+
+
+def test(context: Context, *, dry_run: bool = False) -> Result:
+    """Send a test to each channel, and return what each answered.
+
+    Result: `channels` (list of {channel, accepted, said, seconds}). Raise UsageError without a channel, UnreachableError
+    when one did not accept.
+    """
+    _need_channel(context)
+    found = _opened(context)
+    result: Result = {"changed": not dry_run, "channels": []}
+    if dry_run:
+        return {
+            **result,
+            "channels": [{"channel": c.name, "accepted": None, "said": "", "seconds": 0.0} for c in found],
+        }
+    made = message(
+        level="info",
+        rank=RANK["escalated"],
+        text="This is a test of the alerts of %s. Nothing is wrong." % context.config.instance,
+        key="test",
+        event=TEST,
+        origin=Origin(context.config.instance, context.host),
+        redactor=context.redactor,
+        now=context.clock(),
+    )
+    with _state(context) as state:
+        for channel in found:
+            begun = time.monotonic()
+            answer, said = _tested(channel, made)
+            if answer is not None:
+                accepted(state, channel.name, answer, context.clock)
+            else:
+                failed(state, channel.name, context.redactor.text(said), context.clock)
+            result["channels"].append(
+                {
+                    "channel": channel.name,
+                    "accepted": answer is not None,
+                    "said": context.redactor.text(said),
+                    "seconds": round(time.monotonic() - begun, 3),
+                }
+            )
+    _log(
+        context,
+        ["test to %s: %s" % (c["channel"], "accepted" if c["accepted"] else c["said"]) for c in result["channels"]],
+    )
+    return _judged(result, "Mend them, then run it again: until then nobody hears of trouble by them.")
+
+
+def _tested(channel: Channel, made: Notice) -> tuple[Optional[Answer], str]:
+    try:
+        # As it would be in earnest, but for the patience: a person waits for the answer.
+        answer = patiently(lambda: channel.test(made), tries=1)
+    except DeliveryError as error:
+        return None, str(error)
+    return answer, answer.said
+
+
+def _judged(result: Result, hint: str) -> Result:
+    lost = [c for c in result["channels"] if not c["accepted"]]
+    if not lost:
+        return result
+    said = "\n".join("  - %s: %s" % (c["channel"], c["said"]) for c in lost)
+    error = UnreachableError(
+        "%d of %d channels did not accept it:\n%s" % (len(lost), len(result["channels"]), said), hint=hint
+    )
+    error.details = result
+    raise error
+
+
+# --- after each run ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Watch:
+    """The channels' view of one run, from its begin to its end."""
+
+    verb: str
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+def before_run(context: Context, verb: str) -> Watch:
+    """Tell who watches from outside that a run begins, and return what after_run() wants. It never fails."""
+    watch = Watch(verb)
+    try:
+        for channel in _beating(context, verb):
+            channel.caller = type(channel.caller)(min(channel.caller.timeout, _START_SECONDS), channel.caller.ca_bundle)
+            with contextlib.suppress(DeliveryError):
+                # That it was not heard shows when the run ends.
+                channel.beat(_beat(context, watch, "start", "", None))
+    except Exception as error:  # noqa: BLE001 - no alert may keep a run from its work
+        context.warn("That the run begins could not be told: %s: %s" % (type(error).__name__, error))
+    return watch
+
+
+def after_run(context: Context, watch: Watch, record: Result) -> None:
+    """Tell of a run that has ended and been recorded, and of all else that there is to tell. It never fails."""
+    try:
+        troubled = _tell_end(context, watch, record)
+        result = _look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False)
+        troubled += ["%s: %s" % (d["channel"], d["said"]) for d in result["deliveries"] if not d["accepted"]]
+        if troubled:
+            context.warn("An alert was not taken by %s" % "; ".join(dict.fromkeys(troubled)))
+    except PgopsError as error:
+        context.warn("The alerts were not looked after: %s" % error)
+    except KeyboardInterrupt:
+        context.warn("The alerts were not looked after: somebody ended that.")
+    except Exception as error:  # noqa: BLE001 - no alert may spoil the outcome of a run
+        context.warn("The alerts were not looked after: %s: %s" % (type(error).__name__, error))
+
+
+def _tell_end(context: Context, watch: Watch, record: Result) -> list[str]:
+    """Tell who watches from outside how the run ended; return what is wrong with them."""
+    phase = "ok" if record.get("outcome") == "ok" else "fail"
+    text = context.redactor.text(
+        "%s %s: %s" % (watch.verb, record.get("outcome"), record.get("reason") or record.get("set") or "")
+    )
+    troubled = []
+    for channel in _beating(context, watch.verb):
+        beat = _beat(context, watch, phase, text[:2000], record.get("seconds"))
+        try:
+            patiently(lambda channel=channel, beat=beat: channel.beat(beat) or Answer(""))  # type: ignore[misc]
+        except DeliveryError as error:
+            troubled.append("%s: %s" % (channel.name, context.redactor.text(str(error))))
+    return troubled
+
+
+def _beating(context: Context, verb: str) -> list[Channel]:
+    if verb not in context.config.alerts.watched:
+        return []
+    return [channel for channel in _opened(context) if channel.beats]
+
+
+def _beat(context: Context, watch: Watch, phase: str, text: str, seconds: Any) -> Beat:
+    calendar = calendars(context).get(watch.verb)
+    return Beat(
+        phase=phase,
+        verb=watch.verb,
+        instance=context.config.instance,
+        host=context.host,
+        text=text,
+        seconds=float(seconds) if seconds is not None else None,
+        run=watch.run,
+        crontab=calendar.text if calendar else "",
+        timezone=context.config.schedule.timezone,
+    )
+
+
+# --- what they share --------------------------------------------------------------------------------------------------
+
+
+def _need_channel(context: Context) -> None:
+    if not context.config.alerts.channels():
+        raise UsageError("There is no channel for alerts.", hint=_NO_CHANNEL)
+
+
+def _opened(context: Context) -> list[Channel]:
+    """Return the channels; from now on their secrets are masked wherever anything is told."""
+    found = channels(context.config, context.runner)
+    context.runner.redactor = context.redactor.knowing(secrets_of(found))
+    return found
+
+
+@contextlib.contextmanager
+def _state(context: Context, *, dry_run: bool = False) -> Iterator[State]:
+    """Yield what is remembered, alone with it, and keep it afterwards. A damaged file is set aside, and that is told."""
+    if dry_run:
+        yield _loaded(context, dry_run=True)
+        return
+    path = context.state / "locks" / "alerts.lock"
+    with hold(path, "alerts of %s" % context.config.instance, clock=context.clock, wait=_PATIENCE):
+        state = _loaded(context, dry_run=False)
+        try:
+            yield state
+        finally:
+            _save(context, state)
+
+
+def _loaded(context: Context, *, dry_run: bool) -> State:
+    state, trouble = load(context.state)
+    if trouble:
+        aside = ""
+        if not dry_run:
+            try:
+                aside = "; it is kept as %s" % set_aside(context.state, context.clock())
+            except OSError as error:
+                aside = ", and could not be set aside: %s" % error.strerror
+        context.warn(
+            "What the alerts remembered (%s) could not be read%s. They begin anew, and tell again what is open: %s"
+            % (context.state / NAME, aside, trouble)
+        )
+    return state
+
+
+def _save(context: Context, state: State) -> None:
+    try:
+        save(context.state, state)
+    except OSError as error:
+        context.warn("What the alerts told could not be remembered, and may be told again: %s" % error)
+
+
+def _deliver(
+    context: Context, state: State, found: list[Channel], notices: list[Notice], others: Optional[list[Channel]] = None
+) -> list[Outcome]:
+    """Queue the notices for the channels in `found`, remember them, and hand over what waits."""
+    enqueue(state, found, notices, context.clock)
+    if state.queue:
+        # Remembered first: who is killed while a service does not answer has still told of the trouble, later.
+        _save(context, state)
+    outcomes = deliver(state, others or found, context.redactor, context.clock)
+    lines = ["%s %s (%s)" % (n.event, n.cause, n.level) for n in notices]
+    lines += [
+        "%s of %s to %s: %s" % (o.notice.event, o.notice.cause, o.channel, "accepted" if o.accepted else o.said)
+        for o in outcomes
+    ]
+    _log(context, lines)
+    return outcomes
+
+
+def _log(context: Context, lines: list[str]) -> None:
+    """Add lines to the log of the alerts, if there is one."""
+    if not lines or not context.config.log_dir:
+        return
+    head = "%s %s alert" % (iso(context.clock()), context.config.instance)
+    try:
+        shown = ["%s %s" % (head, " ".join(context.redactor.text(line).split())) for line in lines]
+        append_log(Path(context.config.log_dir) / "alert.log", shown)
+    except OSError as error:
+        context.warn("The log of the alerts could not be written: %s" % (error.strerror or error))
+
+
+__all__ = ("LEVELS", "Message", "Watch", "after_run", "before_run", "evaluate", "policy", "send", "test")

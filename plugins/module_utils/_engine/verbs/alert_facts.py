@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What alerts are judged by, gathered: run records, places, locks, the schedule and the disk of this host."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Optional
+
+from ..alerts.state import State
+from ..context import Context
+from ..core.alerting import WATCHED, Disk, Due, Facts, Limits, Run, SetFacts
+from ..core.errors import PgopsError
+from ..core.naming import is_set_id
+from ..core.notices import safe_lines
+from ..core.sizes import parse_size
+from ..core.times import parse_iso, parse_span
+from ..host.schedule import Places, started_by
+from ..runs import history
+from ..system.durable import free_bytes
+from ..system.lock import holder_since
+from ..system.zones import named_zone
+from .info import Request, calendars, describe, freshness
+from .survey import configured
+
+_RECORDS = 30  # of each verb; more failures in a row are not counted
+_DAYS = 21
+_LOOK_AT_S3 = timedelta(hours=1)
+_REMEMBERED_CLOCK = timedelta(days=1)
+_LOCKS = {"backup": "backup", "sync": "sync", "verify": "verify", "prune": "sets"}
+_LEFT_OUT_ON_PURPOSE = "it is in backup.exclude_databases"
+_KEPT_OF_A_SET = ("id", "begun", "bytes", "complete", "verified", "proofs", "problem", "databases")
+_UPTIME = Path("/proc/uptime")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The facts, and what is still safe (sentences)."""
+
+    facts: Facts
+    safe: tuple[str, ...]
+
+
+def limits(context: Context) -> Limits:
+    """Return when what is known is trouble, as the configuration says."""
+    alerts, schedule = context.config.alerts, context.config.schedule
+    return Limits(
+        grace=parse_span(alerts.grace or "1h") + parse_span(schedule.random_delay or "0s"),
+        size_change=alerts.size_change,
+        disk_days=parse_span(alerts.disk_days or "0s"),
+        restore_test=parse_span(alerts.restore_test) if alerts.restore_test else None,
+        allow_no_databases=context.config.backup.allow_no_databases,
+        zone=named_zone(schedule.timezone),
+        wait=parse_span(schedule.wait or "0s"),
+    )
+
+
+def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool = True) -> Gathered:
+    """Return what is known now, and let `state` remember what the next look needs.
+
+    The S3 place is looked at when `look_at_s3` holds, when the last look is an hour old, or when that failed; with
+    `remember` what it has proven is kept for the looks that leave it alone.
+    """
+    now = context.clock()
+    state.watched_since = state.watched_since or now
+    places = _places(context, state, look_at_s3, remember, now)
+    runs = {verb: _runs(context, verb) for verb in WATCHED}
+    facts = Facts(
+        judged=freshness(context, places),
+        runs=runs,
+        running=_running(context),
+        due=_due(context, state, now),
+        sets=_sets(places),
+        uncovered=_uncovered(context, state),
+        known_uncovered=state.known_uncovered or (),
+        disk=_disk(context, state, now),
+        restored=_restored(context),
+        watched_since=state.watched_since,
+        boot=_boot(now),
+        ahead=state.ahead[0] if state.ahead and now - state.ahead[1] < _REMEMBERED_CLOCK else None,
+    )
+    return Gathered(facts, safe_lines(places, now))
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+def _places(context: Context, state: State, look_at_s3: bool, remember: bool, now: datetime) -> list[dict[str, Any]]:
+    has_s3 = "s3" in configured(context)
+    old = state.s3_asked is None or now - state.s3_asked >= _LOOK_AT_S3 or now < state.s3_asked
+    if not has_s3:
+        state.s3, state.s3_asked = None, None
+    elif state.s3 is None or look_at_s3 or old or not state.s3.get("reachable"):
+        # First, as what is proven there is proven here, too.
+        (seen,) = describe(context, Request(places=("s3",)), remember=remember)
+        state.s3, state.s3_asked = _kept(seen, state.s3), now
+    found = describe(context, Request(places=("local",)), alone=True)
+    return [*found, state.s3] if state.s3 is not None else found
+
+
+def _kept(place: dict[str, Any], before: Optional[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is remembered of a look: what freshness and the state of the sets are judged by.
+
+    While the place does not answer, its sets are taken to be as they were: that it does not answer is trouble enough.
+    """
+    kept = {key: place[key] for key in ("place", "root", "reachable", "error", "newest", "newest_verified")}
+    sets = [{key: held.get(key) for key in _KEPT_OF_A_SET} for held in place["sets"]]
+    if not place["reachable"] and before is not None:
+        sets = before.get("sets") or []
+    return {**kept, "sets": sets}
+
+
+def _sets(places: list[dict[str, Any]]) -> list[SetFacts]:
+    found = []
+    for place in places:
+        for held in place["sets"]:
+            proofs = held["proofs"] or {}
+            failed = [level for level, proof in sorted(proofs.items()) if proof["outcome"] == "failed"]
+            found.append(
+                SetFacts(
+                    set_id=held["id"],
+                    place=place["place"],
+                    size=int(held["bytes"] or 0),
+                    databases=len(held["databases"] or ()),
+                    failed=() if held["verified"] else tuple(failed),
+                    problem=held.get("problem") or "",
+                    whole=bool(held["complete"]),
+                )
+            )
+    return sorted(found, key=lambda s: s.set_id, reverse=True)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def _records(context: Context, verb: str) -> Iterator[dict[str, Any]]:
+    found: Iterator[Any] = itertools.islice(history(context.state, verb), _RECORDS)
+    yield from (record for record in found if isinstance(record, dict))
+
+
+def _runs(context: Context, verb: str) -> list[Run]:
+    return [run for run in (_run(verb, record) for record in _records(context, verb)) if run is not None]
+
+
+def _run(verb: str, record: dict[str, Any]) -> Optional[Run]:
+    """Return what a record tells, None for one that is not ours to understand."""
+    try:
+        size = record.get("bytes")
+        return Run(
+            verb,
+            str(record["outcome"]),
+            parse_iso(record["begun"]),
+            parse_iso(record["ended"]),
+            str(record.get("reason") or ""),
+            int(size) if verb == "backup" and size is not None and is_set_id(str(record.get("set"))) else None,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, PgopsError):
+        return None
+
+
+def _restored(context: Context) -> Optional[datetime]:
+    runs = [run for run in _runs(context, "restore") if run.outcome == "ok"]
+    return runs[0].ended if runs else None
+
+
+def _uncovered(context: Context, state: State) -> list[str]:
+    """Return the databases that the newest backup left out unasked; the first look takes them for known."""
+    for record in _records(context, "backup"):
+        if record.get("outcome") != "ok" or record.get("skipped") or not isinstance(record.get("uncovered"), list):
+            continue
+        found = [
+            str(entry.get("what"))
+            for entry in record["uncovered"]
+            if isinstance(entry, dict)
+            and str(entry.get("what")).startswith("database ")
+            and entry.get("why") != _LEFT_OUT_ON_PURPOSE
+        ]
+        known = found if state.known_uncovered is None else state.known_uncovered
+        # One that is gone is new when it comes back.
+        state.known_uncovered = [name for name in known if name in found]
+        return found
+    return []
+
+
+def _running(context: Context) -> dict[str, datetime]:
+    found = {}
+    for verb, name in _LOCKS.items():
+        since = holder_since(context.state / "locks" / ("%s.lock" % name))
+        if since is not None:
+            try:
+                found[verb] = parse_iso(since)
+            except PgopsError:
+                continue
+    return found
+
+
+def _due(context: Context, state: State, now: datetime) -> dict[str, Due]:
+    """Return when this host starts what; a calendar that is new counts from now on."""
+    known = calendars(context) if started_by(Places(), context.config.instance) else {}
+    found = {}
+    for verb, calendar in known.items():
+        text, since = state.due.get(verb, ("", now))
+        if text != calendar.text:
+            since = now
+        found[verb] = Due(calendar, since)
+    state.due = {verb: (due.calendar.text, due.since) for verb, due in found.items()}
+    return found
+
+
+# --- the host ---------------------------------------------------------------------------------------------------------
+
+
+def _disk(context: Context, state: State, now: datetime) -> Optional[Disk]:
+    path = context.config.local.path
+    try:
+        free = free_bytes(Path(path))
+    except OSError:
+        return None  # the local place is told of as a whole
+    today = now.date()
+    state.days[today] = min(free, state.days.get(today, free))
+    state.days = {day: least for day, least in state.days.items() if (today - day).days < _DAYS}
+    return Disk(path, free, parse_size(context.config.backup.min_free), dict(state.days))
+
+
+def _boot(now: datetime) -> Optional[datetime]:
+    try:
+        return now - timedelta(seconds=float(_UPTIME.read_text(encoding="ascii").split()[0]))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+__all__ = ("Gathered", "gather", "limits")

@@ -1,0 +1,661 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each channel against a real receiver: what it sends, what it makes of every answer, and that no secret leaks."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import hashlib
+import hmac
+import json
+import stat
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channels import (
+    Beat,
+    Channel,
+    channels,
+    secrets_of,
+    trouble_with_secrets,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer as Accepted
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import DeliveryError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.sentry import parse_dsn
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.incidents import Telling
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices import Notice, Origin, notice
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Runner
+from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    HANG,
+    RESET,
+    Answer,
+    Certificate,
+    HttpReceiver,
+    MailServer,
+    certificate_of_localhost,
+    mail_server_with_account,
+    plain_mail_server_here,
+    receiver_here,
+    tls_receiver_here,
+)
+
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+SAFE = ("local: 20261121T020000Z-logical, begun 1 d 6 h ago, is proven to restore.",)
+Open = Callable[..., Channel]
+
+# As the services document what they take.
+PAGERDUTY = {
+    "type": "object",
+    "required": ["routing_key", "event_action"],
+    "additionalProperties": False,
+    "properties": {
+        "routing_key": {"type": "string", "minLength": 32, "maxLength": 32},
+        "event_action": {"enum": ["trigger", "acknowledge", "resolve"]},
+        "dedup_key": {"type": "string", "maxLength": 255},
+        "client": {"type": "string"},
+        "client_url": {"type": "string"},
+        "payload": {
+            "type": "object",
+            "required": ["summary", "source", "severity"],
+            "additionalProperties": False,
+            "properties": {
+                "summary": {"type": "string", "minLength": 1, "maxLength": 1024},
+                "source": {"type": "string", "minLength": 1},
+                "severity": {"enum": ["critical", "error", "warning", "info"]},
+                "timestamp": {"type": "string", "format": "date-time"},
+                "component": {"type": "string"},
+                "group": {"type": "string"},
+                "class": {"type": "string"},
+                "custom_details": {"type": "object"},
+            },
+        },
+    },
+    "if": {"properties": {"event_action": {"const": "trigger"}}},
+    "then": {"required": ["payload"]},
+    "else": {"required": ["dedup_key"]},
+}
+SLACK = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {
+        "text": {"type": "string", "minLength": 1, "maxLength": 40000},
+        "attachments": {
+            "type": "array",
+            "maxItems": 100,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "color": {"type": "string", "pattern": "^#[0-9a-f]{6}$"},
+                    "blocks": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 50,
+                        "items": {
+                            "type": "object",
+                            "required": ["type", "text"],
+                            "properties": {
+                                "type": {"const": "section"},
+                                "text": {
+                                    "type": "object",
+                                    "required": ["type", "text"],
+                                    "properties": {
+                                        "type": {"const": "mrkdwn"},
+                                        "text": {"type": "string", "minLength": 1, "maxLength": 3000},
+                                    },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+SENTRY_EVENT = {
+    "type": "object",
+    "required": ["event_id", "timestamp", "platform"],
+    "properties": {
+        "event_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "platform": {"enum": ["other"]},
+        "level": {"enum": ["fatal", "error", "warning", "info", "debug"]},
+        "logger": {"type": "string"},
+        "server_name": {"type": "string"},
+        "environment": {"type": "string", "maxLength": 64, "pattern": "^[^\\s/]+$"},
+        "message": {
+            "type": "object",
+            "required": ["formatted"],
+            "properties": {"formatted": {"type": "string", "maxLength": 8192}},
+        },
+        "fingerprint": {"type": "array", "items": {"type": "string"}},
+        "tags": {
+            "type": "object",
+            "additionalProperties": {"type": "string", "maxLength": 200, "pattern": "^[^\\n]*$"},
+        },
+        "extra": {"type": "object"},
+    },
+}
+SENTRY_CHECK_IN = {
+    "type": "object",
+    "required": ["check_in_id", "monitor_slug", "status"],
+    "properties": {
+        "check_in_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+        "monitor_slug": {"type": "string", "pattern": "^[a-z0-9_-]{1,50}$"},
+        "status": {"enum": ["in_progress", "ok", "error"]},
+        "duration": {"type": "number"},
+        "release": {"type": "string"},
+        "environment": {"type": "string"},
+        "monitor_config": {
+            "type": "object",
+            "required": ["schedule"],
+            "properties": {
+                "schedule": {
+                    "type": "object",
+                    "required": ["type", "value"],
+                    "properties": {"type": {"const": "crontab"}, "value": {"type": "string"}},
+                },
+                "checkin_margin": {"type": "integer"},
+                "max_runtime": {"type": "integer"},
+                "timezone": {"type": "string"},
+            },
+        },
+    },
+}
+
+
+def made(event: str = "opened", level: str = "critical", text: str = "The last backup failed.", **facts: Any) -> Notice:
+    telling = Telling(
+        event, facts.pop("cause", "failed-run/backup"), level, text, "Run: pgops backup", NOW, facts.pop("rank", 2)
+    )
+    origin = Origin(facts.pop("instance", "db1-main"), facts.pop("host", "db1"), facts.pop("safe", SAFE))
+    return notice(telling, origin, Redactor(facts.pop("secrets", ())), NOW)
+
+
+@pytest.fixture(name="open_channel")
+def channel_opener() -> Open:
+    """Return open_channel(name, section, **alerts): the only channel of such a configuration."""
+
+    def opened(name: str, section: dict[str, Any], **others: Any) -> Channel:
+        data = {"instance": "db1-main", "alerts": {"timeout": 1, **others, name: section}}
+        found = channels(config.build(data, environ={}, host="db1"), Runner())
+        assert [channel.name for channel in found] == [name]
+        return found[0]
+
+    return opened
+
+
+def refused(channel: Channel, what: Notice | None = None) -> DeliveryError:
+    with pytest.raises(DeliveryError) as caught:
+        channel.send(what or made())
+    return caught.value
+
+
+# --- Slack ------------------------------------------------------------------------------------------------------------
+
+
+def test_slack_shows_all_that_a_person_needs(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("slack", {"webhook_url": receiver.url + "/slack/T0/B0/secret"})
+    assert channel.send(made()).said == "200 ok"
+    (heard,) = receiver.heard
+    jsonschema.validate(heard.json, SLACK)
+    assert heard.method == "POST"
+    assert heard.headers["content-type"] == "application/json"
+    shown = json.dumps(heard.json)
+    for word in (
+        "CRITICAL: db1-main",
+        "The last backup failed.",
+        "Host: db1",
+        NOW.isoformat(),
+        SAFE[0],
+        "Run: pgops backup",
+    ):
+        assert word in shown, word
+    assert heard.json["attachments"][0]["color"] == "#a30200"
+    channel.send(made("recovered"))
+    assert receiver.heard[-1].json["attachments"][0]["color"] == "#2eb886"
+    assert receiver.heard[-1].json["text"].startswith("RECOVERED")
+
+
+def test_slack_mentions_nobody_and_is_never_too_long(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("slack", {"webhook_url": receiver.url + "/slack"})
+    for text in ("<!channel> <@U1> & so", "&<>" * 5000, "ü\u202e\x00\ud800 x" * 900, "\n" * 4000 + "x"):
+        channel.send(made(text=text, safe=("<" * 900,) * 20))
+        jsonschema.validate(receiver.heard[-1].json, SLACK)
+        assert "<" not in receiver.heard[-1].body.decode()
+        for block in receiver.heard[-1].json["attachments"][0]["blocks"]:
+            bare = block["text"]["text"].replace("&amp;", "").replace("&lt;", "").replace("&gt;", "")
+            assert "&" not in bare, "no escape is cut through"
+
+
+def test_slack_that_says_anything_else_has_not_taken_it(receiver: HttpReceiver, open_channel: Open) -> None:
+    receiver.answers.put(Answer(200, "channel_is_archived"))
+    assert "channel_is_archived" in str(refused(open_channel("slack", {"webhook_url": receiver.url + "/slack"})))
+
+
+# --- PagerDuty --------------------------------------------------------------------------------------------------------
+
+
+def test_pagerduty_is_triggered_and_resolved_by_one_key(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("pagerduty", {"routing_key": "k" * 32, "url": receiver.url + "/v2/enqueue"})
+    for event in ("opened", "repeated", "recovered"):
+        assert channel.send(made(event)).said.startswith("202")
+    events = [h.json for h in receiver.heard]
+    for event in events:
+        jsonschema.validate(event, PAGERDUTY)
+    assert [e["event_action"] for e in events] == ["trigger", "trigger", "resolve"]
+    assert {e["dedup_key"] for e in events} == {"pgops/db1-main/failed-run/backup"}
+    assert events[0]["payload"]["severity"] == "critical"
+    assert events[0]["payload"]["source"] == "db1"
+    assert events[0]["payload"]["group"] == "pgops/failed-run"
+    assert events[0]["payload"]["custom_details"]["still safe"] == list(SAFE)
+
+
+def test_a_test_leaves_no_incident_at_pagerduty(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("pagerduty", {"routing_key": "k" * 32, "url": receiver.url + "/v2/enqueue"})
+    channel.test(made("test", "info"))
+    assert [h.json["event_action"] for h in receiver.heard] == ["trigger", "resolve"]
+
+
+def test_long_names_make_keys_that_fit_and_differ(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("pagerduty", {"routing_key": "k" * 32, "url": receiver.url + "/v2/enqueue"})
+    for end in ("a", "b"):
+        channel.send(made(cause="message/%s%s" % ("ü" * 250, end), text="x" * 5000, host="h" * 900))
+        jsonschema.validate(receiver.heard[-1].json, PAGERDUTY)
+    assert len({h.json["dedup_key"] for h in receiver.heard}) == 2
+
+
+# --- Sentry -----------------------------------------------------------------------------------------------------------
+
+
+def envelope(heard: Any) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Any]]]:
+    """Read an envelope as Sentry's relay does: headers by line, payloads by length."""
+    head, _unused, rest = heard.body.partition(b"\n")
+    items = []
+    while rest:
+        line, _unused, rest = rest.partition(b"\n")
+        item = json.loads(line)
+        payload, rest = rest[: item["length"]], rest[item["length"] :]
+        assert len(payload) == item["length"]
+        assert rest[:1] in (b"\n", b"")
+        rest = rest[1:]
+        items.append((item, json.loads(payload)))
+    return json.loads(head), items
+
+
+def test_sentry_gets_an_event_that_is_one_issue_for_all_hosts(receiver: HttpReceiver, open_channel: Open) -> None:
+    dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
+    channel = open_channel("sentry", {"dsn": dsn})
+    channel.send(made(text="Ünïcode\nand \ud800 halves"))
+    (heard,) = receiver.heard
+    assert heard.path == "/api/42/envelope/"
+    assert heard.headers["content-type"] == "application/x-sentry-envelope"
+    auth = dict(part.split("=") for part in heard.headers["x-sentry-auth"].removeprefix("Sentry ").split(", "))
+    assert auth["sentry_version"] == "7"
+    assert auth["sentry_key"] == "a" * 32
+    head, ((item, event),) = envelope(heard)
+    assert item["type"] == "event"
+    jsonschema.validate(event, SENTRY_EVENT)
+    assert head["event_id"] == event["event_id"]
+    assert event["fingerprint"] == ["pgops", "pgops/failed-run"]
+    assert event["level"] == "error"
+    assert event["tags"]["instance"] == "db1-main"
+    assert not channel.hears(made("recovered")), "there is nothing to resolve it with"
+
+
+def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_channel: Open) -> None:
+    dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/sub/42"
+    channel = open_channel("sentry", {"dsn": dsn, "monitor": "{instance}-{verb}"})
+    assert channel.beats
+    for phase, seconds in (("start", None), ("fail", 12.0), ("ok", 3.0)):
+        channel.beat(Beat(phase, "backup", "db1-main", "db1", "", seconds, "b" * 32, "0 2 * * *", "Europe/Berlin"))
+    items = [envelope(h)[1][0] for h in receiver.heard]
+    assert {item["type"] for item, _unused in items} == {"check_in"}
+    for _unused, check_in in items:
+        jsonschema.validate(check_in, SENTRY_CHECK_IN)
+    assert [c["status"] for _unused, c in items] == ["in_progress", "error", "ok"]
+    assert {c["monitor_slug"] for _unused, c in items} == {"db1-main-backup"}
+    assert items[1][1]["duration"] == 12
+    assert items[0][1]["monitor_config"]["schedule"] == {"type": "crontab", "value": "0 2 * * *"}
+    assert items[0][1]["monitor_config"]["timezone"] == "Europe/Berlin"
+    assert receiver.heard[0].path == "/sub/api/42/envelope/"
+    assert not open_channel("sentry", {"dsn": dsn}).beats
+
+
+@pytest.mark.parametrize(
+    "dsn", ["", "https://sentry.io/1", "https://k@sentry.io/", "https://k@sentry.io/x", "ftp://k@h/1", "https://k@[/1"]
+)
+def test_a_dsn_that_is_none_is_told(dsn: str) -> None:
+    with pytest.raises(DeliveryError, match="DSN"):
+        parse_dsn(dsn)
+    assert parse_dsn("https://k@[::1]:9000/7").url == "https://[::1]:9000/api/7/envelope/"
+
+
+# --- webhook and heartbeat --------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_gets_the_whole_notice_signed(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("webhook", {"url": receiver.url + "/hook?a=1", "secret": "shared secret"})
+    sent = made()
+    channel.send(sent)
+    (heard,) = receiver.heard
+    assert heard.path == "/hook?a=1"
+    assert Notice.from_data(heard.json) == sent
+    assert heard.json["format"] == 1
+    stamp = heard.headers["x-pgops-timestamp"]
+    assert abs(time.time() - int(stamp)) < 60
+    right = hmac.new(b"shared secret", stamp.encode() + b"." + heard.body, hashlib.sha256).hexdigest()
+    assert heard.headers["x-pgops-signature"] == "sha256=" + right
+    open_channel("webhook", {"url": receiver.url + "/hook"}).send(sent)
+    assert "x-pgops-signature" not in receiver.heard[-1].headers
+
+
+def beat(phase: str, verb: str = "backup") -> Beat:
+    return Beat(phase, verb, "db1-main", "db1", "The text.")
+
+
+def test_a_heartbeat_hears_of_start_success_and_failure(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("heartbeat", {"url": receiver.url + "/ping/{instance}-{verb}?create=1"})
+    for phase in ("start", "ok", "fail"):
+        channel.beat(beat(phase))
+    assert [h.path for h in receiver.heard] == [
+        "/ping/db1-main-backup/start?create=1",
+        "/ping/db1-main-backup?create=1",
+        "/ping/db1-main-backup/fail?create=1",
+    ]
+    assert receiver.heard[-1].body == b"The text."
+    assert not channel.hears(made()), "it hears of runs"
+    channel.test(made("test", "info"))
+    assert receiver.heard[-1].path == "/ping/db1-main-backup/log?create=1", "a test is no sign of life"
+
+
+def test_a_plain_heartbeat_hears_of_success_only(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("heartbeat", {"url": receiver.url + "/ping", "style": "plain"})
+    for phase in ("start", "fail", "ok"):
+        channel.beat(beat(phase))
+    assert [h.path for h in receiver.heard] == ["/ping"]
+
+
+# --- e-mail -----------------------------------------------------------------------------------------------------------
+
+
+def parsed(content: Any) -> EmailMessage:
+    found = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(found, EmailMessage)
+    assert not found.defects
+    return found
+
+
+def test_mail_goes_by_starttls_and_an_account(
+    mail_server: MailServer, open_channel: Open, certificate: Certificate
+) -> None:
+    section = {"to": ["a@example.com", "b@example.com"], "smtp_host": "localhost", "smtp_port": mail_server.port}
+    section.update(user="pgops", password="sesame-open", sender="pgops@db1.example.com")
+    channel = open_channel("email", section, ca_bundle=str(certificate.path))
+    text = "Ünïcode, a line\nand another; \r\nBcc: x@example.com"
+    channel.send(made(text=text, instance="db1\r\nBcc: y@example.com"))
+    channel.send(made("recovered"))
+    first, second = (parsed(e.content) for e in mail_server.mails.taken)
+    assert mail_server.mails.taken[0].rcpt_tos == ["a@example.com", "b@example.com"]
+    assert mail_server.mails.taken[0].mail_from == "pgops@db1.example.com"
+    assert first["Bcc"] is None
+    assert first["Auto-Submitted"] == "auto-generated"
+    assert first["Importance"] == "high"
+    assert second["Importance"] is None
+    assert "Ünïcode, a line" in first.get_content()
+    assert "Still safe:" in first.get_content()
+    assert "Next: Run: pgops backup" in first.get_content()
+    assert first["Subject"].startswith("[pgops] CRITICAL")
+    assert second["Subject"].startswith("[pgops] RECOVERED")
+    assert all(len(line) <= 998 for e in mail_server.mails.taken for line in e.content.splitlines())
+    channel.send(made(text="other words"))
+    third = parsed(mail_server.mails.taken[2].content)
+    assert third["References"] == second["References"], "one incident is one thread"
+    assert third["Message-ID"] != second["Message-ID"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "again"),
+    [
+        ({"password": "wrong-password"}, "It answered 535", False),
+        ({"user": ""}, "530", False),
+        ({"security": "none"}, "AUTH extension not supported", False),
+        ({"smtp_port": 1}, "cannot be reached: Connection refused", False),
+        ({"smtp_host": "no-such-host.invalid"}, "cannot be reached", False),
+        ({"security": "none", "smtp_host": "no-such-host.invalid"}, "is not sent without TLS", False),
+        ({"security": "tls"}, "TLS with localhost failed", False),
+        ({"password": "", "password_file": "/no/such/file"}, "No such file", False),
+    ],
+)
+def test_what_a_mail_server_refuses_is_told(
+    mail_server: MailServer,
+    open_channel: Open,
+    certificate: Certificate,
+    changes: dict[str, Any],
+    said: str,
+    again: bool,
+) -> None:
+    section = {"to": ["a@example.com"], "smtp_host": "localhost", "smtp_port": mail_server.port, "user": "pgops"}
+    error = refused(
+        open_channel("email", {**section, "password": "sesame-open", **changes}, ca_bundle=str(certificate.path))
+    )
+    assert said in str(error)
+    assert error.again == again
+    assert not mail_server.mails.taken
+    for secret in ("sesame-open", "wrong-password"):
+        assert secret not in str(error)
+
+
+def test_an_unknown_certificate_of_a_mail_server_is_refused(mail_server: MailServer, open_channel: Open) -> None:
+    section = {"to": ["a@example.com"], "smtp_host": "localhost", "smtp_port": mail_server.port}
+    assert "self-signed certificate" in str(refused(open_channel("email", section)))
+
+
+@pytest.mark.parametrize(
+    ("codes", "at_data", "said", "again", "taken"),
+    [
+        ({"a@example.com": "550 no such user"}, "", "a@example.com (550 no such user)", False, 1),
+        ({"a@example.com": "550 no", "b@example.com": "450 later"}, "", "b@example.com (450 later)", False, 0),
+        ({}, "451 later", "451 later", True, 0),
+        ({}, "554 spam", "554 spam", False, 0),
+    ],
+)
+def test_mail_that_is_not_taken_for_everybody_is_not_told(
+    plain_mail_server: MailServer,
+    open_channel: Open,
+    codes: dict[str, str],
+    at_data: str,
+    said: str,
+    again: bool,
+    taken: int,
+) -> None:
+    plain_mail_server.mails.refused, plain_mail_server.mails.at_data = codes, at_data
+    section = {"to": ["a@example.com", "b@example.com"], "smtp_host": "localhost", "security": "none"}
+    error = refused(open_channel("email", {**section, "smtp_port": plain_mail_server.port}))
+    assert said in str(error)
+    assert error.again == again
+    assert len(plain_mail_server.mails.taken) == taken
+
+
+SENDMAIL = """\
+#!/bin/sh
+# As sendmail, postfix and exim have it: addresses behind --, the message on standard input.
+[ -e "$0.fails" ] && { echo "queue is full" >&2; exit 75; }
+printf '%s\\n' "$@" > "$0.arguments"
+cat > "$0.message"
+"""
+
+
+def test_mail_goes_to_the_local_sendmail_where_there_is_no_server(tmp_path: Path, open_channel: Open) -> None:
+    program = tmp_path / "sendmail"
+    program.write_text(SENDMAIL)
+    program.chmod(0o755)
+    channel = open_channel("email", {"to": ["a@example.com", "b@example.com"], "sendmail": str(program)})
+    assert "taken by" in channel.send(made(text="Zeile\n.\nÜ")).said
+    assert (tmp_path / "sendmail.arguments").read_text().split() == [
+        *("-i", "-f", "pgops@db1", "--", "a@example.com", "b@example.com")
+    ]
+    content = (tmp_path / "sendmail.message").read_bytes()
+    assert b"\r" not in content
+    assert "Zeile\n.\nÜ" in parsed(content).get_content()
+    (tmp_path / "sendmail.fails").touch()
+    assert "queue is full" in str(refused(channel))
+    program.unlink()
+    assert "cannot be run" in str(refused(channel))
+
+
+# --- Apprise ----------------------------------------------------------------------------------------------------------
+
+
+def test_whatever_apprise_speaks_is_told(receiver: HttpReceiver, open_channel: Open) -> None:
+    address = receiver.url.replace("http://", "json://")
+    channel = open_channel("apprise", {"urls": "%s/one %s/two" % (address, address)})
+    assert channel.send(made()).said == "taken by 2"
+    channel.send(made("recovered"))
+    assert [h.path.rstrip("/") for h in receiver.heard] == ["/one", "/two"] * 2
+    assert [h.json["type"] for h in receiver.heard] == ["failure", "failure", "success", "success"]
+    assert "CRITICAL: db1-main" in receiver.heard[0].json["title"]
+    assert "Still safe" in receiver.heard[0].json["message"]
+
+
+def test_an_address_of_apprise_that_takes_nothing_is_told(receiver: HttpReceiver, open_channel: Open) -> None:
+    address = receiver.url.replace("http://", "json://")
+    receiver.answers.put(Answer(500))
+    error = refused(open_channel("apprise", {"urls": "%s/one %s/two nonsense://x" % (address, address)}))
+    assert "address 1, address 3 of 3 did not take it" in str(error)
+
+
+def test_without_the_library_apprise_says_what_to_install(open_channel: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    assert "pip install apprise" in str(refused(open_channel("apprise", {"urls": "json://localhost"})))
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "again", "wait"),
+    [
+        (Answer(500, "oops\nand more"), "500 Internal Server Error: oops and more", True, None),
+        (Answer(503, "", {"Retry-After": "7"}), "503", True, 7.0),
+        (Answer(429, "slow down", {"Retry-After": "30"}), "429 Too Many Requests: slow down", True, 30.0),
+        (Answer(429, "", {"Retry-After": "9999999"}), "429", True, 86400.0),
+        (Answer(429, "", {"Retry-After": "soon"}), "429", True, None),
+        (Answer(400, "invalid_payload"), "400 Bad Request: invalid_payload", False, None),
+        (Answer(404, "no_service"), "404", False, None),
+        (Answer(302, "", {"Location": "/elsewhere"}), "302", False, None),
+        (RESET, "cannot be reached", True, None),
+        (HANG, "did not answer within 1 s", False, None),
+    ],
+)
+def test_what_an_answer_means(
+    receiver: HttpReceiver, open_channel: Open, answer: Answer | str, said: str, again: bool, wait: float | None
+) -> None:
+    receiver.answers.put(answer)
+    channel = open_channel("webhook", {"url": receiver.url + "/hook/very-secret-path"})
+    error = refused(channel)
+    assert said in str(error)
+    assert error.again == again
+    assert error.wait == wait
+    assert "very-secret-path" not in str(error)
+    assert len(receiver.heard) == 1
+    assert channel.send(made()).said.startswith("200")
+
+
+def test_a_date_may_say_when_to_come_back(receiver: HttpReceiver, open_channel: Open) -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    receiver.answers.put(Answer(503, "", {"Retry-After": later}))
+    wait = refused(open_channel("webhook", {"url": receiver.url})).wait
+    assert wait is not None
+    assert 30 < wait <= 40
+
+
+def test_a_server_that_is_not_there_a_name_that_is_none_and_an_address_that_is_none(open_channel: Open) -> None:
+    assert "Connection refused" in str(refused(open_channel("webhook", {"url": "http://127.0.0.1:1/"})))
+    assert "cannot be resolved" in str(refused(open_channel("webhook", {"url": "https://no-such-host.invalid/x"})))
+    for url in (
+        "file:///etc/passwd",
+        "https:///x",
+        "hooks.slack.com",
+        "https://h:x/",
+        "https://h/a b",
+        "https://h/ü",
+        "https://[/",
+    ):
+        assert "Its address is none" in str(refused(open_channel("webhook", {"url": url}))), url
+
+
+def test_tls_is_checked(
+    tls_receiver: HttpReceiver, open_channel: Open, certificate: Certificate, tmp_path: Path
+) -> None:
+    section = {"url": tls_receiver.url + "/hook"}
+    assert "TLS failed: self-signed certificate" in str(refused(open_channel("webhook", section)))
+    assert not tls_receiver.heard
+    assert isinstance(open_channel("webhook", section, ca_bundle=str(certificate.path)).send(made()), Accepted)
+    assert "cannot be read" in str(refused(open_channel("webhook", section, ca_bundle=str(tmp_path / "none"))))
+
+
+def test_tls_to_a_server_that_speaks_none_is_told(receiver: HttpReceiver, open_channel: Open) -> None:
+    error = refused(open_channel("webhook", {"url": receiver.url.replace("http:", "https:")}))
+    assert "TLS failed" in str(error)
+
+
+def test_an_answer_tells_the_time(receiver: HttpReceiver, open_channel: Open) -> None:
+    ahead = open_channel("webhook", {"url": receiver.url}).send(made()).ahead
+    assert ahead is not None
+    assert abs(ahead) < timedelta(seconds=5)
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+FILES = [
+    ("slack", "webhook_url", {}),
+    ("pagerduty", "routing_key", {}),
+    ("sentry", "dsn", {}),
+    ("webhook", "url", {}),
+    ("heartbeat", "url", {}),
+    ("apprise", "urls", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "others"), FILES)
+def test_secrets_come_from_private_files(
+    tmp_path: Path, open_channel: Open, name: str, key: str, others: dict[str, Any]
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text("https://hooks.example.com/services/T0000/very-secret-words\n")
+    path.chmod(0o600)
+    channel = open_channel(name, {key + "_file": str(path), **others})
+    assert channel.secret(key) == "https://hooks.example.com/services/T0000/very-secret-words"
+    assert not trouble_with_secrets(channel.config, channel.runner)
+    masked = Redactor(secrets_of([channel])).text("to /services/T0000/very-secret-words it went")
+    assert "very-secret" not in masked
+    path.chmod(0o640)
+    with pytest.raises(DeliveryError, match="is open to others"):
+        channel.secret(key)
+    (said,) = trouble_with_secrets(channel.config, channel.runner)
+    assert "alerts.%s.%s_file" % (name, key) in said
+    assert list(secrets_of([channel])) == []
+    path.chmod(0o600)
+    path.write_text("\n")
+    with pytest.raises(DeliveryError, match="is empty"):
+        channel.secret(key)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_notice_holds_no_secret(receiver: HttpReceiver, open_channel: Open) -> None:
+    channel = open_channel("webhook", {"url": receiver.url})
+    text = "It failed: postgresql://u:hunter2@h/d, password=hunter3 and s3kr1t-words"
+    channel.send(made(text=text, secrets=["s3kr1t-words"], safe=("s3kr1t-words",)))
+    for secret in (b"hunter2", b"hunter3", b"s3kr1t"):
+        assert secret not in receiver.heard[0].body

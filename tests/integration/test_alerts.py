@@ -1,0 +1,665 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Alerts as a whole: runs are recorded for real, receivers are real; channels fail, and the runs' own outcomes stand."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import delivery, state
+from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    BusyError,
+    PgopsError,
+    UnreachableError,
+    UsageError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import hold, holder_since
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_facts
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import render, status
+from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    HANG,
+    RESET,
+    Answer,
+    HttpReceiver,
+    MailServer,
+    certificate_of_localhost,
+    plain_mail_server_here,
+    receiver_here,
+)
+
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+KEY = "k" * 32
+SLACK = "%s.slack.SlackChannel" % delivery.__name__.rpartition(".")[0]
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+class House:
+    """An instance whose runs do what a test says, with a clock that is set by hand."""
+
+    def __init__(self, root: Path, receiver: HttpReceiver, **alerts: Any) -> None:
+        self.root, self.receiver, self.now = root, receiver, NOW
+        self.alerts: dict[str, Any] = alerts or {"slack": {"webhook_url": receiver.url + "/slack/secret-words"}}
+        self.others: dict[str, Any] = {}
+
+    def context(self) -> Context:
+        data = {
+            "instance": "db1",
+            "local": {"path": str(self.root / "backups")},
+            "state_dir": str(self.root / "state"),
+            "log_dir": str(self.root / "log"),
+            "backup": {"min_free": "1"},
+            "alerts": {"timeout": 1, **self.alerts},
+            **self.others,
+        }
+        return Context(config.build(data, environ={}, host="host1"), "host1", clock=lambda: self.now)
+
+    def run(self, verb: str = "backup", reason: str = "", **result: Any) -> dict[str, Any]:
+        """Record a run that fails for `reason`, or succeeds without one."""
+
+        def work(_context: Context) -> dict[str, Any]:
+            if reason:
+                raise PgopsError(reason)
+            return {"changed": True, **result}
+
+        return perform(self.context(), verb, work)
+
+    def fail(self, verb: str = "backup", reason: str = "No route to the server.") -> PgopsError:
+        with pytest.raises(PgopsError) as caught:
+            self.run(verb, reason)
+        assert caught.value.message == reason, "the outcome of the run stands, whatever becomes of the alerts"
+        return caught.value
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state" / "db1" / "alerts.json"
+
+    def said(self, start: str = "/slack") -> list[str]:
+        return [h.json["text"] for h in self.receiver.of(start)]
+
+    def later(self, span: timedelta) -> House:
+        self.now += span
+        return self
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between tries are counted in test_a_moment_of_trouble_is_waited_out and nowhere else."""
+    monkeypatch.setattr(
+        delivery.patiently, "__kwdefaults__", {**delivery.patiently.__kwdefaults__, "pause": lambda _s: None}
+    )
+    monkeypatch.setattr(delivery.deliver, "__kwdefaults__", {"pause": lambda _s: None})
+    # This machine's own start is no matter of these hosts.
+    monkeypatch.setattr(alert_facts, "_UPTIME", Path("/no/such/file"))
+
+
+@pytest.fixture(name="house")
+def one_house(tmp_path: Path, receiver: HttpReceiver) -> House:
+    return House(tmp_path, receiver)
+
+
+# --- after a run ------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_is_told_once_and_its_end_once(house: House) -> None:
+    house.run("sync")
+    assert house.said() == [], "success is silent"
+    house.later(HOUR).fail("sync")
+    assert house.said() == ["CRITICAL: db1: The last sync failed: No route to the server."]
+    house.later(HOUR).fail("sync")
+    assert len(house.said()) == 1
+    house.later(HOUR).run("sync")
+    assert house.said()[1:] == [
+        "RECOVERED: db1: This is over, after 2 h 0 min: The last sync failed: No route to the server. That was run 2 in a row."
+    ]
+    house.later(HOUR).run("sync")
+    assert len(house.said()) == 2
+    assert stat.S_IMODE(house.state.stat().st_mode) == 0o600
+
+
+def test_what_is_told_says_what_is_still_safe_and_what_to_do(house: House) -> None:
+    house.alerts["webhook"] = {"url": house.receiver.url + "/hook"}
+    house.fail("sync")
+    (heard,) = house.receiver.of("/hook")
+    assert heard.json["safe"] == ["local: nothing."]
+    assert heard.json["step"].endswith("pgops sync")
+    assert heard.json["host"] == "host1"
+    assert heard.json["since"] == NOW.isoformat()
+    log = (house.root / "log" / "alert.log").read_text()
+    assert "opened failed-run/sync (critical)" in log
+    assert "to webhook: accepted" in log
+
+
+def test_without_a_channel_nothing_is_done(tmp_path: Path, receiver: HttpReceiver) -> None:
+    house = House(tmp_path, receiver, repeat="24h")
+    house.fail()
+    assert not house.state.exists()
+    for work in (alert.evaluate, alert.test):
+        with pytest.raises(UsageError, match="no channel"):
+            work(house.context())
+    with pytest.raises(UsageError, match="no channel"):
+        alert.send(house.context(), alert.Message("info", "x"))
+    assert "nobody is told" in render(status(house.context()), False)
+
+
+def test_a_dry_run_of_a_verb_tells_nobody(house: House) -> None:
+    with pytest.raises(PgopsError):
+        perform(house.context(), "backup", lambda _c: (_ for _ in ()).throw(PgopsError("x")), dry_run=True)
+    assert house.receiver.heard == []
+
+
+def test_the_heartbeat_and_sentry_hear_of_each_run(tmp_path: Path, receiver: HttpReceiver) -> None:
+    dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
+    house = House(
+        tmp_path,
+        receiver,
+        heartbeat={"url": receiver.url + "/ping/{verb}"},
+        sentry={"dsn": dsn, "monitor": "{instance}-{verb}", "level": "escalated"},
+        watched=["backup", "prune"],
+    )
+    house.run()
+    house.run("verify")
+    house.fail("prune", "The disk is gone.")
+    assert [h.path for h in receiver.of("/ping")] == [
+        "/ping/backup/start",
+        "/ping/backup",
+        "/ping/prune/start",
+        "/ping/prune/fail",
+    ]
+    assert b"The disk is gone." in receiver.heard[-2].body + receiver.heard[-1].body
+    check_ins = [json.loads(h.body.split(b"\n")[2]) for h in receiver.of("/api")]
+    assert [(c["monitor_slug"], c["status"]) for c in check_ins] == [
+        ("db1-backup", "in_progress"),
+        ("db1-backup", "ok"),
+        ("db1-prune", "in_progress"),
+        ("db1-prune", "error"),
+    ]
+    assert check_ins[0]["check_in_id"] == check_ins[1]["check_in_id"] != check_ins[2]["check_in_id"]
+    assert check_ins[0]["monitor_config"]["schedule"]["value"] == "0 2 * * *"
+
+
+def test_a_heartbeat_that_does_not_answer_is_a_warning_of_the_run(tmp_path: Path, receiver: HttpReceiver) -> None:
+    house = House(tmp_path, receiver, heartbeat={"url": receiver.url + "/ping/secret-words"})
+    receiver.always = Answer(404, "not found")
+    result = house.run()
+    assert any("heartbeat: It answered 404" in w for w in result["warnings"])
+    assert next(history(house.context().state, "backup"))["outcome"] == "ok"
+    receiver.always = HANG
+    begun = time.monotonic()
+    house.run()
+    assert time.monotonic() - begun < 5
+
+
+# --- what channels do to it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (Answer(500), "It answered 500"),
+        (Answer(429, "", {"Retry-After": "3600"}), "It answered 429"),
+        (HANG, "did not answer within 1 s"),
+        (RESET, "cannot be reached"),
+        (Answer(403, "invalid_token"), "invalid_token"),
+    ],
+)
+def test_what_is_not_taken_waits_for_the_next_look(house: House, trouble: Any, said: str) -> None:
+    house.receiver.always = trouble
+    error = house.fail()
+    assert any("slack: " in w and said in w for w in error.details["warnings"])
+    assert all("secret-words" not in w for w in error.details["warnings"])
+    known = status(house.context())
+    assert known["alerts"]["undelivered"] == 1
+    (finding,) = [f for f in known["findings"] if f["check"] == "alerts"]
+    assert finding["severity"] == "critical", "nobody hears of anything"
+    assert said in finding["text"]
+    assert any("pgops alert test" in step for step in known["next"])
+    assert "1 waiting" in render(known, False)
+    before = len(house.receiver.heard)
+    house.receiver.always = None
+    if isinstance(trouble, Answer) and trouble.headers:
+        house.later(HOUR / 2)
+        assert alert.evaluate(house.context())["undelivered"] == 1, "the service asked for an hour"
+        assert len(house.receiver.heard) == before
+    house.later(HOUR)
+    result = alert.evaluate(house.context())
+    assert result["undelivered"] == 0
+    assert [d["accepted"] for d in result["deliveries"]] == [True]
+    assert house.said()[-1].startswith("CRITICAL: db1: The last backup failed")
+    known = status(house.context())
+    assert [f["severity"] for f in known["findings"] if f["check"] == "alerts"] == ["ok"]
+    assert alert.evaluate(house.later(HOUR / 4).context())["deliveries"] == []
+
+
+def test_a_moment_of_trouble_is_waited_out(house: House) -> None:
+    pauses: list[float] = []
+    for answer in (Answer(500), Answer(429, "", {"Retry-After": "2"})):
+        house.receiver.answers.put(answer)
+    context = house.context()
+    found = alert._opened(context)
+    held = state.State()
+    made = [
+        alert.message(
+            level="critical",
+            rank=2,
+            text="x",
+            key="",
+            event="message",
+            origin=alert.Origin("db1", "h"),
+            redactor=context.redactor,
+            now=NOW,
+        )
+    ]
+    delivery.enqueue(held, found, made, context.clock)
+    outcomes = delivery.deliver(held, found, context.redactor, context.clock, pause=pauses.append)
+    assert [o.accepted for o in outcomes] == [True]
+    assert pauses == [1.0, 2.0]
+    assert len(house.receiver.heard) == 3
+
+
+def test_whatever_a_channel_raises_is_a_message_not_taken(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_self: Any, _notice: Any) -> Any:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("%s.send" % SLACK, broken)
+    assert any("slack: RuntimeError: odd" in w for w in house.fail().details["warnings"])
+    assert status(house.context())["alerts"]["undelivered"] == 1
+
+
+def test_when_time_is_up_the_rest_waits(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "_BUDGET", -1.0)
+    house.fail()
+    assert house.receiver.heard == []
+    monkeypatch.setattr(delivery, "_BUDGET", 60.0)
+    assert [d["accepted"] for d in alert.evaluate(house.context())["deliveries"]] == [True]
+
+
+def test_all_channels_down_at_once_costs_a_backup_nothing_but_time(tmp_path: Path, receiver: HttpReceiver) -> None:
+    receiver.always = HANG
+    dead = "http://127.0.0.1:1"
+    house = House(
+        tmp_path,
+        receiver,
+        slack={"webhook_url": receiver.url + "/slack"},
+        pagerduty={"routing_key": KEY, "url": dead + "/v2/enqueue"},
+        sentry={"dsn": "https://%s@no-such-host.invalid/1" % KEY},
+        email={"to": ["a@example.com"], "sendmail": "/no/such/sendmail"},
+        webhook={"url": receiver.url.replace("http:", "https:")},
+        heartbeat={"url_file": "/no/such/file"},
+        apprise={"urls": "json://127.0.0.1:1/"},
+    )
+    begun = time.monotonic()
+    error = house.fail()
+    assert time.monotonic() - begun < 20
+    said = " ".join(error.details["warnings"])
+    for name in ("slack", "pagerduty", "sentry", "email", "webhook", "heartbeat", "apprise"):
+        assert "%s: " % name in said, name
+    assert status(house.context())["alerts"]["undelivered"] == 6
+    with pytest.raises(UnreachableError, match="7 of 7 channels did not accept"):
+        alert.test(house.context())
+
+
+def test_one_channel_down_does_not_keep_the_others(house: House, plain_mail_server: MailServer) -> None:
+    house.alerts["email"] = {
+        "to": ["a@example.com"],
+        "smtp_host": "localhost",
+        "smtp_port": plain_mail_server.port,
+        "security": "none",
+    }
+    house.receiver.always = RESET
+    house.fail()
+    assert len(plain_mail_server.mails.taken) == 1
+    known = status(house.context())["alerts"]
+    assert [(c["channel"], c["waiting"]) for c in known["channels"]] == [("slack", 1), ("email", 0)]
+    finding = next(f for f in status(house.context())["findings"] if f["check"] == "alerts")
+    assert finding["severity"] == "warning"
+
+
+def test_what_waits_keeps_its_order_and_has_an_end(house: House) -> None:
+    house.receiver.always = Answer(500)
+    house.fail()
+    house.later(HOUR).run()
+    house.later(HOUR).fail()
+    house.receiver.always = None
+    alert.evaluate(house.later(HOUR).context())
+    assert [text.split(":")[0] for text in house.said() if "failed" in text][-3:] == [
+        "CRITICAL",
+        "RECOVERED",
+        "CRITICAL",
+    ]
+    house.receiver.always = Answer(500)
+    held = state.State()
+    found = alert._opened(house.context())
+    for n in range(130):
+        made = alert.message(
+            level="critical",
+            rank=2,
+            text="%d" % n,
+            key="",
+            event="message",
+            origin=alert.Origin("db1", "h"),
+            redactor=house.context().redactor,
+            now=NOW,
+        )
+        delivery.enqueue(held, found, [made], house.context().clock)
+    assert len(held.queue) == 100
+    assert held.dropped == 30
+    assert held.queue[0].notice.text == "30", "the oldest go first"
+
+
+def test_a_reminder_does_not_wait_behind_what_says_the_same(house: House) -> None:
+    house.receiver.always = Answer(500)
+    house.fail()
+    for _unused in range(6):
+        alert.evaluate(house.later(12 * HOUR).context())
+    waiting, _unused = state.load(house.state.parent)
+    assert [w.notice.event for w in waiting.queue if w.notice.cause == "failed-run/backup"] == ["opened", "escalated"]
+
+
+def test_a_channel_that_is_taken_away_takes_what_waits_with_it(house: House) -> None:
+    house.receiver.always = Answer(500)
+    house.fail()
+    house.alerts = {"webhook": {"url": house.receiver.url + "/hook"}}
+    house.receiver.always = None
+    assert alert.evaluate(house.context())["undelivered"] == 0
+
+
+# --- the state --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 99}', b"\xff\xfe", b'{"format": 1, "incidents": 3}']
+)
+def test_a_state_that_is_damaged_is_set_aside_and_that_is_said(house: House, content: bytes | str) -> None:
+    house.fail()
+    if isinstance(content, str):
+        content = json.dumps({**json.loads(house.state.read_text()), content: {"sets": [{"id": "x"}]}}).encode()
+    house.state.write_bytes(content)
+    error = house.later(HOUR).fail()
+    (warning,) = [w for w in error.details["warnings"] if "could not be read" in w]
+    (aside,) = house.state.parent.glob("alerts.json.damaged-*")
+    assert aside.name in warning
+    assert aside.read_bytes() == content
+    assert len(house.said()) == 2, "what is open is told again rather than never"
+    assert not [w for w in house.later(HOUR).fail().details["warnings"] if "could not be read" in w]
+
+
+def test_a_damaged_state_is_shown_in_status(house: House) -> None:
+    house.fail()
+    house.state.write_text("{")
+    known = status(house.context())
+    assert next(f for f in known["findings"] if f["check"] == "alerts")["severity"] == "warning"
+    assert house.state.read_text() == "{", "status changes nothing"
+
+
+def test_the_state_is_read_back_as_it_was(house: House) -> None:
+    house.receiver.always = Answer(503, "", {"Retry-After": "99", "Date": "Sun, 22 Nov 2026 08:00:00 GMT"})
+    house.fail()
+    held, trouble = state.load(house.state.parent)
+    assert not trouble
+    assert state.from_data(json.loads(json.dumps(held.as_data()))) == held
+    assert held.queue[0].not_before == NOW + timedelta(seconds=99)
+
+
+def test_a_state_that_cannot_be_written_is_told_and_so_is_the_trouble(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_unused: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(alert, "save", full)
+    error = house.fail()
+    assert any("may be told again" in w for w in error.details["warnings"])
+    assert len(house.said()) == 1
+
+
+def test_two_looks_at_once_do_not_tell_twice(house: House) -> None:
+    house.fail()
+    house.later(4 * DAY)
+    threads = [threading.Thread(target=lambda: alert.evaluate(house.context())) for _unused in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([text for text in house.said() if "The last backup failed" in text]) == 2, (
+        "the alarm, and the escalation"
+    )
+
+
+def test_a_look_that_lasts_keeps_no_run_from_its_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alert, "_PATIENCE", timedelta(seconds=0.2))
+    with hold(house.state.parent / "locks" / "alerts.lock", "alerts of db1", clock=lambda: NOW):
+        result = house.run()
+        assert any("Another run is in the way" in w for w in result["warnings"])
+        with pytest.raises(BusyError):
+            alert.evaluate(house.context())
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), RuntimeError("odd"), PgopsError("odd")])
+def test_whatever_goes_wrong_in_a_look_the_run_ends_as_it_did(
+    house: House, monkeypatch: pytest.MonkeyPatch, trouble: BaseException
+) -> None:
+    def broken(*_unused: Any, **_others: Any) -> Any:
+        raise trouble
+
+    monkeypatch.setattr(alert, "gather", broken)
+    assert any("not looked after" in w for w in house.run()["warnings"])
+    house.fail()
+    monkeypatch.setattr(alert, "_beating", broken)
+    if not isinstance(trouble, KeyboardInterrupt):
+        assert any("could not be told" in w for w in house.run()["warnings"])
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="scheduled")
+def scheduled_house(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A house whose host starts the jobs by itself."""
+    table = house.root / "pgops"
+    table.write_text("# Instance db1\n")
+    places = alert_facts.Places(cron_table=table, units=house.root)
+    monkeypatch.setattr(alert_facts, "Places", lambda: places)
+    return house
+
+
+def causes(result: dict[str, Any]) -> list[str]:
+    return sorted(t["cause"] for t in result["troubles"])
+
+
+def test_silence_is_heard(scheduled: House) -> None:
+    scheduled.now = NOW.replace(hour=1, minute=30)
+    assert causes(alert.evaluate(scheduled.context())) == ["backup-age", "verification-age"]
+    assert scheduled.said() == [], "the first night is still to come"
+    scheduled.now = NOW.replace(hour=2, minute=45)
+    assert "missed-run/backup" not in causes(alert.evaluate(scheduled.context()))
+    scheduled.now = NOW.replace(hour=3, minute=1)
+    alert.evaluate(scheduled.context())
+    assert scheduled.said() == ["CRITICAL: db1: The backup that was due at 2026-11-22 02:00 +0000 has not run."]
+    # Nobody is told of what nobody here would start.
+    scheduled.others["schedule"] = {"backup": ""}
+    assert "missed-run/backup" not in causes(alert.evaluate(scheduled.context()))
+
+
+def test_a_new_calendar_counts_from_now_on(scheduled: House) -> None:
+    scheduled.now = NOW.replace(hour=1)
+    scheduled.others["schedule"] = {"verify": "", "prune": ""}
+    alert.evaluate(scheduled.context())
+    scheduled.now = NOW.replace(hour=12)
+    scheduled.others["schedule"]["backup"] = "0 10 * * *"
+    assert "missed-run/backup" not in causes(alert.evaluate(scheduled.context()))
+    scheduled.later(DAY)
+    assert "missed-run/backup" in causes(alert.evaluate(scheduled.context()))
+
+
+def test_a_run_at_work_is_seen_by_its_lock(scheduled: House) -> None:
+    scheduled.now = NOW.replace(hour=1)
+    alert.evaluate(scheduled.context())
+    begun = NOW.replace(hour=2)
+    path = scheduled.state.parent / "locks" / "backup.lock"
+    with hold(path, "backup of db1", clock=lambda: begun):
+        assert holder_since(path) == begun.isoformat()
+        scheduled.now = NOW.replace(hour=5)
+        assert "missed-run/backup" not in causes(alert.evaluate(scheduled.context()))
+        scheduled.now = begun + DAY + HOUR
+        assert "late-run/backup" in causes(alert.evaluate(scheduled.context()))
+    assert holder_since(path) is None
+    path.write_text(json.dumps({"pid": 2**22 + 1, "since": begun.isoformat(), "what": "x"}))
+    assert holder_since(path) is None, "it is dead"
+    path.write_text(json.dumps({"pid": os.getpid(), "since": "some day", "what": "x"}))
+    assert "late-run/backup" not in causes(alert.evaluate(scheduled.context()))
+
+
+def test_a_database_that_is_in_no_backup_is_told_when_it_appears(house: House) -> None:
+    def told(*names: str, why: str = "it is not in backup.databases") -> bool:
+        house.later(HOUR).run(uncovered=[{"what": name, "why": why} for name in names])
+        return "uncovered" in causes(alert.evaluate(house.context()))
+
+    old, new = "database old", "database new"
+    assert not told(old), "what was there at first is somebody's choice"
+    assert not told(old, "schema x of database y")
+    assert told(old, new)
+    assert not told(old, new, why="it is in backup.exclude_databases")
+    assert told(old), "what was gone for a while is new when it comes back"
+
+
+def test_records_that_nobody_understands_are_passed_over(house: House) -> None:
+    house.fail()
+    folder = house.state.parent / "runs"
+    for name, content in (
+        ("20991231T000000Z-backup-1.json", "[]"),
+        ("20991230T000000Z-backup-1.json", '{"outcome": "ok"}'),
+    ):
+        (folder / name).write_text(content)
+    assert "failed-run/backup" in causes(alert.evaluate(house.context()))
+
+
+def test_a_restore_that_was_tried_counts_as_a_test(house: House) -> None:
+    house.alerts["restore_test"] = "30d"
+    house.run("restore")
+    assert "restore-test" not in causes(alert.evaluate(house.later(29 * DAY).context()))
+    assert "restore-test" in causes(alert.evaluate(house.later(2 * DAY).context()))
+
+
+def test_a_dry_look_tells_nobody_and_remembers_nothing(house: House) -> None:
+    house.receiver.always = Answer(500)
+    house.fail()
+    before = house.state.read_bytes(), len(house.receiver.heard)
+    result = alert.evaluate(house.later(4 * DAY).context(), dry_run=True)
+    assert (result["told"][0]["event"], result["told"][0]["cause"]) == ("escalated", "failed-run/backup")
+    assert (house.state.read_bytes(), len(house.receiver.heard)) == before
+
+
+def test_a_look_fails_when_something_new_was_not_taken_and_once_only(house: House) -> None:
+    house.receiver.always = Answer(500)
+    house.now = NOW
+    house.run("restore")
+    house.alerts["restore_test"] = "1d"
+    with pytest.raises(UnreachableError, match="slack did not take an alert: It answered 500") as caught:
+        alert.evaluate(house.later(2 * DAY).context())
+    assert caught.value.details["undelivered"] >= 1
+    alert.evaluate(house.later(HOUR / 4).context())
+
+
+def test_a_storm_of_hosts_is_one_group_and_an_incident_each(tmp_path: Path, receiver: HttpReceiver) -> None:
+    """Five hundred hosts lose their store in one night, while one of the services asks for patience."""
+    dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
+    context = House(
+        tmp_path, receiver, pagerduty={"routing_key": KEY, "url": receiver.url + "/v2/enqueue"}, sentry={"dsn": dsn}
+    ).context()
+    found = alert._opened(context)
+    trouble = alert_facts.Facts(judged=[Finding("off-site place", "critical", "The bucket is gone.")])
+    for n in range(500):
+        held = state.State()
+        now = NOW + HOUR
+        current = alert.troubles(trouble, alert_facts.Limits(), NOW)
+        held.incidents, _unused = alert.advance({}, current, alert.policy(context), NOW)
+        held.incidents, tellings = alert.advance(held.incidents, current, alert.policy(context), now)
+        notices = [alert.notice(t, alert.Origin("db%d-main" % n, "db%d" % n), context.redactor, now) for t in tellings]
+        delivery.enqueue(held, found, notices, context.clock)
+        if n % 5 == 0:
+            receiver.answers.put(Answer(429, "", {"Retry-After": "1"}))
+        delivery.deliver(held, found, context.redactor, context.clock)
+        assert held.queue == []
+    events = [h.json for h in receiver.of("/v2/enqueue")]
+    accepted = {e["dedup_key"] for e in events}
+    assert len(accepted) == 500
+    assert {e["payload"]["group"] for e in events} == {"pgops/offsite-place"}
+    issues = {tuple(json.loads(h.body.split(b"\n")[2])["fingerprint"]) for h in receiver.of("/api")}
+    assert issues == {("pgops", "pgops/offsite-place")}
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_is_told_and_ended_by_its_key(tmp_path: Path, receiver: HttpReceiver) -> None:
+    house = House(
+        tmp_path, receiver, pagerduty={"routing_key": KEY, "url": receiver.url + "/v2/enqueue", "level": "warning"}
+    )
+    result = alert.send(house.context(), alert.Message("warning", "The disk is being replaced.", "disk"))
+    assert result["channels"] == [{"channel": "pagerduty", "accepted": True, "said": '202 {"status":"success"}'}]
+    alert.send(house.context(), alert.Message("ok", "The new disk is in.", "disk"))
+    first, second = (h.json for h in receiver.heard)
+    assert (first["event_action"], second["event_action"]) == ("trigger", "resolve")
+    assert first["dedup_key"] == second["dedup_key"] == result["key"] == "pgops/db1/message/disk"
+    assert first["payload"]["summary"] == "WARNING: db1: The disk is being replaced."
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (alert.Message("loud", "x"), "'loud' is no level"),
+        (alert.Message("info", " "), "nothing to tell"),
+        (alert.Message("ok", "x"), "needs to know what"),
+        (alert.Message("info", "x"), "No channel hears of the level info"),
+    ],
+)
+def test_a_message_that_cannot_be_told_is_refused(house: House, message: alert.Message, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        alert.send(house.context(), message)
+
+
+def test_a_message_that_is_not_taken_waits_and_fails(house: House) -> None:
+    house.receiver.always = Answer(500)
+    with pytest.raises(UnreachableError, match="1 of 1 channels did not accept it") as caught:
+        alert.send(house.context(), alert.Message("critical", "One."))
+    assert caught.value.details["undelivered"] == 1
+    with pytest.raises(UnreachableError, match="waits behind"):
+        alert.send(house.context(), alert.Message("critical", "Two."))
+    house.receiver.always = None
+    alert.evaluate(house.context())
+    assert house.said()[-2:] == ["CRITICAL: db1: One.", "CRITICAL: db1: Two."]
+
+
+def test_in_check_mode_a_message_and_a_test_ask_no_service(house: House) -> None:
+    sent = alert.send(house.context(), alert.Message("critical", "x", dry_run=True))
+    tested = alert.test(house.context(), dry_run=True)
+    assert sent["channels"][0]["channel"] == tested["channels"][0]["channel"] == "slack"
+    assert not tested["changed"]
+    assert house.receiver.heard == []
+
+
+def test_a_test_tells_what_each_channel_answered(house: House) -> None:
+    house.alerts["webhook"] = {"url": house.receiver.url + "/hook"}
+    result = alert.test(house.context())
+    assert [(c["channel"], c["accepted"], c["said"]) for c in result["channels"]] == [
+        ("slack", True, "200 ok"),
+        ("webhook", True, "200"),
+    ]
+    assert "Nothing is wrong" in house.said()[0]
+    assert "took its last message" in render(status(house.context()), False)
+    house.receiver.answers.put(Answer(404, "no_service"))
+    with pytest.raises(UnreachableError, match="slack: It answered 404 Not Found: no_service") as caught:
+        alert.test(house.context())
+    assert [c["accepted"] for c in caught.value.details["channels"]] == [False, True]

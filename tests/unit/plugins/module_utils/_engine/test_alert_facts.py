@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What alerts are judged by: the places as they are, and the S3 place not more often than is worth its requests."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State, from_data
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import Limits, troubles
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert_facts
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.alert_facts import gather, limits
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def causes(world: Any, state: State, *, look_at_s3: bool = False) -> list[str]:
+    facts = gather(world.context(), state, look_at_s3=look_at_s3).facts
+    return sorted(t.cause for t in troubles(facts, Limits(), world.now))
+
+
+def test_the_s3_place_is_looked_at_once_an_hour_and_when_something_touched_it(world: Any) -> None:
+    set_id = world.add("local", world.now - HOUR)
+    world.add("s3", world.now - HOUR)
+    world.prove("s3", set_id)
+    state = State()
+    assert causes(world, state) == []
+    world.memory.down = True
+    world.now += HOUR / 2
+    assert causes(world, state) == [], "nobody asked"
+    assert causes(world, state, look_at_s3=True) == ["offsite-place"]
+    world.memory.down = False
+    assert causes(world, state) == [], "where it failed, it is asked again with the next look"
+    world.memory.down = True
+    world.now += HOUR
+    assert causes(world, state) == ["offsite-place"], "an hour is over"
+
+
+def test_while_the_s3_place_is_left_alone_it_is_not_asked_for_anything(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_id = world.add("local", world.now - HOUR)
+    world.add("s3", world.now - HOUR)
+    world.prove("s3", set_id)
+    state = State()
+    causes(world, state)
+    asked = []
+    monkeypatch.setattr(world.memory, "_answer", lambda: asked.append(1))
+    gathered = gather(world.context(), state, look_at_s3=False)
+    assert not asked
+    assert "local: %s, begun 1 h 0 min ago, is proven to restore." % set_id in gathered.safe, "by what was proven there"
+
+
+def test_what_was_seen_there_ages_with_the_clock(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alert_facts, "_LOOK_AT_S3", timedelta(days=99))
+    set_id = world.add("s3", world.now)
+    world.prove("s3", set_id)
+    world.add("local", world.now)
+    state = State()
+    assert causes(world, state) == []
+    state = from_data(state.as_data())
+    world.now += 29 * HOUR
+    world.add("local", world.now - HOUR)
+    assert causes(world, state) == ["offsite-age"]
+    safe = gather(world.context(), state, look_at_s3=False).safe
+    assert safe[1] == "s3: %s, begun 1 d 5 h ago, is proven to restore." % set_id
+    assert "is whole; nothing there is proven" in safe[0] or "is proven" in safe[0]
+
+
+def test_a_set_that_failed_where_it_lies_is_seen(world: Any) -> None:
+    world.add("local", world.now - HOUR)
+    bad = world.add("s3", world.now - HOUR)
+    world.prove("s3", bad, outcome="failed", level="checksum")
+    assert "failed-set/s3" in causes(world, State())
+
+
+def test_a_place_that_is_gone_is_unknown_and_not_safe(world: Any) -> None:
+    world.memory.down = True
+    gathered = gather(world.context(), State(), look_at_s3=True)
+    assert gathered.safe == ("local: nothing.", "s3: unknown, as it cannot be read.")
+
+
+def test_without_an_s3_place_nothing_of_one_is_remembered(make_world: Any) -> None:
+    world = make_world(s3=None)
+    world.add("local", world.now - HOUR)
+    state = State(s3={"reachable": True}, s3_asked=world.now)
+    assert "offsite-place" not in causes(world, state)
+    assert state.s3 is None
+
+
+def test_the_disk_is_remembered_by_its_fullest_moment_of_each_day(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"now": 100}
+    monkeypatch.setattr(alert_facts, "free_bytes", lambda _path: free["now"])
+    state = State()
+    for now in (100, 70, 90):
+        free["now"] = now
+        gather(world.context(), state, look_at_s3=False)
+    assert state.days == {world.now.date(): 70}
+    for _unused in range(30):
+        world.now += DAY
+        gather(world.context(), state, look_at_s3=False)
+    assert len(state.days) == 21
+
+    def gone(_path: Any) -> int:
+        raise OSError(2, "gone")
+
+    monkeypatch.setattr(alert_facts, "free_bytes", gone)
+    assert gather(world.context(), state, look_at_s3=False).facts.disk is None
+
+
+def test_limits_come_from_the_configuration(make_world: Any) -> None:
+    found = limits(
+        make_world(
+            alerts={"grace": "2h", "size_change": 10, "disk_days": "0s", "restore_test": "90d"},
+            schedule={"random_delay": "30min", "wait": "3h", "timezone": "Europe/Berlin"},
+        ).context()
+    )
+    assert found.grace == timedelta(hours=2, minutes=30)
+    assert (found.size_change, found.disk_days, found.restore_test) == (10, timedelta(0), 90 * DAY)
+    assert found.wait == 3 * HOUR
+    assert str(found.zone) == "Europe/Berlin"
+
+
+def test_a_host_that_tells_no_uptime_is_judged_all_the_same(
+    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(alert_facts, "_UPTIME", tmp_path / "none")
+    assert gather(world.context(), State(), look_at_s3=False).facts.boot is None
+    (tmp_path / "uptime").write_text("3600.5 1.0\n")
+    monkeypatch.setattr(alert_facts, "_UPTIME", tmp_path / "uptime")
+    assert gather(world.context(), State(), look_at_s3=False).facts.boot == world.now - timedelta(seconds=3600.5)
