@@ -30,7 +30,7 @@ POSITIONS = st.integers(0, 2**64 - 1)
         ("000000010000000A000000FF\n", ""),
         ("../0000000A.history", ""),
         ("0000000A.history.tmp", ""),
-        ("00000001000000٠٠000000FF", ""),
+        ("00000001000000\u0660\u0660000000FF", ""),
     ],
 )
 def test_the_name_says_what_a_file_is(name, kind):
