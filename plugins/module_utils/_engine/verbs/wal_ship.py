@@ -149,7 +149,7 @@ class _Shipping:
     def once(self) -> Result:
         """Send what is missing there and remove here what need not stay. Raise what kept it from being done."""
         fresh = self.looked is None or self.context.clock() - self.looked >= _LOOK_AGAIN
-        sent, size, error = 0, 0, None
+        began, sent, size, error = self.context.clock(), 0, 0, None
         damaged: list[str] = []
         pending: list[str] = []
         try:
@@ -169,7 +169,7 @@ class _Shipping:
         else:
             left = damaged
         told = _told(self.context, left if error else damaged, home=self.home)
-        self._remember(told, error, sent)
+        self._remember(told, error, sent, began)
         if error is not None:
             error.details = {"changed": bool(sent), "sent": sent, "sent_bytes": size, **told}
             raise error
@@ -240,7 +240,7 @@ class _Shipping:
         local.delete(removed)
         return removed
 
-    def _remember(self, told: Result, error: Optional[PgopsError], sent: int) -> None:
+    def _remember(self, told: Result, error: Optional[PgopsError], sent: int, began: datetime) -> None:
         """Keep for status how it went. It must not fail for that."""
         now = iso(self.context.clock())
         before = last_state(self.context)
@@ -248,7 +248,7 @@ class _Shipping:
             "when": now,
             "error": str(error) if error else None,
             "failing_since": (before.get("failing_since") or now) if error else None,
-            "last_ok": before.get("last_ok") if error else now,
+            "last_ok": before.get("last_ok") if error else iso(began),
             "last_sent": now if sent else before.get("last_sent"),
             **told,
         }
