@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import show
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     DamagedError,
@@ -223,8 +224,9 @@ def test_status_knows_the_windows_of_both_places(archive):
     assert (severities["wal shipping"], severities["wal gap"], severities["wal server"]) == ("ok", "warning", "warning")
     text = wal_status.render(result)
     assert "missing: %s" % segment_name(1, 5, SIZE) in text
-    places = info(archive.world.context(), Info())["places"]
-    assert [place["windows"] for place in places] == [local["windows"], s3["windows"]]
+    known = info(archive.world.context(), Info())
+    assert [place["windows"] for place in known["places"]] == [local["windows"], s3["windows"]]
+    assert "recoverable by WAL, cluster %s, timeline 1: 2026-11-22" % SYSTEM in show.info(known, colour=False)
     whole = status_verb.status(archive.world.context())
     assert whole["wal"]["places"][0]["windows"] == local["windows"]
     screen = status_verb.render(whole, False)
@@ -315,6 +317,7 @@ def test_prune_removes_from_s3_what_lies_before_every_base_that_stays(archive):
     assert archive.there() == paths
     result = prune(archive.world.context(), Prune())
     assert [place["wal_removed"] for place in result["places"]] == [0, 3]
+    assert "3 WAL files that no base backup needs" in show.prune({**result, "dry_run": False})
     assert result["changed"] is True
     assert archive.there() == paths[3:]
     assert archive.here() == paths, "the spool is cleared by those who know what S3 has"
