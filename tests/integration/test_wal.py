@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_sta
 from demo.servers import PostgresServer
 from tests.integration.conftest import BUCKET, Servers, bindir_of, run_sql, wait_for
 from tests.integration.s3_fixtures import moto_server, rclone_server  # noqa: F401  # pylint: disable=unused-import
-from tests.integration.wal_fixtures import Host, archived_up_to, as_server, base_manifest
+from tests.integration.wal_fixtures import Commands, Host, archived_up_to, as_server, base_manifest
 
 
 @dataclass
@@ -201,3 +202,25 @@ def test_a_server_that_cannot_archive_is_heard_of(archiving: Archiving) -> None:
         archiving.host.wal.parent.parent.unlink()
         broken.rename(archiving.host.wal.parent.parent)
     archived_up_to(archiving.server)
+
+
+def test_encrypted_wal_comes_back_with_the_key_only(age_key: Any, tmp_path: Path) -> None:
+    key = age_key("wal")
+    encrypted = {"encryption": "age", "recipients": [key.public]}
+    commands = Commands(tmp_path, tmp_path / "backups", backup=encrypted)
+    path = commands.write(1)
+    commands("archive", path)
+    commands("archive", path)
+    stored, mark = commands.stored()[0], commands.stored()[1]
+    assert stored.name.endswith(".zst.age")
+    assert stored.read_bytes().startswith(b"age-encryption.org/")
+    assert mark.name == "segments-of-16777216"
+    words = ("fetch", path.rpartition("/")[2], "pg_wal/RECOVERYXLOG")
+    assert "no private key" in commands(*words, code=202)
+    values = json.loads(commands.config.read_text())
+    commands.config.write_text(json.dumps({**values, "restore": {"identity_file": str(key.file)}}))
+    commands(*words)
+    assert (commands.data / "pg_wal" / "RECOVERYXLOG").read_bytes() == (commands.data / path).read_bytes()
+    # Other content is found out without the key, by its hash.
+    commands.write(1, seed=1)
+    assert "other content" in commands("archive", path, code=5)

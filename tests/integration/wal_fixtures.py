@@ -19,6 +19,7 @@ from typing import Any
 import botocore
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
 from demo.machine import reachable, server_account, short_temp_dir
 from demo.servers import PostgresServer
@@ -27,6 +28,8 @@ from tests.integration.conftest import run_sql
 
 SYSTEM = 7312345678901234567
 MIB = 1024 * 1024
+# The program waits up to a minute before it asks a struggling store for the last time. It asks as often as ever.
+HURRY = "import time\n_sleep = time.sleep\ntime.sleep = lambda seconds: _sleep(min(seconds, 0.05))\n"
 # What botocore needs for S3; the rest of its data is a hundred services.
 _DATA = ("s3", "_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 
@@ -43,6 +46,45 @@ def data_directory(path: Path) -> Path:
     (path / "pg_wal").mkdir()
     (path / "global" / "pg_control").write_bytes(struct.pack("=Q", SYSTEM) + bytes(504))
     return path
+
+
+class Commands:
+    """The commands of PostgreSQL as processes, in a data directory without a server. They do not wait long for S3."""
+
+    size = 16 * MIB
+
+    def __init__(self, root: Path, backups: Path, **sections: Any) -> None:
+        (root / "lib").mkdir(parents=True)
+        (root / "lib" / "pgops").symlink_to(ENGINE)
+        self.data = data_directory(root / "data")
+        self.top = backups / "db1" / "wal"
+        self.config = root / "config.json"
+        values = {"instance": "db1", "local": {"path": str(backups)}, "state_dir": str(root / "state"), **sections}
+        self.config.write_text(json.dumps({**values, "log_dir": ""}))
+        self.config.chmod(0o600)
+        self.script = (
+            "%simport sys; sys.path.insert(0, %r); from pgops.cli.start import main; raise SystemExit(main())"
+            % (HURRY, str(root / "lib"))
+        )
+
+    def write(self, number: int, **options: Any) -> str:
+        name = segment_name(1, number, self.size)
+        (self.data / "pg_wal" / name).write_bytes(segment(number, size=self.size, **options))
+        return "pg_wal/%s" % name
+
+    def start(self, action: str, *words: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-I", "-c", self.script, "wal", action, "-c", str(self.config), *words]
+        return subprocess.Popen(argv, cwd=self.data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def __call__(self, action: str, *words: str, code: int = 0) -> str:
+        process = self.start(action, *words)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (code, ""), err
+        assert "Traceback" not in err
+        return err
+
+    def stored(self) -> list[Path]:
+        return sorted(path for path in self.top.rglob("*") if path.is_file())
 
 
 @dataclass

@@ -13,11 +13,10 @@ from typing import Any
 from ..context import Context
 from ..core.errors import PgopsError, UnreachableError
 from ..core.sizes import human_size
-from ..core.window import needless
 from ..places.base import SETS, Place
 from ..places.catalog import Catalog
 from ..places.local import LocalPlace
-from ..wal.holdings import bases_of, lineages, segment_size
+from ..wal.holdings import bases_of, lineages, spare
 from .survey import Surveyed, decide, survey
 from .turn import Turn, whose_turn
 
@@ -141,9 +140,8 @@ def _clear_wal(context: Context, surveyed: Surveyed, catalog: Catalog, result: d
             "All WAL in %s stays, as the manifest of %s does not tell what it needs." % (surveyed.root, unread[0])
         )
         return
-    for identifier, lineage in lineages(catalog.place).items():
-        size = segment_size(catalog.place, lineage)
-        names = needless(lineage.files, bases, identifier, size)
+    for lineage in lineages(catalog.place).values():
+        names = spare(catalog.place, lineage, bases)
         entries = [entry for name in sorted(names) for entry in lineage.files[name]]
         if entries and not dry_run:
             catalog.place.delete(entry.path for entry in entries)

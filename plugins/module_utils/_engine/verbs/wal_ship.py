@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -14,15 +14,15 @@ from typing import Any, Callable, Optional
 from ..context import Context
 from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError
 from ..core.manifest import File
-from ..core.segments import kind, order, parse_stored
+from ..core.segments import HISTORY, kind, order, parse_stored
 from ..core.times import human_span, iso, parse_iso, parse_span
-from ..core.window import needless
+from ..core.window import Base
 from ..places.base import Entry
 from ..places.catalog import Catalog
 from ..places.s3 import S3Place
 from ..runs import perform
 from ..system.durable import make_dirs, to_json, write_bytes
-from ..wal.holdings import bases_of, lineages, segment_size
+from ..wal.holdings import bases_of, lineages, spare
 from ..wal.spool import TREE, opened, read_file, sha256
 from ..wal.spool import lineages as local_lineages
 from ..wal.spool import names as local_names
@@ -120,6 +120,7 @@ class _Shipping:
     context: Context
     place: S3Place = field(init=False)
     known: dict[str, Entry] = field(default_factory=dict)
+    spared: set[str] = field(default_factory=set)
     looked: Optional[datetime] = None
 
     def __post_init__(self) -> None:
@@ -132,19 +133,34 @@ class _Shipping:
     def pending(self) -> list[str]:
         """Return the paths in the spool that S3 does not have, in the order of the log."""
         self.look()
-        return sorted((path for path in self._here() if path not in self.known), key=lambda p: order(_name(p)))
+        return sorted(
+            (path for path in self._here() if path not in self.known and path not in self.spared),
+            key=lambda path: order(_name(path)),
+        )
 
-    def look(self) -> bool:
-        """List S3 where that is due; return whether it was."""
+    def look(self) -> None:
+        """List S3 where that is due."""
         now = self.context.clock()
         if self.looked is not None and now - self.looked < _LOOK_AGAIN:
-            return False
+            return
         try:
             self.known = self.place.entries(TREE)
+            catalog = Catalog(self.place)
+            bases, unread = bases_of(catalog, catalog.ids())
         except MissingError as error:
             raise UnreachableError(error.message, hint=error.hint) from error
+        # What a prune has removed there, or would, is not sent again.
+        self.spared = set() if unread else self._unneeded(bases)
         self.looked = now
-        return True
+
+    def _unneeded(self, bases: Sequence[Base]) -> set[str]:
+        local = self.context.local
+        return {
+            entry.path
+            for lineage in lineages(local).values()
+            for name in spare(local, lineage, bases)
+            for entry in lineage.files[name]
+        }
 
     def once(self) -> Result:
         """Send what is missing there and remove here what need not stay. Raise what kept it from being done."""
@@ -161,7 +177,7 @@ class _Shipping:
                 for file, _source in jobs:
                     self.known[file.path] = Entry(file.path, file.size, self.context.clock(), "")
                     sent, size = sent + 1, size + file.size
-            removed = self._clear() if fresh or sent else {}
+            removed = self._clear() if fresh else {}
         except PgopsError as trouble:
             error = trouble
             left = self._left()
@@ -193,7 +209,7 @@ class _Shipping:
 
     def _left(self) -> list[str]:
         """Return what waits, as far as can be told while S3 does not answer."""
-        here = [path for path in self._here() if path not in self.known]
+        here = [path for path in self._here() if path not in self.known and path not in self.spared]
         last_ok = last_state(self.context).get("last_ok")
         if self.looked is not None or not last_ok:
             return here
@@ -206,7 +222,7 @@ class _Shipping:
         source, stored = self.home / path, path.rpartition("/")[2]
         try:
             blob = read_file(str(source))
-            if not stored.endswith(".age"):
+            if not stored.endswith(".age") and parse_stored(stored)[0]:
                 opened(blob, stored, str(source.parent))
         except FileNotFoundError:
             return None
@@ -219,7 +235,7 @@ class _Shipping:
         return File(path, len(blob), sha256(blob)), source
 
     def _clear(self) -> dict[str, int]:
-        """Remove from the spool what S3 has and neither time nor a base backup here keeps; return the bytes by path."""
+        """Remove from the spool what S3 has or does not need, and neither time nor a base backup here keeps; return bytes by path."""
         config = self.context.config.wal
         oldest = self.context.clock() - parse_span(config.keep_local)
         local = self.context.local
@@ -231,12 +247,11 @@ class _Shipping:
             if unread:
                 continue
             if any(base.system_identifier == identifier for base in bases):
-                names = needless(names, bases, identifier, segment_size(local, lineage))
-            for name in names:
-                for entry in lineage.files[name]:
-                    there = self.known.get(entry.path)
-                    if there and there.size and kind(name) != "history" and entry.modified < oldest:
-                        removed[entry.path] = entry.size
+                names = spare(local, lineage, bases)
+            for entry in (entry for name in names if kind(name) != HISTORY for entry in lineage.files[name]):
+                there = self.known.get(entry.path)
+                if ((there and there.size) or entry.path in self.spared) and entry.modified < oldest:
+                    removed[entry.path] = entry.size
         local.delete(removed)
         return removed
 

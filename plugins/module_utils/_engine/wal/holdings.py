@@ -11,8 +11,18 @@ from typing import Callable, Optional
 
 from ..core.errors import DamagedError, PgopsError
 from ..core.manifest import Manifest
-from ..core.segments import HISTORY, SEGMENT, USUAL_SIZE, is_size, kind, parse_history, parse_lsn, parse_stored
-from ..core.window import Base, Window, windows
+from ..core.segments import (
+    HISTORY,
+    SEGMENT,
+    USUAL_SIZE,
+    is_size,
+    kind,
+    parse_history,
+    parse_lsn,
+    parse_size_mark,
+    parse_stored,
+)
+from ..core.window import Base, Window, needless, windows
 from ..places.base import Entry, Place
 from ..places.catalog import Catalog
 from .pack import content_size
@@ -23,10 +33,14 @@ Hears = Callable[[str], None]
 
 @dataclass
 class Lineage:
-    """The WAL of one cluster in one place: its files by the name of the WAL file. More than one file is a contradiction."""
+    """The WAL of one cluster in one place: its files by the name of the WAL file. More than one file is a contradiction.
+
+    `marked` is the size of its segments as the archive says it, 0 when it does not.
+    """
 
     system_identifier: str
     files: dict[str, list[Entry]] = field(default_factory=dict)
+    marked: int = 0
 
     @property
     def bytes(self) -> int:
@@ -59,14 +73,19 @@ def lineages(place: Place) -> dict[str, Lineage]:
     found: dict[str, Lineage] = {}
     for path, entry in place.entries(TREE).items():
         parts = path.split("/")
-        name = parse_stored(parts[-1])[0]
-        if name and len(parts) > 2 and parts[1].isdecimal():
-            found.setdefault(parts[1], Lineage(parts[1])).files.setdefault(name, []).append(entry)
+        name, marked = parse_stored(parts[-1])[0], parse_size_mark(parts[-1])
+        if (name or marked) and len(parts) > 2 and parts[1].isdecimal():
+            lineage = found.setdefault(parts[1], Lineage(parts[1]))
+            if name:
+                lineage.files.setdefault(name, []).append(entry)
+            lineage.marked = marked or lineage.marked
     return found
 
 
 def segment_size(place: Place, lineage: Lineage) -> int:
-    """Return how large the segments of `lineage` are, by one of them; 16 MiB where that cannot be told (encrypted)."""
+    """Return how large the segments of `lineage` are, as the archive or one of them says; 0 where that cannot be told."""
+    if lineage.marked:
+        return lineage.marked
     for name in sorted(lineage.segments())[-1:]:
         entry = lineage.files[name][0]
         stream = place.stream(entry.path)
@@ -76,7 +95,13 @@ def segment_size(place: Place, lineage: Lineage) -> int:
             size = len(opened(head + b"".join(stream), entry.path.rpartition("/")[2], place.root))
         if size is not None and is_size(size):
             return size
-    return USUAL_SIZE
+    return 0
+
+
+def spare(place: Place, lineage: Lineage, bases: Iterable[Base]) -> set[str]:
+    """Return the names of WAL files that none of `bases` needs; none where the size of segments is unknown."""
+    size = segment_size(place, lineage)
+    return needless(lineage.files, bases, lineage.system_identifier, size) if size else set()
 
 
 def histories(place: Place, lineage: Lineage, hear: Hears) -> dict[int, list[tuple[int, int, str]]]:
@@ -140,7 +165,7 @@ def look(place: Place, catalog: Catalog, hear: Hears) -> Held:
         for set_id in unread:
             hear("Whether %s in %s can begin a recovery is unknown: its manifest does not tell." % (set_id, place.root))
         for identifier, lineage in sorted(held.lineages.items()):
-            size, past = segment_size(place, lineage), histories(place, lineage, hear)
+            size, past = segment_size(place, lineage) or USUAL_SIZE, histories(place, lineage, hear)
             held.windows += windows(identifier, bases, lineage.segments(), past, size)
     except PgopsError as error:
         held.error = str(error)
@@ -158,4 +183,5 @@ __all__ = (
     "lineages",
     "look",
     "segment_size",
+    "spare",
 )

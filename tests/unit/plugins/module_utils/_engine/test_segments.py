@@ -132,6 +132,16 @@ def test_system_identifiers(text, good):
     assert s.is_system_identifier(text) is good
 
 
+@given(SIZES)
+def test_the_mark_of_a_size_leads_back_to_it(size):
+    assert s.parse_size_mark(s.size_mark(size)) == size
+
+
+@pytest.mark.parametrize("name", ["", "segments-of-", "segments-of-17", "segments-of-x", "000000010000000000000001"])
+def test_other_names_mark_no_size(name):
+    assert s.parse_size_mark(name) == 0
+
+
 @pytest.mark.parametrize(
     ("size", "good"), [(1 << 20, True), (1 << 30, True), (1 << 19, False), (1 << 31, False), (3 << 20, False)]
 )

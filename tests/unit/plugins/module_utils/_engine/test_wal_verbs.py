@@ -17,8 +17,13 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     BusyError,
     DamagedError,
     UnreachableError,
+    UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name, show_lsn
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import (
+    segment_name,
+    show_lsn,
+    size_mark,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_verb
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import wal_ship, wal_status
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request as Info
@@ -26,7 +31,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info im
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request as Prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import survey
-from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import holdings, pack
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import holdings, pack, spool
 
 SYSTEM = "7300000000000000001"
 SIZE = 1 << 20
@@ -194,6 +199,18 @@ def test_a_damaged_file_is_told_and_kept_from_s3(archive):
     assert len(archive.there()) == 1
 
 
+def test_a_spool_that_cannot_be_read_is_not_taken_for_an_empty_one(archive, request):
+    archive.segment(1)
+    folder = archive.home / "wal" / SYSTEM
+    for above in folder.parents[:6]:
+        if os.geteuid() == above.stat().st_uid:
+            above.chmod(0o755)
+    folder.chmod(0)
+    request.getfixturevalue("as_ordinary_user")
+    with pytest.raises(UsageError, match="cannot be read"):
+        list(spool.names(str(archive.home), SYSTEM))
+
+
 def test_what_shipping_says_to_a_person(archive):
     archive.segment(1)
     assert "would be sent" in wal_ship.render({**archive.ship(dry_run=True), "dry_run": True})
@@ -300,7 +317,7 @@ def test_the_size_of_segments_is_read_from_one(archive, method):
     local = archive.world.context().local
     (lineage,) = holdings.lineages(local).values()
     assert holdings.segment_size(local, lineage) == SIZE
-    assert holdings.segment_size(local, holdings.Lineage(SYSTEM)) == 1 << 24
+    assert holdings.segment_size(local, holdings.Lineage(SYSTEM)) == 0
 
 
 # --- prune ------------------------------------------------------------------------------------------------------------
@@ -321,6 +338,32 @@ def test_prune_removes_from_s3_what_lies_before_every_base_that_stays(archive):
     assert result["changed"] is True
     assert archive.there() == paths[3:]
     assert archive.here() == paths, "the spool is cleared by those who know what S3 has"
+
+
+def test_what_s3_has_pruned_is_not_sent_again_and_goes_here_in_its_time(archive):
+    paths = [archive.segment(number) for number in range(1, 6)]
+    archive.ship()
+    archive.base("s3", NOW - timedelta(days=1), 4)
+    prune(archive.world.context(), Prune())
+    assert archive.there() == paths[3:]
+    assert archive.ship()["sent"] == 0
+    archive.world.now += 3 * HOUR
+    assert archive.ship()["removed"] == 5
+    assert (archive.there(), archive.here()) == (paths[3:], [])
+
+
+def test_encrypted_wal_whose_size_is_unknown_is_not_pruned(archive):
+    """Taken for segments of another size, a name would stand for another position."""
+    for number in range(1, 6):
+        path = archive.home / archive.segment(number, method="none")
+        path.write_bytes(b"age-encryption.org/v1\n")
+        path.rename("%s.age" % path)
+    archive.ship()
+    archive.base("s3", NOW - timedelta(days=1), 4)
+    assert prune(archive.world.context(), Prune())["places"][1]["wal_removed"] == 0
+    (archive.home / "wal" / SYSTEM / size_mark(SIZE)).touch()
+    assert archive.ship()["sent"] == 1
+    assert prune(archive.world.context(), Prune())["places"][1]["wal_removed"] == 3
 
 
 def test_prune_keeps_all_wal_in_doubt_and_without_a_base(archive):
