@@ -218,7 +218,7 @@ def test_a_directory_that_cannot_be_written_fails(server):
 def test_content_that_does_not_read_back_is_not_archived(server, monkeypatch):
     name = server.write(1)
     monkeypatch.setattr(pack, "_zstd", lambda library, content, level: b"\x28\xb5\x2f\xfd nonsense")
-    assert "damaged" in server.archive(name, code=1)
+    assert "could not be read back" in server.archive(name, code=1)
     assert server.stored() == []
 
 
