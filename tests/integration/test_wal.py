@@ -306,8 +306,8 @@ def test_what_s3_holds_wrongly_ends_no_recovery(away: Away) -> None:
     paths = {path.rpartition("/")[2][:24]: path for path in away.kit.raw_paths()}
     away.kit.raw_write(paths[away.names[1]], b"\x28\xb5\x2f\xfd no segment")
     assert "is damaged" in away.fetch(away.names[1], code=201)
-    away.kit.raw_write("%s/%s-%s" % (away.top, away.names[2], "a" * 64), b"another")
-    assert "2 different files" in away.fetch(away.names[2], code=205)
+    away.kit.raw_write("%s/%s-%s" % (away.top, away.names[0], "a" * 64), b"another")
+    assert "2 different files" in away.fetch(away.names[0], code=205)
     values = json.loads(away.commands.config.read_text())
     values["s3"]["bucket"] = "another"
     away.commands.config.write_text(json.dumps(values))
