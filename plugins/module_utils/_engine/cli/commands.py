@@ -162,6 +162,28 @@ def _alert(run: Run) -> Answer:
     return Answer(result, lambda: show.alert_channels(result))
 
 
+def _wal(run: Run) -> Answer:
+    options = run.options
+    if options.action in ("archive", "fetch"):
+        # They have a way of their own (start.py), which takes none of the options that led here.
+        raise UsageError(
+            "pgops wal %s takes only PostgreSQL's own words and a few options." % options.action,
+            hint="Begin with the words: pgops wal %s …" % options.action,
+        )
+    if options.words:
+        raise UsageError("pgops wal %s takes no words." % options.action, hint="'pgops wal --help' shows it.")
+    if options.action == "status":
+        from ..verbs import wal_status
+
+        status = run.perform(wal_status.wal_status)
+        return Answer(status, lambda: wal_status.render(status))
+    from ..verbs import wal_ship
+
+    request = wal_ship.Request(loop=options.loop, dry_run=run.dry_run)
+    shipped = run.perform(lambda context: wal_ship.ship(context, request))
+    return Answer(shipped, lambda: wal_ship.render(shipped))
+
+
 # --- verbs that need no server and no context -------------------------------------------------------------------------
 
 
@@ -245,6 +267,7 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "pin": _pin,
     "unpin": _unpin,
     "alert": _alert,
+    "wal": _wal,
 }
 
 

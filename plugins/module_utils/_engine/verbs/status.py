@@ -22,6 +22,8 @@ from ..runs import history
 from ..system.durable import free_bytes
 from ..system.zones import named_zone
 from .info import Request, calendars, expected, info
+from .survey import survey
+from .wal_status import wal_status, window_lines
 
 VERBS = ("backup", "sync", "verify", "prune", "restore")
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
@@ -29,11 +31,11 @@ _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 def status(context: Context) -> dict[str, Any]:
     """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, `size`,
-    `limits` (seconds), `alerts`, all `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`.
-
-    It changes nothing.
+    `limits` (seconds), `alerts`, `wal` (wal_status(), None where the WAL is not archived), all `findings` (the worst first),
+    `safe` and `next` (sentences) and the overall `state`. It changes nothing.
     """
-    known = info(context, Request())
+    surveyed = survey(context)
+    known = info(context, Request(), surveyed)
     runs = {verb: _newest_runs(context.state, verb) for verb in VERBS}
     disk = {
         "path": context.config.local.path,
@@ -41,10 +43,11 @@ def status(context: Context) -> dict[str, Any]:
         "min_free_bytes": parse_size(context.config.backup.min_free),
     }
     alerts = health(context)
+    wal = wal_status(context, surveyed) if context.config.wal.enabled else None
     size = volume.measure(described for place in known["places"] for described in place["sets"])
     judged = alert_findings(alerts) + _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
     judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases)
-    findings = [*known["freshness"], *(finding.as_data() for finding in judged)]
+    findings = [*known["freshness"], *(wal["findings"] if wal else []), *(finding.as_data() for finding in judged)]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
     return {
         **known,
@@ -57,6 +60,7 @@ def status(context: Context) -> dict[str, Any]:
         "size": size,
         "limits": _limits(context),
         "alerts": alerts,
+        "wal": wal,
         "findings": findings,
         "safe": _safe(known["places"]),
         "next": _next(findings),
@@ -171,6 +175,13 @@ _STEPS = (
     ("verification", "Run: pgops verify --level restore."),
     ("size", "Compare the newest sets (pgops info --details): has a database gone, or grown?"),
     ("run of prune", "Read why pruning failed, then run: pgops prune."),
+    ("wal archive", "Look into the server's log why WAL is not archived: pgops wal status."),
+    ("wal shipping", "Find out why WAL does not get to S3 (pgops probe), and see that pgops wal ship --loop runs."),
+    ("wal room", "Make room for WAL: have it copied to S3, or move local.path to a larger disk."),
+    ("wal gap", "Take a new base backup: recovery to moments after the gap needs one."),
+    ("wal contradiction", "Find the second server that archives to this instance, and stop it."),
+    ("wal window", "Take a base backup: WAL alone restores nothing."),
+    ("wal timeout", "Set archive_timeout to a minute."),
     ("no off-site place", "Add an S3 place to the configuration (section s3)."),
     ("alerts", "Find out why nobody is told: pgops alert test."),
     ("clock", "Set the clock (timedatectl), then back up again."),
@@ -201,6 +212,10 @@ def render(result: dict[str, Any], colour: bool) -> str:
     lines += ["", "Places"]
     for place in result["places"]:
         lines.append("  %-6s %s" % (place["place"], _place_line(place, now)))
+    if result["wal"]:
+        lines += ["", "Recoverable to any moment"]
+        for place in result["places"]:
+            lines += ["  %-6s %s" % (place["place"], text) for text in window_lines(place["windows"]) or ["nothing"]]
     lines += ["", "Runs"]
     for verb, records in result["runs"].items():
         lines.append("  %-8s %s" % (verb, _run_line(records, now)))
