@@ -146,6 +146,12 @@ def _place(parser: Parser, *, default: str, many: bool = False) -> None:
 
 
 def _backup(parser: Parser) -> None:
+    parser.add(
+        "--kind",
+        choices=("logical", "base"),
+        default="logical",
+        help="logical: dumps of the databases (the default); base: a copy of the whole server, for recovery to any moment",
+    )
     _wait(parser)
     _dry_run(parser)
 
@@ -303,6 +309,7 @@ VERBS: tuple[_Verb, ...] = (
         _backup,
         (
             "pgops backup\n"
+            "pgops backup --kind base    a base backup of the whole server\n"
             "pgops backup --dry-run      sizes, formats and what no job covers\n"
             "pgops backup --quiet        from cron: silent unless it fails\n"
             "pgops backup --wait 6h      after a run that still holds the lock, rather than not at all"

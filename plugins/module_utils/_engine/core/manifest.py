@@ -60,6 +60,43 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Tablespace:
+    """A tablespace in a base backup: its number, its name, the directory that it had, and its tar."""
+
+    oid: str
+    name: str
+    path: str
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base backup: the tar of the data directory with the WAL that makes it consistent, and those of the tablespaces.
+
+    `listing` is PostgreSQL's own backup_manifest, None when it lies inside the tar. `databases` are {name, bytes}; `bytes` is
+    what it takes unpacked. `stopped` is the moment of its end by the server's clock, `next_xid` the first transaction
+    that began after it, `wal_segment_bytes` the size of a WAL file.
+    """
+
+    payload: Payload
+    stopped: str
+    next_xid: int
+    wal_segment_bytes: int
+    bytes: int
+    checksums: bool
+    algorithm: str
+    listing: Optional[Payload] = None
+    tablespaces: tuple[Tablespace, ...] = ()
+    databases: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def payloads(self) -> tuple[Payload, ...]:
+        """All payloads of the base backup."""
+        inner = (self.payload, *(t.payload for t in self.tablespaces))
+        return inner if self.listing is None else (*inner, self.listing)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One backup set. Times are ISO 8601 in UTC; `left_out` lists what is missing and why."""
 
@@ -79,6 +116,7 @@ class Manifest:
     timeline: Optional[int] = None
     wal_start: Optional[str] = None
     wal_end: Optional[str] = None
+    base: Optional[Base] = None
     from_standby: bool = False
     globals: Optional[Payload] = None
     globals_passwords: bool = False
@@ -107,6 +145,12 @@ class Manifest:
     def size(self) -> int:
         """Bytes of all payload files."""
         return sum(entry.size for entry in self.files)
+
+    @property
+    def database_names(self) -> list[str]:
+        """The names of all databases in the set, of whichever kind it is."""
+        more = self.base.databases if self.base is not None else ()
+        return [d.name for d in self.databases] + [str(d.get("name")) for d in more]
 
     def database(self, name: str) -> Optional[Database]:
         """Return the database called `name`, or None."""
@@ -198,7 +242,10 @@ def _check(manifest: Manifest, set_id: str) -> None:
             raise DamagedError("The manifest of %s has no true size or hash for %r." % (set_id, entry.path))
         seen.add(entry.path)
     payloads = [p for p in (manifest.globals, manifest.settings, manifest.hba, manifest.ident) if p]
-    for payload in payloads + [d.dump for d in manifest.databases]:
+    payloads += [d.dump for d in manifest.databases] + list(manifest.base.payloads if manifest.base else ())
+    if (manifest.kind == "logical") is not (manifest.base is None) or not set_id.endswith("-" + manifest.kind):
+        raise DamagedError("The manifest of %s is of the kind %r, and holds something else." % (set_id, manifest.kind))
+    for payload in payloads:
         if not manifest.files_of(payload):
             raise DamagedError("The manifest of %s lists no file for %r." % (set_id, payload.path))
 
@@ -209,4 +256,16 @@ def safe_path(path: str) -> bool:
     return bool(path) and "\0" not in path and "\\" not in path and not any(p in ("", ".", "..") for p in parts)
 
 
-__all__ = ("FORMAT", "NAME", "Database", "File", "Manifest", "Payload", "content_hash", "decode", "safe_path")
+__all__ = (
+    "FORMAT",
+    "NAME",
+    "Base",
+    "Database",
+    "File",
+    "Manifest",
+    "Payload",
+    "Tablespace",
+    "content_hash",
+    "decode",
+    "safe_path",
+)
