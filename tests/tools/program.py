@@ -15,7 +15,7 @@ from tests.tools.bench import NOT_RUN, PASSED, Bench, LayerError, Outcome
 from tests.tools.collection_tree import ROOT
 
 ENGINE = ROOT / "plugins" / "module_utils" / "_engine"
-START = "from pgops.cli.main import main\n\nraise SystemExit(main())\n"
+START = "from pgops.cli.start import main\n\nraise SystemExit(main())\n"
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys

@@ -369,6 +369,39 @@ class Restore:
 
 
 @dataclass(frozen=True)
+class Wal:
+    """The WAL archive: what brings an instance from a base backup to any later moment."""
+
+    enabled: bool = option(
+        False,
+        "Whether the server archives its WAL with pgops wal archive; status and prune look after the archive then.",
+    )
+    compression: str = option(
+        "auto",
+        "Compression of each segment. auto: zstd where its library is there, gzip otherwise.",
+        choices=("auto", "zstd", "gzip", "none"),
+    )
+    compression_level: Optional[int] = option(
+        None, "Level of the compression; 1, the quickest, when empty.", least=1, most=19
+    )
+    keep_local: str = option(
+        "2d",
+        "How long WAL stays on this host after it was copied to S3. What a base backup on this host needs stays longer.",
+        form="span",
+    )
+    ship_every: str = option("1s", "How often pgops wal ship --loop looks for new WAL.", form="span")
+    prefetch: int = option(
+        16, "How many segments pgops wal fetch brings from S3 ahead of those that were asked for.", least=0, most=256
+    )
+    max_lag: str = option(
+        "10min", "How old WAL may become before it is archived and in S3; status tells when it is older.", form="span"
+    )
+    max_backlog: str = option(
+        "1GiB", "How much WAL may wait to be archived or copied to S3; status tells when it is more.", form="size"
+    )
+
+
+@dataclass(frozen=True)
 class Schedule:
     """When this host does each verb by itself: five fields as in a crontab, or @daily, @hourly, @weekly, @monthly.
 
@@ -406,6 +439,7 @@ class Config:
     s3: Optional[S3] = None
     verify: Verify = field(default_factory=Verify)
     restore: Restore = field(default_factory=Restore)
+    wal: Wal = field(default_factory=Wal)
     schedule: Schedule = field(default_factory=Schedule)
     state_dir: str = option("/var/lib/pgops", "Run records, locks and what is remembered between runs.", form="path")
     log_dir: str = option("/var/log/backups", "One log per verb; empty for none.", form="path")
@@ -430,5 +464,6 @@ __all__ = (
     "S3",
     "Schedule",
     "Verify",
+    "Wal",
     "option",
 )

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import: an archive_command starts many times a minute
+if TYPE_CHECKING:
+    from typing import Any
 
 DISK_FULL = "Make room (pgops prune), or move local.path or work_dir to a larger disk; then run it again."
 

@@ -36,7 +36,7 @@ _VERSION = re.compile(r"([0-9][A-Za-z0-9.+]*)-[0-9a-f]{12}")
 _LEFT = re.compile(r"\.%s\.(new|old)" % _VERSION.pattern)
 _OLDEST = (3, 9)
 _SECONDS = 120.0
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.main import main; raise SystemExit(main())"
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.start import main; raise SystemExit(main())"
 # Killed with us, so that it does not write into a folder that the next run removes.
 _COMPILE = """
 import compileall, os, sys
@@ -79,7 +79,7 @@ while True:
 
 sys.path.insert(0, home)
 
-from pgops.cli.main import main
+from pgops.cli.start import main
 
 raise SystemExit(main())
 '''

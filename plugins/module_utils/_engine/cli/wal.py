@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""`pgops wal archive` and `pgops wal fetch`, as PostgreSQL calls them: no parser, no terminal, and its own exit codes.
+
+archive: 0 only when the file is durable, else the code of the contract; PostgreSQL tries again.
+fetch: 0; 1 when the archive does not have the file, at which a recovery ends; otherwise 200 and more, at which PostgreSQL
+stops instead (above 125: "recovery will abort and the server will not start up", manual, restore_command).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..core.errors import PgopsError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The same as in options.py, which imports a whole parser.
+CONFIG_VARIABLE, DEFAULT_CONFIG = "PGOPS_CONFIG", "/etc/pgops/config.yml"
+ABORTS_RECOVERY = 200
+_OPTIONS = {"-c": "config", "--config": "config", "--system-identifier": "system_identifier", "--place": "place"}
+_FLAGS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
+_WORDS = {"archive": ("PATH",), "fetch": ("NAME", "TARGET")}
+
+
+def run(action: str, arguments: Sequence[str]) -> int:
+    """Do what `pgops wal <action> <arguments>` says and return the exit code."""
+    verbose = False
+    try:
+        options, words = _parsed(action, arguments)
+        verbose = bool(options["verbose"])
+        config_path = options["config"] or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
+        from ..wal.brief import read_brief
+
+        brief = read_brief(config_path)
+        if action == "archive":
+            from ..wal.archive import archive
+
+            fresh = archive(brief, words[0], system_identifier=options["system_identifier"])
+            if verbose:
+                _say("%s %s" % (os.path.basename(words[0]), "archived" if fresh else "was archived already"))
+            return 0
+        from ..wal.fetch import fetch
+
+        source = fetch(
+            brief,
+            *words,
+            system_identifier=options["system_identifier"],
+            place=options["place"] or "auto",
+            config_path=config_path,
+            say=_say,
+        )
+        if verbose:
+            _say("%s from %s" % (words[0], source))
+        return 0
+    except PgopsError as error:
+        if action == "archive":
+            _complain(error)
+            return error.exit_code
+        from ..wal.spool import AbsentError
+
+        if isinstance(error, AbsentError):
+            # PostgreSQL asks for files beyond the end as a matter of course.
+            if verbose:
+                _say(error.message)
+            return 1
+        _complain(error)
+        return ABORTS_RECOVERY + error.exit_code
+    except Exception as error:  # noqa: BLE001 - PostgreSQL's log gets a sentence, not a traceback
+        if verbose:
+            import traceback
+
+            traceback.print_exc()
+        _say("Something went wrong that should not: %s: %s" % (type(error).__name__, error))
+        return 1 if action == "archive" else ABORTS_RECOVERY + 1
+
+
+def _parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the options and the words among `arguments`. Raise UsageError."""
+    options = {"config": "", "system_identifier": "", "place": "", "quiet": "", "verbose": ""}
+    words: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        flag, equals, value = argument.partition("=")
+        if argument in _FLAGS:
+            options[_FLAGS[argument]] = "yes"
+        elif flag in _OPTIONS and (equals or rest):
+            options[_OPTIONS[flag]] = value if equals else rest.pop(0)
+        elif argument.startswith("-"):
+            raise _misused(action, "%s is no option here, or has no value" % argument)
+        else:
+            words.append(argument)
+    if len(words) != len(_WORDS[action]):
+        raise _misused(action, "it takes %s, not %d words" % (" and ".join(_WORDS[action]), len(words)))
+    if options["place"] and (action == "archive" or options["place"] not in ("auto", "local", "s3")):
+        raise _misused(action, "--place %s is not known here" % options["place"])
+    return options, words
+
+
+def _misused(action: str, text: str) -> UsageError:
+    usual = {
+        "archive": "archive_command = 'pgops wal archive %p'",
+        "fetch": "restore_command = 'pgops wal fetch %f %p'",
+    }
+    return UsageError("pgops wal %s: %s." % (action, text), hint="%s is how PostgreSQL calls it." % usual[action])
+
+
+def _complain(error: PgopsError) -> None:
+    _say(error.message)
+    if error.hint:
+        _say("  → %s" % error.hint)
+
+
+def _say(text: str) -> None:
+    """Say one thing in PostgreSQL's log; a log that is gone must not turn a file that is durable into a failure."""
+    try:
+        sys.stderr.write("pgops wal: %s\n" % text.replace("\n", "\n  "))
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+
+
+__all__ = ("ABORTS_RECOVERY", "run")

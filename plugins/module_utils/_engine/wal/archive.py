@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Archive: one WAL file of a server into the local spool, whole, checked and durable. PostgreSQL's archive_command."""
+
+from __future__ import annotations
+
+import os
+
+from ..core.errors import PgopsError, UsageError
+from ..core.segments import kind
+from .origin import check_segment, known_identifier
+from .pack import pack
+from .spool import opened, read_file, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .brief import Brief
+
+
+def archive(brief: Brief, path: str, *, system_identifier: str = "") -> bool:
+    """Store the WAL file `path` (as %p says it, from the data directory); return False if it was archived already.
+
+    When it returns, the file is durable. Raise RefusedError for a file of another cluster, or when other content was archived
+    under its name; PgopsError for everything else that keeps it from being durable.
+    """
+    name = os.path.basename(path)
+    if not kind(name):
+        raise UsageError("%s is no WAL file." % path, hint="archive_command must pass %p: pgops wal archive %p.")
+    pg_wal = os.path.dirname(os.path.abspath(path))
+    # %p is relative to the data directory; a path from the root has it two levels up.
+    data_directory = os.path.dirname(pg_wal) if os.path.isabs(path) else os.getcwd()
+    identifier = known_identifier(system_identifier, data_directory)
+    try:
+        content = read_file(path)
+    except OSError as error:
+        raise PgopsError("%s cannot be read: %s." % (path, error.strerror)) from error
+    check_segment(name, content, identifier)
+
+    def wrap(raw: bytes) -> tuple[bytes, str]:
+        blob, suffix = pack(raw, brief.compression, brief.level)
+        return (_encrypted(blob, brief.recipients), suffix + ".age") if brief.recipients else (blob, suffix)
+
+    def prove(blob: bytes, stored: str) -> bytes | bytearray | None:
+        # Only who has the private key could open it.
+        return None if stored.endswith(".age") else opened(blob, stored, brief.home)
+
+    return store(brief.home, identifier, name, content, wrap, prove)
+
+
+def _encrypted(blob: bytes, recipients: tuple[str, ...]) -> bytes:
+    from ..system.codec import wrap
+    from ..system.runner import Runner
+
+    runner, output = Runner(), list[bytes]()
+    runner.pipe(wrap(runner, ["age"], level=None, recipients=recipients), source=[blob], sink=output.append)
+    return b"".join(output)
+
+
+__all__ = ("archive",)

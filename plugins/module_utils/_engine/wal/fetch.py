@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Fetch: one WAL file from the archive for a server that recovers. PostgreSQL's restore_command.
+
+What lies on this host comes first. From S3 the segments that follow are brought along, as asking for each alone costs more
+than it is long: they wait in `.pgops` beside the target, still packed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..core.errors import DamagedError, PgopsError, UnreachableError
+from ..core.segments import SEGMENT, kind, parse_stored
+from .origin import known_identifier
+from .spool import AbsentError, find, folder_of, lineage_dir, one_content, opened, read_file, restore_to
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .brief import Brief
+
+AHEAD = ".pgops"
+
+
+def fetch(
+    brief: Brief,
+    name: str,
+    target: str,
+    *,
+    system_identifier: str = "",
+    place: str = "auto",
+    config_path: str = "",
+    say: Callable[[str], None] = lambda _text: None,
+) -> str:
+    """Write the WAL file `name` to `target` and return where it came from: ahead, local or s3.
+
+    `place` is auto, local or s3; `say` hears warnings. Raise AbsentError when the archive, which was read, does not have it;
+    every other PgopsError means that nobody can tell.
+    """
+    if not kind(name):
+        # PostgreSQL asks for nothing else; whatever it is, the archive does not have it.
+        raise AbsentError("%s is no name of a WAL file." % name)
+    identifier = known_identifier(system_identifier, os.getcwd())
+    ahead = os.path.join(os.path.dirname(target) or ".", AHEAD)
+    decrypt = _decryption(brief.identity_file)
+    directories = {"ahead": ahead, "local": folder_of(brief.home, identifier, name)}
+    if place == "s3":
+        del directories["local"]
+    source, trouble = _from_host(directories, name, target, decrypt, say)
+    if source:
+        return source
+    if brief.s3 and place != "local":
+        from .remote import bring
+
+        try:
+            bring(brief, config_path, identifier, name, target, ahead, decrypt, say)
+        except AbsentError:
+            if trouble is None:
+                raise
+        else:
+            return "s3"
+    if trouble is not None:
+        raise trouble
+    top = lineage_dir(brief.home, identifier)
+    if not os.path.isdir(top):
+        # Not the end of the WAL, but the wrong place: recovery must not stop here.
+        raise UnreachableError(
+            "There is no WAL archive of the cluster %s here: %s does not exist." % (identifier, top),
+            hint="Check local.path and instance in the configuration, or mount the disk.",
+        )
+    raise AbsentError("%s is not in %s." % (name, top))
+
+
+def _from_host(
+    directories: dict[str, str],
+    name: str,
+    target: str,
+    decrypt: Callable[[bytes], bytes] | None,
+    say: Callable[[str], None],
+) -> tuple[str, PgopsError | None]:
+    """Return which of the directories had the file, empty for none, and what is wrong with those that should have."""
+    trouble: PgopsError | None = None
+    for source, directory in directories.items():
+        found = find(directory, name)
+        if not found:
+            continue
+        try:
+            stored = one_content(found, name, directory)
+            restore_to(opened(_read(directory, stored), stored, directory, decrypt), target)
+        except (DamagedError, UnreachableError) as error:
+            trouble = error
+            say("warning: %s" % error.message)
+            continue
+        if source == "ahead":
+            _drop(directory, name)
+        return source, None
+    return "", trouble
+
+
+def _read(directory: str, stored: str) -> bytes:
+    try:
+        return read_file(os.path.join(directory, stored))
+    except OSError as error:
+        raise UnreachableError("%s/%s cannot be read: %s." % (directory, stored, error.strerror)) from error
+
+
+def _drop(ahead: str, name: str) -> None:
+    """Remove what was brought ahead and is used or passed by now."""
+    for stored in os.listdir(ahead):
+        held = parse_stored(stored)[0]
+        if held == name or (kind(held) == SEGMENT == kind(name) and held[8:24] < name[8:24]):
+            try:
+                os.unlink(os.path.join(ahead, stored))
+            except OSError:
+                return
+
+
+def _decryption(identity_file: str) -> Callable[[bytes], bytes] | None:
+    if not identity_file:
+        return None
+
+    def decrypt(blob: bytes) -> bytes:
+        from ..system.codec import unwrap
+        from ..system.runner import Runner
+
+        runner, output = Runner(), list[bytes]()
+        runner.pipe(unwrap(runner, ["age"], identity_file=identity_file), source=[blob], sink=output.append)
+        return b"".join(output)
+
+    return decrypt
+
+
+__all__ = ("AHEAD", "fetch")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""WAL files from S3, the one that is asked for and those that follow it, several at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Callable, Optional
+
+from .. import config
+from ..context import Context
+from ..core.errors import MissingError, UnreachableError
+from ..core.segments import SEGMENT, folder, kind, parse_stored, timeline_of
+from ..places.base import Place
+from .brief import Brief
+from .spool import TREE, AbsentError, one_content, opened, restore_to
+
+_MOST_AT_ONCE = 16
+Decrypt = Optional[Callable[[bytes], bytes]]
+
+
+def bring(
+    brief: Brief,
+    config_path: str,
+    identifier: str,
+    name: str,
+    target: str,
+    ahead: str,
+    decrypt: Decrypt,
+    say: Callable[[str], None],
+) -> None:
+    """Write the WAL file `name` to `target`, and the segments after it into the directory `ahead`, packed.
+
+    Raise AbsentError if S3, which answered, does not have it; DamagedError, UnreachableError and others if nobody can tell.
+    """
+    context = Context(config.load(Path(config_path), environ=os.environ, host=os.uname().nodename), os.uname().nodename)
+    place = context.s3()
+    top = "%s/%s" % (TREE, identifier)
+    try:
+        listing = list_names(place, ("%s/%s" % (top, folder(name))).rstrip("/"))
+    except MissingError as error:
+        # A bucket that is gone says nothing about where the WAL ends.
+        raise UnreachableError(error.message, hint=error.hint) from error
+    if name not in listing:
+        raise AbsentError("%s is not in %s/%s." % (name, place.root, top))
+    path = one_content(listing[name], name, place.root)
+    following = _following(listing, name, brief.prefetch)
+    at_once = min(_MOST_AT_ONCE, 4 * context.config.s3.concurrency if context.config.s3 else 1, len(following) + 1)
+    with ThreadPoolExecutor(at_once, "pgops-wal") as pool:
+        # In this order: a pool begins with what it was given first.
+        wanted = pool.submit(_blob, place, path)
+        others = [pool.submit(_keep, place, listing[one], ahead) for one in following]
+        try:
+            restore_to(opened(wanted.result(), os.path.basename(path), place.root, decrypt), target)
+        except BaseException:
+            for other in others:
+                other.cancel()
+            raise
+        _tell(others, say)
+
+
+def list_names(place: Place, prefix: str) -> dict[str, list[str]]:
+    """Return the paths of the stored files directly in `prefix` by the name of the WAL file. Raise PgopsError."""
+    found: dict[str, list[str]] = {}
+    for path in place.entries(prefix):
+        inner, _slash, stored = path.rpartition("/")
+        name = parse_stored(stored)[0]
+        if name and inner == prefix:
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def _following(listing: Mapping[str, list[str]], name: str, count: int) -> list[str]:
+    if kind(name) != SEGMENT:
+        return []
+    later = (
+        other
+        for other, paths in listing.items()
+        if kind(other) == SEGMENT and timeline_of(other) == timeline_of(name) and other > name and len(paths) == 1
+    )
+    return sorted(later)[:count]
+
+
+def _blob(place: Place, path: str) -> bytes:
+    return b"".join(place.stream(path))
+
+
+def _keep(place: Place, paths: list[str], ahead: str) -> None:
+    """Put the stored file into the directory `ahead`; whoever uses it checks it."""
+    stored = os.path.basename(paths[0])
+    if os.path.exists(os.path.join(ahead, stored)):
+        return
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(ahead, 0o700)
+    restore_to(_blob(place, paths[0]), os.path.join(ahead, stored))
+
+
+def _tell(others: list[Future[None]], say: Callable[[str], None]) -> None:
+    """What could not be brought ahead is asked for again in its turn, so its trouble is only told."""
+    troubles = {str(error) for error in (other.exception() for other in others) if error is not None}
+    for trouble in sorted(troubles)[:1]:
+        say("warning: following segments could not be brought ahead: %s" % trouble)
+
+
+__all__ = ("bring", "list_names")

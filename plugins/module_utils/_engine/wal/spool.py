@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The local part of the WAL archive: files that are whole, checked and durable, or not there at all.
+
+Paths are plain texts here, since pathlib alone would take as long to import as everything else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+
+from ..core.errors import DISK_FULL, DamagedError, MissingError, PgopsError, RefusedError, UsageError
+from ..core.segments import folder, parse_stored, stored_name
+from .pack import AGE_MAGIC, unpack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TREE = "wal"
+_TEMPORARY = ".tmp"
+_CHUNK = 1 << 20
+
+
+class AbsentError(MissingError):
+    """The archive was read, and does not have the file: the one answer at which a recovery may end."""
+
+
+def lineage_dir(home: str, system_identifier: str) -> str:
+    """Return the directory of the WAL of one cluster inside `home`, the directory of the instance."""
+    return os.path.join(home, TREE, system_identifier)
+
+
+def folder_of(home: str, system_identifier: str, name: str) -> str:
+    """Return the directory in which the WAL file `name` lies."""
+    return os.path.join(lineage_dir(home, system_identifier), folder(name)).rstrip("/")
+
+
+def find(directory: str, name: str) -> list[str]:
+    """Return the stored files of the WAL file `name` in `directory`: mostly one or none, several when they contradict.
+
+    Raise UsageError if the directory is there and cannot be read.
+    """
+    try:
+        return sorted(stored for stored in os.listdir(directory) if parse_stored(stored)[0] == name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(
+            "%s cannot be read: %s." % (directory, error.strerror), hint="Give it to the account of the server."
+        ) from error
+
+
+def one_content(found: list[str], name: str, where: str) -> str:
+    """Return the one of the stored files `found` to read. Raise RefusedError if they have different contents."""
+    hashes = {parse_stored(stored)[1] for stored in found}
+    if len(hashes) > 1:
+        raise RefusedError(
+            "%s holds %d different files called %s (SHA-256 %s)."
+            % (where, len(hashes), name, ", ".join(sorted(digest[:12] for digest in hashes))),
+            hint="Two servers archived to one place. Find out which of them is right, and move the other's file away.",
+        )
+    return found[0]
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of a file. Raise OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # At once, as a buffer that grows would cost more than the reading.
+        content = os.read(handle, os.fstat(handle).st_size)
+        while True:
+            more = os.read(handle, _CHUNK)
+            if not more:
+                return content
+            content += more
+    finally:
+        os.close(handle)
+
+
+def sha256(content: bytes | bytearray) -> str:
+    """Return the SHA-256 of `content` as hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def opened(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None = None) -> bytes | bytearray:
+    """Return what the stored file called `stored`, with the bytes `blob`, holds.
+
+    Raise DamagedError if it is not what its name says; UsageError if it is encrypted and there is no `decrypt`.
+    """
+    if blob.startswith(AGE_MAGIC):
+        if decrypt is None:
+            raise UsageError(
+                "%s/%s is encrypted, and no private key was given." % (where, stored),
+                hint="Give restore.identity_file with the key for one of its recipients.",
+            )
+        blob = decrypt(blob)
+    try:
+        content = unpack(blob)
+    except DamagedError as error:
+        raise DamagedError("%s/%s is damaged. %s" % (where, stored, error.message)) from error
+    if sha256(content) != parse_stored(stored)[1]:
+        raise DamagedError(
+            "%s/%s is damaged: its content is not what its name says (SHA-256 differs)." % (where, stored)
+        )
+    return content
+
+
+def store(
+    home: str,
+    system_identifier: str,
+    name: str,
+    content: bytes,
+    wrap: Callable[[bytes], tuple[bytes, str]],
+    prove: Callable[[bytes, str], bytes | bytearray | None],
+) -> bool:
+    """Make `content` durable as the WAL file `name`; return False if it was there already.
+
+    `wrap` returns the bytes to write and their suffix. `prove` returns the content of bytes read back from a stored file,
+    None where it cannot (no key). Raise RefusedError if other content has that name, which stays untouched; PgopsError if
+    it cannot be written.
+    """
+    directory = folder_of(home, system_identifier, name)
+    digest = sha256(content)
+    try:
+        _make_dirs(directory)
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # One writer at a time; the lock ends with its process.
+            fcntl.flock(held, fcntl.LOCK_EX)
+            found = find(directory, name)
+            other = [stored for stored in found if parse_stored(stored)[1] != digest]
+            if other:
+                raise _contradiction(directory, name, digest, other)
+            for stored in found:
+                if _is_whole(os.path.join(directory, stored), stored, content, prove):
+                    # Whoever wrote it may have been killed before this.
+                    _sync(os.path.join(directory, stored))
+                    os.fsync(held)
+                    return False
+            blob, suffix = wrap(content)
+            _write(directory, stored_name(name, digest, suffix), blob, content, prove)
+            os.fsync(held)
+            for stored in set(found) - {stored_name(name, digest, suffix)}:
+                os.unlink(os.path.join(directory, stored))
+            return True
+        finally:
+            os.close(held)
+    except OSError as error:
+        raise _trouble(error, directory) from error
+
+
+def _contradiction(directory: str, name: str, digest: str, other: list[str]) -> RefusedError:
+    return RefusedError(
+        "%s is archived already with other content: %s holds %s, and this one is SHA-256 %s. The archived one stays."
+        % (name, directory, other[0], digest),
+        hint="Another server archives to the same place: a copy, or an old primary. Stop its archiving "
+        "(archive_mode = off), or give it an instance name of its own.",
+    )
+
+
+def _is_whole(path: str, stored: str, content: bytes, prove: Callable[[bytes, str], bytes | bytearray | None]) -> bool:
+    """Tell whether the stored file holds `content`. What cannot be proven, as it is encrypted, is written again."""
+    try:
+        return prove(read_file(path), stored) == content
+    except PgopsError:
+        return False
+
+
+def _write(
+    directory: str, stored: str, blob: bytes, content: bytes, prove: Callable[[bytes, str], bytes | bytearray | None]
+) -> None:
+    for left in os.listdir(directory):
+        if left.startswith(".") and left.endswith(_TEMPORARY):
+            os.unlink(os.path.join(directory, left))  # of a killed process: those that live hold the lock
+    temporary = os.path.join(directory, ".%s%s" % (stored, _TEMPORARY))
+    try:
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "r+b", buffering=0) as stream:
+            _adopt(temporary)
+            view = memoryview(blob)
+            while view:
+                view = view[stream.write(view) :]
+            os.fsync(handle)
+            stream.seek(0)
+            again = stream.readall()
+        if again != blob or prove(again, stored) not in (content, None):
+            raise DamagedError(
+                "%s/%s could not be read back as it was written." % (directory, stored),
+                hint="Check the disk and the memory of this host.",
+            )
+        os.rename(temporary, os.path.join(directory, stored))
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _make_dirs(directory: str) -> None:
+    """Make `directory` and what is missing above it, durably."""
+    if os.path.isdir(directory):
+        return
+    parent = os.path.dirname(directory)
+    _make_dirs(parent)
+    try:
+        os.mkdir(directory, 0o750)
+    except FileExistsError:
+        return
+    _adopt(directory)
+    _sync(parent)
+
+
+def _adopt(path: str) -> None:
+    if os.geteuid() == 0:
+        owner = os.stat(os.path.dirname(path))
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _trouble(error: OSError, directory: str) -> PgopsError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PgopsError("The disk of %s is full." % directory, hint=DISK_FULL)
+    return PgopsError(
+        "%s cannot be written: %s." % (error.filename or directory, error.strerror),
+        hint="Make the backup directory writable for the account of the server.",
+    )
+
+
+def names(home: str, system_identifier: str) -> Iterator[tuple[str, str]]:
+    """Yield (relative path inside `home`, stored name) of each whole file of one cluster. Raise OSError."""
+    top = lineage_dir(home, system_identifier)
+    for path, _folders, files in os.walk(top):
+        for stored in files:
+            if parse_stored(stored)[0]:
+                yield os.path.relpath(os.path.join(path, stored), home), stored
+
+
+def lineages(home: str) -> list[str]:
+    """Return the system identifiers for which there is WAL in `home`. Raise OSError."""
+    try:
+        return sorted(name for name in os.listdir(os.path.join(home, TREE)) if name.isdecimal())
+    except FileNotFoundError:
+        return []
+
+
+def restore_to(content: bytes | bytearray, target: str) -> None:
+    """Write `content` to `target`, whole or not at all. Raise PgopsError if it cannot be written.
+
+    PostgreSQL makes it durable when it keeps the file; until then the archive has it.
+    """
+    temporary = "%s.pgops%s" % (target, _TEMPORARY)
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb", buffering=0) as stream:
+            view = memoryview(content)
+            while view:
+                view = view[stream.write(view) :]
+        os.rename(temporary, target)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise PgopsError("%s cannot be written: %s." % (target, error.strerror)) from error
+
+
+__all__ = (
+    "AbsentError",
+    "TREE",
+    "find",
+    "folder_of",
+    "lineage_dir",
+    "lineages",
+    "names",
+    "one_content",
+    "opened",
+    "read_file",
+    "restore_to",
+    "sha256",
+    "store",
+)

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The commands of PostgreSQL, called as it calls them: from the data directory, judged by exit code and what lies on disk."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, UnreachableError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import brief, pack, spool
+
+SYSTEM = 7312345678901234567
+SIZE = 1 << 20
+
+
+def segment(number: int, *, seed: int = 0, system: int = SYSTEM, size: int = SIZE, at: int | None = None) -> bytes:
+    """A segment as PostgreSQL writes it: its first page says which it is, the rest is of `seed`."""
+    header = struct.pack("=HHIQI4xQII", 0xD110, 2, 1, number * size if at is None else at, 0, system, size, 8192)
+    return header + random.Random(number * 1000 + seed).randbytes(4000) + bytes(size - len(header) - 4000)
+
+
+class Server:
+    """A data directory, an archive, and the two commands."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str], **sections: Any) -> None:
+        self.data, self.root, self.capsys = root / "data", root, capsys
+        (self.data / "global").mkdir(parents=True)
+        (self.data / "pg_wal").mkdir()
+        (self.data / "global" / "pg_control").write_bytes(struct.pack("=Q", SYSTEM) + bytes(504))
+        self.config = root / "config.json"
+        self.configure(**sections)
+
+    def configure(self, **sections: Any) -> None:
+        values = {"instance": "db1", "local": {"path": str(self.root / "backups")}, **sections}
+        self.config.write_text(json.dumps(values))
+
+    def write(self, number: int, content: bytes = b"", **options: Any) -> str:
+        name = segment_name(1, number, SIZE)
+        (self.data / "pg_wal" / name).write_bytes(content or segment(number, **options))
+        return name
+
+    def __call__(self, action: str, *words: str, code: int = 0) -> str:
+        """Run the command, hold its exit code against `code` and return what it said."""
+        self.capsys.readouterr()
+        assert start.main(["wal", action, "-c", str(self.config), *words]) == code
+        said = self.capsys.readouterr()
+        assert said.out == ""
+        return said.err
+
+    def archive(self, name: str, *words: str, code: int = 0) -> str:
+        return self("archive", "pg_wal/%s" % name, *words, code=code)
+
+    def fetch(self, name: str, *words: str, code: int = 0) -> str:
+        return self("fetch", name, "pg_wal/RECOVERYXLOG", *words, code=code)
+
+    @property
+    def fetched(self) -> bytes:
+        return (self.data / "pg_wal" / "RECOVERYXLOG").read_bytes()
+
+    @property
+    def top(self) -> Path:
+        return self.root / "backups" / "db1" / "wal" / str(SYSTEM)
+
+    def stored(self) -> list[Path]:
+        return sorted(path for path in self.top.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def server(tmp_path, capsys, monkeypatch):
+    made = Server(tmp_path, capsys)
+    monkeypatch.chdir(made.data)
+    monkeypatch.setattr(brief, "_cache_path", lambda _config: str(tmp_path / "cache" / "wal"))
+    return made
+
+
+# --- archive ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", ["auto", "zstd", "gzip", "none"])
+def test_what_was_archived_comes_back_byte_by_byte(server, compression):
+    server.configure(wal={"compression": compression})
+    name = server.write(1)
+    content = segment(1)
+    server.archive(name)
+    (stored,) = server.stored()
+    suffix = {"gzip": ".gz", "none": ""}.get(compression, ".zst")
+    assert stored == server.top / name[:16] / ("%s-%s%s" % (name, hashlib.sha256(content).hexdigest(), suffix))
+    assert (stored.stat().st_mode & 0o777) == 0o600
+    assert compression == "none" or stored.stat().st_size < SIZE // 50
+    server.fetch(name)
+    assert server.fetched == content
+
+
+def test_history_and_backup_files_are_archived_too(server):
+    names = ["00000002.history", "000000010000000000000001.00000028.backup"]
+    for name in names:
+        (server.data / "pg_wal" / name).write_text("of %s\n" % name)
+        server.archive(name)
+    assert [path.parent for path in server.stored()] == [server.top / "0000000100000000", server.top]
+    for name in names:
+        server.fetch(name)
+        assert server.fetched.decode() == "of %s\n" % name
+
+
+def test_the_same_content_again_is_success_and_changes_nothing(server):
+    name = server.write(1)
+    server.archive(name)
+    before = [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in server.stored()]
+    assert "was archived already" in server.archive(name, "-v")
+    # Also when the compression is another by now.
+    server.configure(wal={"compression": "gzip"})
+    assert "was archived already" in server.archive(name, "-v")
+    assert [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in server.stored()] == before
+
+
+def test_other_content_under_the_same_name_is_refused_and_the_archived_one_stays(server):
+    name = server.write(1)
+    server.archive(name)
+    server.write(1, seed=7)
+    said = server.archive(name, code=5)
+    assert "archived already with other content" in said
+    assert "archive_mode = off" in said
+    assert len(server.stored()) == 1
+    server.fetch(name)
+    assert server.fetched == segment(1)
+
+
+def test_a_damaged_copy_is_replaced_when_the_segment_comes_again(server):
+    name = server.write(1)
+    server.archive(name)
+    (stored,) = server.stored()
+    stored.write_bytes(stored.read_bytes()[:-9])
+    assert "is damaged" in server.fetch(name, code=201)
+    assert "was archived already" not in server.archive(name, "-v")
+    assert server.stored() == [stored]
+    server.fetch(name)
+    assert server.fetched == segment(1)
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next(server):
+    name = server.write(1)
+    folder = server.top / name[:16]
+    folder.mkdir(parents=True)
+    (folder / (".%s-%s.zst.tmp" % (name, "a" * 64))).write_bytes(b"half")
+    server.archive(name)
+    assert [path.name[:24] for path in server.stored()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (segment(1, system=SYSTEM + 1), 5, "is of the cluster 7312345678901234568"),
+        (segment(1)[:-1], 1, "power of two"),
+        (b"", 1, "power of two"),
+        (segment(1, at=17 * SIZE), 1, "another position than its name says"),
+        (bytes(SIZE), 1, "does not begin as a WAL segment"),
+    ],
+)
+def test_what_cannot_be_that_segment_is_not_archived(server, content, code, said):
+    name = segment_name(1, 1, SIZE)
+    (server.data / "pg_wal" / name).write_bytes(content)
+    assert said in server.archive(name, code=code)
+    assert not server.top.exists()
+
+
+def test_a_given_system_identifier_must_be_that_of_the_server(server):
+    name = server.write(1)
+    server.archive(name, "--system-identifier", str(SYSTEM))
+    assert "not 17" in server.archive(name, "--system-identifier=17", code=5)
+    assert "no system identifier" in server.archive(name, "--system-identifier", "x", code=2)
+    (server.data / "global" / "pg_control").unlink()
+    assert "pg_control cannot be read" in server.archive(name, code=2)
+    server.archive(name, "--system-identifier", str(SYSTEM))
+
+
+def test_a_path_from_the_root_finds_its_own_data_directory(server, monkeypatch):
+    name = server.write(1)
+    monkeypatch.chdir("/")
+    server("archive", str(server.data / "pg_wal" / name))
+    assert len(server.stored()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "takes PATH, not 0 words"),
+        (("a", "b"), "takes PATH, not 2 words"),
+        (("--frobnicate", "a"), "--frobnicate is no option"),
+        (("--config",), "--config is no option here, or has no value"),
+        (("--place", "s3", "a"), "--place s3 is not known"),
+        (("pg_wal/README",), "is no WAL file"),
+        (("pg_wal/000000010000000000000009",), "cannot be read"),
+    ],
+)
+def test_a_wrong_call_fails_with_what_to_do(server, words, said):
+    assert said in server("archive", *words, code=1 if "cannot be read" in said else 2)
+
+
+def test_a_directory_that_cannot_be_written_fails(server):
+    name = server.write(1)
+    (server.root / "backups").write_text("a file")
+    assert "cannot be written" in server.archive(name, code=1)
+
+
+def test_content_that_does_not_read_back_is_not_archived(server, monkeypatch):
+    name = server.write(1)
+    monkeypatch.setattr(pack, "_zstd", lambda library, content, level: b"\x28\xb5\x2f\xfd nonsense")
+    assert "damaged" in server.archive(name, code=1)
+    assert server.stored() == []
+
+
+# --- fetch ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_archive_does_not_have_ends_a_recovery_quietly(server):
+    server.archive(server.write(1))
+    assert server.fetch(segment_name(1, 2, SIZE), code=1) == ""
+    assert server.fetch("00000002.history", code=1) == ""
+    assert "is not in" in server.fetch("00000002.history", "-v", code=1)
+    assert server.fetch("nonsense", code=1) == ""
+
+
+def test_an_archive_that_is_not_there_must_not_end_a_recovery(server):
+    assert "There is no WAL archive" in server.fetch(segment_name(1, 1, SIZE), code=204)
+    server.config.unlink()
+    assert "no configuration file" in server.fetch(segment_name(1, 1, SIZE), code=202)
+
+
+@pytest.mark.parametrize("words", [("one",), ("--place", "moon", "a", "b"), ("--what", "a", "b")])
+def test_a_wrong_call_of_fetch_must_not_end_a_recovery(server, words):
+    assert "restore_command" in server("fetch", *words, code=202)
+
+
+def test_a_target_that_cannot_be_written_must_not_end_a_recovery(server):
+    name = server.write(1)
+    server.archive(name)
+    assert "cannot be written" in server("fetch", name, "nowhere/RECOVERYXLOG", code=201)
+
+
+def test_two_contents_under_one_name_are_not_guessed_about(server):
+    name = server.write(1)
+    server.archive(name)
+    other = segment(1, seed=3)
+    (stored,) = server.stored()
+    stored.with_name("%s-%s" % (name, hashlib.sha256(other).hexdigest())).write_bytes(other)
+    assert "2 different files" in server.fetch(name, code=205)
+
+
+def test_a_stored_file_of_other_content_is_damage(server):
+    name = server.write(1)
+    server.archive(name)
+    (stored,) = server.stored()
+    stored.write_bytes(gzip.compress(segment(1, seed=3)))
+    assert "SHA-256 differs" in server.fetch(name, code=201)
+    assert not (server.data / "pg_wal" / "RECOVERYXLOG").exists()
+
+
+def test_what_was_brought_ahead_is_used_first_and_cleared(server):
+    for number in (1, 2, 3):
+        server.archive(server.write(number))
+    ahead = server.data / "pg_wal" / ".pgops"
+    ahead.mkdir()
+    for stored in server.stored():
+        stored.rename(ahead / stored.name)
+    assert "from ahead" in server.fetch(segment_name(1, 2, SIZE), "-v")
+    assert server.fetched == segment(2)
+    assert [path.name[:24] for path in ahead.iterdir()] == [segment_name(1, 3, SIZE)]
+
+
+def test_an_encrypted_file_without_a_key_must_not_end_a_recovery(server):
+    name = server.write(1)
+    folder = server.top / name[:16]
+    folder.mkdir(parents=True)
+    (folder / ("%s-%s.zst.age" % (name, "a" * 64))).write_bytes(b"age-encryption.org/v1\n")
+    assert "no private key" in server.fetch(name, code=202)
+
+
+# --- the short way ----------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_is_read_once_and_again_when_it_changes(server, monkeypatch):
+    from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+
+    reads = []
+    real = config.read
+    monkeypatch.setattr(config, "read", lambda path: reads.append(path) or real(path))
+    for number in (1, 2, 3):
+        server.archive(server.write(number))
+    assert len(reads) == 1
+    assert {path.suffix for path in server.stored()} == {".zst"}
+    server.configure(wal={"compression": "none"})
+    server.archive(server.write(4))
+    assert len(reads) == 2
+    assert [path.suffix for path in server.stored()] == [".zst", ".zst", ".zst", ""]
+
+
+@pytest.mark.parametrize("harm", ["others may write", "cut", "other owner's link"])
+def test_a_remembered_configuration_that_anybody_can_have_written_does_not_count(server, harm, tmp_path):
+    server.archive(server.write(1))
+    cache = tmp_path / "cache" / "wal"
+    elsewhere = cache.read_text().replace(str(server.root / "backups"), str(tmp_path / "elsewhere"))
+    if harm == "others may write":
+        cache.write_text(elsewhere)
+        cache.chmod(0o666)
+    elif harm == "cut":
+        cache.write_text(elsewhere[:-5])
+    else:
+        (tmp_path / "evil").write_text(elsewhere)
+        cache.unlink()
+        cache.symlink_to(tmp_path / "evil")
+    server.archive(server.write(2))
+    assert not (tmp_path / "elsewhere").exists()
+    assert len(server.stored()) == 2
+
+
+def test_an_instance_without_a_name_of_its_own_is_not_remembered(server, tmp_path):
+    server.config.write_text(json.dumps({"local": {"path": str(server.root / "backups")}}))
+    server.archive(server.write(1))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_call_imports_nothing_that_it_does_not_need(server):
+    import subprocess
+
+    engine = Path(start.__file__).parents[1]
+    (server.root / "lib").mkdir()
+    (server.root / "lib" / "pgops").symlink_to(engine)
+    script = (
+        "import sys; sys.path.insert(0, %r); from pgops.cli.start import main; code = main(sys.argv[1:])\n"
+        "print(' '.join(sorted(sys.modules))); raise SystemExit(code)" % str(server.root / "lib")
+    )
+    home = dict(os.environ, HOME=str(server.root))
+    argv = [sys.executable, "-I", "-c", script, "wal", "archive", "-c", str(server.config)]
+    for number in (1, 2):
+        done = subprocess.run(
+            [*argv, "pg_wal/%s" % server.write(number)], env=home, capture_output=True, text=True, check=True
+        )
+    heavy = {"typing", "re", "json", "argparse", "dataclasses", "pathlib", "subprocess", "yaml", "logging", "datetime"}
+    assert not heavy & set(done.stdout.split())
+
+
+# --- compression ------------------------------------------------------------------------------------------------------
+
+
+def test_without_the_library_gzip_does(monkeypatch):
+    monkeypatch.setattr(pack, "_library", [None])
+    content = segment(1)
+    blob, suffix = pack.pack(content, "auto", None)
+    assert suffix == ".gz"
+    assert pack.unpack(blob) == content
+    with pytest.raises(UnreachableError, match="libzstd"):
+        pack.pack(content, "zstd", None)
+    with pytest.raises(UnreachableError, match="libzstd"):
+        pack.unpack(b"\x28\xb5\x2f\xfd and so on")
+
+
+@pytest.mark.parametrize("method", ["zstd", "gzip"])
+def test_cut_and_altered_files_are_damage(method):
+    blob, _suffix = pack.pack(segment(1), method, 3)
+    flipped = bytearray(blob)
+    flipped[len(blob) // 2] ^= 1
+    for harmed in (blob[:-1], blob[: len(blob) // 2], bytes(flipped), blob + b"x"):
+        with pytest.raises(DamagedError, match="no whole"):
+            pack.unpack(harmed)
+    assert pack.unpack(pack.pack(b"", method, None)[0]) == b""
+
+
+def test_the_files_of_a_cluster_are_listed(server):
+    assert spool.lineages(str(server.root / "backups" / "db1")) == []
+    server.archive(server.write(1))
+    (server.top / "a note").write_text("of somebody")
+    home = str(server.root / "backups" / "db1")
+    assert spool.lineages(home) == [str(SYSTEM)]
+    assert [stored[:24] for _path, stored in spool.names(home, str(SYSTEM))] == [segment_name(1, 1, SIZE)]

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The recoverable window, held against a recovery that is played segment by segment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import (
+    number_at,
+    number_before,
+    segment_name,
+    timeline_at,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import Base, Gap, needless, windows
+
+SIZE = 1 << 24
+SYSTEM = "7312345678901234567"
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+
+
+def when(number: int) -> datetime:
+    """Each segment is archived a minute after the one before."""
+    return NOW + timedelta(minutes=number)
+
+
+def segments(numbers, timeline: int = 1):
+    return {segment_name(timeline, number, SIZE): when(number) for number in numbers}
+
+
+def base(first: float, last: float, timeline: int = 1, name: str = "") -> Base:
+    """A base backup whose WAL lies between two places, counted in segments."""
+    start, end = int(first * SIZE), int(last * SIZE)
+    return Base(name or "%g-base" % first, SYSTEM, timeline, start, end, when(int(last)))
+
+
+def test_one_base_and_all_wal_since():
+    (window,) = windows(SYSTEM, [base(3.1, 3.5)], segments(range(3, 11)), {}, SIZE)
+    (stretch,) = window.stretches
+    assert (stretch.start, stretch.end) == (int(3.5 * SIZE), 11 * SIZE)
+    assert (stretch.start_time, stretch.end_time) == (when(3), when(10))
+    assert window.gaps == ()
+    assert window.as_data()["stretches"] == [
+        {
+            "start_lsn": "0/3800000",
+            "start": "2026-11-22T08:03:00+00:00",
+            "end_lsn": "0/B000000",
+            "end": "2026-11-22T08:10:00+00:00",
+            "bases": ["3.1-base"],
+        }
+    ]
+
+
+def test_a_missing_segment_ends_the_window_until_the_next_base():
+    present = segments([3, 4, 5, 8, 9, 10, 11])
+    (window,) = windows(SYSTEM, [base(3.1, 3.5), base(9.2, 9.4)], present, {}, SIZE)
+    assert [(one.start, one.end, one.bases) for one in window.stretches] == [
+        (int(3.5 * SIZE), 6 * SIZE, ("3.1-base",)),
+        (int(9.4 * SIZE), 12 * SIZE, ("9.2-base",)),
+    ]
+    assert window.gaps == (Gap(segment_name(1, 6, SIZE), segment_name(1, 7, SIZE), 2),)
+    assert window.as_data()["gaps"] == [
+        {"first": "000000010000000000000006", "last": "000000010000000000000007", "count": 2}
+    ]
+
+
+def test_a_base_without_its_own_wal_is_no_start():
+    (window,) = windows(SYSTEM, [base(3.1, 5.5)], segments([3, 4, 6, 7]), {}, SIZE)
+    assert window.stretches == ()
+    (window,) = windows(SYSTEM, [base(3.1, 4)], segments([3]), {}, SIZE)
+    assert window.stretches[0].start == window.stretches[0].end == 4 * SIZE
+    assert windows(SYSTEM, [base(3.1, 4)], {}, {}, SIZE)[0].stretches == ()
+
+
+def test_wal_without_a_base_and_another_cluster_give_nothing():
+    (window,) = windows(SYSTEM, [], segments([3, 4]), {}, SIZE)
+    assert (window.stretches, window.timeline) == ((), 1)
+    assert windows("17", [base(3.1, 3.5)], {}, {}, SIZE) == []
+
+
+def test_the_window_follows_a_switch_of_the_timeline():
+    present = {**segments([3, 4, 5]), **segments([5, 6, 7], timeline=2)}
+    present[segment_name(1, 5, SIZE) + ".partial"] = NOW
+    histories = {2: [(1, int(5.5 * SIZE), "no recovery target specified")]}
+    (window,) = windows(SYSTEM, [base(3.1, 3.5), base(6.1, 6.2, timeline=2)], present, histories, SIZE)
+    assert window.timeline == 2
+    assert [(one.start, one.end, one.bases) for one in window.stretches] == [
+        (int(3.5 * SIZE), 8 * SIZE, ("3.1-base", "6.1-base")),
+    ]
+    assert window.gaps == ()
+
+
+def test_what_went_on_after_the_switch_is_a_window_of_its_own():
+    present = {**segments([3, 4, 5, 6, 7]), **segments([5, 6], timeline=2)}
+    histories = {2: [(1, int(5.5 * SIZE), "before a mistake")]}
+    late = base(6.1, 6.5, name="late")
+    one, two = windows(SYSTEM, [base(3.1, 3.5), late], present, histories, SIZE)
+    assert (one.timeline, one.stretches[0].end, two.timeline, two.stretches[0].end) == (1, 8 * SIZE, 2, 7 * SIZE)
+    # The base was taken on timeline 1 after the switch, so it does not lead to timeline 2.
+    assert ("late" in one.stretches[0].bases, "late" in two.stretches[0].bases) == (True, False)
+
+
+NUMBERS = st.sets(st.integers(2, 16))
+BASES = st.lists(
+    st.tuples(st.integers(32, 16 * 16 - 2), st.integers(1, 40)).map(lambda p: base(p[0] / 16, (p[0] + p[1]) / 16)),
+    max_size=4,
+)
+
+
+def replayed(start: Base, present, timeline: int, history) -> int:
+    """How far PostgreSQL gets from `start` on the way to `timeline`; -1 when it does not become consistent."""
+    number = number_at(start.start, SIZE)
+    while True:
+        # It takes the newest timeline of the history that has begun by the end of this segment.
+        here = timeline_at(timeline, history, number * SIZE + SIZE - 1)
+        for ancestor, switch, _reason in history:
+            if number_at(switch, SIZE) == number:
+                here = next((a for a, at, _r in history if at > switch), timeline) if ancestor != timeline else here
+        if segment_name(here, number, SIZE) not in present:
+            break
+        number += 1
+    return number * SIZE if number > number_before(start.end, SIZE) else -1
+
+
+@given(BASES, NUMBERS, NUMBERS, st.one_of(st.none(), st.integers(2 * 16 + 1, 16 * 16)))
+def test_a_window_is_exactly_what_a_recovery_can_reach(bases, first, second, switch):
+    history = [(1, switch * SIZE // 16, "")] if switch else []
+    present = segments(first)
+    if switch:
+        present.update(segments([n for n in second if n >= number_at(history[0][1], SIZE)], timeline=2))
+    for window in windows(SYSTEM, bases, present, {2: history} if switch else {}, SIZE):
+        way = history if window.timeline == 2 else []
+        reach = {}
+        for one in bases:
+            if way and one.end > way[0][1]:
+                continue  # taken on timeline 1 after the switch
+            end = replayed(one, present, window.timeline, way)
+            if end >= 0 and (window.timeline == 2 or one.timeline == 1):
+                reach.setdefault((one.id, one.end), end)
+        claimed = {(name, stretch.end) for stretch in window.stretches for name in stretch.bases}
+        assert claimed == {(name, end) for (name, _at), end in reach.items()}
+        for stretch in window.stretches:
+            assert stretch.start == min(one.end for one in bases if one.id in stretch.bases)
+            assert stretch.start <= stretch.end
+            assert stretch.start_time <= stretch.end_time
+
+
+@given(BASES, NUMBERS)
+def test_no_base_loses_a_segment_that_it_could_be_brought_further_by(bases, numbers):
+    present = segments(numbers)
+    names = [*present, "00000002.history", "00000001000000000000000%d.00000028.backup" % 2]
+    gone = needless(names, bases, SYSTEM, SIZE)
+    left = {name: moment for name, moment in present.items() if name not in gone}
+    before, after = (windows(SYSTEM, bases, some, {}, SIZE) for some in (present, left))
+    assert [w.stretches for w in after] == [w.stretches for w in before if w.stretches or after]
+    assert "00000002.history" not in gone
+    if not bases:
+        assert gone == set()
+    else:
+        assert all(int(name[16:24], 16) < min(number_at(one.start, SIZE) for one in bases) for name in gone)
+
+
+def test_a_base_of_another_cluster_lets_nothing_go():
+    assert needless(segments([1, 2, 3]), [base(3.1, 3.5)], "17", SIZE) == set()
+    assert needless(segments([1, 2, 3]), [base(3.1, 3.5)], SYSTEM, SIZE) == set(segments([1, 2]))
