@@ -56,6 +56,12 @@ def _restore(run: Run) -> Answer:
     return asking.restore(run)
 
 
+def _recover(run: Run) -> Answer:
+    from . import recovery
+
+    return recovery.recover(run)
+
+
 def _prune(run: Run) -> Answer:
     from ..verbs import prune
 
@@ -162,6 +168,7 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "sync": _sync,
     "verify": _verify,
     "restore": _restore,
+    "recover": _recover,
     "prune": _prune,
     "status": _status,
     "info": _info,

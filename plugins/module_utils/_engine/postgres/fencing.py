@@ -10,14 +10,13 @@ from pathlib import Path
 
 from .throwaway import give
 
-HBA, IDENT = "pgops_hba.conf", "pgops_ident.conf"
+HBA, IDENT, PID = "pgops_hba.conf", "pgops_ident.conf", "pgops.pid"
 # No copy may write into the archive of the original, whatever becomes of it.
 NO_ARCHIVE = {"archive_mode": "off", "archive_command": ""}
 # Nothing of the original may act in a copy: no subscription may take over a publisher's slot, no job may start.
 ALONE = {
     **NO_ARCHIVE,
     "cron.launch_active_jobs": "off",
-    "external_pid_file": "",
     "listen_addresses": "",
     "log_destination": "stderr",
     "logging_collector": "off",
@@ -45,7 +44,7 @@ def fence_beside(data: Path, account: str) -> dict[str, str]:
     forget_signals(data)
     if not (data / "postgresql.conf").exists():  # Debian keeps it elsewhere
         write_file(data / "postgresql.conf", "", account)
-    return {**ALONE, **_logins(data, account)}
+    return {**ALONE, **_logins(data, account), "external_pid_file": str(data / PID)}
 
 
 def forget_signals(data: Path) -> None:

@@ -19,7 +19,7 @@ from ..system.durable import free_bytes
 from ..system.zones import named_zone
 from .info import Request, calendars, info
 
-VERBS = ("backup", "sync", "verify", "prune", "restore")
+VERBS = ("backup", "sync", "verify", "prune", "restore", "recover")
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 
