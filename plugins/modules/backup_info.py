@@ -137,6 +137,7 @@ places:
       total_bytes: 203430912
       newest: 20261122T020000Z-logical
       newest_verified: 20261122T020000Z-logical
+      windows: []
   contains:
     place:
       description: V(local) or V(s3).
@@ -265,6 +266,32 @@ places:
       description: Id of the newest set that is verified.
       type: str
       returned: success
+    windows:
+      description:
+        - With C(wal.enabled), to which moments base backups and WAL of this place can bring the instance back, one entry for each cluster
+          and timeline.
+      type: list
+      elements: dict
+      returned: success
+      contains:
+        system_identifier:
+          description: The cluster, as C(pg_controldata) calls it.
+          type: str
+          returned: success
+        timeline:
+          description: The timeline that it ends on.
+          type: int
+          returned: success
+        stretches:
+          description: The unbroken parts. Each has C(start) and C(end), C(start_lsn) and C(end_lsn), and the C(bases) to begin with.
+          type: list
+          elements: dict
+          returned: success
+        gaps:
+          description: The segments that are missing, by the C(first) and C(last) of them and their C(count).
+          type: list
+          elements: dict
+          returned: success
 verb:
   description: What was done, as C(pgops) calls it.
   returned: always

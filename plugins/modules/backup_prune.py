@@ -86,6 +86,7 @@ places:
           bytes: 201326592
       unfinished: []
       leftovers: []
+      wal_removed: 0
       freed_bytes: 201326592
       skipped: ""
   contains:
@@ -116,6 +117,10 @@ places:
       description: What runs that were cut short left on the host and was removed, each with C(path) and C(bytes).
       type: list
       elements: dict
+      returned: success
+    wal_removed:
+      description: With C(wal.enabled), how many WAL files went that lay before every base backup that stays.
+      type: int
       returned: success
     skipped:
       description: Which other node of O(group) prunes this place, and why. Empty where this one did.

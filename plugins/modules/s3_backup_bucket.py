@@ -269,7 +269,7 @@ policy_writer:
           StringLike:
             s3:prefix: ["database-backups/db1-main/*"]
 policy_pruner:
-  description: IAM policy of the identity that prunes. It can remove sets and pins, and add nothing.
+  description: IAM policy of the identity that prunes. It can remove sets, pins and WAL, and add nothing.
   returned: success
   type: dict
   sample:

@@ -9,6 +9,7 @@ import sys
 from typing import Callable
 
 from .. import __version__
+from ..core.errors import UsageError
 from . import show
 from .invocation import Answer, Run, config_path, load_config
 
@@ -112,6 +113,28 @@ def _unpin(run: Run) -> Answer:
     return Answer(result, lambda: show.unpin(result))
 
 
+def _wal(run: Run) -> Answer:
+    options = run.options
+    if options.action in ("archive", "fetch"):
+        # They have a way of their own (start.py), which takes none of the options that led here.
+        raise UsageError(
+            "pgops wal %s takes only PostgreSQL's own words and a few options." % options.action,
+            hint="Begin with the words: pgops wal %s …" % options.action,
+        )
+    if options.words:
+        raise UsageError("pgops wal %s takes no words." % options.action, hint="'pgops wal --help' shows it.")
+    if options.action == "status":
+        from ..verbs import wal_status
+
+        status = run.perform(wal_status.wal_status)
+        return Answer(status, lambda: wal_status.render(status))
+    from ..verbs import wal_ship
+
+    request = wal_ship.Request(loop=options.loop, dry_run=run.dry_run)
+    shipped = run.perform(lambda context: wal_ship.ship(context, request))
+    return Answer(shipped, lambda: wal_ship.render(shipped))
+
+
 # --- verbs that need no server and no context -------------------------------------------------------------------------
 
 
@@ -175,6 +198,7 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "probe": _probe,
     "pin": _pin,
     "unpin": _unpin,
+    "wal": _wal,
 }
 
 

@@ -368,6 +368,38 @@ def _unpin(parser: Parser) -> None:
     _dry_run(parser)
 
 
+def _wal(parser: Parser) -> None:
+    parser.add(
+        "action",
+        metavar="ACTION",
+        choices=("archive", "fetch", "ship", "status"),
+        help="archive PATH: keep one WAL file (archive_command); fetch NAME TARGET: bring one back (restore_command); "
+        "ship: copy to S3 what is kept here; status: how the archiving fares, and to which moments recovery can go",
+    )
+    parser.add(
+        "words",
+        metavar="WORD",
+        nargs="*",
+        complete="file",
+        help="for archive: %%p; for fetch: %%f %%p, as PostgreSQL gives them",
+    )
+    parser.add(
+        "--system-identifier",
+        metavar="NUMBER",
+        default="",
+        help="for archive and fetch: the cluster that it must be; read from its data directory by default",
+    )
+    parser.add(
+        "--place",
+        choices=("auto", "local", "s3"),
+        default="auto",
+        help="for fetch: where to look; auto: here, then in S3 (default: auto)",
+    )
+    parser.add("--loop", action="store_true", help="for ship: go on until it is ended, as a service")
+    _wait(parser)
+    _dry_run(parser)
+
+
 def _config(parser: Parser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="check the whole file and list every error (the default)")
@@ -458,6 +490,19 @@ VERBS: tuple[_Verb, ...] = (
     ("probe", "try what the S3 place can do, and remember it", _nothing, "pgops probe"),
     ("pin", "keep a set, whatever retention says", _pin, "pgops pin latest_verified --reason 'before the upgrade'"),
     ("unpin", "let retention decide about a set again", _unpin, "pgops unpin 20261122T020000Z-logical"),
+    (
+        "wal",
+        "the WAL archive: keep, copy to S3, bring back, and look after it",
+        _wal,
+        (
+            "pgops wal status\n"
+            "pgops wal ship          what S3 lacks, once\n"
+            "pgops wal ship --loop   the same as a service\n\n"
+            "In postgresql.conf: archive_command = 'pgops wal archive %p', restore_command = 'pgops wal fetch %f %p'.\n"
+            "archive ends with 0 only when the file is durable. fetch ends with 1 when the archive does not have the file, and\n"
+            "with 200 and more when nobody can tell; PostgreSQL stops then, rather than take it for the end of the WAL."
+        ),
+    ),
     (
         "config",
         "check or show the configuration, or write an example",

@@ -238,6 +238,8 @@ def prune(result: Result) -> str:
             for entry in place["leftovers"]
         ]
         lines += _table(rows, right=(1,))
+        if place.get("wal_removed"):
+            lines.append("  %s that no base backup needs" % _plural(place["wal_removed"], "WAL file"))
     return _text(lines)
 
 
@@ -282,7 +284,18 @@ def _place(place: Result, colour: bool) -> list[str]:
             lines.append("  %s  %s %s" % (entry["id"], _paint("damaged:", _RED, colour), entry["problem"]))
     if place["unfinished"]:
         lines.append("  unfinished uploads: %s" % ", ".join(place["unfinished"]))
+    lines += ["  recoverable by WAL, %s" % line for line in _windows(place.get("windows", []))]
     return lines
+
+
+def _windows(windows: list[Result]) -> list[str]:
+    """Return one line for each stretch of the recoverable windows."""
+    return [
+        "cluster %s, timeline %d: %s to %s"
+        % (window["system_identifier"], window["timeline"], _minute(one["start"]), _minute(one["end"]))
+        for window in windows
+        for one in window["stretches"]
+    ]
 
 
 def _proven(entry: Result) -> str:

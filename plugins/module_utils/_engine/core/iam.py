@@ -3,7 +3,7 @@
 """The least that an identity must be allowed to in a bucket, as IAM policies: one that writes, one that prunes.
 
 The writer backs up, copies, verifies, restores and probes. It can add and read, and remove nothing but objects of the
-probe, where instances are named. The pruner can remove sets and pins, and add nothing.
+probe, where instances are named. The pruner can remove sets, pins and WAL, and add nothing.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def writer(scope: Scope) -> Policy:
 
 
 def pruner(scope: Scope) -> Policy:
-    """Return the policy of an identity that removes sets and pins, and cannot add or alter anything."""
+    """Return the policy of an identity that removes sets, pins and WAL, and cannot add or alter anything."""
     return _policy(
         *_see(scope, []),
         _allow("Read", ["s3:GetObject"], [_object(scope, home + "*") for home in _homes(scope)]),
-        _allow("Remove", ["s3:DeleteObject"], _rooms(scope, "sets") + _rooms(scope, "pins")),
+        _allow("Remove", ["s3:DeleteObject"], [*_rooms(scope, "sets"), *_rooms(scope, "pins"), *_rooms(scope, "wal")]),
         *_kms(scope, ["kms:Decrypt"]),
     )
 

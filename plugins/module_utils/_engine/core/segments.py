@@ -17,6 +17,7 @@ SUFFIXES = ("", ".zst", ".gz", ".age", ".zst.age", ".gz.age")
 _HEX = frozenset("0123456789ABCDEF")
 _SMALL_HEX = frozenset("0123456789abcdef")
 _FOUR_GIB = 1 << 32
+_SIZE_MARK = "segments-of-"
 _DIGITS, _SEGMENT_DIGITS, _SHA256_DIGITS = 8, 24, 64
 
 
@@ -123,7 +124,9 @@ def timeline_at(timeline: int, ancestors: list[tuple[int, int, str]], position: 
 
 
 def order(name: str) -> tuple[int, int, str]:
-    """Return what WAL files sort by: where they lie (for one size of segments), then the timeline."""
+    """Return what WAL files sort by: where they lie (for one size of segments), then the timeline. Others come first."""
+    if not kind(name):
+        return (-2, 0, name)
     if kind(name) == HISTORY:
         return (-1, timeline_of(name), name)
     return (int(name[8:24], 16), timeline_of(name), name)
@@ -150,6 +153,18 @@ def parse_stored(stored: str) -> tuple[str, str, str]:
     return (name, sha256, suffix) if good and kind(name) else ("", "", "")
 
 
+def size_mark(size: int) -> str:
+    """Return the name of the empty file that says of how many bytes the segments of a cluster are: encrypted ones do not tell."""
+    return "%s%d" % (_SIZE_MARK, size)
+
+
+def parse_size_mark(name: str) -> int:
+    """Return the size that the file `name` of the archive tells, 0 when it tells none."""
+    digits = name[len(_SIZE_MARK) :]
+    good = name.startswith(_SIZE_MARK) and digits.isascii() and digits.isdecimal() and is_size(int(digits))
+    return int(digits) if good else 0
+
+
 def is_system_identifier(text: str) -> bool:
     """Tell whether `text` can be the identifier of a PostgreSQL cluster."""
     return text.isascii() and text.isdecimal() and text[:1] != "0" and int(text) < 1 << 64
@@ -174,9 +189,11 @@ __all__ = (
     "order",
     "parse_history",
     "parse_lsn",
+    "parse_size_mark",
     "parse_stored",
     "segment_name",
     "show_lsn",
+    "size_mark",
     "start_of",
     "stored_name",
     "timeline_at",

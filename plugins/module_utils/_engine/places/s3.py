@@ -196,6 +196,18 @@ class S3Place(Place):
         self._side_by_side(jobs, one)
         return tally
 
+    def store_all(self, jobs: Sequence[Job]) -> None:
+        """Store and prove files that belong to no set, several at once; the path of each File is that of the stored file.
+
+        The first failure stops the others and is raised: DamagedError if a source is not what its File says.
+        """
+
+        def one(job: Job, parts: Executor) -> None:
+            file, source = job
+            self.writer.put_file(self.key(file.path), file, source, parts)
+
+        self._side_by_side(jobs, one)
+
     def fetch(self, set_id: str, file: File, target: Path, *, progress: Optional[Progress] = None) -> None:
         self.fetch_all(set_id, [(file, target)], progress=progress)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Optional
@@ -27,13 +28,15 @@ class Request:
     details: bool = False
 
 
-def info(context: Context, request: Request) -> dict[str, Any]:
+def info(context: Context, request: Request, surveyed: Optional[Sequence[Surveyed]] = None) -> dict[str, Any]:
     """Return the catalogs of the places with `freshness` findings and an overall `state` (ok, warning, critical).
 
+    `surveyed` are the places, if somebody has looked at them already.
     A place that cannot be read is reported with its error instead of raising. Freshness is about the places asked for.
     Raise UsageError for a place that is not configured.
     """
-    places = [_place(context, surveyed, request.details) for surveyed in survey(context, request.places)]
+    found = survey(context, request.places) if surveyed is None else surveyed
+    places = [_place(context, one, request.details) for one in found]
     findings = judge(_facts(context, places), _limits(context), context.clock())
     if request.places:
         findings = [f for f in findings if _about(f, request.places)]
@@ -78,6 +81,7 @@ def _place(context: Context, surveyed: Surveyed, details: bool) -> dict[str, Any
         "total_bytes": 0,
         "newest": None,
         "newest_verified": None,
+        "windows": [],
     }
     catalog = surveyed.catalog
     if catalog is None:
@@ -92,6 +96,11 @@ def _place(context: Context, surveyed: Surveyed, details: bool) -> dict[str, Any
         newest=next((s["id"] for s in sets if s["complete"]), None),
         newest_verified=next((s["id"] for s in sets if s["complete"] and s["verified"]), None),
     )
+    if context.config.wal.enabled:
+        held = surveyed.held(context.warn)
+        result["windows"] = [window.as_data() for window in held.windows]
+        if held.error:
+            context.warn("What the WAL in %s allows is unknown: %s" % (surveyed.root, held.error))
     return result
 
 

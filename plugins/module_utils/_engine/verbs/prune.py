@@ -16,6 +16,7 @@ from ..core.sizes import human_size
 from ..places.base import SETS, Place
 from ..places.catalog import Catalog
 from ..places.local import LocalPlace
+from ..wal.holdings import bases_of, lineages, spare
 from .survey import Surveyed, decide, survey
 from .turn import Turn, whose_turn
 
@@ -86,6 +87,7 @@ def _empty(surveyed: Surveyed) -> dict[str, Any]:
         "removed": [],
         "unfinished": [],
         "leftovers": [],
+        "wal_removed": 0,
         "freed_bytes": 0,
         "skipped": "",
     }
@@ -120,6 +122,31 @@ def _prune_place(context: Context, surveyed: Surveyed, result: dict[str, Any], d
             result["removed"].append({"set": decision.id, "reasons": list(decision.reasons), "bytes": size})
             result["freed_bytes"] += size
     _clear_unfinished(context, surveyed, catalog, result, dry_run)
+    if context.config.wal.enabled:
+        _clear_wal(context, surveyed, catalog, result, dry_run)
+
+
+def _clear_wal(context: Context, surveyed: Surveyed, catalog: Catalog, result: dict[str, Any], dry_run: bool) -> None:
+    """Remove the WAL that lies before every base backup that stays. In doubt about one of them, all of it stays.
+
+    Where there is S3, the spool of this host is cleared by wal ship, which knows what has arrived there.
+    """
+    if isinstance(catalog.place, LocalPlace) and context.config.s3 is not None:
+        return
+    removed = {entry["set"] for entry in result["removed"]}
+    bases, unread = bases_of(catalog, [set_id for set_id in catalog.ids() if set_id not in removed])
+    if unread:
+        context.warn(
+            "All WAL in %s stays, as the manifest of %s does not tell what it needs." % (surveyed.root, unread[0])
+        )
+        return
+    for lineage in lineages(catalog.place).values():
+        names = spare(catalog.place, lineage, bases)
+        entries = [entry for name in sorted(names) for entry in lineage.files[name]]
+        if entries and not dry_run:
+            catalog.place.delete(entry.path for entry in entries)
+        result["wal_removed"] += len(entries)
+        result["freed_bytes"] += sum(entry.size for entry in entries)
 
 
 def _clear_leftovers(place: LocalPlace, result: dict[str, Any], dry_run: bool) -> None:
@@ -159,7 +186,7 @@ def _delete_files(place: Place, set_id: str, inner: list[str]) -> None:
 
 
 def _changed(result: dict[str, Any]) -> bool:
-    return bool(result["removed"] or result["unfinished"] or result["leftovers"])
+    return bool(result["removed"] or result["unfinished"] or result["leftovers"] or result["wal_removed"])
 
 
 def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError]) -> PgopsError:

@@ -18,16 +18,20 @@ from ..runs import history
 from ..system.durable import free_bytes
 from ..system.zones import named_zone
 from .info import Request, calendars, info
+from .survey import survey
+from .wal_status import wal_status, window_lines
 
 VERBS = ("backup", "sync", "verify", "prune", "restore", "recover")
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 
 def status(context: Context) -> dict[str, Any]:
-    """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, all
-    `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`. It changes nothing.
+    """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, `wal`
+    (wal_status(), None where the WAL is not archived), all `findings` (the worst first), `safe` and `next` (sentences) and
+    the overall `state`. It changes nothing.
     """
-    known = info(context, Request())
+    surveyed = survey(context)
+    known = info(context, Request(), surveyed)
     runs = {verb: _newest_runs(context.state, verb) for verb in VERBS}
     disk = {
         "path": context.config.local.path,
@@ -35,6 +39,8 @@ def status(context: Context) -> dict[str, Any]:
         "min_free_bytes": parse_size(context.config.backup.min_free),
     }
     findings = list(known["freshness"])
+    wal = wal_status(context, surveyed) if context.config.wal.enabled else None
+    findings += wal["findings"] if wal else []
     findings += [f.as_data() for f in (_damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"]))]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
     return {
@@ -45,6 +51,7 @@ def status(context: Context) -> dict[str, Any]:
         "runs": runs,
         "schedule": _schedule(context),
         "disk": disk,
+        "wal": wal,
         "findings": findings,
         "safe": _safe(known["places"]),
         "next": _next(findings),
@@ -144,6 +151,13 @@ _STEPS = (
     ("run of verify", "Read why the verification failed, then run: pgops verify --level restore."),
     ("verification", "Run: pgops verify --level restore."),
     ("run of prune", "Read why pruning failed, then run: pgops prune."),
+    ("wal archive", "Look into the server's log why WAL is not archived: pgops wal status."),
+    ("wal shipping", "Find out why WAL does not get to S3 (pgops probe), and see that pgops wal ship --loop runs."),
+    ("wal room", "Make room for WAL: have it copied to S3, or move local.path to a larger disk."),
+    ("wal gap", "Take a new base backup: recovery to moments after the gap needs one."),
+    ("wal contradiction", "Find the second server that archives to this instance, and stop it."),
+    ("wal window", "Take a base backup: WAL alone restores nothing."),
+    ("wal timeout", "Set archive_timeout to a minute."),
     ("no off-site place", "Add an S3 place to the configuration (section s3)."),
     ("clock", "Set the clock (timedatectl), then back up again."),
 )
@@ -173,6 +187,10 @@ def render(result: dict[str, Any], colour: bool) -> str:
     lines += ["", "Places"]
     for place in result["places"]:
         lines.append("  %-6s %s" % (place["place"], _place_line(place, now)))
+    if result["wal"]:
+        lines += ["", "Recoverable to any moment"]
+        for place in result["places"]:
+            lines += ["  %-6s %s" % (place["place"], text) for text in window_lines(place["windows"]) or ["nothing"]]
     lines += ["", "Runs"]
     for verb, records in result["runs"].items():
         lines.append("  %-8s %s" % (verb, _run_line(records, now)))

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from ..context import Context
 from ..core.errors import PgopsError, UnreachableError, UsageError
@@ -25,6 +25,7 @@ from ..places.catalog import Catalog
 from ..places.evidence import Proof, proofs
 from ..settings import Retention
 from ..system.durable import make_dirs, to_json, write_bytes
+from ..wal.holdings import Held, look
 
 NAMES = ("local", "s3")
 
@@ -41,6 +42,18 @@ class Surveyed:
     facts: list[SetFacts] = field(default_factory=list)
     damaged: dict[str, PgopsError] = field(default_factory=dict)
     pins: list[str] = field(default_factory=list)
+    wal: Optional[Held] = None
+
+    def held(self, hear: Callable[[str], None]) -> Held:
+        """Return the WAL of the place and its recoverable windows, looked up once; `hear` is told of what cannot be read."""
+        if self.wal is None:
+            if self.trouble is not None:
+                self.wal = Held(error=str(self.trouble))
+            elif self.place is None or self.catalog is None:
+                self.wal = Held()
+            else:
+                self.wal = look(self.place, self.catalog, hear)
+        return self.wal
 
     @property
     def damaged_chain(self) -> str:

@@ -88,7 +88,10 @@ def _from_host(
             continue
         try:
             stored = one_content(found, name, directory)
-            restore_to(opened(_read(directory, stored), stored, directory, decrypt), target)
+            blob = _read(directory, stored)
+            if blob is None:
+                continue
+            restore_to(opened(blob, stored, directory, decrypt), target)
         except (DamagedError, UnreachableError) as error:
             trouble = error
             say("warning: %s" % error.message)
@@ -99,9 +102,12 @@ def _from_host(
     return "", trouble
 
 
-def _read(directory: str, stored: str) -> bytes:
+def _read(directory: str, stored: str) -> bytes | None:
+    """Return the bytes of a stored file; None if it was removed since it was found."""
     try:
         return read_file(os.path.join(directory, stored))
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise UnreachableError("%s/%s cannot be read: %s." % (directory, stored, error.strerror)) from error
 

@@ -100,6 +100,17 @@ def _checked(library: Any, answer: int) -> int:
     return answer
 
 
+def content_size(head: bytes, stored_size: int) -> int | None:
+    """Return how much a stored file of `stored_size` bytes that begins with `head` holds; None if that does not tell."""
+    if head.startswith((_GZIP_MAGIC, AGE_MAGIC)):
+        return None
+    if not head.startswith(_ZSTD_MAGIC):
+        return stored_size
+    library = zstd_library()
+    size = int(library.ZSTD_getFrameContentSize(head, len(head))) if library is not None else _MOST + 1
+    return size if size <= _MOST else None
+
+
 def unpack(blob: bytes) -> bytes | bytearray:
     """Return what `blob` holds, by its first bytes. Raise DamagedError if it is cut or altered, UnreachableError without libzstd."""
     if blob.startswith(_ZSTD_MAGIC):
@@ -136,4 +147,4 @@ def _unzstd(blob: bytes) -> bytearray:
     return content
 
 
-__all__ = ("AGE_MAGIC", "pack", "unpack", "zstd_library")
+__all__ = ("AGE_MAGIC", "content_size", "pack", "unpack", "zstd_library")

@@ -13,7 +13,7 @@ import hashlib
 import os
 
 from ..core.errors import DISK_FULL, DamagedError, MissingError, PgopsError, RefusedError, UsageError
-from ..core.segments import folder, parse_stored, stored_name
+from ..core.segments import SEGMENT, folder, kind, parse_size_mark, parse_stored, size_mark, stored_name
 from .pack import AGE_MAGIC, unpack
 
 TYPE_CHECKING = False
@@ -49,9 +49,13 @@ def find(directory: str, name: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise UsageError(
-            "%s cannot be read: %s." % (directory, error.strerror), hint="Give it to the account of the server."
-        ) from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> UsageError:
+    return UsageError(
+        "%s cannot be read: %s." % (error.filename, error.strerror), hint="Give it to the account of the server."
+    )
 
 
 def one_content(found: list[str], name: str, where: str) -> str:
@@ -142,6 +146,8 @@ def store(
                     os.fsync(held)
                     return False
             blob, suffix = wrap(content)
+            if suffix.endswith(".age") and kind(name) == SEGMENT:
+                _mark_size(lineage_dir(home, system_identifier), len(content))
             _write(directory, stored_name(name, digest, suffix), blob, content, prove)
             os.fsync(held)
             for stored in set(found) - {stored_name(name, digest, suffix)}:
@@ -199,6 +205,15 @@ def _write(
         raise
 
 
+def _mark_size(top: str, size: int) -> None:
+    """Say once how large the segments are, as encryption hides it."""
+    path = os.path.join(top, size_mark(size))
+    if not os.path.exists(path):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _adopt(path)
+        _sync(top)
+
+
 def _make_dirs(directory: str) -> None:
     """Make `directory` and what is missing above it, durably."""
     if os.path.isdir(directory):
@@ -237,20 +252,30 @@ def _trouble(error: OSError, directory: str) -> PgopsError:
 
 
 def names(home: str, system_identifier: str) -> Iterator[tuple[str, str]]:
-    """Yield (relative path inside `home`, stored name) of each whole file of one cluster. Raise OSError."""
+    """Yield (relative path inside `home`, stored name) of each whole file of one cluster, and what marks its size.
+
+    Raise UsageError for what cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise _unreadable(error)
+
     top = lineage_dir(home, system_identifier)
-    for path, _folders, files in os.walk(top):
+    for path, _folders, files in os.walk(top, onerror=refuse):
         for stored in files:
-            if parse_stored(stored)[0]:
+            if parse_stored(stored)[0] or parse_size_mark(stored):
                 yield os.path.relpath(os.path.join(path, stored), home), stored
 
 
 def lineages(home: str) -> list[str]:
-    """Return the system identifiers for which there is WAL in `home`. Raise OSError."""
+    """Return the system identifiers for which there is WAL in `home`. Raise UsageError if it cannot be read."""
     try:
         return sorted(name for name in os.listdir(os.path.join(home, TREE)) if name.isdecimal())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise _unreadable(error) from error
 
 
 def restore_to(content: bytes | bytearray, target: str) -> None:

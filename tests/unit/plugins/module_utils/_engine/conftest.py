@@ -77,6 +77,10 @@ class MemoryPlace(Place):
         self._answer()
         self.stored[path] = (content, self._clock())
 
+    def store_all(self, jobs: Iterable[tuple[File, Path]]) -> None:
+        for file, source in jobs:
+            self.write(file.path, source.read_bytes())
+
     def delete(self, paths: Iterable[str]) -> None:
         self._answer()
         for path in paths:

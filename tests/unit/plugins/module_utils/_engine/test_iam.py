@@ -70,7 +70,7 @@ def test_the_writer_adds_and_reads_and_removes_nothing_but_the_probe() -> None:
 
 def test_the_pruner_removes_sets_and_pins_and_adds_nothing() -> None:
     policy = pruner(SCOPE)
-    for room, may in (("sets", True), ("pins", True), ("evidence", False), ("probe", False)):
+    for room, may in (("sets", True), ("pins", True), ("wal", True), ("evidence", False), ("probe", False)):
         assert allows(policy, "s3:DeleteObject", key("database-backups/db1-main/%s/x" % room)) is may, room
     assert allows(policy, "s3:GetObject", key("database-backups/db1-main/evidence/x"))
     granted = {action for statement in policy["Statement"] for action in statement["Action"]}

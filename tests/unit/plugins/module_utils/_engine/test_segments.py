@@ -30,7 +30,7 @@ POSITIONS = st.integers(0, 2**64 - 1)
         ("000000010000000A000000FF\n", ""),
         ("../0000000A.history", ""),
         ("0000000A.history.tmp", ""),
-        ("00000001000000٠٠000000FF", ""),
+        ("00000001000000\u0660\u0660000000FF", ""),
     ],
 )
 def test_the_name_says_what_a_file_is(name, kind):
@@ -130,6 +130,16 @@ def test_folders():
 )
 def test_system_identifiers(text, good):
     assert s.is_system_identifier(text) is good
+
+
+@given(SIZES)
+def test_the_mark_of_a_size_leads_back_to_it(size):
+    assert s.parse_size_mark(s.size_mark(size)) == size
+
+
+@pytest.mark.parametrize("name", ["", "segments-of-", "segments-of-17", "segments-of-x", "000000010000000000000001"])
+def test_other_names_mark_no_size(name):
+    assert s.parse_size_mark(name) == 0
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ import json
 import os
 import random
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, UnreachableError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name
@@ -290,8 +292,6 @@ def test_an_encrypted_file_without_a_key_must_not_end_a_recovery(server):
 
 
 def test_the_configuration_is_read_once_and_again_when_it_changes(server, monkeypatch):
-    from ansible_collections.pgops.backup.plugins.module_utils._engine import config
-
     reads = []
     real = config.read
     monkeypatch.setattr(config, "read", lambda path: reads.append(path) or real(path))
@@ -331,8 +331,6 @@ def test_an_instance_without_a_name_of_its_own_is_not_remembered(server, tmp_pat
 
 
 def test_a_call_imports_nothing_that_it_does_not_need(server):
-    import subprocess
-
     engine = Path(start.__file__).parents[1]
     (server.root / "lib").mkdir()
     (server.root / "lib" / "pgops").symlink_to(engine)

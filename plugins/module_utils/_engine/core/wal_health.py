@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Is the WAL archived, off the server, without gaps, and for how long will there be room? Pure: facts in, findings out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Optional
+
+from .freshness import CRITICAL, OK, WARNING, Finding
+from .sizes import human_size
+from .times import human_span, iso
+
+_SOON, _AT_ONCE = timedelta(days=1), timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class ServerWal:
+    """What the server says of its archiving. Moments are None where there is none yet; `ready` counts what waits in pg_wal."""
+
+    archive_mode: str
+    archive_command: str
+    archive_timeout: int
+    segment_size: int
+    lag_bytes: int
+    last_archived: str
+    last_archived_time: Optional[datetime]
+    last_failed: str
+    last_failed_time: Optional[datetime]
+    failed_count: int
+    ready: Optional[int]
+    ready_since: Optional[datetime]
+    in_recovery: bool = False
+
+    @property
+    def failing(self) -> bool:
+        """Whether the newest attempt to archive failed."""
+        if self.last_failed_time is None:
+            return False
+        return self.last_archived_time is None or self.last_failed_time > self.last_archived_time
+
+
+@dataclass(frozen=True)
+class Shipping:
+    """How the copying to S3 fares: the files that wait, and why if it failed."""
+
+    pending: int
+    pending_bytes: int
+    pending_since: Optional[datetime]
+    error: str
+    failing_since: Optional[datetime]
+
+
+@dataclass(frozen=True)
+class Room:
+    """The disk of the spool: free bytes, those that must stay free, and how fast WAL comes, in bytes per second."""
+
+    free: int
+    floor: int
+    growth: float
+
+    @property
+    def full_in(self) -> Optional[timedelta]:
+        """How long it lasts if nothing is removed; None when nothing comes."""
+        if self.growth <= 0:
+            return None
+        return timedelta(seconds=min(max(0, self.free - self.floor) / self.growth, 10**9))
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One place: what keeps it from being read, its gaps and contradictions, and whether a base backup can begin a recovery."""
+
+    place: str
+    error: str = ""
+    gaps: Sequence[str] = ()
+    contradictions: Sequence[str] = ()
+    recoverable_to: Optional[datetime] = None
+    segments: int = 0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How old WAL may become before it is safe, and how much of it may wait."""
+
+    lag: timedelta
+    backlog: int
+
+
+def judge(
+    server: Optional[ServerWal],
+    server_error: str,
+    shipping: Optional[Shipping],
+    room: Room,
+    holdings: Sequence[Holding],
+    bounds: Bounds,
+    now: datetime,
+) -> list[Finding]:
+    """Return the findings about the WAL archive; `shipping` is None where there is no S3 place."""
+    found: list[Finding] = []
+    if server is None:
+        found.append(Finding("wal server", WARNING, "How the server archives is unknown: %s" % server_error))
+    else:
+        found += _server(server, bounds, now)
+    if shipping is not None:
+        found.append(_shipping(shipping, bounds, now))
+    found.append(_room(room))
+    for holding in holdings:
+        found += _holding(holding)
+    return found
+
+
+def _server(server: ServerWal, bounds: Bounds, now: datetime) -> Iterator[Finding]:
+    if server.archive_mode not in ("on", "always"):
+        text = "The server does not archive its WAL (archive_mode is %s)." % server.archive_mode
+        yield Finding("wal archive", CRITICAL, text)
+        return
+    if "wal archive" not in server.archive_command:
+        yield Finding("wal archive", CRITICAL, "archive_command does not call pgops wal archive.")
+    elif server.failing:
+        text = "The server cannot archive %s (%d failures so far); its log says why." % (
+            server.last_failed,
+            server.failed_count,
+        )
+        yield Finding("wal archive", CRITICAL, text, since=server.last_failed_time)
+    else:
+        yield _backlog(server, bounds, now)
+    if server.archive_timeout == 0 and not server.in_recovery:
+        text = "archive_timeout is 0: a quiet server may keep its newest transactions to itself for hours."
+        yield Finding("wal timeout", WARNING, text)
+
+
+def _backlog(server: ServerWal, bounds: Bounds, now: datetime) -> Finding:
+    waiting = server.ready or 0
+    age = now - server.ready_since if waiting and server.ready_since else timedelta(0)
+    said = "%s of WAL are not archived yet" % human_size(server.lag_bytes)
+    if waiting > 1:
+        said += "; %d files wait, the oldest for %s" % (waiting, human_span(max(0.0, age.total_seconds())))
+    late = age > bounds.lag or server.lag_bytes > bounds.backlog
+    return Finding("wal archive", WARNING if late else OK, said + ".", since=server.last_archived_time)
+
+
+def _shipping(shipping: Shipping, bounds: Bounds, now: datetime) -> Finding:
+    if not shipping.pending:
+        if shipping.error:
+            return Finding("wal shipping", WARNING, "The newest shipping failed: %s" % shipping.error)
+        return Finding("wal shipping", OK, "All archived WAL is in S3.")
+    said = "%d files (%s) of WAL wait for S3" % (shipping.pending, human_size(shipping.pending_bytes))
+    age = now - shipping.pending_since if shipping.pending_since else timedelta(0)
+    late = age > bounds.lag or shipping.pending_bytes > bounds.backlog
+    why = ": %s" % shipping.error if shipping.error else "; does pgops wal ship run?" if late else "."
+    return Finding("wal shipping", WARNING if late else OK, said + why, since=shipping.pending_since)
+
+
+def _room(room: Room) -> Finding:
+    full_in = room.full_in
+    if full_in is None:
+        return Finding("wal room", OK, "%s are free for WAL." % human_size(room.free))
+    text = "%s are free for WAL; at %s an hour they last %s." % (
+        human_size(room.free),
+        human_size(room.growth * 3600),
+        human_span(full_in.total_seconds()),
+    )
+    severity = CRITICAL if full_in < _AT_ONCE else WARNING if full_in < _SOON else OK
+    return Finding("wal room", severity, text)
+
+
+def _holding(holding: Holding) -> Iterator[Finding]:
+    if holding.error:
+        yield Finding(
+            "wal %s" % holding.place, WARNING, "The WAL in %s is unknown: %s" % (holding.place, holding.error)
+        )
+        return
+    if holding.contradictions:
+        text = "%s holds different files under one name: %s. Two servers archive to it." % (
+            holding.place,
+            ", ".join(holding.contradictions[:3]),
+        )
+        yield Finding("wal contradiction", CRITICAL, text)
+    if holding.gaps:
+        text = "WAL is missing in %s: %s. No recovery gets across; take a new base backup." % (
+            holding.place,
+            ", ".join(holding.gaps[:3]),
+        )
+        yield Finding("wal gap", WARNING, text)
+    if holding.recoverable_to is not None:
+        text = "%s can bring the server back up to %s." % (holding.place, iso(holding.recoverable_to))
+        yield Finding("wal window", OK, text)
+    elif holding.segments:
+        text = "%s holds WAL, but no base backup that it could be replayed on." % holding.place
+        yield Finding("wal window", WARNING, text)
+
+
+__all__ = ("Bounds", "Holding", "Room", "ServerWal", "Shipping", "judge")

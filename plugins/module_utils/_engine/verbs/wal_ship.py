@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Ship: archived WAL from the local spool to S3, several files at once. What S3 does not take stays here and goes later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from ..context import Context
+from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError
+from ..core.manifest import File
+from ..core.segments import HISTORY, kind, order, parse_stored
+from ..core.times import human_span, iso, parse_iso, parse_span
+from ..core.window import Base
+from ..places.base import Entry
+from ..places.catalog import Catalog
+from ..places.s3 import S3Place
+from ..runs import perform
+from ..system.durable import make_dirs, to_json, write_bytes
+from ..wal.holdings import bases_of, lineages, spare
+from ..wal.spool import TREE, opened, read_file, sha256
+from ..wal.spool import lineages as local_lineages
+from ..wal.spool import names as local_names
+
+Result = dict[str, Any]
+# So much is known to be in S3 whenever a batch has ended.
+_BATCH = 32
+# What somebody else removed from the bucket is sent again at the latest after this.
+_LOOK_AGAIN = timedelta(hours=1)
+_STATE = "wal-ship.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Whether to go on until somebody ends it, and whether only to show what would be sent."""
+
+    loop: bool = False
+    dry_run: bool = False
+
+
+def ship(context: Context, request: Request, *, sleep: Callable[[float], object] = time.sleep) -> Result:
+    """Send what S3 does not have, clear the spool of what need not stay, and return what was done.
+
+    Raise UnreachableError when S3 cannot be reached, DamagedError at the end if a file of the spool is damaged; nothing is
+    lost then. With `loop` it returns when it is interrupted; a failure is recorded and told once, and again when it is
+    over. Raise BusyError while another one ships.
+    """
+    shipping = _Shipping(context)
+    if request.dry_run:
+        pending = shipping.pending()
+        return {"changed": bool(pending), **_told(context, pending), "sent": len(pending), "removed": 0}
+    with context.lock("wal-ship"):
+        failed = str(last_state(context).get("error") or "")
+        if request.loop:
+            return _forever(context, shipping, sleep, failed)
+        try:
+            result = shipping.once()
+        except PgopsError as error:
+            if str(error) != failed:
+                _record(context, error, {})
+            raise
+        if failed:
+            _record(context, None, result)
+        return result
+
+
+def _forever(context: Context, shipping: _Shipping, sleep: Callable[[float], object], failed: str) -> Result:
+    every = parse_span(context.config.wal.ship_every).total_seconds()
+    total: Result = {"sent": 0, "sent_bytes": 0, "removed": 0, "removed_bytes": 0}
+    result: Result = {"pending": 0, "pending_bytes": 0, "pending_since": None}
+    try:
+        while True:
+            began = time.monotonic()
+            try:
+                result = shipping.once()
+            except PgopsError as error:
+                result = {**result, **error.details}
+                if str(error) != failed:
+                    _record(context, error, {})
+                    context.reporter.note("%s" % error)
+                failed = str(error)
+            else:
+                if failed:
+                    _record(context, None, result)
+                    context.reporter.note("S3 takes WAL again.")
+                failed = ""
+            context.warnings.clear()
+            for key in total:
+                total[key] += result.get(key, 0)
+            # A store that is away is not asked more often than it takes to be told so.
+            sleep(max(every, time.monotonic() - began if failed else 0.0))
+    except KeyboardInterrupt:
+        # That is how a service ends; what was not sent yet waits in the spool.
+        return {**result, **total, "changed": bool(total["sent"] or total["removed"])}
+
+
+def _record(context: Context, error: Optional[PgopsError], result: Result) -> None:
+    """Leave a record of a change of fortune: one of each call would push those of the nights out of the history."""
+
+    def work(_context: Context) -> Result:
+        if error is not None:
+            raise error
+        return result
+
+    try:
+        perform(context, "wal-ship", work)
+    except PgopsError:
+        return
+
+
+@dataclass
+class _Shipping:
+    """What one process knows about both sides."""
+
+    context: Context
+    place: S3Place = field(init=False)
+    known: dict[str, Entry] = field(default_factory=dict)
+    spared: set[str] = field(default_factory=set)
+    looked: Optional[datetime] = None
+
+    def __post_init__(self) -> None:
+        self.place = self.context.s3()
+
+    @property
+    def home(self) -> Path:
+        return self.context.local.home
+
+    def pending(self) -> list[str]:
+        """Return the paths in the spool that S3 does not have, in the order of the log."""
+        self.look()
+        return sorted(
+            (path for path in self._here() if path not in self.known and path not in self.spared),
+            key=lambda path: order(_name(path)),
+        )
+
+    def look(self) -> None:
+        """List S3 where that is due."""
+        now = self.context.clock()
+        if self.looked is not None and now - self.looked < _LOOK_AGAIN:
+            return
+        try:
+            self.known = self.place.entries(TREE)
+            catalog = Catalog(self.place)
+            bases, unread = bases_of(catalog, catalog.ids())
+        except MissingError as error:
+            raise UnreachableError(error.message, hint=error.hint) from error
+        # What a prune has removed there, or would, is not sent again.
+        self.spared = set() if unread else self._unneeded(bases)
+        self.looked = now
+
+    def _unneeded(self, bases: Sequence[Base]) -> set[str]:
+        local = self.context.local
+        return {
+            entry.path
+            for lineage in lineages(local).values()
+            for name in spare(local, lineage, bases)
+            for entry in lineage.files[name]
+        }
+
+    def once(self) -> Result:
+        """Send what is missing there and remove here what need not stay. Raise what kept it from being done."""
+        fresh = self.looked is None or self.context.clock() - self.looked >= _LOOK_AGAIN
+        began, sent, size, error = self.context.clock(), 0, 0, None
+        damaged: list[str] = []
+        pending: list[str] = []
+        try:
+            pending = self.pending()
+            for start in range(0, len(pending), _BATCH):
+                found = [self._job(path, damaged) for path in pending[start : start + _BATCH]]
+                jobs = [job for job in found if job is not None]
+                self.place.store_all(jobs)
+                for file, _source in jobs:
+                    self.known[file.path] = Entry(file.path, file.size, self.context.clock(), "")
+                    sent, size = sent + 1, size + file.size
+            removed = self._clear() if fresh else {}
+        except PgopsError as trouble:
+            error = trouble
+            left = self._left()
+            self.looked = None
+        else:
+            left = damaged
+        told = _told(self.context, left if error else damaged, home=self.home)
+        self._remember(told, error, sent, began)
+        if error is not None:
+            error.details = {"changed": bool(sent), "sent": sent, "sent_bytes": size, **told}
+            raise error
+        result = {"changed": bool(sent or removed), "sent": sent, "sent_bytes": size, **told}
+        result.update(removed=len(removed), removed_bytes=sum(removed.values()))
+        if damaged:
+            failure = DamagedError(
+                "%d files in the WAL spool are damaged and were not sent: %s." % (len(damaged), ", ".join(damaged[:3])),
+                hint="If the server still has them in pg_wal, it archives them again. Else take a new base backup.",
+            )
+            failure.details = result
+            raise failure
+        return result
+
+    def _here(self) -> list[str]:
+        return [
+            path
+            for identifier in local_lineages(str(self.home))
+            for path, _stored in local_names(str(self.home), identifier)
+        ]
+
+    def _left(self) -> list[str]:
+        """Return what waits, as far as can be told while S3 does not answer."""
+        here = [path for path in self._here() if path not in self.known and path not in self.spared]
+        last_ok = last_state(self.context).get("last_ok")
+        if self.looked is not None or not last_ok:
+            return here
+        # What was there when all had been sent does not wait, though S3 cannot say so now.
+        since = parse_iso(str(last_ok)).timestamp()
+        return [path for path in here if _modified(self.home / path) >= since]
+
+    def _job(self, path: str, damaged: list[str]) -> Optional[tuple[File, Path]]:
+        """Return what to send for the stored `path`, after a look whether it is what it says; None if it is not, or is gone."""
+        source, stored = self.home / path, path.rpartition("/")[2]
+        try:
+            blob = read_file(str(source))
+            if not stored.endswith(".age") and parse_stored(stored)[0]:
+                opened(blob, stored, str(source.parent))
+        except FileNotFoundError:
+            return None
+        except DamagedError as error:
+            self.context.warn(error.message)
+            damaged.append(path)
+            return None
+        except OSError as error:
+            raise PgopsError("%s cannot be read: %s." % (source, error.strerror)) from error
+        return File(path, len(blob), sha256(blob)), source
+
+    def _clear(self) -> dict[str, int]:
+        """Remove from the spool what S3 has or does not need, and neither time nor a base backup here keeps; return bytes by path."""
+        config = self.context.config.wal
+        oldest = self.context.clock() - parse_span(config.keep_local)
+        local = self.context.local
+        catalog = Catalog(local)
+        bases, unread = bases_of(catalog, catalog.ids())
+        removed: dict[str, int] = {}
+        for identifier, lineage in lineages(local).items():
+            names = set(lineage.files)
+            if unread:
+                continue
+            if any(base.system_identifier == identifier for base in bases):
+                names = spare(local, lineage, bases)
+            for entry in (entry for name in names if kind(name) != HISTORY for entry in lineage.files[name]):
+                there = self.known.get(entry.path)
+                if ((there and there.size) or entry.path in self.spared) and entry.modified < oldest:
+                    removed[entry.path] = entry.size
+        local.delete(removed)
+        return removed
+
+    def _remember(self, told: Result, error: Optional[PgopsError], sent: int, began: datetime) -> None:
+        """Keep for status how it went. It must not fail for that."""
+        now = iso(self.context.clock())
+        before = last_state(self.context)
+        state = {
+            "when": now,
+            "error": str(error) if error else None,
+            "failing_since": (before.get("failing_since") or now) if error else None,
+            "last_ok": before.get("last_ok") if error else iso(began),
+            "last_sent": now if sent else before.get("last_sent"),
+            **told,
+        }
+        if not sent and not error and before.get("error") is None and _recent(before.get("when"), self.context):
+            return
+        try:
+            make_dirs(self.context.state)
+            write_bytes(self.context.state / _STATE, to_json(self.context.redactor.data(state)))
+        except OSError as trouble:
+            self.context.warn("The state of the shipping could not be kept: %s." % trouble)
+
+
+def _recent(when: Optional[str], context: Context) -> bool:
+    """Tell whether `when` is less than half a minute ago: each second another file would only wear the disk."""
+    if not when:
+        return False
+    try:
+        return context.clock() - datetime.fromisoformat(when) < timedelta(seconds=30)
+    except ValueError:
+        return False
+
+
+def last_state(context: Context) -> dict[str, Any]:
+    """Return how the newest shipping went, as it said itself; empty if there was none."""
+    import json
+
+    try:
+        found = json.loads((context.state / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _name(path: str) -> str:
+    return parse_stored(path.rpartition("/")[2])[0]
+
+
+def _told(context: Context, paths: Iterable[str], *, home: Optional[Path] = None) -> Result:
+    """Return how much waits for S3, and since when."""
+    sizes, moments = [], []
+    for path in paths:
+        try:
+            facts = ((home or context.local.home) / path).stat()
+        except OSError:
+            continue
+        sizes.append(facts.st_size)
+        moments.append(facts.st_mtime)
+    oldest = datetime.fromtimestamp(min(moments), timezone.utc) if moments else None
+    return {
+        "pending": len(sizes),
+        "pending_bytes": sum(sizes),
+        "pending_since": iso(oldest) if oldest else None,
+    }
+
+
+def render(result: Result) -> str:
+    """Return the result of ship() for a person."""
+    said = "%d WAL files sent to S3; %d wait" % (result["sent"], result["pending"])
+    if result.get("dry_run"):
+        said = "%d WAL files would be sent to S3" % result["sent"]
+    if result.get("removed"):
+        said += "; %d removed from the spool" % result["removed"]
+    return "%s (%s).\n" % (said, human_span(result.get("seconds", 0.0)))
+
+
+__all__ = ("Request", "Result", "last_state", "render", "ship")

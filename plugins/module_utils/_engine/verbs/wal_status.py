@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""WAL status: how the server archives, what waits, how long there is room, and to which moments each place can go back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Optional
+
+from ..context import Context
+from ..core.errors import PgopsError
+from ..core.freshness import worst
+from ..core.sizes import human_size, parse_size
+from ..core.times import human_span, iso, parse_iso, parse_span
+from ..core.wal_health import Bounds, Holding, Room, ServerWal, Shipping, judge
+from ..postgres.archiver import ask
+from ..postgres.connection import connect
+from ..system.durable import free_bytes
+from ..wal.holdings import Held
+from .survey import Surveyed, survey
+from .wal_ship import last_state
+
+_HOUR = timedelta(hours=1)
+Result = dict[str, Any]
+
+
+def wal_status(context: Context, surveyed: Optional[Sequence[Surveyed]] = None) -> Result:
+    """Return `server`, `spool`, `shipping` (None without S3), `places` with their `windows`, `findings` and `state`.
+
+    `surveyed` are the places, if somebody has looked at them already. What cannot be reached is reported with its error. It
+    changes nothing. Positions are LSNs as texts, moments ISO 8601, sizes bytes.
+    """
+    now = context.clock()
+    server, server_facts, server_error = _ask_server(context)
+    places = {one.name: one for one in (survey(context) if surveyed is None else surveyed)}
+    held = {name: one.held(context.warn) for name, one in places.items()}
+    spool, room = _spool(context, held.get("local", Held()))
+    shipping = _shipping(context) if context.config.s3 is not None else None
+    wal = context.config.wal
+    bounds = Bounds(parse_span(wal.max_lag), parse_size(wal.max_backlog))
+    findings = judge(server, server_error, shipping, room, [_holding(*one) for one in held.items()], bounds, now)
+    return {
+        "changed": False,
+        "now": iso(now),
+        "server": _server(server, server_facts, now) if server else None,
+        "server_error": server_error or None,
+        "spool": spool,
+        "shipping": _shipping_data(shipping),
+        "places": [_place(one, held[name], now) for name, one in places.items()],
+        "findings": [finding.as_data() for finding in findings],
+        "state": worst(finding.severity for finding in findings),
+    }
+
+
+def _ask_server(context: Context) -> tuple[Optional[ServerWal], Result, str]:
+    try:
+        with connect(context.config.postgres) as session:
+            server, facts = ask(session)
+    except PgopsError as error:
+        return None, {}, str(error)
+    return server, facts, ""
+
+
+def _server(server: ServerWal, facts: Result, now: datetime) -> Result:
+    data = {**facts, **dataclasses.asdict(server)}
+    for key, value in data.items():
+        if isinstance(value, datetime):
+            data[key] = iso(value)
+    archived = server.last_archived_time
+    # An idle server has nothing to archive, so only whole segments of lag have an age.
+    late = archived is not None and server.lag_bytes >= server.segment_size
+    data["lag_seconds"] = round((now - archived).total_seconds(), 3) if late and archived else 0.0
+    data["failing"] = server.failing
+    return data
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+def _recoverable_to(held: Held) -> Optional[datetime]:
+    return max((one.stretches[-1].end_time for one in held.windows if one.stretches), default=None)
+
+
+def _holding(name: str, held: Held) -> Holding:
+    gaps = [
+        gap.first if gap.count == 1 else "%s to %s" % (gap.first, gap.last) for one in held.windows for gap in one.gaps
+    ]
+    found = held.lineages.values()
+    return Holding(
+        name,
+        held.error,
+        gaps,
+        [name for lineage in found for name in lineage.contradictions()],
+        _recoverable_to(held),
+        sum(len(lineage.files) for lineage in found),
+    )
+
+
+def _place(surveyed: Surveyed, held: Held, now: datetime) -> Result:
+    end = _recoverable_to(held)
+    return {
+        "place": surveyed.name,
+        "root": surveyed.root,
+        "error": held.error or None,
+        "clusters": [
+            {"system_identifier": one.system_identifier, "files": len(one.entries()), "bytes": one.bytes}
+            for one in held.lineages.values()
+        ],
+        "windows": [window.as_data() for window in held.windows],
+        "rpo_seconds": round((now - end).total_seconds(), 3) if end else None,
+    }
+
+
+# --- spool and shipping -----------------------------------------------------------------------------------------------
+
+
+def _spool(context: Context, local: Held) -> tuple[Result, Room]:
+    now = context.clock()
+    entries = [entry for lineage in local.lineages.values() for entry in lineage.entries()]
+    fresh = [entry for entry in entries if entry.modified > now - _HOUR]
+    growth = sum(entry.size for entry in fresh) / _HOUR.total_seconds()
+    path = Path(context.config.local.path)
+    room = Room(free_bytes(path), parse_size(context.config.backup.min_free), growth)
+    full_in = room.full_in
+    return {
+        "path": str(context.local.home / "wal"),
+        "files": len(entries),
+        "bytes": sum(entry.size for entry in entries),
+        "growth_bytes_per_hour": round(growth * 3600),
+        "free_bytes": room.free,
+        "full_in_seconds": round(full_in.total_seconds()) if full_in is not None else None,
+    }, room
+
+
+def _shipping(context: Context) -> Shipping:
+    state = last_state(context)
+    if not state:
+        return Shipping(0, 0, None, "It has never run; start pgops wal ship --loop (role wal_archive).", None)
+    late = context.clock() - parse_iso(str(state["when"])) > 2 * _HOUR
+    error = state.get("error") or ("It last ran at %s." % state["when"] if late else "")
+    return Shipping(
+        int(state.get("pending") or 0),
+        int(state.get("pending_bytes") or 0),
+        _moment(state.get("pending_since")),
+        str(error),
+        _moment(state.get("failing_since")),
+    )
+
+
+def _moment(text: Any) -> Optional[datetime]:
+    return parse_iso(str(text)) if text else None
+
+
+def _shipping_data(shipping: Optional[Shipping]) -> Optional[Result]:
+    if shipping is None:
+        return None
+    data = dataclasses.asdict(shipping)
+    return {key: iso(value) if isinstance(value, datetime) else value for key, value in data.items()}
+
+
+# --- for a person -----------------------------------------------------------------------------------------------------
+
+
+def render(result: Result) -> str:
+    """Return the result of wal_status() as text."""
+    lines = ["WAL archive: %s" % result["state"].upper(), ""]
+    lines += ["  %-8s  %s" % (one["severity"], " ".join(one["text"].split())) for one in result["findings"]]
+    server = result["server"]
+    if server:
+        lines += ["", "Server %s, timeline %s" % (server["system_identifier"], server["timeline"])]
+        lines.append("  now at %s, last archived %s" % (server["current_lsn"], server["last_archived"] or "nothing"))
+    spool = result["spool"]
+    lines += ["", "Spool %s: %d files, %s" % (spool["path"], spool["files"], human_size(spool["bytes"]))]
+    for place in result["places"]:
+        lines += ["", "%s: %s" % (place["place"], place["root"])]
+        lines += ["  %s" % line for line in window_lines(place["windows"])] or ["  no WAL"]
+        if place["rpo_seconds"] is not None:
+            lines.append("  newest recoverable WAL: %s old" % human_span(max(0.0, place["rpo_seconds"])))
+    return "\n".join(lines) + "\n"
+
+
+def window_lines(windows: Sequence[Result]) -> list[str]:
+    """Return one line for each stretch and gap."""
+    lines = []
+    for window in windows:
+        where = "cluster %s, timeline %d" % (window["system_identifier"], window["timeline"])
+        if not window["stretches"]:
+            lines.append("%s: WAL, but no base backup" % where)
+        lines += ["%s: %s to %s" % (where, one["start"], one["end"]) for one in window["stretches"]]
+        lines += ["  missing: %s to %s (%d)" % (gap["first"], gap["last"], gap["count"]) for gap in window["gaps"]]
+    return lines
+
+
+__all__ = ("render", "wal_status", "window_lines")

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What WAL a place holds, by cluster, and what can be recovered with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Callable, Optional
+
+from ..core.errors import DamagedError, PgopsError
+from ..core.manifest import Manifest
+from ..core.segments import (
+    HISTORY,
+    SEGMENT,
+    USUAL_SIZE,
+    is_size,
+    kind,
+    parse_history,
+    parse_lsn,
+    parse_size_mark,
+    parse_stored,
+)
+from ..core.window import Base, Window, needless, windows
+from ..places.base import Entry, Place
+from ..places.catalog import Catalog
+from .pack import content_size
+from .spool import TREE, opened
+
+Hears = Callable[[str], None]
+
+
+@dataclass
+class Lineage:
+    """The WAL of one cluster in one place: its files by the name of the WAL file. More than one file is a contradiction.
+
+    `marked` is the size of its segments as the archive says it, 0 when it does not.
+    """
+
+    system_identifier: str
+    files: dict[str, list[Entry]] = field(default_factory=dict)
+    marked: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What it takes up."""
+        return sum(entry.size for entry in self.entries())
+
+    def entries(self) -> list[Entry]:
+        """Return all files."""
+        return [entry for entries in self.files.values() for entry in entries]
+
+    def segments(self) -> dict[str, datetime]:
+        """Return the whole segments of which the place holds one content, and when each was stored."""
+        return {
+            name: entries[0].modified
+            for name, entries in self.files.items()
+            if kind(name) == SEGMENT and len(_contents(entries)) == 1
+        }
+
+    def contradictions(self) -> list[str]:
+        """Return the names under which there are different contents."""
+        return sorted(name for name, entries in self.files.items() if len(_contents(entries)) > 1)
+
+
+def _contents(entries: Iterable[Entry]) -> set[str]:
+    return {parse_stored(entry.path.rpartition("/")[2])[1] for entry in entries}
+
+
+def lineages(place: Place) -> dict[str, Lineage]:
+    """Return the WAL in `place` by system identifier. Raise what the listing raises."""
+    found: dict[str, Lineage] = {}
+    for path, entry in place.entries(TREE).items():
+        parts = path.split("/")
+        name, marked = parse_stored(parts[-1])[0], parse_size_mark(parts[-1])
+        if (name or marked) and len(parts) > 2 and parts[1].isdecimal():
+            lineage = found.setdefault(parts[1], Lineage(parts[1]))
+            if name:
+                lineage.files.setdefault(name, []).append(entry)
+            lineage.marked = marked or lineage.marked
+    return found
+
+
+def segment_size(place: Place, lineage: Lineage) -> int:
+    """Return how large the segments of `lineage` are, as the archive or one of them says; 0 where that cannot be told."""
+    if lineage.marked:
+        return lineage.marked
+    for name in sorted(lineage.segments())[-1:]:
+        entry = lineage.files[name][0]
+        stream = place.stream(entry.path)
+        head = next(iter(stream), b"")
+        size = content_size(head, entry.size)
+        if size is None and entry.path.endswith(".gz"):
+            size = len(opened(head + b"".join(stream), entry.path.rpartition("/")[2], place.root))
+        if size is not None and is_size(size):
+            return size
+    return 0
+
+
+def spare(place: Place, lineage: Lineage, bases: Iterable[Base]) -> set[str]:
+    """Return the names of WAL files that none of `bases` needs; none where the size of segments is unknown."""
+    size = segment_size(place, lineage)
+    return needless(lineage.files, bases, lineage.system_identifier, size) if size else set()
+
+
+def histories(place: Place, lineage: Lineage, hear: Hears) -> dict[int, list[tuple[int, int, str]]]:
+    """Return the parsed history files by timeline; `hear` is told of those that cannot be read."""
+    found = {}
+    for name, entries in lineage.files.items():
+        if kind(name) != HISTORY:
+            continue
+        stored = entries[0].path.rpartition("/")[2]
+        try:
+            content = opened(b"".join(place.stream(entries[0].path)), stored, place.root)
+            found[int(name[:8], 16)] = parse_history(bytes(content).decode("utf-8", "replace"))
+        except (PgopsError, ValueError) as error:
+            hear("The timeline history %s in %s cannot be read: %s" % (name, place.root, error))
+    return found
+
+
+def base_of(manifest: Manifest) -> Optional[Base]:
+    """Return the base backup that `manifest` describes, None if it is of another kind. Raise DamagedError without its WAL."""
+    if manifest.kind == "logical":
+        return None
+    try:
+        start, end = parse_lsn(manifest.wal_start or ""), parse_lsn(manifest.wal_end or "")
+    except ValueError:
+        raise DamagedError("The manifest of %s does not say which WAL it needs." % manifest.id) from None
+    return Base(manifest.id, manifest.system_identifier, manifest.timeline or 1, start, end, manifest.ended)
+
+
+def bases_of(catalog: Catalog, set_ids: Iterable[str]) -> tuple[list[Base], list[str]]:
+    """Return the base backups among the sets, and the ids of those that may be some and cannot be read."""
+    found: list[Base] = []
+    unread: list[str] = []
+    for set_id in set_ids:
+        if set_id.endswith("-logical"):
+            continue
+        try:
+            base = base_of(catalog.manifest(set_id))
+        except PgopsError:
+            unread.append(set_id)
+            continue
+        if base is not None:
+            found.append(base)
+    return found, unread
+
+
+@dataclass
+class Held:
+    """The WAL of a place by system identifier and the windows that it opens; or why that is unknown."""
+
+    lineages: dict[str, Lineage] = field(default_factory=dict)
+    windows: list[Window] = field(default_factory=list)
+    error: str = ""
+
+
+def look(place: Place, catalog: Catalog, hear: Hears) -> Held:
+    """Return the WAL in `place` and to where it brings the base backups of `catalog`. `hear` is told of what cannot be read."""
+    held = Held()
+    try:
+        held.lineages = lineages(place)
+        bases, unread = bases_of(catalog, catalog.ids())
+        for set_id in unread:
+            hear("Whether %s in %s can begin a recovery is unknown: its manifest does not tell." % (set_id, place.root))
+        for identifier, lineage in sorted(held.lineages.items()):
+            size, past = segment_size(place, lineage) or USUAL_SIZE, histories(place, lineage, hear)
+            held.windows += windows(identifier, bases, lineage.segments(), past, size)
+    except PgopsError as error:
+        held.error = str(error)
+    except OSError as error:
+        held.error = "%s cannot be read: %s." % (place.root, error)
+    return held
+
+
+__all__ = (
+    "Held",
+    "Lineage",
+    "base_of",
+    "bases_of",
+    "histories",
+    "lineages",
+    "look",
+    "segment_size",
+    "spare",
+)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The WAL archive on real servers: PostgreSQL archives, S3 takes it, and another server recovers from there alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_stored
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_status
+from demo.servers import PostgresServer
+from tests.integration.conftest import BUCKET, Servers, bindir_of, run_sql, wait_for
+from tests.integration.s3_fixtures import moto_server, rclone_server  # noqa: F401  # pylint: disable=unused-import
+from tests.integration.wal_fixtures import Commands, Host, archived_up_to, as_server, base_manifest
+
+
+@dataclass
+class Archiving:
+    """A server, the host that archives it, and a copy of its data as a base backup leaves it."""
+
+    server: PostgresServer
+    host: Host
+    copy: PostgresServer
+    store: Any
+    system: str
+    rows: int = 0
+
+    def write(self, count: int) -> str:
+        """Commit rows, and return the name of the segment that holds them once it is archived."""
+        run_sql(
+            self.server,
+            "postgres",
+            "INSERT INTO log SELECT i, repeat('x', 500) FROM generate_series(%d, %d) i"
+            % (self.rows + 1, self.rows + count),
+        )
+        self.rows += count
+        return archived_up_to(self.server)
+
+    def s3_section(self, url: str = "") -> dict[str, Any]:
+        return {
+            "bucket": BUCKET,
+            "endpoint_url": url or self.store.endpoint_url,
+            "region": self.store.region,
+            "addressing_style": "path",
+            "access_key": self.store.access_key,
+            "secret_key": self.store.secret_key,
+        }
+
+    def configure(self, **sections: Any) -> None:
+        postgres = {"login_unix_socket": str(self.server.socket_dir), "login_port": self.server.port}
+        self.host.configure(postgres={**postgres, "login_user": "postgres"}, **sections)
+
+    def status(self) -> dict[str, Any]:
+        """What wal status says. It asks the server by a library that only the Python of the tests has."""
+        built = config.load(self.host.root / "config.json", environ={}, host="h")
+        return wal_status(Context(built, "h"))
+
+
+@pytest.fixture(scope="module", params=[16, 18])
+def archiving(
+    request: pytest.FixtureRequest, servers: Servers, moto: Any, rclone: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Archiving]:
+    major = request.param
+    host = Host()
+    server = servers.get(
+        "wal", major, archive_mode="on", archive_command=host.command("archive", "%p"), wal_level="replica"
+    )
+    copy = PostgresServer(
+        bindir_of(major),
+        tmp_path_factory.mktemp("copy"),
+        settings={"restore_command": host.command("fetch", "%f", "%p"), "archive_mode": "off"},
+    )
+    ((system,),) = run_sql(server, "postgres", "SELECT system_identifier::text FROM pg_control_system()")
+    made = Archiving(server, host, copy, rclone if major == 18 else moto, system)
+    made.configure()
+    run_sql(server, "postgres", "DROP TABLE IF EXISTS log; CREATE TABLE log (no int PRIMARY KEY, text text)")
+    made.write(1000)
+    server.run("pg_basebackup", "-D", str(copy.data_dir), "-X", "none", "-c", "fast", cwd="/", **as_server())
+    made.write(20_000)
+    made.write(20_000)
+    yield made
+    copy.close()
+    host.close()
+
+
+def test_postgresql_archives_and_each_file_comes_back_as_it_was(archiving: Archiving, tmp_path: Path) -> None:
+    stored = [path for path in archiving.host.wal.rglob("*") if path.is_file()]
+    names = {parse_stored(path.name)[0] for path in stored}
+    assert "" not in names
+    assert {kind(name) for name in names} == {"segment", "backup"}
+    assert archiving.system in {path.name for path in archiving.host.wal.iterdir()}
+    kept = [path for path in (archiving.server.data_dir / "pg_wal").iterdir() if path.name in names]
+    assert len(kept) >= 2
+    for path in kept:
+        target = archiving.host.root / "fetched"
+        words = ("wal", "fetch", path.name, str(target))
+        archiving.host.run(*words, cwd=archiving.server.data_dir)
+        assert target.read_bytes() == path.read_bytes()
+
+
+def test_the_same_segment_again_is_success_and_another_one_is_not(archiving: Archiving, tmp_path: Path) -> None:
+    pg_wal = archiving.server.data_dir / "pg_wal"
+    stored = {parse_stored(path.name)[0]: path for path in archiving.host.wal.rglob("*") if path.is_file()}
+    name = next(name for name in sorted(stored) if kind(name) == "segment" and (pg_wal / name).exists())
+    before = stored[name].stat()
+    archiving.host.run("wal", "archive", "pg_wal/%s" % name, cwd=archiving.server.data_dir)
+    # The same server after another history, as a copy of it would be.
+    other = archiving.host.root / "other" / "pg_wal"
+    (other.parent / "global").mkdir(parents=True)
+    other.mkdir()
+    shutil.copy(archiving.server.data_dir / "global" / "pg_control", other.parent / "global")
+    content = bytearray((pg_wal / name).read_bytes())
+    content[100_000] ^= 1
+    (other / name).write_bytes(content)
+    for path in (other.parent, *other.parent.rglob("*")):
+        path.chmod(0o755)
+    said = archiving.host.run("wal", "archive", "pg_wal/%s" % name, cwd=other.parent, code=5).stderr
+    assert "archived already with other content" in said
+    assert (stored[name].stat().st_ino, stored[name].stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving) -> None:
+    host, copy = archiving.host, archiving.copy
+    archiving.configure(s3=archiving.s3_section())
+    first = host.json("wal", "ship", "--dry-run")
+    assert first["sent"] > 3
+    shipped = host.json("wal", "ship")
+    assert (shipped["sent"], shipped["pending"], shipped["changed"]) == (first["sent"], 0, True)
+    assert host.json("wal", "ship")["sent"] == 0
+
+    manifest = base_manifest(copy.data_dir, archiving.system)
+    client = archiving.store.client()
+    key = "database-backups/db1/sets/%s/manifest.json" % manifest.id
+    client.put_object(Bucket=BUCKET, Key=key, Body=manifest.encode())
+
+    status = archiving.status()
+    checks = {(finding["check"], finding["severity"]) for finding in status["findings"]}
+    assert {("wal archive", "ok"), ("wal shipping", "ok"), ("wal window", "ok")} <= checks, status["findings"]
+    assert status["server"]["system_identifier"] == archiving.system
+    assert status["server"]["lag_bytes"] < 16 * 2**20
+    place = next(place for place in status["places"] if place["place"] == "s3")
+    (window,) = place["windows"]
+    assert (window["gaps"], window["timeline"], len(window["stretches"])) == ([], 1, 1)
+    assert window["stretches"][0]["bases"] == [manifest.id]
+    assert 0 <= place["rpo_seconds"] < 120
+
+    # The host is lost: nothing of the spool is left.
+    host.wal.rename(host.root / "lost")
+    try:
+        (copy.data_dir / "recovery.signal").touch()
+        with copy:
+            wait_for(lambda: run_sql(copy, "postgres", "SELECT NOT pg_is_in_recovery()") == [(True,)], seconds=60)
+            assert run_sql(copy, "postgres", "SELECT count(*), max(no) FROM log") == [(archiving.rows, archiving.rows)]
+            log = copy.log_file.read_text()
+            assert "restored log file" in log
+            assert "pgops wal:" not in log
+            # It brought more along than it was asked for.
+            assert (copy.data_dir / "pg_wal" / ".pgops").is_dir()
+    finally:
+        (host.root / "lost").rename(host.wal)
+        client.delete_object(Bucket=BUCKET, Key=key)
+
+
+def test_an_archive_out_of_reach_ends_no_recovery_by_mistake(archiving: Archiving) -> None:
+    host = archiving.host
+    name = "000000010000000000000099"
+    data = archiving.server.data_dir
+    archiving.configure(s3=archiving.s3_section())
+    host.run("wal", "fetch", name, str(host.root / "none"), cwd=data, code=1)
+    archiving.configure(s3={**archiving.s3_section(), "bucket": "another"})
+    host.run("wal", "fetch", name, str(host.root / "none"), cwd=data, code=204)
+    if archiving.server.major == 18:  # moto takes any key
+        archiving.configure(s3={**archiving.s3_section(), "secret_key": "wrong"})
+        said = host.run("wal", "fetch", name, str(host.root / "none"), cwd=data, code=201).stderr
+        assert "key" in said
+    assert not (host.root / "none").exists()
+
+
+def test_a_server_that_cannot_archive_is_heard_of(archiving: Archiving) -> None:
+    archiving.configure()
+    broken = archiving.host.wal.parent.parent.with_name("away")
+    archiving.host.wal.parent.parent.rename(broken)
+    archiving.host.wal.parent.parent.write_text("in the way")
+    try:
+        run_sql(archiving.server, "postgres", "SELECT pg_create_restore_point('b'), pg_switch_wal()")
+        failing = "SELECT last_failed_time > last_archived_time FROM pg_stat_archiver"
+        wait_for(lambda: run_sql(archiving.server, "postgres", failing) == [(True,)], seconds=60)
+        status = archiving.status()
+        (found,) = [finding for finding in status["findings"] if finding["check"] == "wal archive"]
+        assert found["severity"] == "critical"
+        assert "cannot archive 0000000100" in found["text"]
+        assert "cannot be written" in archiving.server.log_file.read_text()
+    finally:
+        archiving.host.wal.parent.parent.unlink()
+        broken.rename(archiving.host.wal.parent.parent)
+    archived_up_to(archiving.server)
+
+
+def test_encrypted_wal_comes_back_with_the_key_only(age_key: Any, tmp_path: Path) -> None:
+    key = age_key("wal")
+    encrypted = {"encryption": "age", "recipients": [key.public]}
+    commands = Commands(tmp_path, tmp_path / "backups", backup=encrypted)
+    path = commands.write(1)
+    commands("archive", path)
+    commands("archive", path)
+    stored, mark = commands.stored()[0], commands.stored()[1]
+    assert stored.name.endswith(".zst.age")
+    assert stored.read_bytes().startswith(b"age-encryption.org/")
+    assert mark.name == "segments-of-16777216"
+    words = ("fetch", path.rpartition("/")[2], "pg_wal/RECOVERYXLOG")
+    assert "no private key" in commands(*words, code=202)
+    values = json.loads(commands.config.read_text())
+    commands.config.write_text(json.dumps({**values, "restore": {"identity_file": str(key.file)}}))
+    commands(*words)
+    assert (commands.data / "pg_wal" / "RECOVERYXLOG").read_bytes() == (commands.data / path).read_bytes()
+    # Other content is found out without the key, by its hash.
+    commands.write(1, seed=1)
+    assert "other content" in commands("archive", path, code=5)

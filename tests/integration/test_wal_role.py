@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role wal_archive on a server of its own: check, converge, the second run, and what the server says then."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.servers import PostgresServer
+from tests.integration.conftest import ROOT, Servers, run_sql
+
+RECAP = re.compile(r"changed=(\d+)\s+unreachable=0\s+failed=(\d+)")
+
+
+class Controller:
+    """Ansible with this collection, and the server as a host of it."""
+
+    def __init__(self, root: Path, server: PostgresServer) -> None:
+        self.root = root
+        place = root / "collections" / "ansible_collections" / "pgops"
+        place.mkdir(parents=True)
+        (place / "backup").symlink_to(ROOT)
+        host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
+        (root / "inventory.yml").write_text(yaml.safe_dump({"databases": {"hosts": {"db1": host}}}))
+        (root / "pgops").write_text("#!/bin/sh\n")
+        (root / "pgops").chmod(0o755)
+        self.variables: dict[str, Any] = {
+            "pgops_postgres": {"login_port": server.port},
+            "wal_archive_program": str(root / "pgops"),
+            "wal_archive_psql": str(server.bindir / "psql"),
+            "wal_archive_login_unix_socket": str(server.socket_dir),
+            "wal_archive_ship": False,
+        }
+
+    def play(self, *flags: str, failed: int = 0, **variables: Any) -> tuple[int, str]:
+        """Apply the role; return how many tasks changed something, and what Ansible said."""
+        book, told = self.root / "play.yml", self.root / "variables.json"
+        book.write_text(
+            yaml.safe_dump([{"hosts": "all", "gather_facts": False, "roles": [{"role": "pgops.backup.wal_archive"}]}])
+        )
+        told.write_text(json.dumps({**self.variables, **variables}))
+        program = Path(sys.executable).with_name("ansible-playbook")
+        done = subprocess.run(
+            [str(program), "-i", str(self.root / "inventory.yml"), "-e", "@%s" % told, *flags, str(book)],
+            env={
+                "PATH": os.pathsep.join([str(program.parent), os.environ["PATH"]]),
+                "HOME": str(self.root),
+                "LANG": "C.UTF-8",
+                "ANSIBLE_COLLECTIONS_PATH": str(self.root / "collections"),
+                "ANSIBLE_HOME": str(self.root / "ansible"),
+                "ANSIBLE_NOCOLOR": "1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+        found = RECAP.search(output)
+        assert found is not None, output
+        assert int(found[2]) == failed, output
+        return int(found[1]), output
+
+
+def settings(server: PostgresServer) -> dict[str, str]:
+    return dict(
+        run_sql(
+            server,
+            "postgres",
+            "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%auto.conf' ORDER BY seqno",
+        )
+    )
+
+
+@pytest.mark.slow
+def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: Servers, tmp_path: Path) -> None:
+    server = servers.get("wal-role", 18)
+    ansible = Controller(tmp_path, server)
+    changed, said = ansible.play("--check")
+    assert changed == 1
+    assert "Would set archive_command, archive_mode, archive_timeout of db1-main" in said
+    assert settings(server) == {}
+
+    changed, said = ansible.play()
+    assert changed == 1
+    assert "does not archive yet" in said
+    assert "archive_mode need a restart" in said
+    command = "%s wal archive --config /etc/pgops/config.yml %%p" % (tmp_path / "pgops")
+    assert settings(server) == {"archive_mode": "on", "archive_command": command, "archive_timeout": "60"}
+    assert run_sql(server, "postgres", "SHOW archive_mode") == [("off",)], "nobody allowed a restart"
+
+    changed, said = ansible.play()
+    assert changed == 0
+    assert "does not archive yet" in said, "it says so until somebody does it"
+    server.stop()
+    server.start()
+    assert run_sql(server, "postgres", "SHOW archive_mode") == [("on",)]
+    changed, said = ansible.play(wal_archive_timeout=30)
+    assert changed == 1
+    assert "does not archive yet" not in said
+    assert run_sql(server, "postgres", "SHOW archive_timeout") == [("30s",)]
+
+    _changed, said = ansible.play(failed=1, wal_archive_program="/nowhere/pgops")
+    assert "Apply the role agent first" in said
+    _changed, said = ansible.play(failed=1, pgops_postgres={"login_host": "db2.example.com"})
+    assert "servers on the host itself" in said

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is found about a WAL archive: each trouble is heard of, and an idle server gives no alarm."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_health import (
+    Bounds,
+    Holding,
+    Room,
+    ServerWal,
+    Shipping,
+    judge,
+)
+
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+GIB = 1 << 30
+GOOD = ServerWal(
+    archive_mode="on",
+    archive_command="/usr/local/bin/pgops wal archive %p",
+    archive_timeout=60,
+    segment_size=1 << 24,
+    lag_bytes=4711,
+    last_archived="000000010000000000000007",
+    last_archived_time=NOW - MINUTE,
+    last_failed="",
+    last_failed_time=None,
+    failed_count=0,
+    ready=0,
+    ready_since=None,
+)
+SHIPPED = Shipping(0, 0, None, "", None)
+PLENTY = Room(100 * GIB, GIB, 1000.0)
+HELD = Holding("s3", recoverable_to=NOW - MINUTE, segments=7)
+
+
+def found(**facts: Any) -> dict[str, tuple[str, str]]:
+    """Return severity and text by check, where all is well but for `facts`."""
+    known = {
+        "server": GOOD,
+        "server_error": "",
+        "shipping": SHIPPED,
+        "room": PLENTY,
+        "holdings": [HELD],
+        "bounds": Bounds(10 * MINUTE, GIB),
+        "now": NOW,
+        **facts,
+    }
+    return {finding.check: (finding.severity, finding.text) for finding in judge(**known)}
+
+
+def server(**values: Any) -> ServerWal:
+    return dataclasses.replace(GOOD, **values)
+
+
+def test_where_all_is_well_nothing_else_is_said():
+    assert {check: severity for check, (severity, _text) in found().items()} == dict.fromkeys(
+        ("wal archive", "wal shipping", "wal room", "wal window"), "ok"
+    )
+
+
+def test_an_idle_server_with_an_old_archive_is_well():
+    idle = server(last_archived_time=NOW - timedelta(days=3), lag_bytes=200)
+    assert found(server=idle)["wal archive"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("values", "severity", "said"),
+    [
+        ({"archive_mode": "off"}, "critical", "archive_mode is off"),
+        ({"archive_command": "/bin/true"}, "critical", "does not call pgops"),
+        (
+            {"last_failed": "000000010000000000000008", "last_failed_time": NOW, "failed_count": 3},
+            "critical",
+            "cannot archive 000000010000000000000008 (3 failures",
+        ),
+        (
+            {"last_failed": "1", "last_failed_time": NOW, "last_archived_time": None},
+            "critical",
+            "cannot archive 1",
+        ),
+        ({"ready": 5, "ready_since": NOW - 11 * MINUTE}, "warning", "5 files wait, the oldest for 11 min"),
+        ({"ready": 5, "ready_since": NOW - 2 * MINUTE}, "ok", "5 files wait"),
+        ({"lag_bytes": 2 * GIB}, "warning", "2.0 GiB of WAL are not archived"),
+        ({"last_failed_time": NOW - 2 * MINUTE}, "ok", "not archived yet"),
+        ({"ready": None}, "ok", "not archived yet"),
+    ],
+)
+def test_what_the_server_does(values, severity, said):
+    assert found(server=server(**values))["wal archive"][0] == severity
+    assert said in found(server=server(**values))["wal archive"][1]
+
+
+def test_a_server_that_waits_for_a_full_segment_is_told_of():
+    assert found(server=server(archive_timeout=0))["wal timeout"][0] == "warning"
+    assert "wal timeout" not in found(server=server(archive_timeout=0, in_recovery=True))
+    assert "no connection" in found(server=None, server_error="no connection")["wal server"][1]
+
+
+@pytest.mark.parametrize(
+    ("shipping", "severity", "said"),
+    [
+        (Shipping(2, 100, NOW - MINUTE, "", None), "ok", "2 files (100 B) of WAL wait for S3."),
+        (Shipping(2, 100, NOW - 11 * MINUTE, "", None), "warning", "does pgops wal ship run?"),
+        (Shipping(2, 2 * GIB, NOW - MINUTE, "no network", NOW), "warning", "wait for S3: no network"),
+        (Shipping(0, 0, None, "no network", NOW), "warning", "newest shipping failed: no network"),
+    ],
+)
+def test_what_waits_for_s3(shipping, severity, said):
+    assert found(shipping=shipping)["wal shipping"][0] == severity
+    assert said in found(shipping=shipping)["wal shipping"][1]
+    assert "wal shipping" not in found(shipping=None)
+
+
+@pytest.mark.parametrize(
+    ("hours", "severity"), [(1, "critical"), (3, "warning"), (23, "warning"), (25, "ok"), (10**7, "ok")]
+)
+def test_the_time_until_the_disk_is_full(hours, severity):
+    room = Room(GIB + hours * 3600 * 1000, GIB, 1000.0)
+    assert found(room=room)["wal room"][0] == severity
+    assert Room(5, GIB, 1.0).full_in == timedelta(0)
+    assert found(room=Room(5, GIB, 0.0))["wal room"][0] == "ok"
+
+
+def test_what_is_wrong_in_a_place():
+    gap = dataclasses.replace(HELD, gaps=["000000010000000000000003"])
+    assert found(holdings=[gap])["wal gap"][0] == "warning"
+    twice = dataclasses.replace(HELD, contradictions=["000000010000000000000003"])
+    assert found(holdings=[twice])["wal contradiction"][0] == "critical"
+    assert found(holdings=[Holding("s3", segments=7)])["wal window"][0] == "warning"
+    assert "wal window" not in found(holdings=[Holding("s3")])
+    assert "no network" in found(holdings=[Holding("s3", "no network")])["wal s3"][1]

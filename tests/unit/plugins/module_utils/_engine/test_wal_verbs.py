@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ship, status, info and prune about WAL: what goes to S3, what stays, and what is said of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import show
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    BusyError,
+    DamagedError,
+    UnreachableError,
+    UsageError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import (
+    segment_name,
+    show_lsn,
+    size_mark,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_verb
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import wal_ship, wal_status
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request as Info
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import info
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request as Prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import survey
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import holdings, pack, spool
+
+SYSTEM = "7300000000000000001"
+SIZE = 1 << 20
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class Archive:
+    """The WAL of a world: segments in its spool, base backups in its places."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+        self.home = world.context().local.home
+
+    def keep(self, name: str, content: bytes, *, age: timedelta = timedelta(0), method: str = "zstd") -> str:
+        """Put a WAL file into the spool; return its path in every place."""
+        blob, suffix = pack.pack(content, method, 1)
+        folder = "" if name.endswith(".history") else name[:16] + "/"
+        path = "wal/%s/%s%s-%s%s" % (SYSTEM, folder, name, hashlib.sha256(content).hexdigest(), suffix)
+        full = self.home / path
+        full.parent.mkdir(parents=True, exist_ok=True)
+        full.write_bytes(blob)
+        when = (self.world.now - age).timestamp()
+        os.utime(full, (when, when))
+        return path
+
+    def segment(self, number: int, *, timeline: int = 1, seed: int = 0, **options: Any) -> str:
+        header = struct.pack("=HHIQI4xQII", 0xD110, 2, timeline, number * SIZE, seed, int(SYSTEM), SIZE, 8192)
+        return self.keep(segment_name(timeline, number, SIZE), header.ljust(SIZE, b"\0"), **options)
+
+    def base(self, place: str, when: datetime, start: int, **values: Any) -> str:
+        """Publish a base backup that needs the segment `start`."""
+        return str(
+            self.world.add(
+                place,
+                when,
+                kind="base",
+                databases=(),
+                timeline=1,
+                wal_start=show_lsn(start * SIZE + 100),
+                wal_end=show_lsn(start * SIZE + 500),
+                **values,
+            )
+        )
+
+    def ship(self, **request: Any) -> dict[str, Any]:
+        return wal_ship.ship(self.world.context(), wal_ship.Request(**request))
+
+    def here(self) -> list[str]:
+        return sorted(p.relative_to(self.home).as_posix() for p in (self.home / "wal").rglob("*") if p.is_file())
+
+    def there(self) -> list[str]:
+        return sorted(path for path in self.world.memory.stored if path.startswith("wal/"))
+
+    def state(self) -> dict[str, Any]:
+        return wal_ship.last_state(self.world.context())
+
+    def records(self) -> list[str]:
+        folder = self.world.context().state / "runs"
+        return [json.loads(path.read_text())["outcome"] for path in sorted(folder.glob("*wal-ship*"))]
+
+
+@pytest.fixture
+def archive(make_world):
+    return Archive(make_world(wal={"enabled": True, "keep_local": "2h"}))
+
+
+# --- ship -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_s3_lacks_is_sent_once_and_stays_here_for_its_time(archive):
+    paths = sorted([archive.segment(1), archive.segment(2), archive.keep("00000002.history", b"1\t0/1\tx\n")])
+    assert archive.ship(dry_run=True)["sent"] == 3
+    assert archive.there() == []
+    result = archive.ship()
+    assert (result["sent"], result["pending"], result["removed"], result["changed"]) == (3, 0, 0, True)
+    assert archive.there() == archive.here() == paths
+    assert archive.ship()["changed"] is False
+    archive.world.now += 3 * HOUR
+    again = archive.ship()
+    assert (again["sent"], again["removed"]) == (0, 2)
+    assert [path for path in archive.here() if not path.endswith(".history")] == [
+        path for path in paths if "history" in path
+    ]
+
+
+def test_what_a_base_backup_of_this_host_needs_stays_here(archive):
+    paths = [archive.segment(number) for number in (1, 2, 3)]
+    archive.base("local", NOW - HOUR, 2)
+    archive.ship()
+    archive.world.now += 3 * HOUR
+    assert archive.ship()["removed"] == 1
+    assert archive.here() == paths[1:]
+
+
+def test_what_a_base_backup_needs_that_cannot_be_read_stays_here(archive):
+    paths = [archive.segment(number) for number in (1, 2)]
+    archive.world.add("local", NOW - HOUR, kind="base", databases=())
+    archive.ship()
+    archive.world.now += 3 * HOUR
+    assert archive.ship()["removed"] == 0
+    assert archive.here() == paths
+
+
+def test_s3_that_is_away_keeps_all_and_says_since_when(archive):
+    archive.segment(1, age=timedelta(minutes=1))
+    archive.ship()
+    archive.world.now += timedelta(minutes=5)
+    archive.segment(2)
+    archive.world.memory.down = True
+    with pytest.raises(UnreachableError) as caught:
+        archive.ship()
+    # The first one is there already, though nobody can see that now.
+    assert (caught.value.details["sent"], caught.value.details["pending"]) == (0, 1)
+    state = archive.state()
+    assert (state["pending"], state["failing_since"]) == (1, "2026-11-22T08:05:00+00:00")
+    archive.world.now += HOUR
+    with pytest.raises(UnreachableError):
+        archive.ship()
+    assert archive.state()["failing_since"] == "2026-11-22T08:05:00+00:00"
+    archive.world.memory.down = False
+    archive.world.now += HOUR
+    assert archive.ship()["sent"] == 1
+    assert archive.state()["error"] is None
+    # Told when it began and when it was over.
+    assert archive.records() == ["unreachable", "ok"]
+
+
+def test_a_spool_that_nobody_has_sent_yet_waits_as_a_whole(archive):
+    archive.segment(1)
+    archive.world.memory.down = True
+    with pytest.raises(UnreachableError) as caught:
+        archive.ship()
+    assert caught.value.details["pending"] == 1
+
+
+def test_a_service_ends_in_order_and_clears_its_spool_each_hour(archive):
+    archive.segment(1)
+    rounds = []
+
+    def sleep(seconds):
+        rounds.append(seconds)
+        archive.world.now += 2 * HOUR
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+
+    result = wal_ship.ship(archive.world.context(), wal_ship.Request(loop=True), sleep=sleep)
+    assert (result["sent"], result["removed"], result["changed"]) == (1, 1, True)
+    assert archive.there() != []
+    assert archive.here() == []
+
+
+def test_only_one_ships_at_a_time(archive):
+    context = archive.world.context()
+    with context.lock("wal-ship"), pytest.raises(BusyError):
+        archive.ship()
+
+
+def test_a_damaged_file_is_told_and_kept_from_s3(archive):
+    path = archive.segment(1)
+    archive.segment(2)
+    (archive.home / path).write_bytes(b"\x28\xb5\x2f\xfd not whole")
+    with pytest.raises(DamagedError, match="wal/7300000000000000001"):
+        archive.ship()
+    assert len(archive.there()) == 1
+
+
+def test_a_spool_that_cannot_be_read_is_not_taken_for_an_empty_one(archive, request):
+    archive.segment(1)
+    folder = archive.home / "wal" / SYSTEM
+    for above in folder.parents[:6]:
+        if os.geteuid() == above.stat().st_uid:
+            above.chmod(0o755)
+    folder.chmod(0)
+    request.getfixturevalue("as_ordinary_user")
+    with pytest.raises(UsageError, match="cannot be read"):
+        list(spool.names(str(archive.home), SYSTEM))
+
+
+def test_what_shipping_says_to_a_person(archive):
+    archive.segment(1)
+    assert "would be sent" in wal_ship.render({**archive.ship(dry_run=True), "dry_run": True})
+    archive.ship()
+    archive.world.now += 3 * HOUR
+    assert "1 removed from the spool" in wal_ship.render(archive.ship())
+
+
+# --- status and info --------------------------------------------------------------------------------------------------
+
+
+def test_status_knows_the_windows_of_both_places(archive):
+    for number in (1, 2, 3, 4, 6, 7):
+        archive.segment(number, age=timedelta(minutes=50 - number), method="gzip" if number == 7 else "zstd")
+    archive.base("local", NOW - 2 * HOUR, 2)
+    archive.ship()
+    archive.base("s3", NOW - 2 * HOUR, 6)
+    result = wal_status.wal_status(archive.world.context())
+    local, s3 = result["places"]
+    (window,) = local["windows"]
+    assert [(s["start_lsn"], s["end_lsn"]) for s in window["stretches"]] == [("0/2001F4", "0/500000")]
+    assert window["gaps"] == [{"first": segment_name(1, 5, SIZE), "last": segment_name(1, 5, SIZE), "count": 1}]
+    assert s3["windows"][0]["stretches"][0]["end_lsn"] == "0/800000"
+    assert result["spool"]["files"] == 6
+    assert result["spool"]["growth_bytes_per_hour"] > 0
+    assert result["server"] is None
+    severities = {finding["check"]: finding["severity"] for finding in result["findings"]}
+    assert (severities["wal shipping"], severities["wal gap"], severities["wal server"]) == ("ok", "warning", "warning")
+    text = wal_status.render(result)
+    assert "missing: %s" % segment_name(1, 5, SIZE) in text
+    known = info(archive.world.context(), Info())
+    assert [place["windows"] for place in known["places"]] == [local["windows"], s3["windows"]]
+    assert "recoverable by WAL, cluster %s, timeline 1: 2026-11-22" % SYSTEM in show.info(known, colour=False)
+    whole = status_verb.status(archive.world.context())
+    assert whole["wal"]["places"][0]["windows"] == local["windows"]
+    screen = status_verb.render(whole, False)
+    assert "Recoverable to any moment" in screen
+    assert "Take a new base backup" in screen
+
+
+def test_without_wal_nothing_is_asked_and_nothing_said(make_world):
+    archive = Archive(make_world())
+    archive.segment(1)
+    assert [place["windows"] for place in info(archive.world.context(), Info())["places"]] == [[], []]
+    whole = status_verb.status(archive.world.context())
+    assert whole["wal"] is None
+    assert "WAL" not in status_verb.render(whole, False)
+
+
+def test_a_place_that_does_not_answer_is_reported(archive):
+    archive.segment(1)
+    archive.world.memory.down = True
+    context = archive.world.context()
+    result = wal_status.wal_status(context)
+    assert "does not answer" in result["places"][1]["error"]
+    assert "never run" in result["shipping"]["error"]
+    assert "WAL, but no base backup" in wal_status.render(result)
+
+
+def test_wal_that_cannot_be_listed_is_warned_of(archive):
+    context = archive.world.context()
+    surveyed = survey(context)
+    surveyed[0].wal = holdings.Held(error="It cannot be read.")
+    assert info(context, Info(), surveyed)["places"][0]["windows"] == []
+    assert context.warnings == ["What the WAL in %s allows is unknown: It cannot be read." % archive.home]
+
+
+def test_shipping_that_has_stopped_is_told(archive):
+    archive.segment(1)
+    archive.ship()
+    archive.world.now += 5 * HOUR
+    shipping = wal_status.wal_status(archive.world.context())["shipping"]
+    assert "last ran at 2026-11-22T08:00:00" in shipping["error"]
+
+
+def test_a_timeline_history_leads_on_and_one_that_is_none_is_told(archive):
+    for number in (1, 2):
+        archive.segment(number)
+    archive.segment(2, timeline=2, seed=1)
+    archive.segment(3, timeline=2)
+    archive.base("local", NOW - HOUR, 1)
+    archive.keep("00000002.history", b"1\t0/280000\tno recovery target specified\n")
+    archive.keep("00000003.history", b"nonsense")
+    context = archive.world.context()
+    (window,) = wal_status.wal_status(context)["places"][0]["windows"]
+    assert (window["timeline"], window["stretches"][0]["end_lsn"]) == (2, "0/400000")
+    assert any("00000003.history" in warning for warning in context.warnings)
+
+
+def test_two_contents_of_one_name_are_no_part_of_a_window(archive):
+    for number in (1, 2, 3):
+        archive.segment(number)
+    archive.segment(2, seed=9)
+    archive.base("local", NOW - HOUR, 1)
+    result = wal_status.wal_status(archive.world.context())
+    assert result["places"][0]["windows"][0]["stretches"][0]["end_lsn"] == "0/200000"
+    (found,) = [finding for finding in result["findings"] if finding["check"] == "wal contradiction"]
+    assert segment_name(1, 2, SIZE) in found["text"]
+
+
+@pytest.mark.parametrize("method", ["zstd", "gzip", "none"])
+def test_the_size_of_segments_is_read_from_one(archive, method):
+    archive.segment(1, method=method)
+    local = archive.world.context().local
+    (lineage,) = holdings.lineages(local).values()
+    assert holdings.segment_size(local, lineage) == SIZE
+    assert holdings.segment_size(local, holdings.Lineage(SYSTEM)) == 0
+
+
+# --- prune ------------------------------------------------------------------------------------------------------------
+
+
+def test_prune_removes_from_s3_what_lies_before_every_base_that_stays(archive):
+    paths = [archive.segment(number) for number in range(1, 8)]
+    archive.ship()
+    archive.base("s3", NOW - timedelta(days=60), 2)  # goes, by the rules of the place
+    archive.base("s3", NOW - timedelta(days=2), 4)
+    archive.base("s3", NOW - timedelta(days=1), 6)
+    planned = prune(archive.world.context(), Prune(places=("s3",), dry_run=True))
+    assert planned["places"][0]["wal_removed"] == 3
+    assert archive.there() == paths
+    result = prune(archive.world.context(), Prune())
+    assert [place["wal_removed"] for place in result["places"]] == [0, 3]
+    assert "3 WAL files that no base backup needs" in show.prune({**result, "dry_run": False})
+    assert result["changed"] is True
+    assert archive.there() == paths[3:]
+    assert archive.here() == paths, "the spool is cleared by those who know what S3 has"
+
+
+def test_what_s3_has_pruned_is_not_sent_again_and_goes_here_in_its_time(archive):
+    paths = [archive.segment(number) for number in range(1, 6)]
+    archive.ship()
+    archive.base("s3", NOW - timedelta(days=1), 4)
+    prune(archive.world.context(), Prune())
+    assert archive.there() == paths[3:]
+    assert archive.ship()["sent"] == 0
+    archive.world.now += 3 * HOUR
+    assert archive.ship()["removed"] == 5
+    assert (archive.there(), archive.here()) == (paths[3:], [])
+
+
+def test_encrypted_wal_whose_size_is_unknown_is_not_pruned(archive):
+    """Taken for segments of another size, a name would stand for another position."""
+    for number in range(1, 6):
+        path = archive.home / archive.segment(number, method="none")
+        path.write_bytes(b"age-encryption.org/v1\n")
+        path.rename("%s.age" % path)
+    archive.ship()
+    archive.base("s3", NOW - timedelta(days=1), 4)
+    assert prune(archive.world.context(), Prune())["places"][1]["wal_removed"] == 0
+    (archive.home / "wal" / SYSTEM / size_mark(SIZE)).touch()
+    assert archive.ship()["sent"] == 1
+    assert prune(archive.world.context(), Prune())["places"][1]["wal_removed"] == 3
+
+
+def test_prune_keeps_all_wal_in_doubt_and_without_a_base(archive):
+    paths = [archive.segment(number) for number in (1, 2, 3)]
+    archive.ship()
+    assert prune(archive.world.context(), Prune())["changed"] is False
+    archive.base("s3", NOW - timedelta(days=2), 3)
+    archive.world.add("s3", NOW - timedelta(days=1), kind="base", databases=(), wal_start="nowhere")
+    context = archive.world.context()
+    prune(context, Prune())
+    assert archive.there() == paths
+    assert any("All WAL in s3://bucket/db1 stays" in warning for warning in context.warnings)
+
+
+def test_prune_clears_the_spool_where_there_is_no_s3(make_world):
+    archive = Archive(make_world(s3=None, wal={"enabled": True}))
+    paths = [archive.segment(number) for number in (1, 2, 3)]
+    archive.base("local", NOW - timedelta(days=1), 3)
+    assert prune(archive.world.context(), Prune())["places"][0]["wal_removed"] == 2
+    assert archive.here() == paths[2:]
