@@ -29,8 +29,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import 
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
 from tests.integration.conftest import Site, create_database, cursor, run_sql, wait_for
+from tests.integration.wal_fixtures import Host, archived_up_to
 
 ROWS = 24
+KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Story:
     def recover(self, folder: Path | None = None, *, sections: Any = None, dry_run: bool = False, **asked: Any) -> Any:
         """Recover as the program does; the target is what of `asked` is one."""
         folder = folder or self.folder()
-        kinds = {k: asked.pop(k) for k in ("time", "lsn", "xid", "name", "immediate", "end") if k in asked}
+        kinds = {k: asked.pop(k) for k in KINDS if k in asked}
         more = {k: asked.pop(k) for k in ("inclusive", "timeline", "action", "to_gap") if k in asked}
         request = recover.Request(
             **{
@@ -363,3 +365,54 @@ def test_it_proves_where_it_stopped(copies: Story, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DamagedError, match="which is after the target"):
         copies.recover(folder, time=copies.moments[18].isoformat())
     assert list(folder.iterdir()) == []
+
+
+# --- with our own archive, whose gaps are known -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """The story on a server that archives with the program; each part of it lies in a segment of its own."""
+    root, host = tmp_path_factory.mktemp("archived"), Host()
+    settings = {"archive_mode": "on", "archive_command": host.command("archive", "%p"), "wal_level": "replica"}
+    with PostgresServer(wheel_bindir(18), root, settings=settings) as server:
+        create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
+        options = {
+            "local": {"path": str(host.root / "backups")},
+            "restore": {"restore_command": host.command("fetch", "%f", "%p")},
+        }
+        told = Story(server, Site(root / "site", server, instance="db1", options=options), host.wal)
+        told.write(2)
+        told.back_up()
+        for _part in range(3):
+            told.write(2)
+            archived_up_to(server)
+        yield told
+    host.close()
+
+
+def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: Path) -> None:
+    folder = archived.folder()
+    try:
+        result = archived.recover(folder, time=archived.moments[7].isoformat(), tablespaces={})
+        assert archived.rows(result) == upto(7)
+        assert "not checked" not in archived.site.warnings
+    finally:
+        archived.stop(folder)
+    late = archived.folder()
+    archived.write(1)
+    with pytest.raises(RefusedError, match="the archive holds WAL for it up to"):
+        archived.recover(late, time=archived.moments[9].isoformat(), tablespaces={})
+    stored = {path.name[:24]: path for path in archived.archive.rglob("0*") if path.is_file() and path.name[24] == "-"}
+    (middle,) = run_sql(archived.server, "postgres", "SELECT pg_walfile_name('%s')" % archived.positions[5])[0]
+    gone = stored[middle].rename(tmp_path / "gone")
+    for target in ({"lsn": archived.positions[7]}, {"end": "yes"}, {"time": archived.moments[7].isoformat()}):
+        with pytest.raises(RefusedError, match="%s to %s .1. are missing" % (middle, middle)):
+            archived.recover(late, tablespaces={}, **target)
+    assert list(late.iterdir()) == []
+    try:
+        result = archived.recover(late, end="yes", to_gap=True, tablespaces={})
+        assert archived.rows(result) == upto(4)
+    finally:
+        archived.stop(late)
+        gone.rename(stored[middle])

@@ -243,7 +243,7 @@ def _check(manifest: Manifest, set_id: str) -> None:
         seen.add(entry.path)
     payloads = [p for p in (manifest.globals, manifest.settings, manifest.hba, manifest.ident) if p]
     payloads += [d.dump for d in manifest.databases] + list(manifest.base.payloads if manifest.base else ())
-    if (manifest.kind == "logical") is not (manifest.base is None) or not set_id.endswith("-" + manifest.kind):
+    if (manifest.kind == "logical" and manifest.base is not None) or not set_id.endswith("-" + manifest.kind):
         raise DamagedError("The manifest of %s is of the kind %r, and holds something else." % (set_id, manifest.kind))
     for payload in payloads:
         if not manifest.files_of(payload):

@@ -30,6 +30,7 @@ from ..postgres.tools import Programs
 from ..settings import Postgres
 from ..source import Source
 from ..system.durable import sync_dir
+from ..wal.holdings import base_of
 from .windows import windows_of
 
 MODES = ("beside", "in_place")
@@ -127,7 +128,7 @@ def _prepare(context: Context, request: Request) -> _Work:
     manifests = dict(_manifests(context, catalog))
     windows = None
     if request.target.kind != "immediate" and _own_command(context):
-        windows = windows_of(context, place, catalog)
+        windows = windows_of(context, [base for base in map(base_of, manifests.values()) if base is not None])
     wanted = "" if request.set == "auto" else request.set
     candidates = [_candidate(m, m.base) for m in manifests.values() if m.base is not None]
     chosen = choose_base(request.target, candidates, windows, context.clock(), wanted=wanted)
@@ -164,7 +165,8 @@ def _candidate(manifest: Manifest, base: Base) -> Candidate:
 
 
 def _own_command(context: Context) -> bool:
-    return "pgops wal fetch" in context.config.restore.restore_command
+    """Tell whether the WAL comes from our own archive, of which we know what it holds."""
+    return "wal fetch" in context.config.restore.restore_command
 
 
 def _check_directories(context: Context, work: _Work) -> None:

@@ -24,6 +24,7 @@ from ..postgres.base_reading import check_base
 from ..postgres.throwaway import account_of, claimed, clear_abandoned
 from ..postgres.tools import pick
 from ..source import Source
+from .backup import KIND
 from .base_rehearsal import rehearse_base
 from .rehearsal import Rehearsal, rehearse
 from .structure import check_structure
@@ -228,6 +229,8 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
         if asked == "checksum" or not _readable(source, report):
             report.timed("checksum", lambda: _check_sums(source, report))
             return
+        if source.manifest.kind != KIND and source.manifest.base is None:
+            raise DamagedError("The manifest of %s describes no base backup." % source.set_id)
         if source.manifest.base is not None:  # read where it lies: fetched and unpacked, it would need twice the room
             report.timed("checksum", lambda: _check_sums(source, report))
             _climb_base(context, source, source.manifest.base, asked, folder, report)
