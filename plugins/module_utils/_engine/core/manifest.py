@@ -17,6 +17,7 @@ from typing import Any, Optional
 from ..system.durable import to_json
 from .errors import DamagedError, UsageError
 from .naming import is_set_id
+from .segments import is_size, parse_lsn
 from .times import parse_iso
 
 FORMAT = 1
@@ -245,9 +246,26 @@ def _check(manifest: Manifest, set_id: str) -> None:
     payloads += [d.dump for d in manifest.databases] + list(manifest.base.payloads if manifest.base else ())
     if (manifest.kind == "logical" and manifest.base is not None) or not set_id.endswith("-" + manifest.kind):
         raise DamagedError("The manifest of %s is of the kind %r, and holds something else." % (set_id, manifest.kind))
+    if manifest.base is not None:
+        _check_base(manifest, manifest.base)
     for payload in payloads:
         if not manifest.files_of(payload):
             raise DamagedError("The manifest of %s lists no file for %r." % (set_id, payload.path))
+
+
+def _check_base(manifest: Manifest, base: Base) -> None:
+    """Distrust what becomes a path, a position or a moment. Raise DamagedError."""
+    try:
+        parse_iso(base.stopped)
+        parse_lsn(manifest.wal_start or "")
+        parse_lsn(manifest.wal_end or "")
+    except (UsageError, ValueError) as error:
+        raise DamagedError("The manifest of %s does not say where it ends: %s" % (manifest.id, error)) from None
+    oids = [tablespace.oid for tablespace in base.tablespaces]
+    if not all(re.fullmatch("[0-9]{1,10}", oid) for oid in oids) or len(set(oids)) < len(oids):
+        raise DamagedError("The manifest of %s names no true tablespaces." % manifest.id)
+    if not is_size(base.wal_segment_bytes) or manifest.timeline is None:
+        raise DamagedError("The manifest of %s does not say which WAL it needs." % manifest.id)
 
 
 def safe_path(path: str) -> bool:
