@@ -7,11 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_backup
-short_description: Back up PostgreSQL databases
+short_description: Back up PostgreSQL databases, or a whole server
 version_added: 0.1.0
 description:
   - Makes one logical backup set of the databases of a PostgreSQL server with C(pg_dump) and C(pg_dumpall), and
     publishes it in the local place by one rename. A run that fails leaves no half-written set behind.
+  - With O(kind=base) it makes a base backup of the whole server with C(pg_basebackup) instead, from which
+    M(pgops.backup.pg_restore_from_backup) recovers to any later moment with the WAL archive. Of the options below, only
+    O(base), O(min_free), O(server_settings), O(encryption) and O(recipients) concern it.
   - A set holds the dumps, roles and tablespaces, the server's settings, C(pg_hba.conf) and C(pg_ident.conf), and a
     manifest with the size and SHA-256 sum of each file. The fingerprint in it, taken in the very snapshot of the
     dump, is what a restore is compared with.
@@ -36,6 +39,59 @@ attributes:
       - Each run makes a new set.
 
 options:
+  kind:
+    description:
+      - V(logical) - dumps of the databases.
+      - V(base) - a copy of the whole server. The role needs the attribute C(REPLICATION), and C(pg_hba.conf) a line for
+        the database C(replication). A server that finds blocks with a wrong checksum ends it, and no set is kept.
+    type: str
+    choices: [logical, base]
+    default: logical
+  base:
+    description:
+      - How a base backup is taken.
+    type: dict
+    suboptions:
+      compression:
+        description:
+          - Compression. V(auto) - zstd where the server, C(pg_basebackup) or the program C(zstd) can do it, gzip
+            otherwise.
+          - Defaults to V(auto).
+        type: str
+        choices: [auto, zstd, lz4, gzip, none]
+      compression_level:
+        description:
+          - Level of the compression, 1 to 19; a sensible one of each method when it is not given.
+        type: int
+      compress_on:
+        description:
+          - Who compresses. V(server) saves network, V(client) saves the server work. V(auto) - the server where it can.
+          - Defaults to V(auto).
+        type: str
+        choices: [auto, server, client]
+      workers:
+        description:
+          - Threads that compress zstd; V(0) for as many as the host has cores, at most 4.
+          - Defaults to V(0).
+        type: int
+      max_rate:
+        description:
+          - Most bytes per second to read from the server, like V(100MiB); V(32KiB) to V(1GiB), unlimited when it is not
+            given.
+        type: str
+      checkpoint:
+        description:
+          - V(fast) - the checkpoint at the start is made at once. V(spread) - as slowly as the server's own ones.
+          - Defaults to V(fast).
+        type: str
+        choices: [fast, spread]
+      manifest_checksums:
+        description:
+          - Checksums of the files inside, in PostgreSQL's own list. Those of V(CRC32C) cost the server less, and are
+            checked by a verification at level restore only.
+          - Defaults to V(SHA256).
+        type: str
+        choices: [SHA256, CRC32C]
   databases:
     description:
       - Databases to back up; all that accept connections when this is not given or empty.
@@ -178,6 +234,13 @@ EXAMPLES = r"""
     config: /etc/pgops/config.yml
     databases: [orders, billing]
 
+- name: Take a base backup, at most 100 MiB per second
+  pgops.backup.pg_backup:
+    config: /etc/pgops/config.yml
+    kind: base
+    base:
+      max_rate: 100MiB
+
 - name: Back up over TLS from another host, encrypted to two keys
   pgops.backup.pg_backup:
     instance: db1-main
@@ -281,6 +344,40 @@ databases:
       description: Number of large objects.
       type: int
       returned: when O(fingerprint) is true
+kind:
+  description: V(base) for a base backup. Its RV(databases) have a name and C(database_bytes) only.
+  returned: success, not in check mode, with O(kind=base)
+  type: str
+  sample: base
+timeline:
+  description: Timeline of the server.
+  returned: success, not in check mode, with O(kind=base)
+  type: int
+  sample: 1
+wal_start:
+  description: LSN at which a recovery from it begins.
+  returned: success, not in check mode, with O(kind=base)
+  type: str
+  sample: 0/2000028
+wal_end:
+  description: LSN at which it is consistent. The WAL from RV(wal_start) up to there is in the set.
+  returned: success, not in check mode, with O(kind=base)
+  type: str
+  sample: 0/2000120
+tablespaces:
+  description: The tablespaces with directories of their own, each with C(name) and C(path).
+  returned: success, not in check mode, with O(kind=base)
+  type: list
+  elements: dict
+  sample: []
+damaged:
+  description: Blocks with a wrong checksum that the server found, each with C(file) and C(block). No set was kept then.
+  returned: failure, with O(kind=base), when there are some
+  type: list
+  elements: dict
+  sample:
+    - file: base/16384/16385
+      block: 4
 uncovered:
   description: Databases, schemas and tables of the server that this backup does not cover.
   returned: success
@@ -509,7 +606,7 @@ def newest(context: Context) -> dict[str, Any]:
     """Return the newest set of the local place and the databases in it."""
     catalog = Catalog(context.local)
     for set_id in catalog.ids():
-        return {"newest set": set_id, "databases": sorted(d.name for d in catalog.manifest(set_id).databases)}
+        return {"newest set": set_id, "databases": sorted(catalog.manifest(set_id).database_names)}
     return {"newest set": None, "databases": []}
 
 
@@ -518,10 +615,13 @@ def planned(_before: Any, result: dict[str, Any]) -> dict[str, Any]:
     return {"newest set": "a new one", "databases": sorted(result["plan"]["databases"])}
 
 
+OWN: dict[str, dict[str, Any]] = {"kind": {"type": "str", "choices": ["logical", "base"], "default": "logical"}}
+
+
 def main() -> None:
     """Run the module."""
-    task = Task("backup", bindings("backup"))
-    request = Request(dry_run=task.check_mode)
+    task = Task("backup", bindings("backup", base=("base",)), own=OWN)
+    request = Request(dry_run=task.check_mode, kind=task.params["kind"])
     task.run(lambda context: backup(context, request), view=View(newest, planned))
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_restore_from_backup
-short_description: Restore PostgreSQL databases from a backup set
+short_description: Restore PostgreSQL databases from a backup set, or recover a whole server to a moment
 version_added: 0.1.0
 description:
   - Brings databases of a backup set back, from the local place or straight from S3, and proves by queries on the
     result that they are what the backup held.
   - Each database is loaded under a name of its own, compared with the fingerprint in its set, and only then gets its
     name. Whatever goes wrong before, no database has been replaced and none is left half-made.
+  - With O(recovery) it recovers a whole server from a base backup and the WAL archive instead, to a moment, and proves
+    where it stopped. It chooses the base backup itself, and refuses what cannot be reached before anything is touched.
   - Roles come first. Nothing begins before the server's version, extensions, locale, space and connections were found
     to fit; all that is wrong is told at once.
 extends_documentation_fragment:
@@ -45,6 +47,7 @@ options:
   set:
     description:
       - Id of the set, or V(latest), or V(latest_verified) for the newest one that was proven by a restore.
+      - With O(recovery), the id of a base backup; otherwise the one is taken that needs the least WAL.
     type: str
     default: latest_verified
   databases:
@@ -111,6 +114,98 @@ options:
       - File on the host (mode 0600) with the private age or SSH key for encrypted sets. Keep it off the host until
         you need it.
     type: path
+  restore_command:
+    description:
+      - How a server in recovery gets a WAL file (C(%f) its name, C(%p) where to put it), as PostgreSQL's own setting. The
+        program C(pgops) must be on the host for the usual one.
+      - Defaults to V(pgops wal fetch %f %p).
+    type: str
+  recovery:
+    description:
+      - Recover a whole server. Exactly one of O(recovery.time), O(recovery.lsn), O(recovery.xid), O(recovery.name) and
+        O(recovery.stop) says how far. Options about databases and O(globals) do not concern it.
+    type: dict
+    suboptions:
+      data_directory:
+        description:
+          - Where the server's data will lie. It must be empty, or not be there, unless O(recovery.mode=in_place).
+        type: path
+        required: true
+      time:
+        description:
+          - A moment with its offset from UTC, like V(2026-11-22T14:31:07+01:00), or with the name of a time zone, like
+            V(2026-11-22 14:31:07 Europe/Berlin).
+        type: str
+      lsn:
+        description:
+          - A position in the WAL, like V(16/B374D848).
+        type: str
+      xid:
+        description:
+          - The number of a transaction.
+        type: str
+      name:
+        description:
+          - A restore point, made by C(pg_create_restore_point). As nobody knows where it lies before the WAL is read, the
+            oldest base backup is taken unless O(set) names one.
+        type: str
+      stop:
+        description:
+          - V(immediate) - as soon as the base backup is consistent. V(end) - at the end of the archived WAL.
+        type: str
+        choices: [immediate, end]
+      to_gap:
+        description:
+          - With O(recovery.stop=end), whether to stop where WAL is missing, rather than refuse.
+        type: bool
+        default: false
+      inclusive:
+        description:
+          - Whether what lies exactly at the target is replayed, too.
+        type: bool
+        default: true
+      timeline:
+        description:
+          - V(latest), V(current) for that of the base backup, or a number.
+        type: str
+        default: latest
+      action:
+        description:
+          - V(promote) - the server takes writes then. V(pause) - it stays read-only, to look whether the moment is right.
+        type: str
+        choices: [promote, pause]
+        default: promote
+      mode:
+        description:
+          - V(beside) - a copy that only a private socket reaches. It archives nothing, and nothing of the original acts
+            in it.
+          - V(in_place) - as the server itself, with its own configuration; only archiving is off. The server must be
+            stopped. A data directory that is there is kept under another name, and O(recovery.confirm) must name it.
+        type: str
+        choices: [beside, in_place]
+        default: beside
+      port:
+        description:
+          - The number in the name of the socket of a copy.
+        type: int
+        default: 5432
+      socket_directory:
+        description:
+          - Where that socket lies, a directory of mode 0700. A new one when it is not given.
+        type: path
+      tablespaces:
+        description:
+          - Other directories for tablespaces, by their names. Each must be empty, or not be there.
+        type: dict
+        default: {}
+      config_file:
+        description:
+          - The server's C(postgresql.conf) where that lies outside of the data directory, as on Debian.
+        type: path
+      confirm:
+        description:
+          - The exact path of the data directory that O(recovery.mode=in_place) may replace.
+        type: path
   analyze:
     description:
       - Whether to gather planner statistics after the restore.
@@ -150,6 +245,17 @@ EXAMPLES = r"""
     mode: swap
     confirm: [orders]
 
+- name: Bring a copy of the server to the moment before the rows were deleted, and look
+  pgops.backup.pg_restore_from_backup:
+    config: /etc/pgops/config.yml
+    recovery:
+      data_directory: /srv/copy
+      time: "2026-11-22T14:31:07+01:00"
+      action: pause
+  become: true
+  become_user: postgres
+  register: copy
+
 - name: Restore one table into a database of its own, to look something up
   pgops.backup.pg_restore_from_backup:
     config: /etc/pgops/config.yml
@@ -174,7 +280,7 @@ place:
   type: str
   sample: s3
 databases:
-  description: The databases that were restored.
+  description: The databases that were restored; with O(recovery), the names of all.
   returned: success, not in check mode
   type: list
   elements: dict
@@ -323,6 +429,57 @@ plan:
       type: list
       elements: str
       returned: success
+target:
+  description: Where the recovery was to stop, as C(kind), C(value), C(inclusive), C(timeline) and C(action).
+  returned: success, not in check mode, with O(recovery)
+  type: dict
+  sample:
+    kind: time
+    value: "2026-11-22T13:31:07+00:00"
+    inclusive: true
+    timeline: latest
+    action: pause
+stopped:
+  description: >-
+    Where it stopped - C(lsn) is the last one replayed, C(time) when the last transaction replayed had ended, C(timeline) that of
+    the server now, C(log) the server's own words. It was held against RV(target).
+  returned: success, not in check mode, with O(recovery)
+  type: dict
+  sample:
+    lsn: 0/6000528
+    time: "2026-11-22T13:31:06.880231+00:00"
+    timeline: 1
+    log: "recovery stopping before commit of transaction 759, time 2026-11-22 13:31:09.552259+00"
+data_directory:
+  description: Where the server's data lie.
+  returned: success, not in check mode, with O(recovery)
+  type: str
+  sample: /srv/copy
+kept:
+  description: Where the data directory lies that it replaced; empty when there was none.
+  returned: success, not in check mode, with O(recovery)
+  type: str
+  sample: ""
+socket_directory:
+  description: Where the socket of a copy lies; empty for the server itself.
+  returned: success, not in check mode, with O(recovery)
+  type: str
+  sample: /tmp/pgops-socket-k0osvr2
+port:
+  description: The number in the name of that socket.
+  returned: success, not in check mode, with O(recovery)
+  type: int
+  sample: 5432
+system_identifier:
+  description: Identifier of the cluster.
+  returned: success, not in check mode, with O(recovery)
+  type: str
+  sample: "7712533533113469207"
+phases:
+  description: The seconds of each phase.
+  returned: success, not in check mode, with O(recovery)
+  type: dict
+  sample: {unpack: 31.2, recover: 12.9}
 verb:
   description: What was done, as C(pgops) calls it.
   returned: always
@@ -385,7 +542,11 @@ from typing import Any, Optional
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.zones import named_zone
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.recover import Request as Recovery
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.recover import recover
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.restore import Request, restore
 
 OWN: dict[str, dict[str, Any]] = {
@@ -400,6 +561,53 @@ OWN: dict[str, dict[str, Any]] = {
     "ownership": {"type": "bool", "default": True},
     "confirm": {"type": "list", "elements": "str", "default": []},
 }
+
+
+RECOVERY: dict[str, dict[str, Any]] = {
+    "data_directory": {"type": "path", "required": True},
+    "time": {"type": "str"},
+    "lsn": {"type": "str"},
+    "xid": {"type": "str"},
+    "name": {"type": "str"},
+    "stop": {"type": "str", "choices": ["immediate", "end"]},
+    "to_gap": {"type": "bool", "default": False},
+    "inclusive": {"type": "bool", "default": True},
+    "timeline": {"type": "str", "default": "latest"},
+    "action": {"type": "str", "choices": ["promote", "pause"], "default": "promote"},
+    "mode": {"type": "str", "choices": ["beside", "in_place"], "default": "beside"},
+    "port": {"type": "int", "default": 5432},
+    "socket_directory": {"type": "path"},
+    "tablespaces": {"type": "dict", "default": {}},
+    "config_file": {"type": "path"},
+    "confirm": {"type": "path"},
+}
+
+
+def recovery(asked: dict[str, Any], place: str, wanted: str, *, dry_run: bool) -> Recovery:
+    """Return the recovery that the option `recovery` asks for. Raise UsageError."""
+    given = {kind: asked[kind] or "" for kind in ("time", "lsn", "xid", "name")}
+    if asked["stop"]:
+        given[asked["stop"]] = "yes"
+    return Recovery(
+        target=parse_target(
+            given,
+            inclusive=asked["inclusive"],
+            timeline=asked["timeline"],
+            action=asked["action"],
+            to_gap=asked["to_gap"],
+            zone=named_zone,
+        ),
+        data_directory=asked["data_directory"],
+        place=place,
+        set="auto" if wanted in ("latest", "latest_verified") else wanted,
+        mode=asked["mode"],
+        port=asked["port"],
+        socket_directory=asked["socket_directory"] or "",
+        tablespaces={name: str(path) for name, path in asked["tablespaces"].items()},
+        config_file=asked["config_file"] or "",
+        confirm=asked["confirm"] or "",
+        dry_run=dry_run,
+    )
 
 
 def databases(context: Context) -> dict[str, list[str]]:
@@ -426,8 +634,12 @@ def refused(result: dict[str, Any]) -> Optional[PgopsError]:
 
 def main() -> None:
     """Run the module."""
-    task = Task("restore", bindings("restore"), own=OWN)
+    task = Task("restore", bindings("restore"), own={**OWN, "recovery": {"type": "dict", "options": RECOVERY}})
     params = task.params
+    if params["recovery"]:
+        task.verb = "recover"
+        asked = (params["recovery"], params["place"], params["set"])
+        task.run(lambda context: recover(context, recovery(*asked, dry_run=task.check_mode)), fails=refused)
     request = Request(
         place=params["place"],
         set=params["set"],

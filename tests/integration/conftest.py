@@ -363,7 +363,8 @@ class Site:
         """
         newest = max(name for name in self.sets() if not name.startswith("."))
         moment = datetime.strptime(newest[:15] + "+0000", "%Y%m%dT%H%M%S%z")
-        new_id = "%s-logical" % (moment + timedelta(seconds=1)).strftime("%Y%m%dT%H%M%SZ")
+        kind = set_id.rpartition("-")[2]
+        new_id = "%s-%s" % ((moment + timedelta(seconds=1)).strftime("%Y%m%dT%H%M%SZ"), kind)
         folder = self.set_folder(new_id)
         shutil.copytree(self.set_folder(set_id), folder)
         for path, content in (files or {}).items():

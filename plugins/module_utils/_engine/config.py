@@ -23,12 +23,13 @@ from .core.naming import check_instance, split_qualified
 from .core.quiet import parse_quiet
 from .core.sizes import parse_size
 from .core.times import parse_span
-from .settings import S3, Alerts, Backup, Config, Postgres
+from .settings import S3, Alerts, Backup, Base, Config, Postgres
 from .system.zones import named_zone
 
 NONE = type(None)
 DEFAULT_PATH = "/etc/pgops/config.yml"
 _LEAST_MEMBERS = 2
+_RATES = (32 * 1024, 1024 * 1024 * 1024)
 
 
 def load(path: Path, *, environ: Mapping[str, str], host: str) -> Config:
@@ -225,6 +226,7 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: lis
         password = read_secret(Path(postgres.login_password_file), "postgres.login_password_file", errors)
         postgres = dataclasses.replace(postgres, login_password=password)
     _check_backup(config.backup, errors)
+    _check_base(config.base, errors)
     if config.s3 is not None:
         _check_s3(config.s3, errors)
     _check_alerts(config.alerts, errors)
@@ -256,6 +258,11 @@ def _check_backup(backup: Backup, errors: list[str]) -> None:
                 split_qualified(name)
             except UsageError as error:
                 errors.append("backup.%s: %s" % (key, error))
+
+
+def _check_base(base: Base, errors: list[str]) -> None:
+    if base.max_rate and not _RATES[0] <= parse_size(base.max_rate) <= _RATES[1]:
+        errors.append("base.max_rate: pg_basebackup takes 32KiB to 1GiB per second, not %s." % base.max_rate)
 
 
 def _check_s3(s3: S3, errors: list[str]) -> None:

@@ -193,6 +193,46 @@ class Backup:
 
 
 @dataclass(frozen=True)
+class Base:
+    """How base backups (pgops backup --kind base) are taken. Of the section backup, min_free and encryption hold for them, too."""
+
+    compression: str = option(
+        "auto",
+        "Compression. auto: zstd where the server, pg_basebackup or the zstd program can do it, gzip otherwise.",
+        choices=("auto", "zstd", "lz4", "gzip", "none"),
+    )
+    compression_level: Optional[int] = option(
+        None, "Level of the compression; a sensible one of each method when empty.", least=1, most=19
+    )
+    compress_on: str = option(
+        "auto",
+        "Who compresses: the server, which saves network; or the client, which saves the server work. auto: the server "
+        "where it can.",
+        choices=("auto", "server", "client"),
+    )
+    workers: int = option(
+        0, "Threads that compress zstd; 0 for as many as the machine has cores, at most 4.", least=0, most=64
+    )
+    max_rate: str = option(
+        "",
+        "Most bytes per second to read from the server, 32KiB to 1GiB; unlimited when empty.",
+        form="size",
+        example="100MiB",
+    )
+    checkpoint: str = option(
+        "fast",
+        "How the checkpoint at the start is made. fast: at once; spread: as slowly as the server's own ones, which may take minutes.",
+        choices=("fast", "spread"),
+    )
+    manifest_checksums: str = option(
+        "SHA256",
+        "Checksums of the files inside, which PostgreSQL writes into its own list. Those of CRC32C cost the server less, and are "
+        "checked at level restore only.",
+        choices=("SHA256", "CRC32C"),
+    )
+
+
+@dataclass(frozen=True)
 class Retention:
     """Which sets a place keeps. A set stays when any rule keeps it."""
 
@@ -322,6 +362,11 @@ class Restore:
         example="/root/backup-key.txt",
     )
     analyze: bool = option(True, "Gather planner statistics after a restore.")
+    restore_command: str = option(
+        "pgops wal fetch %f %p",
+        "How a server in recovery gets a WAL file (%f its name, %p where to put it), as PostgreSQL's restore_command.",
+        example="cp /srv/wal/%f %p",
+    )
 
 
 @dataclass(frozen=True)
@@ -590,6 +635,7 @@ class Config:
     postgres: Postgres = field(default_factory=Postgres)
     group: Group = field(default_factory=Group)
     backup: Backup = field(default_factory=Backup)
+    base: Base = field(default_factory=Base)
     local: Local = field(default_factory=Local)
     s3: Optional[S3] = None
     verify: Verify = field(default_factory=Verify)
@@ -613,6 +659,7 @@ __all__ = (
     "AppriseUrls",
     "Assertion",
     "Backup",
+    "Base",
     "Config",
     "Email",
     "Group",

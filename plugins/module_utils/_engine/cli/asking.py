@@ -123,7 +123,7 @@ def _consent(options: argparse.Namespace, plan: dict[str, Any], interactive: boo
                 hint="Name each by --confirm NAME.",
             )
         for name in lacking:
-            if _ask("To replace %s, type its name: " % printable(name)) != name:
+            if ask("To replace %s, type its name: " % printable(name)) != name:
                 raise RefusedError("That is not its name; nothing was touched.")
             confirmed.append(name)
         return tuple(confirmed)
@@ -132,12 +132,13 @@ def _consent(options: argparse.Namespace, plan: dict[str, Any], interactive: boo
         return tuple(confirmed)
     if not interactive:
         raise RefusedError("A restore without a terminal needs a word that it is wanted.", hint="Add --yes.")
-    if _ask("Restore? [y/N] ").strip().lower() not in ("y", "yes"):
+    if ask("Restore? [y/N] ").strip().lower() not in ("y", "yes"):
         raise RefusedError("It was not confirmed; nothing was touched.")
     return tuple(confirmed)
 
 
-def _ask(question: str) -> str:
+def ask(question: str) -> str:
+    """Return what a person types at the terminal."""
     sys.stderr.write(question)
     sys.stderr.flush()
     line = sys.stdin.readline()
@@ -146,4 +147,4 @@ def _ask(question: str) -> str:
     return line.rstrip("\r\n")
 
 
-__all__ = ("restore",)
+__all__ = ("ask", "restore")

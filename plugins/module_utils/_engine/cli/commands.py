@@ -20,7 +20,7 @@ from .invocation import Answer, Run, config_path, load_config
 def _backup(run: Run) -> Answer:
     from ..verbs import backup
 
-    request = backup.Request(dry_run=run.dry_run)
+    request = backup.Request(dry_run=run.dry_run, kind=run.options.kind)
     result = run.perform(lambda context: backup.backup(context, request))
     return Answer(result, lambda: show.backup(result, has_s3=run.context.config.s3 is not None))
 
@@ -56,6 +56,12 @@ def _restore(run: Run) -> Answer:
     from . import asking
 
     return asking.restore(run)
+
+
+def _recover(run: Run) -> Answer:
+    from . import recovery
+
+    return recovery.recover(run)
 
 
 def _prune(run: Run) -> Answer:
@@ -258,6 +264,7 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "sync": _sync,
     "verify": _verify,
     "restore": _restore,
+    "recover": _recover,
     "prune": _prune,
     "status": _status,
     "metrics": _metrics,

@@ -19,6 +19,7 @@ _SET_WORDS = {
     "sync": ("latest", "latest_verified", "all"),
     "verify": ("latest", "all", "unverified"),
     "restore": ("latest_verified", "latest"),
+    "recover": ("auto",),
     "pin": ("latest_verified", "latest"),
 }
 _NEWEST = 30

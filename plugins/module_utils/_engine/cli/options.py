@@ -165,6 +165,12 @@ def _place(parser: Parser, *, default: str, many: bool = False) -> None:
 
 
 def _backup(parser: Parser) -> None:
+    parser.add(
+        "--kind",
+        choices=("logical", "base"),
+        default="logical",
+        help="logical: dumps of the databases (the default); base: a copy of the whole server, for recovery to any moment",
+    )
     _wait(parser)
     _dry_run(parser)
 
@@ -263,6 +269,88 @@ def _restore(parser: Parser) -> None:
         help="agree to the restore over the database NAME, its exact name; repeatable. Mode swap asks for it",
     )
     parser.add("-y", "--yes", action="store_true", help="agree without being asked; not enough for mode swap")
+    _wait(parser)
+    _dry_run(parser)
+
+
+def _recover(parser: Parser) -> None:
+    parser.add(
+        "set_id",
+        metavar="SET",
+        nargs="?",
+        default="auto",
+        complete="sets",
+        help="id of a base backup, or auto (the default): the one that needs the least WAL",
+    )
+    _place(parser, default="auto")
+    parser.add(
+        "--data-directory", metavar="DIR", required=True, complete="file", help="where the server's data will lie"
+    )
+    target = parser.add_argument_group("where to stop", "exactly one of these")
+    target.add_argument(
+        "--to-time",
+        metavar="MOMENT",
+        default="",
+        help="2026-11-22T14:31:07+01:00, or '2026-11-22 14:31:07 Europe/Berlin'",
+    )
+    target.add_argument("--to-lsn", metavar="LSN", default="", help="a position in the WAL: 16/B374D848")
+    target.add_argument("--to-xid", metavar="XID", default="", help="a transaction: 4711")
+    target.add_argument("--to-name", metavar="NAME", default="", help="a restore point (pg_create_restore_point)")
+    target.add_argument("--to-immediate", action="store_true", help="as soon as the base backup is consistent")
+    target.add_argument("--to-end", action="store_true", help="the end of the archived WAL")
+    parser.add("--to-gap", action="store_true", help="with --to-end: also where WAL is missing before the end")
+    parser.add("--exclusive", action="store_true", help="stop before what lies exactly at the target, not after it")
+    parser.add(
+        "--timeline",
+        metavar="N",
+        default="latest",
+        help="latest (the default), current (that of the base backup), or a number",
+    )
+    parser.add(
+        "--action",
+        choices=("promote", "pause"),
+        default="promote",
+        help="what the server does at the target: promote: take writes; pause: stay read-only, to look (default: promote)",
+    )
+    parser.add(
+        "--mode",
+        choices=("beside", "in_place"),
+        default="beside",
+        help="beside: a copy that only a private socket reaches; in_place: as the server itself, with its own configuration; "
+        "the old data directory is kept (default: beside)",
+    )
+    parser.add(
+        "--port", metavar="N", type=int, default=5432, help="the number in the socket's name of a copy (default: 5432)"
+    )
+    parser.add(
+        "--socket-directory",
+        metavar="DIR",
+        default="",
+        complete="file",
+        help="where that socket lies; a new private directory when not given",
+    )
+    parser.add(
+        "--tablespace",
+        metavar=("NAME", "DIR"),
+        nargs=2,
+        action="append",
+        default=[],
+        help="another directory for a tablespace; repeatable",
+    )
+    parser.add(
+        "--config-file",
+        metavar="FILE",
+        default="",
+        complete="file",
+        help="postgresql.conf outside of the data directory, as on Debian (in_place)",
+    )
+    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+    parser.add(
+        "--confirm", metavar="DIR", default="", help="agree to replace the data directory, by its exact path (in_place)"
+    )
+    parser.add(
+        "-y", "--yes", action="store_true", help="agree without being asked; not enough to replace a data directory"
+    )
     _wait(parser)
     _dry_run(parser)
 
@@ -431,6 +519,7 @@ VERBS: tuple[_Verb, ...] = (
         _backup,
         (
             "pgops backup\n"
+            "pgops backup --kind base    a base backup of the whole server\n"
             "pgops backup --dry-run      sizes, formats and what no job covers\n"
             "pgops backup --quiet        from cron: silent unless it fails\n"
             "pgops backup --wait 6h      after a run that still holds the lock, rather than not at all"
@@ -461,6 +550,18 @@ VERBS: tuple[_Verb, ...] = (
             "pgops restore --database shop --rename shop shop_copy --yes\n"
             "pgops restore --database shop --mode swap --confirm shop\n"
             "pgops restore 20261122T020000Z-logical --table public.orders --mode into_empty --database shop\n\n"
+            "The plan is shown first. Without a terminal, --yes or --confirm must say that it is wanted."
+        ),
+    ),
+    (
+        "recover",
+        "bring the whole server back, to any moment",
+        _recover,
+        (
+            "pgops recover --data-directory /srv/copy --to-time 2026-11-22T14:31:07+01:00 --dry-run\n"
+            "pgops recover --data-directory /srv/copy --to-time '2026-11-22 14:31:07 Europe/Berlin' --action pause --yes\n"
+            "pgops recover --data-directory /var/lib/postgresql/17/main --mode in_place --to-end \\\n"
+            "    --confirm /var/lib/postgresql/17/main --config-file /etc/postgresql/17/main/postgresql.conf\n\n"
             "The plan is shown first. Without a terminal, --yes or --confirm must say that it is wanted."
         ),
     ),

@@ -86,17 +86,32 @@ def backup(result: Result, *, has_s3: bool) -> str:
         "Backed up %s: %s in %s." % (result["instance"], human_size(result["bytes"]), human_span(result["seconds"]))
     ]
     rows = []
-    for entry in result["databases"]:
+    for entry in result["databases"] if result.get("kind") != "base" else ():
         counted = "%s rows" % _number(entry["rows"]) if "rows" in entry else ""
         size = "%s of %s" % (human_size(entry["bytes"]), human_size(entry["database_bytes"]))
         rows.append((entry["name"], size, human_span(entry["seconds"]), _form(entry), counted))
     lines += _table(rows, right=(1, 2, 4))
+    if result.get("kind") == "base":
+        lines.append(_base_facts(result))
     lines += _uncovered(result)
     lines.append("Set: %s" % result["path"])
     lines.append(
         "Next: pgops sync (copy it off this server)" if has_s3 else "Next: pgops verify (prove that it restores)"
     )
     return _text(lines)
+
+
+def _base_facts(result: Result) -> str:
+    chosen = result["choices"]["base"]
+    return "Base backup of %s and %s, %s by the %s; WAL %s to %s on timeline %s." % (
+        _plural(len(result["databases"]), "database"),
+        _plural(len(result["tablespaces"]), "tablespace"),
+        chosen["compression"],
+        chosen["by"],
+        result["wal_start"],
+        result["wal_end"],
+        result["timeline"],
+    )
 
 
 def _form(entry: Result) -> str:
@@ -118,9 +133,17 @@ def _backup_plan(result: Result) -> str:
     ]
     rows = []
     for name in plan["databases"]:
-        choice = plan["choices"][name]
+        choice = plan["choices"].get(name)
+        if choice is None:  # a base backup copies the whole
+            rows.append((name, "", "", ""))
+            continue
         jobs = _plural(choice["jobs"], "job")
         rows.append((name, _form(choice), jobs, "; ".join(choice["reasons"])))
+    if "base" in plan["choices"] and "by" in plan["choices"]["base"]:
+        chosen = plan["choices"]["base"]
+        lines.append(
+            "As a base backup, %s by the %s (%s)." % (chosen["compression"], chosen["by"], "; ".join(chosen["reasons"]))
+        )
     return _text(lines + _table(rows) + _uncovered(plan))
 
 

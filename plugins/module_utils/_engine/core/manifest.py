@@ -17,6 +17,7 @@ from typing import Any, Optional
 from ..system.durable import to_json
 from .errors import DamagedError, UsageError
 from .naming import is_set_id
+from .segments import is_size, parse_lsn
 from .times import parse_iso
 
 FORMAT = 1
@@ -60,6 +61,43 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Tablespace:
+    """A tablespace in a base backup: its number, its name, the directory that it had, and its tar."""
+
+    oid: str
+    name: str
+    path: str
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base backup: the tar of the data directory with the WAL that makes it consistent, and those of the tablespaces.
+
+    `listing` is PostgreSQL's own backup_manifest, None when it lies inside the tar. `databases` are {name, bytes}; `bytes` is
+    what it takes unpacked. `stopped` is the moment of its end by the server's clock, `next_xid` the first transaction
+    that began after it, `wal_segment_bytes` the size of a WAL file.
+    """
+
+    payload: Payload
+    stopped: str
+    next_xid: int
+    wal_segment_bytes: int
+    bytes: int
+    checksums: bool
+    algorithm: str
+    listing: Optional[Payload] = None
+    tablespaces: tuple[Tablespace, ...] = ()
+    databases: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def payloads(self) -> tuple[Payload, ...]:
+        """All payloads of the base backup."""
+        inner = (self.payload, *(t.payload for t in self.tablespaces))
+        return inner if self.listing is None else (*inner, self.listing)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One backup set. Times are ISO 8601 in UTC; `left_out` lists what is missing and why."""
 
@@ -79,6 +117,7 @@ class Manifest:
     timeline: Optional[int] = None
     wal_start: Optional[str] = None
     wal_end: Optional[str] = None
+    base: Optional[Base] = None
     from_standby: bool = False
     globals: Optional[Payload] = None
     globals_passwords: bool = False
@@ -107,6 +146,12 @@ class Manifest:
     def size(self) -> int:
         """Bytes of all payload files."""
         return sum(entry.size for entry in self.files)
+
+    @property
+    def database_names(self) -> list[str]:
+        """The names of all databases in the set, of whichever kind it is."""
+        more = self.base.databases if self.base is not None else ()
+        return [d.name for d in self.databases] + [str(d.get("name")) for d in more]
 
     def database(self, name: str) -> Optional[Database]:
         """Return the database called `name`, or None."""
@@ -198,9 +243,29 @@ def _check(manifest: Manifest, set_id: str) -> None:
             raise DamagedError("The manifest of %s has no true size or hash for %r." % (set_id, entry.path))
         seen.add(entry.path)
     payloads = [p for p in (manifest.globals, manifest.settings, manifest.hba, manifest.ident) if p]
-    for payload in payloads + [d.dump for d in manifest.databases]:
+    payloads += [d.dump for d in manifest.databases] + list(manifest.base.payloads if manifest.base else ())
+    if (manifest.kind == "logical" and manifest.base is not None) or not set_id.endswith("-" + manifest.kind):
+        raise DamagedError("The manifest of %s is of the kind %r, and holds something else." % (set_id, manifest.kind))
+    if manifest.base is not None:
+        _check_base(manifest, manifest.base)
+    for payload in payloads:
         if not manifest.files_of(payload):
             raise DamagedError("The manifest of %s lists no file for %r." % (set_id, payload.path))
+
+
+def _check_base(manifest: Manifest, base: Base) -> None:
+    """Distrust what becomes a path, a position or a moment. Raise DamagedError."""
+    try:
+        parse_iso(base.stopped)
+        parse_lsn(manifest.wal_start or "")
+        parse_lsn(manifest.wal_end or "")
+    except (UsageError, ValueError) as error:
+        raise DamagedError("The manifest of %s does not say where it ends: %s" % (manifest.id, error)) from None
+    oids = [tablespace.oid for tablespace in base.tablespaces]
+    if not all(re.fullmatch("[0-9]{1,10}", oid) for oid in oids) or len(set(oids)) < len(oids):
+        raise DamagedError("The manifest of %s names no true tablespaces." % manifest.id)
+    if not is_size(base.wal_segment_bytes) or manifest.timeline is None:
+        raise DamagedError("The manifest of %s does not say which WAL it needs." % manifest.id)
 
 
 def safe_path(path: str) -> bool:
@@ -209,4 +274,16 @@ def safe_path(path: str) -> bool:
     return bool(path) and "\0" not in path and "\\" not in path and not any(p in ("", ".", "..") for p in parts)
 
 
-__all__ = ("FORMAT", "NAME", "Database", "File", "Manifest", "Payload", "content_hash", "decode", "safe_path")
+__all__ = (
+    "FORMAT",
+    "NAME",
+    "Base",
+    "Database",
+    "File",
+    "Manifest",
+    "Payload",
+    "Tablespace",
+    "content_hash",
+    "decode",
+    "safe_path",
+)

@@ -25,6 +25,11 @@ def is_set_id(text: str) -> bool:
     return _SET_ID.fullmatch(text) is not None
 
 
+def is_physical(set_id: str) -> bool:
+    """Tell whether the set is a copy of a whole data directory (base, incremental), and not dumps of databases."""
+    return set_id.endswith(("-base", "-incremental"))
+
+
 def check_instance(text: str) -> str:
     """Return `text` if it can name an instance in every place. Raise UsageError otherwise."""
     if not _INSTANCE.fullmatch(text):
@@ -99,6 +104,7 @@ __all__ = (
     "conninfo_value",
     "database_argument",
     "file_stem",
+    "is_physical",
     "is_set_id",
     "qualified",
     "quote_ident",

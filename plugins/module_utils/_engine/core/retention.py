@@ -2,8 +2,9 @@
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
 """Retention: which sets of a place stay, and why. Pure: it takes facts, rules and the moment, and returns a plan.
 
-A set stays when any rule keeps it. Whatever the rules say, these stay: pinned sets, the newest set, the newest
-verified sets (at least one), sets that claim to come from the future, and every ancestor of a set that stays.
+A set stays when any rule keeps it. Dumps and base backups are counted apart, so that neither pushes the other out. Whatever
+the rules say, these stay of each: pinned sets, the newest set, the newest verified sets (at least one), sets that claim to
+come from the future, and every ancestor of a set that stays.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from .times import parse_span
 
 @dataclass(frozen=True)
 class SetFacts:
-    """What retention needs to know about a set."""
+    """What retention needs to know about a set; `physical` ones hold a data directory, the others dumps."""
 
     id: str
     begun: datetime
     verified: bool = False
     pinned: bool = False
     parent: Optional[str] = None
+    physical: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,16 @@ def plan(facts: Sequence[SetFacts], rules: Retention, now: datetime) -> Plan:
         if fact.begun > now:
             reasons[fact.id].append("begun in the future: check the clock")
     _by_age(past, rules, now, reasons)
-    _by_count(past, rules, reasons)
-    for label, count, period in (
-        ("daily", rules.keep_daily, _day),
-        ("weekly", rules.keep_weekly, _week),
-        ("monthly", rules.keep_monthly, _month),
-        ("yearly", rules.keep_yearly, _year),
-    ):
-        _by_period(past, label, count, period, reasons)
+    for physical in (False, True):
+        family = [f for f in past if f.physical is physical]
+        _by_count(family, rules, reasons)
+        for label, count, period in (
+            ("daily", rules.keep_daily, _day),
+            ("weekly", rules.keep_weekly, _week),
+            ("monthly", rules.keep_monthly, _month),
+            ("yearly", rules.keep_yearly, _year),
+        ):
+            _by_period(family, label, count, period, reasons)
     _ancestors(ordered, reasons)
     why = _why_removed(rules)
     return Plan(tuple(Decision(f.id, bool(reasons[f.id]), tuple(reasons[f.id]) or (why,)) for f in ordered))

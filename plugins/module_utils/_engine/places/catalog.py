@@ -8,7 +8,7 @@ from typing import Optional
 
 from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
 from ..core.manifest import NAME, Manifest, content_hash, decode
-from ..core.naming import is_set_id
+from ..core.naming import is_physical, is_set_id
 from .base import PINS, SETS, Entry, Place
 from .evidence import Proof, is_verified, proofs, standing
 
@@ -84,8 +84,11 @@ class Catalog:
         """Return the ids of pinned sets."""
         return sorted(path.rsplit("/", 1)[-1] for path in self.place.entries(PINS))
 
-    def find(self, wanted: str) -> str:
-        """Return the id that `wanted` names: an id, `latest` or `latest_verified`. Raise MissingError or UsageError."""
+    def find(self, wanted: str, *, physical: Optional[bool] = None) -> str:
+        """Return the id that `wanted` names: an id, `latest` or `latest_verified`. Raise MissingError or UsageError.
+
+        `physical` narrows the latter two to base backups or, False, to dumps.
+        """
         if wanted not in ("latest", "latest_verified"):
             if not is_set_id(wanted):
                 raise UsageError(
@@ -95,14 +98,18 @@ class Catalog:
             self.manifest(wanted)
             return wanted
         for set_id in self.ids():
+            if physical not in (None, is_physical(set_id)):
+                continue
             if wanted == "latest" or self.verified(set_id):
                 return set_id
+        noun = {None: "set", True: "base backup", False: "set"}[physical]
         if wanted == "latest":
             raise MissingError(
-                "There is no set in %s." % self.place.root, hint="Run a backup first, or look in the other place."
+                "There is no %s in %s." % (noun, self.place.root),
+                hint="Run a backup first, or look in the other place.",
             )
         raise MissingError(
-            "No set in %s is verified." % self.place.root,
+            "No %s in %s is verified." % (noun, self.place.root),
             hint="Verify one (pgops verify --level restore), or name a set, or say latest.",
         )
 

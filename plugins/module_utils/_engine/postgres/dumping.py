@@ -24,7 +24,7 @@ from ..core.sizes import human_size
 from ..core.times import parse_span
 from ..system import codec
 from ..system.durable import create_private, free_bytes
-from ..system.runner import Command
+from ..system.runner import Command, OnLine
 from . import inventory
 from .connection import Server, Session, connect, explained, program_environment
 from .lock_waits import DumpAnewError, GaveWayError, LockWatch
@@ -67,9 +67,18 @@ class Sink:
             )
 
     def stream(
-        self, path: str, commands: list[Command], *, source: Optional[bytes] = None, watch: Optional[Any] = None
+        self,
+        path: str,
+        commands: list[Command],
+        *,
+        source: Optional[bytes] = None,
+        watch: Optional[Any] = None,
+        on_line: Optional[OnLine] = None,
     ) -> None:
-        """Write what the pipeline `commands` gives (or `source`, if it is empty) to the new file `path`. Raise what they raise."""
+        """Write what the pipeline `commands` gives (or `source`, if it is empty) to the new file `path`. Raise what they raise.
+
+        `on_line` hears what the programs say.
+        """
         target = self.folder / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         written = [0, 0]
@@ -86,9 +95,8 @@ class Sink:
             if not commands:
                 put(source or b"")
             else:
-                self._context.runner.pipe(
-                    commands, source=[source] if source is not None else None, sink=put, watch=watch
-                )
+                whole = [source] if source is not None else None
+                self._context.runner.pipe(commands, source=whole, sink=put, watch=watch, on_line=on_line)
 
 
 def write_payload(context: Context, sink: Sink, path: str, form: str, content: bytes) -> Payload:
@@ -356,7 +364,7 @@ def _run_pg_dump(
         # Files are fsynced once, when the set is published.
         arguments += ["--jobs=%d" % choice.jobs, "--no-sync", "--file=%s" % target]
         command = Command((*arguments, database_argument(job.database)), env=environment)
-        context.runner.run(command, watch=_DirectoryWatch(context, sink, target, check))
+        context.runner.run(command, watch=DirectoryWatch(context, sink, target, check))
     else:
         command = Command((*arguments, database_argument(job.database)), env=environment)
         wrappers = codec.wrap(
@@ -392,7 +400,7 @@ def _filters(scope: inventory.Scope) -> list[str]:
     ]
 
 
-class _DirectoryWatch:
+class DirectoryWatch:
     """Looks at a growing directory: keeps the floor, reports progress, and raises what `check` raises."""
 
     def __init__(self, context: Context, sink: Sink, folder: Path, check: Callable[[], None]) -> None:
@@ -425,4 +433,13 @@ def _check_archive(context: Context, job: DumpJob, sink: Sink, payload: Payload)
         raise PgopsError("The dump of %r has no table of contents." % job.database)
 
 
-__all__ = ("ANEW", "DumpJob", "Sink", "dump_database", "dump_globals", "masked_settings", "write_payload")
+__all__ = (
+    "ANEW",
+    "DirectoryWatch",
+    "DumpJob",
+    "Sink",
+    "dump_database",
+    "dump_globals",
+    "masked_settings",
+    "write_payload",
+)

@@ -15,8 +15,9 @@ import signal
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Callable, Optional
 
 from ..context import Context
 from ..core.errors import CommandError, UnreachableError, UsageError
@@ -47,6 +48,13 @@ _SETTINGS = {
     "synchronous_commit": "off",
     "wal_level": "minimal",
 }
+# What a copy of a whole cluster needs beside that: it may replay WAL, of which nothing may be skipped.
+_OF_A_COPY = {
+    "hot_standby": "on",
+    "ssl": "off",
+    "wal_level": "replica",
+}
+_START_SECONDS = 600
 _STOP_SECONDS = 60
 _SOCKETS = "pgops-socket-"
 _ROOM_FOR_SOCKETS = 60
@@ -56,40 +64,65 @@ _REMOVALS = 100
 _PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_restore", "psql")
 
 
+# Puts a data directory into the new directory, as an account, by programs; returns settings that the server needs for it.
+Fill = Callable[[Programs, Path, str], Mapping[str, str]]
+
+
 @contextlib.contextmanager
-def throwaway(context: Context, folder: Path, *, major: int, superuser: str) -> Iterator[Target]:
+def throwaway(
+    context: Context, folder: Path, *, major: int, superuser: str, fill: Optional[Fill] = None
+) -> Iterator[Target]:
     """Yield a fresh server of version `major` or the next newer, in `folder`, with the bootstrap role `superuser`.
 
+    With `fill`, its data directory is what that puts there, and the version is exactly `major`.
     It listens on a socket in a private directory only. Raise UnreachableError if no server programs are installed or it
-    does not start, UsageError if the account that is to run it is unknown.
+    does not start, UsageError if the account that is to run it is unknown, and what `fill` raises.
     """
-    settings = context.config.verify
-    programs, warnings = pick(
-        context.runner, settings.server_bin_dir or context.config.postgres.bin_dir, major=major, needed=_PROGRAMS
-    )
-    for warning in warnings:
-        context.warn(warning)
+    programs = server_programs(context, major, exactly=fill is not None)
     account = account_of(context)
     with contextlib.ExitStack() as stack:
-        sockets = _socket_directory()
+        sockets = socket_directory()
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         home = _home(context, folder, account)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         stack.enter_context(claimed(context, home))
         data = home / "data"
-        _give(account, sockets, home)
-        _initialize(context, programs, data, account, superuser)
+        give(account, sockets, home)
+        own = _SETTINGS
+        if fill is None:
+            _initialize(context, programs, data, account, superuser)
+        else:
+            own = {**_SETTINGS, **_OF_A_COPY, **fill(programs, data, account)}
         with (data / "postgresql.auto.conf").open("a", encoding="utf-8") as stream:
-            for name, value in {**_SETTINGS, "unix_socket_directories": str(sockets)}.items():
+            for name, value in {**own, "unix_socket_directories": str(sockets)}.items():
                 stream.write("%s = '%s'\n" % (name, value.replace("'", "''")))
-        _start(context, programs, data, account)
+        start_server(context, programs, data, account)
         try:
             postgres = Postgres(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
             with connect(postgres) as session:
                 server = server_facts(session)
             yield Target(postgres, programs, server)
         finally:
-            _stop(context, programs, data, account)
+            stop_server(context, programs, data, account)
+
+
+def server_programs(context: Context, major: int, *, exactly: bool = False) -> Programs:
+    """Return server programs of version `major` or, unless it must be `exactly` that, the next newer.
+
+    Raise UnreachableError or UsageError if there are none.
+    """
+    settings = context.config.verify
+    bin_dir = settings.server_bin_dir or context.config.postgres.bin_dir
+    programs, warnings = pick(context.runner, bin_dir, major=major, needed=_PROGRAMS)
+    if exactly and programs.major != major:
+        raise UnreachableError(
+            "A data directory of PostgreSQL %d needs server programs of that version; here are those of %s."
+            % (major, programs.version),
+            hint="Install postgresql-%d, or name the directory of its programs in verify.server_bin_dir." % major,
+        )
+    for warning in warnings:
+        context.warn(warning)
+    return programs
 
 
 @contextlib.contextmanager
@@ -115,7 +148,8 @@ def _sockets_base() -> Path:
     return Path(usual if len(usual) <= _ROOM_FOR_SOCKETS else "/tmp")  # noqa: S108
 
 
-def _socket_directory() -> Path:
+def socket_directory() -> Path:
+    """Return a new private directory with a short path."""
     return Path(tempfile.mkdtemp(prefix=_SOCKETS, dir=_sockets_base()))
 
 
@@ -153,7 +187,8 @@ def account_of(context: Context) -> str:
     )
 
 
-def _give(account: str, *paths: Path) -> None:
+def give(account: str, *paths: Path) -> None:
+    """Let `paths` belong to the account, if there is one."""
     if account:
         for path in paths:
             os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid)
@@ -176,10 +211,18 @@ def _initialize(context: Context, programs: Programs, data: Path, account: str, 
     )
 
 
-def _start(context: Context, programs: Programs, data: Path, account: str) -> None:
+def start_server(context: Context, programs: Programs, data: Path, account: str) -> None:
+    """Start the server of `data` and wait until it takes connections. Raise UnreachableError with the end of its log."""
     log = data.parent / "server.log"
     command = Command(
-        (programs.path("pg_ctl"), "start", "--wait", "--timeout=60", "--pgdata=%s" % data, "--log=%s" % log),
+        (
+            programs.path("pg_ctl"),
+            "start",
+            "--wait",
+            "--timeout=%d" % _START_SECONDS,
+            "--pgdata=%s" % data,
+            "--log=%s" % log,
+        ),
         user=account,
     )
     try:
@@ -192,7 +235,8 @@ def _start(context: Context, programs: Programs, data: Path, account: str) -> No
         ) from None
 
 
-def _stop(context: Context, programs: Programs, data: Path, account: str) -> None:
+def stop_server(context: Context, programs: Programs, data: Path, account: str) -> None:
+    """Stop the server of `data` at once; warn if it does not end."""
     command = Command(
         (
             programs.path("pg_ctl"),
@@ -352,4 +396,16 @@ def _remove_sockets(context: Context, path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-__all__ = ("account_of", "claimed", "clear_abandoned", "room_for_server", "throwaway")
+__all__ = (
+    "Fill",
+    "account_of",
+    "claimed",
+    "clear_abandoned",
+    "give",
+    "room_for_server",
+    "server_programs",
+    "socket_directory",
+    "start_server",
+    "stop_server",
+    "throwaway",
+)

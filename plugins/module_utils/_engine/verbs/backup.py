@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""The verb backup: logical sets, made by pg_dump and pg_dumpall, published by one rename."""
+"""The verb backup: logical sets, made by pg_dump and pg_dumpall, published by one rename; backup_base.py makes the others."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from typing import Any, Optional
 from .. import __version__
 from ..context import Context
 from ..core.choice import Choice, Facts, choose
-from ..core.errors import MissingError, PgopsError, RefusedError
+from ..core.errors import MissingError, PgopsError, RefusedError, UsageError
 from ..core.fingerprint import summary
 from ..core.lock_queue import LockWaits
-from ..core.manifest import NAME, Database, File, Manifest, Payload, content_hash
-from ..core.naming import set_id, split_qualified
+from ..core.manifest import NAME, Database, Manifest, Payload, content_hash
+from ..core.naming import split_qualified
 from ..core.sizes import human_size, parse_size
 from ..core.times import human_span, iso
 from ..places.catalog import Catalog
 from ..places.local import LocalPlace
 from ..postgres import inventory
 from ..postgres.connection import Server, Session, connect, server_facts
-from ..postgres.dumping import DumpJob, Sink, dump_database, dump_globals, masked_settings, write_payload
+from ..postgres.dumping import DumpJob, Sink, dump_database, dump_globals, masked_settings
 from ..postgres.tools import Programs, dump_compressions, pick
 from ..settings import Backup
 from ..system import codec
-from ..system.durable import free_bytes, sha256_file, to_json
+from ..system.durable import free_bytes
+from .backup_base import KIND as BASE
+from .backup_base import backup_base
+from .making import files_of, free_id, server_files
 from .turn import whose_turn
 
 KIND = "logical"
+KINDS = (KIND, BASE)
 # A first set is compared with nothing; dumps of typical data shrink to a quarter, and half is on the safe side.
 _FIRST_GUESS = {"none": 1.0}
 _GUESS = 0.5
@@ -44,9 +48,10 @@ SELECT pg_catalog.pg_last_wal_receive_lsn() > pg_catalog.pg_last_wal_replay_lsn(
 
 @dataclass(frozen=True)
 class Request:
-    """A backup as the configuration says; `dry_run` plans it and touches nothing."""
+    """A backup of a kind (`logical` or `base`) as the configuration says; `dry_run` plans it and touches nothing."""
 
     dry_run: bool = False
+    kind: str = KIND
 
 
 @dataclass
@@ -94,19 +99,24 @@ class _Plan:
 
 
 def backup(context: Context, request: Request) -> dict[str, Any]:
-    """Make a logical set of the configured databases and return its facts.
+    """Make a set, of the configured databases or of the whole server, and return its facts.
 
     Result: `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
     compression}), `uncovered`, `left_out`, `choices`, `content`, `lock_waits` (list of {database, table, mode, pid, role,
     application, seconds, queued}), `gave_way` (database to times); a dry run has `plan` instead. In a group of servers
-    `group` tells who was chosen, and where that is another node, nothing is done and `skipped` says so.
+    `group` tells who was chosen, and where that is another node, nothing is done and `skipped` says so. Of a base backup
+    see backup_base().
     Raise UsageError, UnreachableError, RefusedError (not enough space), BusyError or CommandError; no half-written set
     stays behind.
     """
+    if request.kind not in KINDS:
+        raise UsageError("%r is no kind of backup." % request.kind, hint="Use one of %s." % ", ".join(KINDS))
     if request.dry_run:
         turn = whose_turn(context)
         if not turn.mine:
             return turn.skipped()
+        if request.kind == BASE:
+            return {**backup_base(context, dry_run=True), **turn.facts}
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
         return {"changed": True, "plan": plan.result(), "uncovered": plan.uncovered, **turn.facts}
@@ -118,6 +128,8 @@ def backup(context: Context, request: Request) -> dict[str, Any]:
             return turn.skipped()
         if turn.facts and context.config.s3 is None:
             context.warn("This group has no S3 place, so each node has only the sets that it made itself.")
+        if request.kind == BASE:
+            return {**backup_base(context, dry_run=False), **turn.facts}
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
             try:
@@ -265,7 +277,7 @@ def _plan_space(context: Context, plan: _Plan) -> None:
     total = sum(t.bytes for t in plan.targets)
     ratio = _FIRST_GUESS.get(context.config.backup.compression, _GUESS)
     catalog = Catalog(context.local)
-    for previous in catalog.ids()[:1]:
+    for previous in [name for name in catalog.ids() if name.endswith("-" + KIND)][:1]:
         try:
             manifest = catalog.manifest(previous)
         except PgopsError:
@@ -289,7 +301,7 @@ def _plan_space(context: Context, plan: _Plan) -> None:
 
 def _make(context: Context, session: Session, plan: _Plan) -> dict[str, Any]:
     started = context.clock()
-    name = _free_id(context)
+    name = free_id(context, KIND)
     floor = parse_size(context.config.backup.min_free)
     with context.local.new_set(name) as folder:
         sink = Sink(context, folder, floor)
@@ -320,15 +332,6 @@ def _tell_lag(context: Context, session: Session) -> None:
             "The standby is %s behind at the end of the dump: its replay waits for it, or for another session."
             % human_span(row[1])
         )
-
-
-def _free_id(context: Context) -> str:
-    """Return an id that no set has: ids have whole seconds, so a run right after another waits for the next one."""
-    while True:
-        name = set_id(context.clock(), KIND)
-        if not context.local.path("sets/%s" % name).exists():
-            return name
-        time.sleep(0.1)
 
 
 def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optional[Database]:
@@ -367,7 +370,7 @@ def _finish(
         plan.left_out.append({"what": "roles and tablespaces", "why": "backup.globals is false"})
     extra: dict[str, Optional[Payload]] = {"settings": None, "hba": None, "ident": None}
     if wanted.server_settings:
-        extra.update(_server_files(context, session, plan, sink))
+        extra.update(server_files(context, session, sink, plan.left_out))
     else:
         plan.left_out.append(
             {"what": "server settings, pg_hba.conf and pg_ident.conf", "why": "backup.server_settings is false"}
@@ -386,7 +389,7 @@ def _finish(
         server_version_num=plan.server.version_num,
         tools={"pg_dump": version, "pg_dumpall": version},
         engine=__version__,
-        files=_files(sink.folder),
+        files=files_of(sink.folder),
         databases=tuple(databases),
         timeline=plan.server.timeline,
         from_standby=plan.server.in_recovery,
@@ -402,36 +405,6 @@ def _finish(
         left_out=tuple(plan.left_out),
         warnings=tuple(context.warnings),
     )
-
-
-def _server_files(context: Context, session: Session, plan: _Plan, sink: Sink) -> dict[str, Payload]:
-    """Store the settings that are not defaults, pg_hba.conf and pg_ident.conf, as far as this role may read them."""
-    found: dict[str, Payload] = {}
-    rows = session.rows(
-        "SELECT name, setting, unit, source, sourcefile FROM pg_settings WHERE source NOT IN ('default', 'client', 'session', 'override') ORDER BY 1"
-    )
-    # A connection string is a setting too; its password is not ours to keep.
-    settings = [dict(zip(("name", "setting", "unit", "source", "file"), row)) for row in rows]
-    found["settings"] = write_payload(context, sink, "settings.json", "json", to_json(context.redactor.data(settings)))
-    for key, setting, file in (("hba", "hba_file", "pg_hba.conf"), ("ident", "ident_file", "pg_ident.conf")):
-        content = session.allowed("SELECT pg_read_file(current_setting(%s))", (setting,))
-        if content is None:
-            plan.left_out.append(
-                {"what": file, "why": "this role may not read it (server_files of pg_backup_role lets it)"}
-            )
-            context.warn("%s is not in the set: this role may not read it." % file)
-        else:
-            found[key] = write_payload(context, sink, file, "conf", content[0][0].encode())
-    return found
-
-
-def _files(folder: Path) -> tuple[File, ...]:
-    found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            path.chmod(0o600)
-            found.append(File(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path)))
-    return tuple(found)
 
 
 def _result(place: LocalPlace, manifest: Manifest, content: str, plan: _Plan) -> dict[str, Any]:
@@ -463,4 +436,4 @@ def _result(place: LocalPlace, manifest: Manifest, content: str, plan: _Plan) ->
     }
 
 
-__all__ = ("KIND", "Request", "backup")
+__all__ = ("KIND", "KINDS", "Request", "backup")

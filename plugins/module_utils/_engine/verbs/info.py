@@ -149,7 +149,7 @@ def _describe(context: Context, surveyed: Surveyed, catalog: Catalog, set_id: st
         ended=iso(manifest.ended),
         age_seconds=(context.clock() - manifest.begun).total_seconds(),
         files=len(manifest.files),
-        databases=[database.name for database in manifest.databases],
+        databases=manifest.database_names,
         verified=catalog.verified(set_id),
         proofs={level: {"outcome": p.outcome, "when": iso(p.when)} for level, p in proofs.items() if p is not None},
         encryption=manifest.encryption,

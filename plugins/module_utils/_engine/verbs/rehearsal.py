@@ -43,7 +43,7 @@ class Rehearsal:
 
 
 @dataclass
-class _Stage:
+class Stage:
     """The set that is rehearsed, the server it is restored into, and what that showed so far."""
 
     context: Context
@@ -69,12 +69,12 @@ def rehearse(context: Context, source: Source, folder: Path) -> Rehearsal:
     superuser = (manifest.roles or {}).get("bootstrap") or "postgres"
     tick = time.monotonic()
     with throwaway(context, folder, major=manifest.server_version_num // 10000, superuser=superuser) as target:
-        tick = _lap(result, "start", tick)
+        tick = lap(result, "start", tick)
         result.checked["server_version"] = target.server.version
         with connect(target.postgres) as session:
-            stage = _Stage(context, source, target, session, folder, result, ownership=False)
+            stage = Stage(context, source, target, session, folder, result, ownership=False)
             stage.ownership = _roles(stage)
-            tick = _lap(result, "globals", tick)
+            tick = lap(result, "globals", tick)
             for number, database in enumerate(manifest.databases):
                 try:
                     _one(stage, database, number)
@@ -101,13 +101,14 @@ def _restored_bytes(source: Source, database: Database) -> int:
     return database.bytes
 
 
-def _lap(result: Rehearsal, phase: str, tick: float) -> float:
+def lap(result: Rehearsal, phase: str, tick: float) -> float:
+    """Add the seconds since `tick` to the phase, and return the present."""
     now = time.monotonic()
     result.phases[phase] = round(result.phases.get(phase, 0.0) + now - tick, 3)
     return now
 
 
-def _fault(stage: _Stage, what: str, error: PgopsError) -> None:
+def _fault(stage: Stage, what: str, error: PgopsError) -> None:
     """Note that `what` failed: as a fault of the set, unless this host or its server is to blame."""
     text = "%s: %s" % (what, error.message)
     said = error.message + getattr(error, "stderr", "")
@@ -119,7 +120,7 @@ def _fault(stage: _Stage, what: str, error: PgopsError) -> None:
     (stage.result.cannot if ours else stage.result.findings).append(text)
 
 
-def _roles(stage: _Stage) -> bool:
+def _roles(stage: Stage) -> bool:
     """Restore the globals and tell whether owners and privileges can follow."""
     manifest, result = stage.source.manifest, stage.result
     if manifest.globals is None:
@@ -137,7 +138,7 @@ def _roles(stage: _Stage) -> bool:
     return True
 
 
-def _one(stage: _Stage, database: Database, number: int) -> None:
+def _one(stage: Stage, database: Database, number: int) -> None:
     context, result, target = stage.context, stage.result, stage.target
     lacking = _lacking_extensions(stage.session, database)
     if lacking:
@@ -159,20 +160,20 @@ def _one(stage: _Stage, database: Database, number: int) -> None:
         return
     finally:
         context.reporter.done()
-        tick = _lap(result, "load", tick)
+        tick = lap(result, "load", tick)
     result.remarks += ["%s: %s" % (database.name, text) for text in loaded.benign]
     _compare(database, target, options, result)
-    tick = _lap(result, "compare", tick)
+    tick = lap(result, "compare", tick)
     if context.config.verify.amcheck:
-        _amcheck(database, target, result)
-        tick = _lap(result, "amcheck", tick)
+        check_indexes(database.name, target, result)
+        tick = lap(result, "amcheck", tick)
     for assertion in context.config.verify.assertions:
         if assertion.database == database.name:
-            _assert(stage, assertion)
-    _lap(result, "assertions", tick)
+            ask(stage, assertion)
+    lap(result, "assertions", tick)
 
 
-def _load(stage: _Stage, database: Database, options: Options, room: Path) -> Loaded:
+def _load(stage: Stage, database: Database, options: Options, room: Path) -> Loaded:
     room.mkdir(mode=0o700)
     try:
         loaded = load_database(stage.source, database, stage.target, database.name, options, room)
@@ -213,8 +214,9 @@ def _compare(database: Database, target: Target, options: Options, result: Rehea
     result.checked.setdefault("databases", {})[database.name] = comparison.checked
 
 
-def _amcheck(database: Database, target: Target, result: Rehearsal) -> None:
-    with connect(target.postgres, database.name) as session:
+def check_indexes(database: str, target: Target, result: Rehearsal) -> None:
+    """Have amcheck look at every B-tree index of `database`, where it can be had."""
+    with connect(target.postgres, database) as session:
         if not session.rows("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
             text = "amcheck is not installed on this host, so indexes were not checked (package postgresql-contrib)."
             if text not in result.remarks:
@@ -234,11 +236,11 @@ def _amcheck(database: Database, target: Target, result: Rehearsal) -> None:
             except UnreachableError:
                 raise
             except PgopsError as error:
-                result.findings.append("%s: index %s is damaged: %s" % (database.name, name, error.message))
+                result.findings.append("%s: index %s is damaged: %s" % (database, name, error.message))
         result.checked["indexes"] = result.checked.get("indexes", 0) + len(indexes)
 
 
-def _assert(stage: _Stage, assertion: Assertion) -> None:
+def ask(stage: Stage, assertion: Assertion) -> None:
     """Ask the restored database as psql would, so that the answer looks as the user has seen it."""
     target, result = stage.target, stage.result
     command = Command(
@@ -268,4 +270,4 @@ def _assert(stage: _Stage, assertion: Assertion) -> None:
         )
 
 
-__all__ = ("Rehearsal", "rehearse")
+__all__ = ("Rehearsal", "Stage", "ask", "check_indexes", "lap", "rehearse")

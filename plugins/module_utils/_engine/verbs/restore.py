@@ -182,7 +182,13 @@ def _source(context: Context, request: Request) -> Source:
     others = [p for p in context.places() if p.name != place.name]
     more = tuple(proof for other in others if request.set == "latest_verified" for proof in _proofs_of(context, other))
     catalog = Catalog(place, more_proofs=more)
-    source = Source(context, catalog, catalog.find(request.set), identity_file=context.config.restore.identity_file)
+    set_id = catalog.find(request.set, physical=False)
+    source = Source(context, catalog, set_id, identity_file=context.config.restore.identity_file)
+    if source.manifest.base is not None:
+        raise UsageError(
+            "%s is a base backup of the whole server, and holds no dumps of single databases." % set_id,
+            hint="Recover it into a data directory (pgops recover %s), or choose a set that ends in -logical." % set_id,
+        )
     source.check_key()
     return source
 

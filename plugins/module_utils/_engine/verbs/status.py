@@ -25,7 +25,7 @@ from .info import Request, calendars, expected, info
 from .survey import survey
 from .wal_status import wal_status, window_lines
 
-VERBS = ("backup", "sync", "verify", "prune", "restore")
+VERBS = ("backup", "sync", "verify", "prune", "restore", "recover")
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 

@@ -162,6 +162,7 @@ def _read(surveyed: Surveyed, more: tuple[Proof, ...]) -> None:
                     verified=catalog.verified(set_id),
                     pinned=set_id in surveyed.pins,
                     parent=manifest.parent,
+                    physical=manifest.base is not None,
                 )
             )
         surveyed.catalog = catalog

@@ -12,17 +12,20 @@ from typing import Any, Callable
 from .. import __version__
 from ..context import Context
 from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UnreachableError, UsageError
-from ..core.manifest import NAME
-from ..core.naming import is_set_id
+from ..core.manifest import NAME, Base
+from ..core.naming import is_physical, is_set_id
 from ..core.sizes import human_size
 from ..core.times import iso
 from ..places.base import SETS
 from ..places.catalog import Catalog
 from ..places.evidence import FAILED, LEVELS, PASSED, UNDECIDED, store
 from ..places.local import LocalPlace
+from ..postgres.base_reading import check_base
 from ..postgres.throwaway import account_of, claimed, clear_abandoned
 from ..postgres.tools import pick
 from ..source import Source
+from .backup import KIND
+from .base_rehearsal import rehearse_base
 from .rehearsal import Rehearsal, rehearse
 from .structure import check_structure
 from .turn import Turn, whose_turn
@@ -32,8 +35,9 @@ from .turn import Turn, whose_turn
 class Request:
     """Which sets of which place to prove, and how deep.
 
-    `sets` are ids, `latest`, `all`, or `unverified` (those without a pass at the level or deeper that no later failure
-    contradicts); an empty `level` and place `auto` are the configuration's.
+    `sets` are ids, `latest` (of dumps, and of base backups unless that is proven already), `all`, or `unverified`
+    (those without a pass at the level or deeper that no later failure contradicts); an empty `level` and place `auto` are
+    the configuration's.
     """
 
     place: str = "auto"
@@ -123,10 +127,19 @@ def _choose(catalog: Catalog, request: Request, level: str) -> list[str]:
             found = catalog.ids()
         elif wanted == "unverified":
             found = [s for s in catalog.ids() if not _passed(catalog, s, level)]
+        elif wanted == "latest":
+            found = _newest(catalog, level)
         else:
             found = [catalog.find(wanted)]
         chosen += [s for s in found if s not in chosen]
     return chosen
+
+
+def _newest(catalog: Catalog, level: str) -> list[str]:
+    """Return the newest set, and the newest of the other family (dumps, base backups) unless that has passed at `level`."""
+    newest = catalog.find("latest")
+    other = next((s for s in catalog.ids() if is_physical(s) != is_physical(newest)), None)
+    return [newest] if other is None or _passed(catalog, other, level) else [newest, other]
 
 
 def _passed(catalog: Catalog, set_id: str, level: str) -> bool:
@@ -216,6 +229,12 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
         if asked == "checksum" or not _readable(source, report):
             report.timed("checksum", lambda: _check_sums(source, report))
             return
+        if source.manifest.kind != KIND and source.manifest.base is None:
+            raise DamagedError("The manifest of %s describes no base backup." % source.set_id)
+        if source.manifest.base is not None:  # read where it lies: fetched and unpacked, it would need twice the room
+            report.timed("checksum", lambda: _check_sums(source, report))
+            _climb_base(context, source, source.manifest.base, asked, folder, report)
+            return
         staged = report.timed("fetch", lambda: _stage(context, source, folder, report))
         report.timed("checksum", lambda: _check_sums(staged, report))
         if not isinstance(staged.place, LocalPlace) and any(
@@ -237,6 +256,16 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
         elif asked == "restore":
             report.level = "restore"
             _rehearse(context, staged, folder, report)
+
+
+def _climb_base(context: Context, source: Source, base: Base, asked: str, folder: Path, report: _Report) -> None:
+    report.level = "structure"
+    report.findings += report.timed("structure", lambda: check_base(source, base))
+    if report.findings:
+        report.outcome = FAILED
+    elif asked == "restore":
+        report.level = "restore"
+        _settle(report, rehearse_base(context, source, base, folder))
 
 
 def _readable(source: Source, report: _Report) -> bool:
@@ -292,7 +321,10 @@ def _stage(context: Context, source: Source, folder: Path, report: _Report) -> S
 
 
 def _rehearse(context: Context, source: Source, folder: Path, report: _Report) -> None:
-    outcome: Rehearsal = rehearse(context, source, folder)
+    _settle(report, rehearse(context, source, folder))
+
+
+def _settle(report: _Report, outcome: Rehearsal) -> None:
     report.phases.update(outcome.phases)
     report.checked.update(outcome.checked)
     report.remarks += outcome.remarks + outcome.cannot

@@ -22,6 +22,7 @@ from ..core.segments import (
     parse_size_mark,
     parse_stored,
 )
+from ..core.times import parse_iso
 from ..core.window import Base, Window, needless, windows
 from ..places.base import Entry, Place
 from ..places.catalog import Catalog
@@ -127,7 +128,9 @@ def base_of(manifest: Manifest) -> Optional[Base]:
         start, end = parse_lsn(manifest.wal_start or ""), parse_lsn(manifest.wal_end or "")
     except ValueError:
         raise DamagedError("The manifest of %s does not say which WAL it needs." % manifest.id) from None
-    return Base(manifest.id, manifest.system_identifier, manifest.timeline or 1, start, end, manifest.ended)
+    # By the server's clock, as targets are, where the manifest has it.
+    ended = parse_iso(manifest.base.stopped) if manifest.base is not None else manifest.ended
+    return Base(manifest.id, manifest.system_identifier, manifest.timeline or 1, start, end, ended)
 
 
 def bases_of(catalog: Catalog, set_ids: Iterable[str]) -> tuple[list[Base], list[str]]:

@@ -22,6 +22,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import (
     NAME,
+    Base,
     Database,
     File,
     Manifest,
@@ -154,6 +155,12 @@ class World:
             "files": (file,),
             "databases": (Database("orders", Payload("databases/orders.dump", "custom"), {}),),
         }
+        if kind != "logical":
+            tar = Payload("base/base.tar", "tar")
+            facts["files"] = (File(tar.path, file.size, file.sha256),)
+            facts["databases"] = ()
+            facts["timeline"], facts["wal_start"], facts["wal_end"] = 1, "0/2000028", "0/2000120"
+            facts["base"] = Base(tar, iso(when + timedelta(minutes=5)), 750, 16 * 1024 * 1024, 1024, True, "SHA256")
         return Manifest(**{**facts, **values})
 
     def add(self, place: str, when: datetime, *, payload: bytes = b"data", **values: Any) -> str:

@@ -139,3 +139,17 @@ def test_pins_are_told_by_the_id_of_their_set_and_rests_of_a_crash_are_none(worl
     world.place("local").write("pins/" + set_id, b"{}")
     world.place("local").write("pins/.%s.12.tmp" % set_id, b"")
     assert local(world).pins() == [set_id]
+
+
+def test_the_newest_of_a_family_is_found_whatever_is_newer(world: Any) -> None:
+    dump = world.add("local", world.NOW - 2 * DAY)
+    copy = world.add("local", world.NOW - DAY, kind="base")
+    catalog = local(world)
+    assert catalog.find("latest") == copy
+    assert catalog.find("latest", physical=False) == dump
+    assert catalog.find("latest", physical=True) == copy
+    assert catalog.manifest(copy).database_names == []
+    world.prove("local", copy)
+    with pytest.raises(MissingError, match=r"No set in .* is verified"):
+        local(world).find("latest_verified", physical=False)
+    assert local(world).find("latest_verified", physical=True) == copy

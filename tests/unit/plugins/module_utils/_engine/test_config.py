@@ -119,6 +119,7 @@ def test_two_configurations_share_no_list() -> None:
         ({"s3": {}}, "s3.bucket: missing. Leave the whole section s3 out when there is no bucket."),
         ({"s3": {"bucket": "b", "access_key": "x"}}, "s3: access_key and secret_key go together."),
         ({"s3": {"bucket": "b", "part_size": "1MiB"}}, "s3.part_size: S3 takes no parts below 5MiB."),
+        ({"base": {"max_rate": "1KiB"}}, "base.max_rate: pg_basebackup takes 32KiB to 1GiB per second, not 1KiB."),
         ({"s3": {"bucket": "b", "tags": ["x"]}}, "s3.tags: expected keys and values, found ['x']."),
         ({"verify": {"assertions": [{"sql": 5, "db": "x"}]}}, "verify.assertions[0].db: unknown key."),
         ({"postgres": {"login_port": 0}}, "postgres.login_port: expected 1 to 65535, found 0."),

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import (
+    Base,
     Database,
     File,
     Manifest,
     Payload,
+    Tablespace,
     content_hash,
     decode,
     safe_path,
@@ -253,3 +255,80 @@ def test_a_manifest_of_a_newer_format_says_what_to_do() -> None:
 def test_no_manifest_however_odd_makes_reading_crash(changes: dict[str, Any]) -> None:
     with contextlib.suppress(DamagedError, UsageError):
         read(plain(**changes))
+
+
+# --- base backups -----------------------------------------------------------------------------------------------------
+
+
+def of_a_base(changes: dict[str, Any] | None = None, **base: Any) -> dict[str, Any]:
+    """The manifest of a base backup as data; `base` changes its section, `changes` the rest."""
+    inner = Base(
+        Payload("base/base.tar.zst", "tar", "zstd", ("zstd",)),
+        stopped="2026-11-22T02:05:00+00:00",
+        next_xid=750,
+        wal_segment_bytes=16 * 1024 * 1024,
+        bytes=1024,
+        checksums=True,
+        algorithm="SHA256",
+        listing=Payload("base/backup_manifest", "backup_manifest"),
+        tablespaces=(
+            Tablespace("16384", "far", "/a far place", Payload("base/16384.tar.zst", "tar", "zstd", ("zstd",))),
+        ),
+        databases=({"name": "orders", "bytes": 7},),
+    )
+    section = {**dataclasses.asdict(inner), **base}
+    names = ("base/16384.tar.zst", "base/backup_manifest", "base/base.tar.zst")
+    facts = {
+        "id": ID.replace("logical", "base"),
+        "kind": "base",
+        "files": [{"path": name, "size": 1, "sha256": SHA} for name in names],
+        "databases": [],
+        "timeline": 1,
+        "wal_start": "0/2000028",
+        "wal_end": "0/2000120",
+        "base": section,
+    }
+    whole = {**json.loads(json.dumps(plain(), default=list)), **facts}
+    for payload in ("globals", "settings", "hba", "ident"):
+        whole[payload] = None
+    return {**whole, **(changes or {})}
+
+
+def read_base(data: dict[str, Any]) -> Manifest:
+    return decode(json.dumps(data).encode(), set_id=data["id"])
+
+
+def test_a_base_backup_comes_back_as_it_was_written() -> None:
+    manifest = read_base(of_a_base())
+    assert manifest.base is not None
+    assert manifest.base.tablespaces[0].path == "/a far place"
+    assert [p.path for p in manifest.base.payloads] == [
+        "base/base.tar.zst",
+        "base/16384.tar.zst",
+        "base/backup_manifest",
+    ]
+    assert manifest.database_names == ["orders"]
+    assert decode(manifest.encode(), set_id=manifest.id) == manifest
+
+
+SPACE = {"oid": "1", "name": "far", "path": "/far", "payload": {"path": "base/16384.tar.zst", "format": "tar"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "base"),
+    [
+        ({}, {"stopped": "2026-11-22T02:05:00"}),
+        ({"wal_start": None}, {}),
+        ({"wal_end": "somewhere"}, {}),
+        ({"timeline": None}, {}),
+        ({}, {"wal_segment_bytes": 4711}),
+        ({}, {"tablespaces": [{**SPACE, "oid": "../../etc"}]}),
+        ({}, {"tablespaces": [SPACE, SPACE]}),
+        ({}, {"payload": {"path": "base/nothing.tar", "format": "tar"}}),
+        ({"kind": "logical"}, {}),
+        ({"id": ID}, {}),
+    ],
+)
+def test_a_base_backup_that_contradicts_itself_is_refused(changes: dict[str, Any], base: dict[str, Any]) -> None:
+    with pytest.raises(DamagedError):
+        read_base(of_a_base(changes, **base))

@@ -234,10 +234,11 @@ def test_an_unreadable_incremental_keeps_everything_that_it_may_build_on(world: 
     base = world.add("local", world.NOW - 40 * DAY, kind="base")
     broken = world.add("local", world.NOW - 39 * DAY, kind="incremental", parent=base)
     later = world.add("local", world.NOW - 38 * DAY, kind="base")
+    fresh = world.add("local", world.NOW - 2 * DAY, kind="base")
     newest = world.add("local", world.NOW - DAY)
     damage(world, broken)
     prune(world.context(), Request(places=("local",)))
-    assert world.ids("local") == [newest, broken, base]
+    assert world.ids("local") == [newest, fresh, broken, base]
     assert not {oldest, later} & set(world.ids("local"))
 
 

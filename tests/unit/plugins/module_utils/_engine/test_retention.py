@@ -306,3 +306,12 @@ def test_through_75_nights_of_luck_and_misfortune_a_verified_set_remains(rules: 
         known, names = {f.id for f in sets}, {f.id for f in left}
         assert all(f.parent in names for f in left if f.parent in known)
         sets = left
+
+
+@pytest.mark.parametrize("rules", [Retention(keep_last=1), Retention(keep_last=0, keep_daily=1), NOTHING])
+def test_dumps_and_base_backups_do_not_push_each_other_out(rules: Retention) -> None:
+    dumps = [fact(d, "dump%d" % d, verified=d == 3) for d in (1, 2, 3, 4)]
+    bases = [fact(d - 0.5, "base%d" % d, verified=d == 4, physical=True) for d in (1, 2, 3, 4)]
+    made = plan(dumps + bases, rules, NOW)
+    assert set(made.keep) == {"dump1", "dump3", "base1", "base4"}
+    assert reasons(made, "base4") == ("verified floor",)

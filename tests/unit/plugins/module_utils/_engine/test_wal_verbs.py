@@ -129,7 +129,7 @@ def test_what_a_base_backup_of_this_host_needs_stays_here(archive):
 
 def test_what_a_base_backup_needs_that_cannot_be_read_stays_here(archive):
     paths = [archive.segment(number) for number in (1, 2)]
-    archive.world.add("local", NOW - HOUR, kind="base", databases=())
+    archive.world.add("local", NOW - HOUR, kind="base", databases=(), wal_start="nowhere")
     archive.ship()
     archive.world.now += 3 * HOUR
     assert archive.ship()["removed"] == 0

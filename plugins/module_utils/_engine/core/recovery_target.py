@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Where a recovery is to stop, which base backup it begins with, and whether it stopped there.
+
+PostgreSQL itself takes a target that it cannot reach for the end of the WAL, or finds out after hours. So what can be known
+before is asked here, and the end is held against the target afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, tzinfo
+from typing import Callable, Optional
+
+from .errors import RefusedError, UsageError
+from .segments import USUAL_SIZE, number_at, number_of, parse_lsn, show_lsn
+from .times import iso, parse_iso
+from .window import Stretch, Window
+
+KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
+ACTIONS = ("promote", "pause")
+_EPOCH = 1 << 32
+_FIRST_XID = 3
+_LONGEST_NAME = 63
+_SETTINGS = ("", "_time", "_lsn", "_xid", "_name")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to stop: at a `moment`, a `position` (LSN), a transaction `xid`, a restore point `name`, or as `kind` alone says.
+
+    `inclusive`: whether what lies exactly there is replayed, too. `timeline`: latest, current or a number. `action`: what the
+    server does then. `to_gap`: the end may be one where WAL is missing.
+    """
+
+    kind: str
+    moment: Optional[datetime] = None
+    position: int = 0
+    xid: int = 0
+    name: str = ""
+    inclusive: bool = True
+    timeline: str = "latest"
+    action: str = "promote"
+    to_gap: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The target in words."""
+        return {
+            "time": "the moment %s" % (iso(self.moment) if self.moment else ""),
+            "lsn": "the LSN %s" % show_lsn(self.position),
+            "xid": "the transaction %d" % self.xid,
+            "name": "the restore point %r" % self.name,
+            "immediate": "the end of the base backup",
+            "end": "the end of the WAL",
+        }[self.kind]
+
+    def as_data(self) -> dict[str, object]:
+        """Return it for the result."""
+        value = {
+            "time": iso(self.moment) if self.moment else "",
+            "lsn": show_lsn(self.position),
+            "xid": str(self.xid),
+            "name": self.name,
+        }.get(self.kind, "")
+        return {
+            "kind": self.kind,
+            "value": value,
+            "inclusive": self.inclusive,
+            "timeline": self.timeline,
+            "action": self.action,
+        }
+
+    def settings(self) -> dict[str, str]:
+        """Return PostgreSQL's settings for it; those of an earlier recovery are emptied.
+
+        The one that is set must come behind them: PostgreSQL takes an empty one that follows for a second target.
+        """
+        own = {"immediate": "recovery_target", "end": ""}.get(self.kind, "recovery_target_" + self.kind)
+        found = {name: "" for name in ("recovery_target%s" % suffix for suffix in _SETTINGS) if name != own}
+        if own:
+            found[own] = "immediate" if self.kind == "immediate" else str(self.as_data()["value"])
+        found["recovery_target_inclusive"] = "on" if self.inclusive else "off"
+        found["recovery_target_timeline"] = self.timeline
+        found["recovery_target_action"] = self.action
+        return found
+
+
+# --- what a person asks for -------------------------------------------------------------------------------------------
+
+
+def parse_target(
+    given: dict[str, str],
+    *,
+    inclusive: bool = True,
+    timeline: str = "",
+    action: str = "promote",
+    to_gap: bool = False,
+    zone: Callable[[str], Optional[tzinfo]] = lambda _name: None,
+) -> Target:
+    """Return the target of which `given` has one by its kind (time, lsn, xid, name; immediate and end need no value).
+
+    `zone` finds time zones by name, None or a UsageError if there is none. Raise UsageError for what names no single target.
+    """
+    chosen = [kind for kind in KINDS if given.get(kind)]
+    if len(chosen) != 1:
+        said = "Several targets were given: %s." % ", ".join(chosen) if chosen else "No target was given."
+        raise UsageError(said, hint="Give exactly one of %s." % ", ".join(KINDS))
+    if action not in ACTIONS:
+        raise UsageError("%r is no action at a target." % action, hint="Use one of %s." % ", ".join(ACTIONS))
+    (kind,) = chosen
+    text = given[kind].strip()
+    moment = parse_moment(text, zone) if kind == "time" else None
+    return Target(
+        kind,
+        moment,
+        _position(text) if kind == "lsn" else 0,
+        _xid(text) if kind == "xid" else 0,
+        _name(given[kind]) if kind == "name" else "",
+        inclusive,
+        _timeline(timeline),
+        action,
+        to_gap,
+    )
+
+
+def parse_moment(text: str, zone: Callable[[str], Optional[tzinfo]]) -> datetime:
+    """Return the moment that `text` names, in UTC: with an offset, or with the name of a time zone behind a blank.
+
+    Raise UsageError if it names none, or, as clocks are set back or forward, two or none.
+    """
+    stem, _unused, name = text.strip().rpartition(" ")
+    if not stem or not re.search("[A-Za-z]{2}", name):
+        return parse_iso(text)
+    try:
+        # EST and the like are in the database, too, and mean one thing there and another to a person.
+        found = zone(name) if "/" in name or name == "UTC" else None
+    except UsageError:
+        found = None
+    if found is None:
+        raise UsageError(
+            "%r is no time zone." % name,
+            hint="Write an offset, as in 2026-11-22T14:31:07+01:00, or a name such as Europe/Berlin; EST and the like are not unique.",
+        )
+    try:
+        naive = datetime.fromisoformat(stem)
+    except ValueError:
+        raise UsageError("%r is not a moment." % text, hint="Write it like 2026-11-22T14:31:07+01:00.") from None
+    if naive.tzinfo is not None:
+        raise UsageError("%r has an offset and a time zone." % text, hint="Leave one of them out.")
+    early, late = (naive.replace(tzinfo=found, fold=fold).astimezone(timezone.utc) for fold in (0, 1))
+    if early != late:
+        what = "twice" if early < late else "never"
+        raise UsageError(
+            "The clocks of %s showed %s %s, as they were changed then." % (name, stem, what),
+            hint="Write the offset instead of the zone.",
+        )
+    return early
+
+
+def _position(text: str) -> int:
+    try:
+        return parse_lsn(text)
+    except ValueError:
+        raise UsageError("%r is no LSN." % text, hint="Write it like 16/B374D848.") from None
+
+
+def _xid(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,20}", text) or int(text) % _EPOCH < _FIRST_XID:
+        raise UsageError("%r is no transaction." % text, hint="Give the number that pg_current_xact_id() shows.")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if "\0" in text or "\n" in text or len(text.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
+        raise UsageError("%r cannot name a restore point." % text, hint="A name has up to 63 bytes.")
+    return text
+
+
+def _timeline(text: str) -> str:
+    text = text or "latest"
+    if text in ("latest", "current") or (re.fullmatch("[0-9]{1,10}", text) and 0 < int(text) < _EPOCH):
+        return text
+    raise UsageError("%r is no timeline." % text, hint="Use latest, current, or a number.")
+
+
+# --- which base backup ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A base backup: its cluster, where and when (by the server's clock) it ended, and the first transaction after that."""
+
+    id: str
+    system_identifier: str
+    timeline: int
+    end: int
+    stopped: datetime
+    next_xid: int
+    segment_bytes: int = USUAL_SIZE
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The base backup to begin with, and what should be known about that choice."""
+
+    base: Candidate
+    remarks: tuple[str, ...] = ()
+
+
+def choose_base(
+    target: Target, bases: Sequence[Candidate], windows: Optional[Sequence[Window]], now: datetime, *, wanted: str = ""
+) -> Chosen:
+    """Return the base backup that reaches `target` with the least WAL, or `wanted` if that reaches it.
+
+    `windows` are what the WAL archive can do, None when nobody can tell. Raise RefusedError that says why each cannot.
+    """
+    if not bases:
+        raise RefusedError("There is no base backup.", hint="Take one: pgops backup --kind base.")
+    if target.kind == "time" and target.moment is not None and target.moment > now:
+        raise RefusedError(
+            "%s lies in the future: it is %s now." % (_capital(target.shown), iso(now)),
+            hint="To recover everything, ask for the end.",
+        )
+    # A restore point may lie before the newest base backup as well as after it; only its oldest surely comes before it.
+    ordered = sorted(bases, key=lambda b: (b.stopped, b.id), reverse=target.kind != "name")
+    reasons: list[str] = []
+    for base in ordered:
+        if wanted and base.id != wanted:
+            continue
+        why_not = _too_late(target, base) or _cut_off(target, base, windows)
+        if not why_not:
+            return Chosen(base, tuple(_remarks(target, windows, wanted, base)))
+        reasons.append("%s: %s" % (base.id, why_not))
+    if not reasons:
+        raise RefusedError("There is no base backup %s." % wanted, hint="'pgops info' lists them.")
+    shown = reasons[:10] + (["… and %d more." % (len(reasons) - 10)] if len(reasons) > 10 else [])
+    raise RefusedError(
+        "%s cannot be reached from any base backup:\n%s"
+        % (_capital(target.shown), "\n".join("  - %s" % text for text in shown)),
+        hint="Nothing was touched. 'pgops status' shows what can be recovered.",
+    )
+
+
+def _too_late(target: Target, base: Candidate) -> str:
+    """Return why the base backup ended after the target, empty if it did not."""
+    if target.kind == "time" and target.moment is not None and base.stopped > target.moment:
+        return "it was whole at %s only" % iso(base.stopped)
+    if target.kind == "lsn" and base.end > target.position:
+        return "it was whole at the LSN %s only" % show_lsn(base.end)
+    if target.kind == "xid" and base.next_xid > _whole_xid(target.xid, base):
+        return "the transaction may have ended before the backup did, whose next one was %d" % base.next_xid
+    return ""
+
+
+def _whole_xid(xid: int, base: Candidate) -> int:
+    """Return the transaction with its epoch; a short number is taken for one of the epoch of the base backup."""
+    return xid if xid >= _EPOCH else base.next_xid // _EPOCH * _EPOCH + xid
+
+
+def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> str:
+    """Return which WAL is missing on the way from the base backup to the target, empty if none is or nobody can tell."""
+    if windows is None or target.kind == "immediate":
+        return ""
+    window = _window(target, base, windows)
+    if window is None:
+        return "the archive holds no WAL for it on timeline %s" % target.timeline
+    stretch = next((s for s in window.stretches if base.id in s.bases), None)
+    if stretch is None:
+        return "WAL that it needs is missing in the archive, or lies on another timeline than %d" % window.timeline
+    gap = _gap_after(window, stretch, base.segment_bytes)
+    if target.kind == "time" and target.moment is not None and stretch.end_time < target.moment:
+        return "the archive holds WAL for it up to %s%s" % (iso(stretch.end_time), gap)
+    if target.kind == "lsn" and stretch.end < target.position:
+        return "the archive holds WAL for it up to the LSN %s%s" % (show_lsn(stretch.end), gap)
+    if target.kind == "end" and gap and not target.to_gap:
+        return "the WAL breaks off at the LSN %s%s; ask for the end at the gap (to_gap) to stop there" % (
+            show_lsn(stretch.end),
+            gap,
+        )
+    return ""
+
+
+def _window(target: Target, base: Candidate, windows: Sequence[Window]) -> Optional[Window]:
+    own = [w for w in windows if w.system_identifier == base.system_identifier]
+    if target.timeline == "latest":
+        return own[-1] if own else None
+    number = base.timeline if target.timeline == "current" else int(target.timeline)
+    return next((w for w in own if w.timeline == number), None)
+
+
+def _gap_after(window: Window, stretch: Stretch, size: int) -> str:
+    """Return which segments are missing where the stretch ends, if there are others behind them."""
+    last = number_at(stretch.end, size)
+    gap = next((gap for gap in window.gaps if number_of(gap.first, size) == last), None)
+    return ", as %s to %s (%d) are missing" % (gap.first, gap.last, gap.count) if gap is not None else ""
+
+
+def _remarks(target: Target, windows: Optional[Sequence[Window]], wanted: str, base: Candidate) -> list[str]:
+    found = []
+    if windows is None and target.kind != "immediate":
+        found.append("Whether the WAL archive reaches that far was not checked: another command than ours fetches it.")
+    if target.kind == "name" and not wanted:
+        found.append(
+            "Nobody knows where a restore point lies before the WAL is read, so the oldest base backup is taken (%s);"
+            " name a younger one to be quicker." % base.id
+        )
+    return found
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+# --- did it stop there ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Where a recovery ended: the last LSN replayed, when the last transaction replayed had ended, and what the log says."""
+
+    position: Optional[int]
+    moment: Optional[datetime]
+    timeline: Optional[int]
+    log: str = ""
+
+    def as_data(self) -> dict[str, object]:
+        """Return it for the result."""
+        return {
+            "lsn": None if self.position is None else show_lsn(self.position),
+            "time": None if self.moment is None else iso(self.moment),
+            "timeline": self.timeline,
+            "log": self.log,
+        }
+
+
+_ENDED = re.compile(
+    r"recovery stopping (?:(?P<how>before|after) (?:(?P<what>commit|abort) of (?:prepared )?transaction (?P<xid>\d+)"
+    r'|WAL location \(LSN\) "(?P<lsn>[^"]+)"|reaching (?P<consistency>consistency))|at restore point "(?P<name>.*)", time)'
+)
+
+
+def said_at_the_end(log: str) -> str:
+    """Return the line of the server's log in which it says why it stopped, empty when it did not."""
+    found = [line for line in log.splitlines() if _ENDED.search(line)]
+    return found[-1].partition("LOG:  ")[2] or found[-1] if found else ""
+
+
+def doubts(target: Target, base: Candidate, stopped: Stopped) -> list[str]:
+    """Return what speaks against it that the recovery stopped at `target`; nothing when it is proven."""
+    found = []
+    match = _ENDED.search(stopped.log)
+    if stopped.position is None:
+        found.append("The server does not tell which LSN it replayed last.")
+    elif stopped.position < base.end and target.kind != "immediate":
+        found.append("It stopped at the LSN %s, before the base backup is whole." % show_lsn(stopped.position))
+    if target.kind != "end" and match is None:
+        found.append("The server's log does not say that it stopped at a target.")
+    if target.kind == "time" and target.moment is not None and stopped.moment is not None:
+        late = stopped.moment - target.moment
+        if late > timedelta(0) or (not target.inclusive and not late):
+            found.append(
+                "The last transaction that it replayed ended at %s, which is after the target." % iso(stopped.moment)
+            )
+    if target.kind == "lsn" and stopped.position is not None and stopped.position < target.position:
+        found.append("The last LSN that it replayed is %s, before the target." % show_lsn(stopped.position))
+    if target.kind == "xid" and match is not None and match.group("xid") != str(target.xid % _EPOCH):
+        found.append("It stopped at another transaction: %s." % stopped.log)
+    if target.kind == "name" and match is not None and match.group("name") != target.name:
+        found.append("It stopped at another restore point: %s." % stopped.log)
+    return found
+
+
+__all__ = (
+    "ACTIONS",
+    "KINDS",
+    "Candidate",
+    "Chosen",
+    "Stopped",
+    "Target",
+    "choose_base",
+    "doubts",
+    "parse_moment",
+    "parse_target",
+    "said_at_the_end",
+)

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""From PostgreSQL to the files of a base backup, by pg_basebackup: one tar of the data directory, one of each tablespace.
+
+The WAL that makes a backup consistent is fetched at its end into the same tar (--wal-method=fetch): so it is compressed and
+encrypted as the rest is, and needs one connection only. A slot of ours keeps the server from removing it meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Optional
+
+from ..context import Context
+from ..core import base_list
+from ..core.choice import LEVELS
+from ..core.errors import CommandError, DamagedError, PgopsError, RefusedError, UnreachableError, UsageError
+from ..core.manifest import Payload, Tablespace
+from ..core.sizes import parse_size
+from ..settings import Base
+from ..system import codec
+from ..system.runner import Command
+from .connection import Session, explained, program_environment
+from .dumping import DirectoryWatch, Sink
+from .tools import Programs
+
+FOLDER = "base"
+LEAST_MAJOR = 15
+_MOST_WORKERS = 4
+_DAMAGE = re.compile(r'checksum verification failed in file "(?:\./)?([^"]+)", block (\d+)')
+_START = re.compile(r"write-ahead log start point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+) on timeline (\d+)")
+_END = re.compile(r"write-ahead log end point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+)")
+_NO_WORKERS = "could not set compression worker count"
+# What to do next, by what the server says to who wants to replicate.
+_HINTS = (
+    ("permission denied to start WAL sender", "role"),
+    ("must be superuser or replication role", "role"),
+    ("no pg_hba.conf entry for replication", "hba"),
+    ("requested standby connections exceeds", "senders"),
+    ("too many clients", "senders"),
+    ("WAL segment", "wal"),
+    ("standby was promoted", "promoted"),
+)
+_TEXTS = {
+    "role": "Let the role replicate: ALTER ROLE … REPLICATION.",
+    "hba": "Add a line for the database `replication`, this role and this host to the server's pg_hba.conf, and reload it.",
+    "senders": "Raise max_wal_senders (and restart the server), or end a standby or another base backup.",
+    "wal": "The server removed WAL that the backup needs: raise wal_keep_size or max_slot_wal_keep_size.",
+    "promoted": "The standby became a primary meanwhile. Run the backup again.",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a base backup is compressed: by which method, by whom (`server`, `client`, `program`, or nobody), and encrypted or not."""
+
+    method: str
+    where: str
+    level: Optional[int] = None
+    workers: int = 0
+    encrypted: bool = False
+
+    @property
+    def piped(self) -> bool:
+        """Whether all comes as one stream, which holds no tablespaces of their own."""
+        return self.encrypted or self.where == "program"
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The wrappers around each tar, innermost first."""
+        inner = () if self.method == "none" else (self.method,)
+        return (*inner, "age") if self.encrypted else inner
+
+    @property
+    def argument(self) -> str:
+        """The value of pg_basebackup's option --compress."""
+        if self.where not in ("server", "client"):
+            return "none"
+        level = LEVELS[self.method] if self.level is None else self.level
+        details = ["level=%d" % min(level, _MOST[self.method])]
+        if self.method == "zstd" and self.workers > 1:
+            details.append("workers=%d" % self.workers)
+        return "%s-%s:%s" % (self.where, self.method, ",".join(details))
+
+    def shown(self) -> dict[str, object]:
+        """Return it for the result."""
+        return {"compression": self.method, "by": self.where, "workers": self.workers, "encrypted": self.encrypted}
+
+
+_MOST = {"zstd": 19, "lz4": 12, "gzip": 9}
+
+
+@dataclass
+class Taken:
+    """A base backup in the folder of a set: its payloads, and the WAL range of what was copied."""
+
+    payload: Payload
+    way: Way
+    listing: Optional[Payload] = None
+    tablespaces: tuple[Tablespace, ...] = ()
+    timeline: int = 0
+    start: str = ""
+    end: str = ""
+    said: list[str] = field(default_factory=list)
+
+
+# --- how to compress --------------------------------------------------------------------------------------------------
+
+
+def choose_way(context: Context, programs: Programs, *, tablespaces: bool) -> tuple[Way, str]:
+    """Return how to compress, and why in words: the first way of those that the configuration allows which all can go.
+
+    The server and its program are asked what their builds can do. Raise UsageError if none is left, UnreachableError or
+    RefusedError if the server lets nobody replicate.
+    """
+    settings, encrypted = context.config.base, context.config.backup.encryption == "age"
+    if encrypted and tablespaces:
+        raise UsageError(
+            "A base backup of a server with tablespaces cannot be encrypted: pg_basebackup writes each to a file of its own.",
+            hint="Say backup.encryption: none for it, and let the store encrypt (s3.sse), or back up by dumps.",
+        )
+    workers = settings.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+    check_replication(context, programs)
+    if settings.compression == "none":
+        return Way("none", "nobody", encrypted=encrypted), "none: as base.compression says"
+    methods = ("zstd", "gzip") if settings.compression == "auto" else (settings.compression,)
+    for method in methods:
+        for where in _places(settings, encrypted=encrypted, tablespaces=tablespaces):
+            if _can(context, programs, method, where):
+                chosen = Way(method, where, settings.compression_level, workers if method == "zstd" else 0, encrypted)
+                return chosen, "%s: %s" % (method, _WHY[where])
+    raise UsageError(
+        "Nothing here compresses with %s." % " or ".join(methods),
+        hint="Install the package %s, or set base.compression." % methods[0],
+    )
+
+
+_WHY = {
+    "server": "the server can compress with it",
+    "client": "this pg_basebackup can compress with it",
+    "program": "neither the server nor pg_basebackup can, but there is the program",
+}
+
+
+def _places(settings: Base, *, encrypted: bool, tablespaces: bool) -> tuple[str, ...]:
+    if encrypted:
+        return ("program",)
+    own = ("server", "client") if settings.compress_on == "auto" else (settings.compress_on,)
+    return own if tablespaces or settings.compress_on == "server" else (*own, "program")
+
+
+def _can(context: Context, programs: Programs, method: str, where: str) -> bool:
+    """Tell whether `where` compresses with `method`. A level that does not exist is refused before anything begins."""
+    if where == "program":
+        return context.runner.find(method) is not None
+    said = _ask(context, programs, "%s-%s:level=99" % (where, method))
+    return "expects a compression level" in said
+
+
+def check_replication(context: Context, programs: Programs) -> None:
+    """Raise RefusedError or UnreachableError, with a next step, if the server does not let us take a base backup."""
+    said = _ask(context, programs, "server-gzip:level=99")
+    if "compression" not in said:
+        raise replication_refused(CommandError(" / ".join(said.splitlines()[-3:]), stderr=said))
+
+
+def _ask(context: Context, programs: Programs, compress: str) -> str:
+    command = Command(
+        (
+            programs.path("pg_basebackup"),
+            "--pgdata=-",
+            "--format=tar",
+            "--wal-method=none",
+            "--no-manifest",
+            "--no-password",
+            "--compress=" + compress,
+        ),
+        env=program_environment(context.config.postgres),
+    )
+    return context.runner.run(command, check=False, timeout=60).stderr
+
+
+def replication_refused(error: CommandError) -> PgopsError:
+    """Return what pg_basebackup failed with as an error with a next step: RefusedError where somebody must allow something."""
+    said = "%s %s" % (error.message, error.stderr)
+    key = next((key for text, key in _HINTS if text in said), "")
+    if key in ("role", "hba", "senders"):
+        return RefusedError("The server lets nobody take a base backup: %s" % error.message, hint=_TEXTS[key])
+    if key:
+        error.hint = _TEXTS[key]
+        return error
+    if "connection to server" in said:
+        return UnreachableError(error.message, hint="Check the section postgres of the configuration.")
+    return explained(error)
+
+
+# --- take -------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def wal_kept(context: Context, session: Session) -> Iterator[None]:
+    """Keep the server from removing WAL, by a slot of this session, for as long as the block lasts."""
+    name = "pgops_%s" % secrets.token_hex(8)
+    try:
+        session.rows("SELECT pg_create_physical_replication_slot(%s, true, true)", (name,))
+    except PgopsError as error:
+        context.warn("No slot keeps WAL during the backup, so it fails if the server removes some: %s" % error.message)
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PgopsError):  # with its session it goes anyway
+            session.rows("SELECT pg_drop_replication_slot(%s)", (name,))
+
+
+def take(context: Context, programs: Programs, sink: Sink, way: Way, tablespaces: Sequence[Tablespace]) -> Taken:
+    """Take a base backup into the folder of `sink`, and return what it is.
+
+    Raise DamagedError when the server found damaged blocks (details: `damaged`, a list of {file, block}), CommandError,
+    RefusedError or UnreachableError; what was written so far lies there then.
+    """
+    taken = Taken(Payload("%s/base.tar%s" % (FOLDER, codec.suffix(way.layers)), "tar", way.method, way.layers), way)
+    try:
+        _run(context, programs, sink, taken)
+    except CommandError as error:
+        if _NO_WORKERS not in error.stderr or way.workers <= 1:
+            raise _told(error, taken) from None
+        context.warn("The compression cannot work with several threads here, so it has one.")
+        alone = replace(way, workers=0)
+        return take(context, programs, sink, alone, tablespaces)
+    _read_range(taken)
+    if not way.piped:
+        taken.listing = Payload("%s/%s" % (FOLDER, base_list.NAME), "backup_manifest")
+        suffix = codec.suffix(way.layers)
+        taken.tablespaces = tuple(
+            replace(t, payload=Payload("%s/%s.tar%s" % (FOLDER, t.oid, suffix), "tar", way.method, way.layers))
+            for t in tablespaces
+        )
+    return taken
+
+
+def _run(context: Context, programs: Programs, sink: Sink, taken: Taken) -> None:
+    command = _command(context, programs, sink.folder, taken.way)
+    if taken.way.piped:
+        recipients = context.config.backup.recipients
+        wrappers = codec.wrap(
+            context.runner, taken.way.layers, level=context.config.base.compression_level, recipients=recipients
+        )
+        sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
+        return
+    watch = DirectoryWatch(context, sink, sink.folder / FOLDER, lambda: None)
+    context.runner.run(command, watch=watch, on_line=taken.said.append)
+
+
+def _command(context: Context, programs: Programs, folder: Path, way: Way) -> Command:
+    settings = context.config.base
+    rate = ("--max-rate=%dk" % (parse_size(settings.max_rate) // 1024),) if settings.max_rate else ()
+    return Command(
+        (
+            programs.path("pg_basebackup"),
+            "--pgdata=%s" % ("-" if way.piped else folder / FOLDER),
+            "--format=tar",
+            "--wal-method=fetch",
+            "--checkpoint=%s" % settings.checkpoint,
+            "--label=pgops",
+            "--manifest-checksums=%s" % settings.manifest_checksums,
+            "--compress=%s" % way.argument,
+            "--no-password",
+            "--no-sync",
+            "--verbose",
+            *rate,
+        ),
+        env=program_environment(context.config.postgres),
+    )
+
+
+def _told(error: CommandError, taken: Taken) -> PgopsError:
+    """Return why it failed; damaged blocks that the server found are told one by one."""
+    blocks = [m.groups() for m in (_DAMAGE.search(line) for line in taken.said) if m]
+    if not blocks and "checksum error" not in error.stderr:
+        return replication_refused(error)
+    shown = ", ".join("block %s of %s" % (block, file) for file, block in blocks[:5])
+    damaged = DamagedError(
+        "The server's data are damaged, so no base backup was kept: %s%s."
+        % (shown or "pg_basebackup met blocks with a wrong checksum", " and others" if len(blocks) > 5 else ""),
+        hint="Older sets stay as they are: do not remove any. Look at the disk, find the tables (pg_filenode_relation), "
+        "and restore them from a set that is proven.",
+    )
+    damaged.details = {"damaged": [{"file": file, "block": int(block)} for file, block in blocks]}
+    return damaged
+
+
+def _read_range(taken: Taken) -> None:
+    start = next((m for m in map(_START.search, taken.said) if m), None)
+    end = next((m for m in map(_END.search, taken.said) if m), None)
+    if start is None or end is None:
+        raise PgopsError(
+            "pg_basebackup did not tell which WAL the base backup needs: %s." % " / ".join(taken.said[-3:]),
+            hint="Update the client programs of PostgreSQL.",
+        )
+    taken.start, taken.timeline, taken.end = start.group(1), int(start.group(2)), end.group(1)
+
+
+__all__ = (
+    "FOLDER",
+    "LEAST_MAJOR",
+    "Taken",
+    "Way",
+    "check_replication",
+    "choose_way",
+    "replication_refused",
+    "take",
+    "wal_kept",
+)

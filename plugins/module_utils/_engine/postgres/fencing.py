@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The fence around a copy of a server: it archives nothing, follows nobody, and is reached by a private socket only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from .throwaway import give
+
+HBA, IDENT, PID = "pgops_hba.conf", "pgops_ident.conf", "pgops.pid"
+# No copy may write into the archive of the original, whatever becomes of it.
+NO_ARCHIVE = {"archive_mode": "off", "archive_command": ""}
+# Nothing of the original may act in a copy: no subscription may take over a publisher's slot, no job may start.
+ALONE = {
+    **NO_ARCHIVE,
+    "cron.launch_active_jobs": "off",
+    "listen_addresses": "",
+    "log_destination": "stderr",
+    "logging_collector": "off",
+    "max_logical_replication_workers": "0",
+    "primary_conninfo": "",
+    "primary_slot_name": "",
+    "ssl": "off",
+    "synchronous_standby_names": "",
+}
+
+
+def fence_copy(data: Path, account: str) -> dict[str, str]:
+    """Make the data directory `data` that of a throwaway copy, and return the settings that fence it.
+
+    Its own configuration goes: who may log in, what it loads and where it logs is nobody's business here.
+    """
+    forget_signals(data)
+    for name in ("postgresql.conf", "postgresql.auto.conf"):
+        write_file(data / name, "", account)
+    return {**_logins(data, account), "primary_conninfo": "", "primary_slot_name": ""}
+
+
+def fence_beside(data: Path, account: str) -> dict[str, str]:
+    """Return the settings of a copy that stays beside its original; its own configuration holds where they say nothing."""
+    forget_signals(data)
+    if not (data / "postgresql.conf").exists():  # Debian keeps it elsewhere
+        write_file(data / "postgresql.conf", "", account)
+    return {**ALONE, **_logins(data, account), "external_pid_file": str(data / PID)}
+
+
+def forget_signals(data: Path) -> None:
+    """Remove what would make the server a standby, as in a backup that was taken from one."""
+    for name in ("standby.signal", "recovery.signal"):
+        (data / name).unlink(missing_ok=True)
+
+
+def _logins(data: Path, account: str) -> dict[str, str]:
+    """Let everybody in who can reach the private socket; nobody else can."""
+    write_file(data / HBA, "local all all trust\n", account)
+    write_file(data / IDENT, "", account)
+    return {"hba_file": str(data / HBA), "ident_file": str(data / IDENT)}
+
+
+def append_settings(data: Path, account: str, settings: Mapping[str, str]) -> None:
+    """Add `settings` to postgresql.auto.conf, which has the last word but for the command line."""
+    path = data / "postgresql.auto.conf"
+    before = ""
+    with contextlib.suppress(FileNotFoundError):
+        before = path.read_text(encoding="utf-8", errors="surrogateescape")
+    lines = ["%s = '%s'\n" % (name, value.replace("\\", "\\\\").replace("'", "''")) for name, value in settings.items()]
+    write_file(path, before + "".join(lines), account)
+
+
+def write_file(path: Path, text: str, account: str) -> None:
+    """Write a small file of the data directory; it belongs to the account."""
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    path.chmod(0o600)
+    give(account, path)
+
+
+__all__ = (
+    "ALONE",
+    "NO_ARCHIVE",
+    "append_settings",
+    "fence_beside",
+    "fence_copy",
+    "forget_signals",
+    "write_file",
+)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""A server that recovers: started on a data directory, waited for, and asked where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Optional
+
+from ..context import Context
+from ..core.errors import CommandError, PgopsError, UnreachableError
+from ..core.recovery_target import Stopped, said_at_the_end
+from ..core.segments import parse_lsn
+from ..core.times import human_span
+from ..settings import Postgres
+from ..system.runner import Command
+from .connection import Session, connect
+from .throwaway import give
+from .tools import Programs
+
+LOG = "pgops_recovery.log"
+_POLL_SECONDS = 0.2
+_TELL_SECONDS = 15.0
+_BEGIN_SECONDS = 2.0
+_STOP_SECONDS = 120
+_NOT_RUNNING = 3
+# In English, and where we can read it: what the server says is a part of the proof.
+_HEARD = (
+    "-c lc_messages=C",
+    "-c log_min_messages=warning",
+    "-c logging_collector=off",
+    "-c log_destination=stderr",
+)
+_STATE = """
+SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, extract(epoch FROM pg_last_xact_replay_timestamp())::float8
+"""
+# Behind a promotion the new timeline is what is written; before it, what was replayed last.
+_TIMELINE = """
+SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT min_recovery_end_timeline FROM pg_control_recovery())
+  ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END
+"""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A server on its way: its programs, data directory and account, how to log in, and more options of its command line."""
+
+    context: Context
+    programs: Programs
+    data: Path
+    account: str
+    postgres: Postgres
+    options: Sequence[str] = ()
+
+    @property
+    def log(self) -> Path:
+        """What the server says meanwhile."""
+        return self.data / LOG
+
+    def start(self) -> None:
+        """Start the server; it recovers by itself. Raise UnreachableError if it cannot be started."""
+        with self.log.open("wb"):
+            self.log.chmod(0o600)
+        give(self.account, self.log)
+        options = " ".join((*_HEARD, *self.options))
+        command = Command(
+            (
+                self.programs.path("pg_ctl"),
+                "start",
+                "--no-wait",
+                "--silent",
+                "--pgdata=%s" % self.data,
+                "--log=%s" % self.log,
+                "--options=%s" % options,
+            ),
+            user=self.account,
+        )
+        try:
+            self.context.runner.run(command)
+        except CommandError as error:
+            raise UnreachableError("The server did not start: %s" % (self.last_words() or error.message)) from None
+
+    def stop(self) -> None:
+        """Stop the server, if it runs."""
+        command = Command(
+            (
+                self.programs.path("pg_ctl"),
+                "stop",
+                "--mode=fast",
+                "--wait",
+                "--silent",
+                "--timeout=%d" % _STOP_SECONDS,
+                "--pgdata=%s" % self.data,
+            ),
+            user=self.account,
+        )
+        self.context.runner.run(command, check=False, timeout=_STOP_SECONDS + 30)
+
+    def runs(self) -> bool:
+        """Tell whether the server runs."""
+        command = Command((self.programs.path("pg_ctl"), "status", "--pgdata=%s" % self.data), user=self.account)
+        return self.context.runner.run(command, check=False).returncode != _NOT_RUNNING
+
+    def last_words(self) -> str:
+        """Return what the server said last that tells why it ended."""
+        lines: list[str] = []
+        with contextlib.suppress(OSError):
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        grave = [line for line in lines if "FATAL:" in line or "PANIC:" in line or "HINT:" in line]
+        return " / ".join((grave or lines)[-3:])
+
+    # --- wait ---
+
+    def wait(self) -> Stopped:
+        """Wait until the server has promoted itself or paused, and return where it stopped.
+
+        It takes as long as the WAL takes; what it has reached is told now and then. Raise UnreachableError if the server
+        ends, PgopsError with its own words if it does so because it cannot reach the target.
+        """
+        begun = told = time.monotonic()
+        while True:
+            state = self._state()
+            if state is None and time.monotonic() - begun > _BEGIN_SECONDS and not self.runs():
+                raise self._ended()
+            if state is not None and not state[0]:
+                return self._stopped()
+            if state is not None and time.monotonic() - told > _TELL_SECONDS:
+                told = time.monotonic()
+                reached = (
+                    "" if state[2] is None else ", of %s" % datetime.fromtimestamp(state[2], timezone.utc).isoformat()
+                )
+                self.context.reporter.note(
+                    "replayed up to the LSN %s%s, in %s" % (state[1], reached, human_span(told - begun))
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _state(self) -> Optional[tuple[bool, Optional[str], Optional[float]]]:
+        """Return whether it still recovers and what it replayed last; None while it lets nobody in."""
+        try:
+            with self.session() as session:
+                recovering, position, epoch = session.rows(_STATE)[0]
+                paused = recovering and session.value("SELECT pg_is_wal_replay_paused()")
+        except PgopsError:
+            return None
+        return (bool(recovering) and not paused, position, epoch)
+
+    def _ended(self) -> PgopsError:
+        said = self.last_words()
+        if "before configured recovery target was reached" in said:
+            return PgopsError(
+                "The WAL ended before the target: %s" % said,
+                hint="Either WAL is missing, or nothing was committed after that moment. Ask for an earlier one, or for the end.",
+            )
+        return UnreachableError("The server ended before it had recovered: %s" % said, hint="See %s." % self.log)
+
+    def _stopped(self) -> Stopped:
+        log = self.log.read_text(encoding="utf-8", errors="replace")
+        with self.session() as session:
+            _recovering, position, epoch = session.rows(_STATE)[0]
+            timeline = session.allowed(_TIMELINE)
+        return Stopped(
+            None if position is None else parse_lsn(position),
+            None if epoch is None else datetime.fromtimestamp(epoch, timezone.utc),
+            None if timeline is None else timeline[0][0],
+            said_at_the_end(log),
+        )
+
+    def session(self) -> Session:
+        """Return a session in it. Raise UnreachableError while it lets nobody in."""
+        return connect(self._where())
+
+    def _where(self) -> Postgres:
+        """Return how to log in: by the port and the socket that the server itself has written down."""
+        lines: list[str] = []
+        with contextlib.suppress(OSError):
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
+        if len(lines) <= 5 or not lines[3].strip().isdecimal():
+            raise UnreachableError("The server has not begun to listen yet.")
+        socket, address = lines[4].strip(), lines[5].strip()
+        return dataclasses.replace(
+            self.postgres,
+            database_url="",
+            login_host="" if socket else address,
+            login_unix_socket=socket,
+            login_port=int(lines[3]),
+        )
+
+
+__all__ = ("LOG", "Recovery")

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What making a set of any kind shares: its id, its list of files, and what is kept of the server's own files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ..context import Context
+from ..core.manifest import File, Payload
+from ..core.naming import set_id
+from ..postgres.connection import Session
+from ..postgres.dumping import Sink, write_payload
+from ..system.durable import sha256_file, to_json
+
+
+def free_id(context: Context, kind: str) -> str:
+    """Return an id that no set has: ids have whole seconds, so a run right after another waits for the next one."""
+    while True:
+        name = set_id(context.clock(), kind)
+        if not context.local.path("sets/%s" % name).exists():
+            return name
+        time.sleep(0.1)
+
+
+def server_files(context: Context, session: Session, sink: Sink, left_out: list[dict[str, str]]) -> dict[str, Payload]:
+    """Store the settings that are not defaults, pg_hba.conf and pg_ident.conf, as far as this role may read them; add to `left_out`."""
+    found: dict[str, Payload] = {}
+    rows = session.rows(
+        "SELECT name, setting, unit, source, sourcefile FROM pg_settings WHERE source NOT IN ('default', 'client', 'session', 'override') ORDER BY 1"
+    )
+    # A connection string is a setting too; its password is not ours to keep.
+    settings = [dict(zip(("name", "setting", "unit", "source", "file"), row)) for row in rows]
+    found["settings"] = write_payload(context, sink, "settings.json", "json", to_json(context.redactor.data(settings)))
+    for key, setting, file in (("hba", "hba_file", "pg_hba.conf"), ("ident", "ident_file", "pg_ident.conf")):
+        content = session.allowed("SELECT pg_read_file(current_setting(%s))", (setting,))
+        if content is None:
+            left_out.append({"what": file, "why": "this role may not read it (server_files of pg_backup_role lets it)"})
+            context.warn("%s is not in the set: this role may not read it." % file)
+        else:
+            found[key] = write_payload(context, sink, file, "conf", content[0][0].encode())
+    return found
+
+
+def files_of(folder: Path) -> tuple[File, ...]:
+    """Return the files of a set that is being written, as its manifest lists them; they become private."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            path.chmod(0o600)
+            found.append(File(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path)))
+    return tuple(found)
+
+
+__all__ = ("files_of", "free_id", "server_files")

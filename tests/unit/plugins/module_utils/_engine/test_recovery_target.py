@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a recovery stops: what names one target, which base backup reaches it, and what counts as proof."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import zoneinfo
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import (
+    Candidate,
+    Stopped,
+    Target,
+    choose_base,
+    doubts,
+    parse_target,
+    said_at_the_end,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name, show_lsn
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import Base, windows
+
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+SIZE = 16 * 1024 * 1024
+SYSTEM = "7300000000000000001"
+
+
+def zone(name: str) -> Any:
+    return zoneinfo.ZoneInfo(name)
+
+
+def at(hours: float) -> datetime:
+    """A moment so many hours before now."""
+    return NOW - timedelta(hours=hours)
+
+
+def base(number: int, hours: float, **others: Any) -> Candidate:
+    """A base backup that began in the segment `number` and ended there, so many hours ago; 100 transactions a segment."""
+    facts = {
+        "id": at(hours).strftime("%Y%m%dT%H%M%SZ-base"),
+        "system_identifier": SYSTEM,
+        "timeline": 1,
+        "end": number * SIZE + 0x120,
+        "stopped": at(hours),
+        "next_xid": 1000 + number * 100,
+    }
+    return Candidate(**{**facts, **others})
+
+
+def archive(bases: list[Candidate], segments: dict[int, float], *, timeline: int = 1) -> list[Any]:
+    """The windows of an archive of these segments, each archived so many hours ago."""
+    known = [Base(b.id, b.system_identifier, b.timeline, b.end // SIZE * SIZE, b.end, b.stopped) for b in bases]
+    names = {segment_name(timeline, number, SIZE): at(hours) for number, hours in segments.items()}
+    return windows(SYSTEM, known, names, {}, SIZE)
+
+
+# --- what a person asks for -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-22T14:31:07+01:00", datetime(2026, 11, 22, 13, 31, 7, tzinfo=UTC)),
+        ("2026-11-22T14:31:07Z", datetime(2026, 11, 22, 14, 31, 7, tzinfo=UTC)),
+        ("2026-11-22 14:31:07 Europe/Berlin", datetime(2026, 11, 22, 13, 31, 7, tzinfo=UTC)),
+        ("2026-07-22 14:31:07 Europe/Berlin", datetime(2026, 7, 22, 12, 31, 7, tzinfo=UTC)),
+        ("2026-11-22 14:31:07 UTC", datetime(2026, 11, 22, 14, 31, 7, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_has_an_offset_or_a_zone(text: str, moment: datetime) -> None:
+    target = parse_target({"time": text}, zone=zone)
+    assert target.moment == moment
+    assert target.settings()["recovery_target_time"] == moment.isoformat()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("2026-11-22 14:31:07", "no offset from UTC"),
+        ("yesterday", "is not a moment"),
+        ("2026-11-22 14:31:07 EDT", "'EDT' is no time zone"),
+        ("2026-11-22 14:31:07 EST", "'EST' is no time zone"),
+        ("2026-11-22 14:31:07 Europe/Atlantis", "is no time zone"),
+        ("noon Europe/Berlin", "is not a moment"),
+        ("2026-11-22T14:31:07+01:00 Europe/Berlin", "an offset and a time zone"),
+        ("2026-10-25 02:30:00 Europe/Berlin", "showed 2026-10-25 02:30:00 twice"),
+        ("2026-03-29 02:30:00 Europe/Berlin", "showed 2026-03-29 02:30:00 never"),
+    ],
+)
+def test_what_names_no_single_moment_is_refused(text: str, said: str) -> None:
+    def known(name: str) -> Any:
+        try:
+            return zone(name)
+        except zoneinfo.ZoneInfoNotFoundError:
+            raise UsageError("no zone") from None
+
+    with pytest.raises(UsageError, match=re.escape(said)):
+        parse_target({"time": text}, zone=known)
+
+
+@pytest.mark.parametrize(
+    ("given_", "options", "said"),
+    [
+        ({}, {}, "No target was given"),
+        ({"time": "2026-11-22T14:31:07Z", "lsn": "0/1"}, {}, "Several targets were given: time, lsn"),
+        ({"lsn": "0-1"}, {}, "is no LSN"),
+        ({"xid": "two"}, {}, "is no transaction"),
+        ({"xid": "2"}, {}, "is no transaction"),
+        ({"name": "x" * 64}, {}, "cannot name a restore point"),
+        ({"name": "a\nb"}, {}, "cannot name a restore point"),
+        ({"end": "yes"}, {"timeline": "newest"}, "is no timeline"),
+        ({"end": "yes"}, {"timeline": "0"}, "is no timeline"),
+        ({"end": "yes"}, {"action": "shutdown"}, "is no action"),
+    ],
+)
+def test_what_is_no_target_is_refused(given_: dict[str, str], options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_target(given_, **options)
+
+
+@pytest.mark.parametrize(
+    ("given_", "wanted", "shown"),
+    [
+        ({"lsn": "16/b374d848"}, ("recovery_target_lsn", "16/B374D848"), "the LSN 16/B374D848"),
+        ({"xid": "4711"}, ("recovery_target_xid", "4711"), "the transaction 4711"),
+        ({"name": "before it"}, ("recovery_target_name", "before it"), "the restore point 'before it'"),
+        ({"immediate": "yes"}, ("recovery_target", "immediate"), "the end of the base backup"),
+        ({"end": "yes"}, ("recovery_target", ""), "the end of the WAL"),
+    ],
+)
+def test_exactly_one_setting_names_the_target_and_it_comes_last(
+    given_: dict[str, str], wanted: tuple[str, str], shown: str
+) -> None:
+    target = parse_target(given_, inclusive=False, timeline="3", action="pause")
+    settings = target.settings()
+    names = (
+        "recovery_target",
+        "recovery_target_time",
+        "recovery_target_lsn",
+        "recovery_target_xid",
+        "recovery_target_name",
+    )
+    assert [settings[name] for name in names if settings[name]] == [value for _n, value in [wanted] if value]
+    assert settings[wanted[0]] == wanted[1]
+    if wanted[1]:
+        order = [name for name in settings if name in names]
+        assert order[-1] == wanted[0]
+    assert settings["recovery_target_inclusive"] == "off"
+    assert settings["recovery_target_timeline"] == "3"
+    assert settings["recovery_target_action"] == "pause"
+    assert target.shown == shown
+
+
+# --- which base backup ------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_base_backup_before_the_target_is_taken() -> None:
+    bases = [base(10, 30), base(20, 20), base(30, 10)]
+    assert choose_base(Target("time", at(15)), bases, None, NOW).base == bases[1]
+    assert choose_base(Target("time", at(20)), bases, None, NOW).base == bases[1]
+    assert choose_base(Target("lsn", position=25 * SIZE), bases, None, NOW).base == bases[1]
+    assert choose_base(Target("xid", xid=3000), bases, None, NOW).base == bases[1]
+    assert choose_base(Target("end"), bases, None, NOW).base == bases[2]
+    assert choose_base(Target("immediate"), bases, None, NOW).base == bases[2]
+    chosen = choose_base(Target("name", name="x"), bases, None, NOW)
+    assert chosen.base == bases[0]
+    assert "oldest base backup" in chosen.remarks[1]
+    assert choose_base(Target("name", name="x"), bases, None, NOW, wanted=bases[1].id).base == bases[1]
+
+
+def test_a_short_transaction_number_is_of_the_epoch_of_the_base_backup() -> None:
+    bases = [base(10, 30, next_xid=(5 << 32) + 1000)]
+    assert choose_base(Target("xid", xid=1000), bases, None, NOW).base == bases[0]
+    assert choose_base(Target("xid", xid=(5 << 32) + 1000), bases, None, NOW).base == bases[0]
+    with pytest.raises(RefusedError, match="may have ended before"):
+        choose_base(Target("xid", xid=999), bases, None, NOW)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (Target("time", at(31)), "it was whole at 2026-11-21T02:00:00"),
+        (Target("time", NOW + timedelta(seconds=1)), "lies in the future"),
+        (Target("lsn", position=10 * SIZE), "it was whole at the LSN 0/A000120 only"),
+        (Target("xid", xid=1999), "may have ended before"),
+    ],
+)
+def test_what_lies_outside_is_refused_with_every_reason(target: Target, said: str) -> None:
+    with pytest.raises(RefusedError, match=re.escape(said)):
+        choose_base(target, [base(10, 30), base(20, 20)], None, NOW)
+
+
+def test_without_a_base_backup_and_with_an_unknown_one() -> None:
+    with pytest.raises(RefusedError, match="There is no base backup"):
+        choose_base(Target("end"), [], None, NOW)
+    with pytest.raises(RefusedError, match="There is no base backup other"):
+        choose_base(Target("end"), [base(10, 30)], None, NOW, wanted="other")
+    many = [base(n, 100 - n) for n in range(10, 30)]
+    with pytest.raises(RefusedError, match="and 10 more"):
+        choose_base(Target("lsn", position=SIZE), many, None, NOW)
+
+
+def test_a_gap_is_named_and_an_older_base_backup_does_not_help() -> None:
+    bases = [base(10, 30), base(20, 20)]
+    held = archive(bases, {n: 40 - n for n in range(10, 30) if n != 25})
+    before = choose_base(Target("lsn", position=24 * SIZE), bases, held, NOW)
+    assert before.base == bases[1]
+    missing = segment_name(1, 25, SIZE)
+    for target in (Target("lsn", position=27 * SIZE), Target("time", at(12)), Target("end")):
+        with pytest.raises(RefusedError, match="%s to %s .1. are missing" % (missing, missing)):
+            choose_base(target, bases, held, NOW)
+    assert choose_base(Target("end", to_gap=True), bases, held, NOW).base == bases[1]
+    assert choose_base(Target("immediate"), bases, held, NOW).base == bases[1]
+
+
+def test_where_the_newest_base_backup_lacks_wal_an_older_one_may_reach_the_target() -> None:
+    bases = [base(10, 30), base(20, 20)]
+    broken = dataclasses.replace(bases[1], timeline=7)  # of a timeline of which the archive has nothing
+    held = archive([bases[0]], {n: 40 - n for n in range(10, 30)})
+    assert choose_base(Target("time", at(15)), [bases[0], broken], held, NOW).base == bases[0]
+
+
+def test_what_is_not_archived_yet_is_told() -> None:
+    bases = [base(10, 30)]
+    held = archive(bases, {n: 40 - n for n in range(10, 30)})
+    with pytest.raises(RefusedError, match="the archive holds WAL for it up to 2026-11-21T21:00:00"):
+        choose_base(Target("time", at(1)), bases, held, NOW)
+    with pytest.raises(RefusedError, match="holds no WAL for it"):
+        choose_base(Target("end"), bases, [], NOW)
+    with pytest.raises(RefusedError, match="on timeline 4"):
+        choose_base(Target("end", timeline="4"), bases, held, NOW)
+    assert choose_base(Target("end", timeline="current"), bases, held, NOW).base == bases[0]
+
+
+numbers = st.integers(min_value=1, max_value=40)
+
+
+@given(st.sets(numbers, min_size=1, max_size=6), st.sets(numbers, max_size=40), numbers)
+def test_what_is_chosen_reaches_the_target_and_what_is_refused_cannot(
+    begun: set[int], held: set[int], wanted: int
+) -> None:
+    """Against a plain walk: from the base backup's segment to the target's, every one is there."""
+    bases = [base(number, 100 - number) for number in sorted(begun)]
+    target = Target("lsn", position=wanted * SIZE + 0x200)
+    found = archive(bases, {number: 100.0 - number for number in held})
+    reaching = [
+        b for b in bases if b.end <= target.position and all(n in held for n in range(b.end // SIZE, wanted + 1))
+    ]
+    try:
+        chosen = choose_base(target, bases, found, NOW).base
+    except RefusedError as error:
+        assert not reaching
+        assert all(b.id in error.message for b in bases)
+    else:
+        assert chosen == reaching[-1]
+
+
+@given(
+    st.lists(st.floats(min_value=0.1, max_value=99), min_size=1, max_size=8, unique=True),
+    st.floats(min_value=0, max_value=99),
+)
+def test_no_base_backup_that_ended_later_is_ever_taken(ended: list[float], wanted: float) -> None:
+    bases = [base(n, hours) for n, hours in enumerate(sorted(ended, reverse=True), start=1)]
+    earlier = [b for b in bases if b.stopped <= at(wanted)]
+    try:
+        assert choose_base(Target("time", at(wanted)), bases, None, NOW).base.stopped == max(b.stopped for b in earlier)
+    except RefusedError:
+        assert not earlier
+
+
+# --- did it stop there ------------------------------------------------------------------------------------------------
+
+LOG = """\
+2026-11-22 07:00:00 UTC [1] LOG:  starting point-in-time recovery
+2026-11-22 07:00:01 UTC [1] LOG:  %s
+2026-11-22 07:00:01 UTC [1] LOG:  pausing at the end of recovery
+"""
+BEFORE = "recovery stopping before commit of transaction 759, time 2026-11-22 05:00:00.5+00"
+
+
+def stopped(log: str = BEFORE, **others: Any) -> Stopped:
+    return Stopped(
+        **{"position": 25 * SIZE, "moment": at(3.5), "timeline": 2, "log": said_at_the_end(LOG % log), **others}
+    )
+
+
+def test_the_last_words_are_found() -> None:
+    assert said_at_the_end(LOG % BEFORE) == BEFORE
+    assert said_at_the_end("nothing") == ""
+    assert stopped().as_data()["lsn"] == show_lsn(25 * SIZE)
+    assert Stopped(None, None, None).as_data() == {"lsn": None, "time": None, "timeline": None, "log": ""}
+
+
+@pytest.mark.parametrize(
+    ("target", "end"),
+    [
+        (Target("time", at(3)), stopped()),
+        (Target("time", at(3.5)), stopped()),
+        (Target("time", at(3)), stopped(moment=None)),
+        (Target("lsn", position=25 * SIZE), stopped('recovery stopping after WAL location (LSN) "0/19000000"')),
+        (Target("xid", xid=759), stopped("recovery stopping after commit of transaction 759, time x")),
+        (
+            Target("xid", xid=(1 << 32) + 759),
+            stopped("recovery stopping after abort of prepared transaction 759, time x"),
+        ),
+        (Target("name", name='a "b"'), stopped('recovery stopping at restore point "a "b"", time x')),
+        (Target("immediate"), stopped("recovery stopping after reaching consistency", moment=None)),
+        (Target("end"), stopped("archive recovery complete")),
+    ],
+)
+def test_a_right_end_leaves_no_doubt(target: Target, end: Stopped) -> None:
+    assert doubts(target, base(10, 30), end) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "end", "said"),
+    [
+        (Target("time", at(4)), stopped(), "is after the target"),
+        (Target("time", at(3.5), inclusive=False), stopped(), "is after the target"),
+        (Target("time", at(3)), stopped("redo done"), "does not say that it stopped"),
+        (Target("lsn", position=26 * SIZE), stopped(), "before the target"),
+        (Target("end"), stopped(position=None), "does not tell which LSN"),
+        (Target("end"), stopped(position=9 * SIZE), "before the base backup is whole"),
+        (Target("xid", xid=760), stopped(), "at another transaction"),
+        (
+            Target("name", name="a"),
+            stopped('recovery stopping at restore point "b", time x'),
+            "at another restore point",
+        ),
+    ],
+)
+def test_a_wrong_end_is_told(target: Target, end: Stopped, said: str) -> None:
+    assert said in "\n".join(doubts(target, base(10, 30), end))
