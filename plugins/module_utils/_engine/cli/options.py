@@ -462,6 +462,7 @@ def _alert(parser: Parser) -> None:
         default="",
         help="with send: what the message is about, so that a later one of the level ok ends it",
     )
+    _dry_run(parser)
 
 
 def _wal(parser: Parser) -> None:
