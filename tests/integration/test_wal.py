@@ -274,6 +274,7 @@ def away(kit: Kit, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatc
         kit.raw_write(stored.relative_to(home).as_posix(), stored.read_bytes())
     shutil.rmtree(home)
     monkeypatch.chdir(commands.data)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     return Away(kit, commands, names, capfd)
 
 

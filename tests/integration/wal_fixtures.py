@@ -74,7 +74,8 @@ class Commands:
 
     def start(self, action: str, *words: str) -> subprocess.Popen[str]:
         argv = [sys.executable, "-I", "-c", self.script, "wal", action, "-c", str(self.config), *words]
-        return subprocess.Popen(argv, cwd=self.data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        env = {**os.environ, "XDG_CACHE_HOME": str(self.config.parent / "caches")}
+        return subprocess.Popen(argv, cwd=self.data, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def __call__(self, action: str, *words: str, code: int = 0) -> str:
         process = self.start(action, *words)
@@ -104,8 +105,8 @@ class Host:
         shutil.copy(packages / "six.py", self.root / "lib")
         self.program = self.root / "pgops"
         self.program.write_text(
-            "#!%s -I\nimport sys\nsys.path.insert(0, %r)\nfrom pgops.cli.start import main\nraise SystemExit(main())\n"
-            % (self.python, str(self.root / "lib"))
+            "#!%s -I\nimport os, sys\nos.environ['XDG_CACHE_HOME'] = %r\nsys.path.insert(0, %r)\nfrom pgops.cli.start import main\nraise SystemExit(main())\n"
+            % (self.python, str(self.root / "caches"), str(self.root / "lib"))
         )
         self.program.chmod(0o755)
         (self.root / "backups").mkdir()

@@ -2,7 +2,8 @@
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
 """What the commands of PostgreSQL need of the configuration, remembered so that YAML need not be read for each segment.
 
-It is kept in the account's own `~/.cache/pgops/`, holds no secret, and counts only for the very file it was made of.
+It is kept in the account's own `~/.cache/pgops/` (or `$XDG_CACHE_HOME/pgops/`), holds no secret, and counts only for the
+very file it was made of.
 """
 
 from __future__ import annotations
@@ -90,12 +91,14 @@ def _cache_path(config_path: str) -> str:
     import pwd
     from zlib import crc32
 
-    try:
-        home = pwd.getpwuid(os.geteuid()).pw_dir
-    except KeyError:
-        return ""
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(caches):
+        try:
+            caches = os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".cache")
+        except KeyError:
+            return ""
     path = os.path.abspath(config_path)
-    return os.path.join(home, ".cache", "pgops", "wal-%08x" % crc32(path.encode("utf-8", "surrogateescape")))
+    return os.path.join(caches, "pgops", "wal-%08x" % crc32(path.encode("utf-8", "surrogateescape")))
 
 
 def _remembered(cache: str, stamp: str) -> dict[str, str] | None:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import pwd
 import random
 import struct
 import subprocess
@@ -82,7 +83,7 @@ class Server:
 def server(tmp_path, capsys, monkeypatch):
     made = Server(tmp_path, capsys)
     monkeypatch.chdir(made.data)
-    monkeypatch.setattr(brief, "_cache_path", lambda _config: str(tmp_path / "cache" / "wal"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return made
 
 
@@ -334,7 +335,7 @@ def test_the_configuration_is_read_once_and_again_when_it_changes(server, monkey
 @pytest.mark.parametrize("harm", ["others may write", "cut", "other owner's link"])
 def test_a_remembered_configuration_that_anybody_can_have_written_does_not_count(server, harm, tmp_path):
     server.archive(server.write(1))
-    cache = tmp_path / "cache" / "wal"
+    (cache,) = (tmp_path / "cache" / "pgops").iterdir()
     elsewhere = cache.read_text().replace(str(server.root / "backups"), str(tmp_path / "elsewhere"))
     if harm == "others may write":
         cache.write_text(elsewhere)
@@ -348,6 +349,15 @@ def test_a_remembered_configuration_that_anybody_can_have_written_does_not_count
     server.archive(server.write(2))
     assert not (tmp_path / "elsewhere").exists()
     assert len(server.stored()) == 2
+
+
+def test_without_the_variable_it_is_remembered_at_home(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    path = brief._cache_path("/etc/pgops/config.yml")
+    assert path.startswith(os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".cache", "pgops", "wal-"))
+    assert path != brief._cache_path("/etc/pgops/other.yml")
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    assert brief._cache_path("/etc/pgops/config.yml") == ""
 
 
 def test_an_instance_without_a_name_of_its_own_is_not_remembered(server, tmp_path):
@@ -365,7 +375,7 @@ def test_a_call_imports_nothing_that_it_does_not_need(server):
         "from pgops.cli.start import main; code = main(sys.argv[1:])\n"
         "print(*sorted(set(sys.modules) - before)); raise SystemExit(code)" % str(server.root / "lib")
     )
-    home = dict(os.environ, HOME=str(server.root))
+    home = dict(os.environ, XDG_CACHE_HOME=str(server.root / "caches"))
     argv = [sys.executable, "-I", "-c", script, "wal", "archive", "-c", str(server.config)]
     for number in (1, 2):
         done = subprocess.run(
