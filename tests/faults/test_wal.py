@@ -26,12 +26,12 @@ from tests.integration.wal_fixtures import MIB, Commands
 def test_a_killed_archive_leaves_the_whole_file_or_none_and_the_next_one_succeeds(tmp_path: Path) -> None:
     commands = Commands(tmp_path, tmp_path / "backups")
     outcomes = set()
-    for number in range(1, 9):
-        path = commands.write(number, noise=6 * MIB)
+    for number in range(1, 7):
+        path = commands.write(number, noise=2 * MIB)
         before = set(commands.stored())
         process = commands.start("archive", path)
         # A call takes an eighth to a fourth of a second, so this hits each of its steps.
-        time.sleep(0.03 * number)
+        time.sleep(0.035 * number)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         fresh = [stored for stored in set(commands.stored()) - before if parse_stored(stored.name)[0]]
@@ -43,7 +43,7 @@ def test_a_killed_archive_leaves_the_whole_file_or_none_and_the_next_one_succeed
         commands("fetch", path.rpartition("/")[2], "pg_wal/RECOVERYXLOG")
         assert (commands.data / "pg_wal" / "RECOVERYXLOG").read_bytes() == (commands.data / path).read_bytes()
     assert (-signal.SIGKILL, False) in outcomes
-    assert len(commands.stored()) == 8, "something is left of the killed ones"
+    assert len(commands.stored()) == 6, "something is left of the killed ones"
 
 
 def test_a_full_spool_is_told_to_postgresql_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
@@ -93,7 +93,9 @@ def test_s3_that_is_away_loses_nothing_and_is_told_once(
 ) -> None:
     with Proxy(moto_kit.server.endpoint_url) as proxy:
         context = moto_kit.context(proxy.url)
-        # The same place, which is not asked again for half a minute.
+        # The same place, which is not asked again for half a minute, neither by us nor by botocore.
+        real = time.sleep
+        monkeypatch.setattr(time, "sleep", lambda seconds: real(min(seconds, 0.01)))
         monkeypatch.setattr(Context, "s3", lambda _context: moto_kit.place(proxy.url, tries=2))
         ticks = itertools.count()
         context.clock = lambda: datetime.now(UTC) + timedelta(seconds=next(ticks))

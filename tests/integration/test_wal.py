@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_stored
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_status
 from demo.servers import PostgresServer
 from tests.integration.conftest import BUCKET, Servers, bindir_of, run_sql, wait_for
-from tests.integration.s3_fixtures import moto_server, rclone_server  # noqa: F401  # pylint: disable=unused-import
-from tests.integration.wal_fixtures import Commands, Host, archived_up_to, as_server, base_manifest
+from tests.integration.s3_fixtures import Kit, kit_of_each, moto_server, rclone_server  # noqa: F401  # pylint: disable=unused-import
+from tests.integration.wal_fixtures import SYSTEM, Commands, Host, archived_up_to, as_server, base_manifest, segment
 
 
 @dataclass
@@ -224,3 +226,95 @@ def test_encrypted_wal_comes_back_with_the_key_only(age_key: Any, tmp_path: Path
     # Other content is found out without the key, by its hash.
     commands.write(1, seed=1)
     assert "other content" in commands("archive", path, code=5)
+
+
+# --- fetch from S3 ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Away:
+    """Segments that are in S3 only, and a data directory to fetch them into, in this process."""
+
+    kit: Kit
+    commands: Commands
+    names: list[str]
+    capfd: pytest.CaptureFixture[str]
+
+    @property
+    def top(self) -> str:
+        return "wal/%d/0000000100000000" % SYSTEM
+
+    @property
+    def ahead(self) -> list[str]:
+        folder = self.commands.data / "pg_wal" / ".pgops"
+        return sorted(path.name[:24] for path in folder.iterdir()) if folder.is_dir() else []
+
+    def fetch(self, name: str, *words: str, code: int = 0) -> str:
+        self.capfd.readouterr()
+        argv = ["wal", "fetch", "-c", str(self.commands.config), name, "pg_wal/RECOVERYXLOG", *words]
+        assert start.main(argv) == code
+        return self.capfd.readouterr().err
+
+    def fetched(self, number: int) -> bool:
+        return (self.commands.data / "pg_wal" / "RECOVERYXLOG").read_bytes() == segment(number, size=Commands.size)
+
+
+@pytest.fixture
+def away(kit: Kit, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Away:
+    commands = Commands(tmp_path / "server", tmp_path / "server" / "backups", s3=dataclasses.asdict(kit.s3()))
+    values = json.loads(commands.config.read_text())
+    commands.config.write_text(json.dumps({**values, "instance": kit.instance, "wal": {"prefetch": 2}}))
+    names = []
+    for number in range(1, 5):
+        path = commands.write(number)
+        commands("archive", path)
+        names.append(path.rpartition("/")[2])
+    home = tmp_path / "server" / "backups" / kit.instance
+    for stored in home.rglob("*.zst"):
+        kit.raw_write(stored.relative_to(home).as_posix(), stored.read_bytes())
+    shutil.rmtree(home)
+    monkeypatch.chdir(commands.data)
+    return Away(kit, commands, names, capfd)
+
+
+def test_fetch_brings_the_following_segments_along(away: Away) -> None:
+    assert "from s3" in away.fetch(away.names[0], "-v")
+    assert away.fetched(1)
+    assert away.ahead == away.names[1:3]
+    assert "from ahead" in away.fetch(away.names[1], "-v")
+    assert away.fetched(2)
+    assert away.ahead == away.names[2:3]
+    assert "from ahead" in away.fetch(away.names[2], "-v")
+    assert "from s3" in away.fetch(away.names[3], "-v")
+    assert away.fetched(4)
+    assert away.fetch("00000001000000000000000A", code=1) == ""
+    assert away.fetch("00000002.history", code=1) == ""
+    assert "There is no WAL archive" in away.fetch(away.names[0], "--place", "local", code=204)
+
+
+def test_a_damaged_segment_on_the_host_is_taken_from_s3(away: Away) -> None:
+    away.fetch(away.names[0])
+    for path in (away.commands.data / "pg_wal" / ".pgops").iterdir():
+        path.write_bytes(path.read_bytes()[:-5])
+    said = away.fetch(away.names[1], "-v")
+    assert "is damaged" in said
+    assert "from s3" in said
+    assert away.fetched(2)
+
+
+def test_what_s3_holds_wrongly_ends_no_recovery(away: Away) -> None:
+    paths = {path.rpartition("/")[2][:24]: path for path in away.kit.raw_paths()}
+    away.kit.raw_write(paths[away.names[1]], b"\x28\xb5\x2f\xfd no segment")
+    assert "is damaged" in away.fetch(away.names[1], code=201)
+    away.kit.raw_write("%s/%s-%s" % (away.top, away.names[0], "a" * 64), b"another")
+    assert "2 different files" in away.fetch(away.names[0], code=205)
+    values = json.loads(away.commands.config.read_text())
+    values["s3"]["bucket"] = "another"
+    away.commands.config.write_text(json.dumps(values))
+    assert "does not exist" in away.fetch(away.names[0], code=204)
+
+
+def test_a_directory_for_what_follows_that_cannot_be_made_is_told_and_no_more(away: Away) -> None:
+    (away.commands.data / "pg_wal" / ".pgops").write_text("in the way")
+    assert "could not be brought ahead" in away.fetch(away.names[0])
+    assert away.fetched(1)

@@ -107,8 +107,9 @@ def judge(
     if shipping is not None:
         found.append(_shipping(shipping, bounds, now))
     found.append(_room(room))
+    somewhere = any(holding.recoverable_to is not None for holding in holdings)
     for holding in holdings:
-        found += _holding(holding)
+        found += _holding(holding, somewhere)
     return found
 
 
@@ -167,7 +168,7 @@ def _room(room: Room) -> Finding:
     return Finding("wal room", severity, text)
 
 
-def _holding(holding: Holding) -> Iterator[Finding]:
+def _holding(holding: Holding, somewhere: bool) -> Iterator[Finding]:
     if holding.error:
         yield Finding(
             "wal %s" % holding.place, WARNING, "The WAL in %s is unknown: %s" % (holding.place, holding.error)
@@ -188,7 +189,7 @@ def _holding(holding: Holding) -> Iterator[Finding]:
     if holding.recoverable_to is not None:
         text = "%s can bring the server back up to %s." % (holding.place, iso(holding.recoverable_to))
         yield Finding("wal window", OK, text)
-    elif holding.segments:
+    elif holding.segments and not somewhere:
         text = "%s holds WAL, but no base backup that it could be replayed on." % holding.place
         yield Finding("wal window", WARNING, text)
 

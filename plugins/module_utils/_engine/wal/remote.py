@@ -47,7 +47,8 @@ def bring(
         raise UnreachableError(error.message, hint=error.hint) from error
     if name not in listing:
         raise AbsentError("%s is not in %s/%s." % (name, place.root, top))
-    path = one_content(listing[name], name, place.root)
+    paths = {os.path.basename(path): path for path in listing[name]}
+    path = paths[one_content(sorted(paths), name, place.root)]
     following = _following(listing, name, brief.prefetch)
     at_once = min(_MOST_AT_ONCE, 4 * context.config.s3.concurrency if context.config.s3 else 1, len(following) + 1)
     with ThreadPoolExecutor(at_once, "pgops-wal") as pool:

@@ -193,7 +193,7 @@ def _write(
             os.fsync(handle)
             stream.seek(0)
             again = stream.readall()
-        if again != blob or prove(again, stored) not in (content, None):
+        if again != blob or not _proven(again, stored, content, prove):
             raise DamagedError(
                 "%s/%s could not be read back as it was written." % (directory, stored),
                 hint="Check the disk and the memory of this host.",
@@ -212,6 +212,14 @@ def _mark_size(top: str, size: int) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         _adopt(path)
         _sync(top)
+
+
+def _proven(blob: bytes, stored: str, content: bytes, prove: Callable[[bytes, str], bytes | bytearray | None]) -> bool:
+    """Tell whether what was read back is `content`, as far as it can be opened here."""
+    try:
+        return prove(blob, stored) in (content, None)
+    except DamagedError:
+        return False
 
 
 def _make_dirs(directory: str) -> None:

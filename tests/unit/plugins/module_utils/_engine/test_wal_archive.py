@@ -218,7 +218,7 @@ def test_a_directory_that_cannot_be_written_fails(server):
 def test_content_that_does_not_read_back_is_not_archived(server, monkeypatch):
     name = server.write(1)
     monkeypatch.setattr(pack, "_zstd", lambda library, content, level: b"\x28\xb5\x2f\xfd nonsense")
-    assert "damaged" in server.archive(name, code=1)
+    assert "could not be read back" in server.archive(name, code=1)
     assert server.stored() == []
 
 
@@ -288,6 +288,32 @@ def test_an_encrypted_file_without_a_key_must_not_end_a_recovery(server):
     assert "no private key" in server.fetch(name, code=202)
 
 
+def test_what_nobody_foresaw_is_no_success_and_ends_no_recovery(server, monkeypatch):
+    def broken(_path: str) -> bytes:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(brief, "read_brief", broken)
+    name = server.write(1)
+    assert "ZeroDivisionError: by zero" in server.archive(name, code=1)
+    assert "ZeroDivisionError: by zero" in server.fetch(name, code=201)
+    assert "Traceback" in server.fetch(name, "-v", code=201)
+
+
+def test_a_log_that_is_gone_turns_no_success_into_a_failure(server, monkeypatch):
+    name = server.write(1)
+    with open(os.devnull, encoding="utf-8") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        argv = ["wal", "archive", "-v", "-c", str(server.config), "pg_wal/%s" % name]
+        assert start.main(argv) == 0
+
+
+def test_help_and_all_else_go_the_long_way(capfd):
+    assert start.main(["wal", "archive", "--help"]) == 0
+    assert "archive_command = 'pgops wal archive %p'" in capfd.readouterr().out
+    assert start.main(["wal"]) == 2
+    assert start.main(["--json", "wal", "archive", "x"]) == 2
+
+
 # --- the short way ----------------------------------------------------------------------------------------------------
 
 
@@ -335,8 +361,9 @@ def test_a_call_imports_nothing_that_it_does_not_need(server):
     (server.root / "lib").mkdir()
     (server.root / "lib" / "pgops").symlink_to(engine)
     script = (
-        "import sys; sys.path.insert(0, %r); from pgops.cli.start import main; code = main(sys.argv[1:])\n"
-        "print(' '.join(sorted(sys.modules))); raise SystemExit(code)" % str(server.root / "lib")
+        "import sys; before = set(sys.modules); sys.path.insert(0, %r)\n"
+        "from pgops.cli.start import main; code = main(sys.argv[1:])\n"
+        "print(*sorted(set(sys.modules) - before)); raise SystemExit(code)" % str(server.root / "lib")
     )
     home = dict(os.environ, HOME=str(server.root))
     argv = [sys.executable, "-I", "-c", script, "wal", "archive", "-c", str(server.config)]

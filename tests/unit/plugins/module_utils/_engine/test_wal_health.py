@@ -135,4 +135,6 @@ def test_what_is_wrong_in_a_place():
     assert found(holdings=[twice])["wal contradiction"][0] == "critical"
     assert found(holdings=[Holding("s3", segments=7)])["wal window"][0] == "warning"
     assert "wal window" not in found(holdings=[Holding("s3")])
+    # A spool that feeds S3 needs no base backup of its own.
+    assert found(holdings=[Holding("local", segments=7), HELD])["wal window"][0] == "ok"
     assert "no network" in found(holdings=[Holding("s3", "no network")])["wal s3"][1]
