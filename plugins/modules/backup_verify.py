@@ -36,6 +36,7 @@ options:
     description:
       - Ids of sets, or V(latest), V(latest_verified), V(all), or V(unverified) for those without a pass at O(level)
         in this place.
+      - V(latest) is the newest set, and of base backups, or else of dumps, the newest that has not passed at O(level) yet.
     type: list
     elements: str
     default: [latest]

@@ -40,6 +40,7 @@ from tests.integration.conftest import (
     wait_for,
     wheel_bindir,
 )
+from tests.integration.test_group import standby_of
 
 MakeSite = Callable[..., Site]
 VERSIONS = (16, 18)
@@ -149,6 +150,18 @@ def test_tablespaces_cannot_be_encrypted(
     with pytest.raises(UsageError, match="with tablespaces cannot be encrypted"):
         base(site)
     assert site.sets() == []
+
+
+def test_a_standby_is_copied_and_its_copy_follows_nobody(servers: Servers, make_site: MakeSite, tmp_path: Path) -> None:
+    server = servers.get("base plain", 18)
+    with standby_of(server, tmp_path) as standby:
+        site = make_site(standby)
+        manifest = site.manifest(base(site, base={"compression": "none"})["set"])
+        assert manifest.from_standby
+        assert manifest.base is not None
+        assert manifest.base.payload.path == "base/base.tar"
+        report = site.verify("restore")["sets"][0]
+        assert (report["outcome"], report["level"]) == ("passed", "restore"), report
 
 
 def test_it_goes_to_s3_and_is_proven_there(plain: PostgresServer, make_site: MakeSite, store: MotoS3) -> None:
