@@ -36,6 +36,8 @@ options:
     description:
       - Ids of sets, or V(latest), V(latest_verified), V(all), or V(unverified) for those without a pass at O(level)
         in this place.
+      - V(latest) is the newest set. When that is a dump, the newest base backup goes with it unless it has passed at
+        O(level) already, and the other way round.
     type: list
     elements: str
     default: [latest]

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,21 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup as verb
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import prune as pruning
-from demo.servers import MotoS3, PostgresServer
-from tests.integration.conftest import Key, Servers, Site, create_database, flip, run_sql, wheel_bindir
+from demo.servers import MotoS3, PostgresServer, free_port
+from tests.integration.conftest import (
+    ROOT,
+    Key,
+    Servers,
+    Site,
+    create_database,
+    cursor,
+    flip,
+    process_of,
+    run_sql,
+    wait_for,
+    wheel_bindir,
+)
+from tests.integration.test_group import standby_of
 
 MakeSite = Callable[..., Site]
 VERSIONS = (16, 18)
@@ -134,6 +150,20 @@ def test_tablespaces_cannot_be_encrypted(
     with pytest.raises(UsageError, match="with tablespaces cannot be encrypted"):
         base(site)
     assert site.sets() == []
+
+
+def test_a_standby_is_copied_and_its_copy_follows_nobody(servers: Servers, make_site: MakeSite, tmp_path: Path) -> None:
+    # Without full pages in the WAL a backup of a standby would be corrupt, and PostgreSQL refuses it.
+    server = servers.get("base primary", 18, full_page_writes="on")
+    create_database(server, "goods")
+    with standby_of(server, tmp_path) as standby:
+        site = make_site(standby)
+        manifest = site.manifest(base(site, base={"compression": "none"})["set"])
+        assert manifest.from_standby
+        assert manifest.base is not None
+        assert manifest.base.payload.path == "base/base.tar"
+        report = site.verify("restore")["sets"][0]
+        assert (report["outcome"], report["level"]) == ("passed", "restore"), report
 
 
 def test_it_goes_to_s3_and_is_proven_there(plain: PostgresServer, make_site: MakeSite, store: MotoS3) -> None:
@@ -258,9 +288,9 @@ def repacked(site: Site, set_id: str, change: Callable[[tarfile.TarInfo, bytes],
     return {"base/base.tar.zst": again}
 
 
-def test_what_hashes_alone_cannot_see_is_found(plain: PostgresServer, make_site: MakeSite) -> None:
+def test_what_hashes_alone_cannot_see_is_found(servers: Servers, make_site: MakeSite) -> None:
     """Every hash of these sets is right: a flawed backup would have left them so."""
-    site = make_site(plain)
+    site = make_site(servers.get("base plain", 18))
     good = base(site)["set"]
 
     def found(change: Callable[[tarfile.TarInfo, bytes], bytes | None], level: str = "structure") -> str:
@@ -317,6 +347,63 @@ def test_a_host_without_programs_of_that_version_cannot_tell(servers: Servers, m
     newer = str(servers.get("base plain", 18).bindir)
     with pytest.raises(UnreachableError, match="needs server programs of that version"):
         site.verify("restore", sections={"verify": {"server_bin_dir": newer}})
+
+
+def test_one_that_is_killed_leaves_nothing_for_long(servers: Servers, make_site: MakeSite) -> None:
+    server = servers.get("base plain", 18)
+    site = make_site(server)
+    slow = site.data(base={"max_rate": "32KiB"})
+    with process_of("backup", slow, {"kind": "base"}) as process:
+        wait_for(lambda: [name for name in site.sets() if name.startswith(".unfinished-")])
+        wait_for(
+            lambda: run_sql(
+                server,
+                "postgres",
+                "SELECT pid FROM pg_stat_activity WHERE query LIKE '%BASE_BACKUP%' AND backend_type = 'walsender'",
+            )
+        )
+        process.kill()
+    slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pgops%'"
+    wait_for(lambda: run_sql(server, "postgres", slots) == [(0,)])
+    senders = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'"
+    wait_for(lambda: run_sql(server, "postgres", senders) == [(0,)])
+    taken = base(site)["set"]
+    assert site.sets() == [taken]
+    assert "was cut short" in site.warnings
+
+
+def test_by_hand_as_the_documentation_says(servers: Servers, make_site: MakeSite) -> None:
+    server = servers.get("base plain", 18)
+    site = make_site(server)
+    taken = base(site)["set"]
+    (script,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "recovery.md").read_text(), re.DOTALL)
+    account = server.account.pw_name if server.account else None
+    folder = Path(tempfile.mkdtemp(dir=server.root))
+    shutil.copytree(site.set_folder(taken), folder / "set")
+    for path in (folder, *folder.rglob("*")):
+        if server.account:
+            os.chown(path, server.account.pw_uid, server.account.pw_gid)
+    where = {"SET": str(folder / "set"), "DATA": str(folder / "data"), "WAL": str(folder), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["sh", "-eu"], input=script, env=where, cwd="/", user=account, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    control = [str(server.bindir / "pg_ctl"), "-w", "-D", str(folder / "data"), "-l", str(folder / "log")]
+    options = "-c listen_addresses= -c unix_socket_directories=%s" % server.socket_dir
+    try:
+        port = free_port()
+        subprocess.run(
+            [*control, "-o", "%s -p %d" % (options, port), "start"],
+            cwd="/",
+            user=account,
+            check=True,
+            capture_output=True,
+        )
+        with cursor(server, "goods", port=port) as asked:
+            asked.execute("SELECT count(*) FROM t")
+            assert asked.fetchone() == (3000,)
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], cwd="/", user=account, check=False, capture_output=True)
 
 
 def test_no_kind_but_these(plain: PostgresServer, make_site: MakeSite) -> None:

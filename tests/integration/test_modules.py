@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.integration.conftest import (
     SCALE,
     Servers,
     create_shop,
+    cursor,
     databases_of,
     empty,
     flip,
@@ -566,3 +568,39 @@ def test_ansible_doc_renders_every_module(site: Site) -> None:
         assert {"login_host", "backup_dir", "s3", "config"} <= set(told[name]["doc"]["options"])
         assert told[name]["examples"]
         assert "run_warnings" in told[name]["return"]
+
+
+def test_a_base_backup_and_a_recovery_beside_the_server(shop: Site) -> None:
+    account = shop.server.account
+    folder = Path(tempfile.mkdtemp(dir=shop.server.root))
+    if account:
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    copy = {"data_directory": str(folder / "data"), "stop": "immediate", "port": 5433}
+    before = shop.everything()
+    planned = shop.play(task("pg_backup", CHECK, kind="base", base={"compress_on": "client"})).result
+    assert planned["plan"]["choices"]["base"]["by"] in ("client", "program")
+    assert shop.everything() == before
+    try:
+        played = shop.play(
+            task("pg_backup", kind="base"),
+            task("pg_restore_from_backup", CHECK, place="local", recovery=copy),
+            task("pg_restore_from_backup", place="local", recovery={**copy, "time": "2026-11-22 14:31:07"}),
+            task("pg_restore_from_backup", place="local", recovery=copy),
+            task("pg_restore_from_backup", place="local", recovery=copy),
+        )
+        taken, plan, unclear, recovered, again = played.results
+        assert taken["set"].endswith("-base")
+        assert plan["plan"]["set"] == taken["set"]
+        assert plan["plan"]["refusals"] == []
+        assert "Several targets" in unclear["msg"]
+        assert unclear["exit_code"] == 2
+        assert (recovered["changed"], recovered["verb"], recovered["set"]) == (True, "recover", taken["set"])
+        assert "reaching consistency" in recovered["stopped"]["log"]
+        with cursor(shop.server, "shop", host=recovered["socket_directory"], port=5433) as asked:
+            asked.execute("SELECT count(*) FROM shop.sales")
+            assert asked.fetchone() == (500,)
+        assert "is not empty" in again["msg"]
+        assert again["exit_code"] == 5
+    finally:
+        stop = [str(shop.server.bindir / "pg_ctl"), "stop", "-m", "immediate", "-D", str(folder / "data")]
+        subprocess.run(stop, user=account.pw_name if account else None, cwd="/", check=False, capture_output=True)

@@ -46,12 +46,14 @@ _HINTS = (
     ("too many clients", "senders"),
     ("WAL segment", "wal"),
     ("standby was promoted", "promoted"),
+    ("full_page_writes=off", "pages"),
 )
 _TEXTS = {
     "role": "Let the role replicate: ALTER ROLE … REPLICATION.",
     "hba": "Add a line for the database `replication`, this role and this host to the server's pg_hba.conf, and reload it.",
     "senders": "Raise max_wal_senders (and restart the server), or end a standby or another base backup.",
     "wal": "The server removed WAL that the backup needs: raise wal_keep_size or max_slot_wal_keep_size.",
+    "pages": "Set full_page_writes to on at the primary, run CHECKPOINT there and then on the standby, and try again.",
     "promoted": "The standby became a primary meanwhile. Run the backup again.",
 }
 

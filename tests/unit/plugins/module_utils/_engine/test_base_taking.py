@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the server says to who may not or cannot copy it, and what to do then; the words of its compression."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    CommandError,
+    PgopsError,
+    RefusedError,
+    UnreachableError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.base_taking import Way, replication_refused
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "hint"),
+    [
+        ("FATAL:  permission denied to start WAL sender", RefusedError, "REPLICATION"),
+        ("FATAL:  must be superuser or replication role to start walsender", RefusedError, "REPLICATION"),
+        ('FATAL:  no pg_hba.conf entry for replication connection from host "::1"', RefusedError, "pg_hba.conf"),
+        ("FATAL:  number of requested standby connections exceeds max_wal_senders", RefusedError, "max_wal_senders"),
+        (
+            "ERROR:  requested WAL segment 000000010000000000000001 has already been removed",
+            CommandError,
+            "wal_keep_size",
+        ),
+        ("ERROR:  the standby was promoted during online backup", CommandError, "Run the backup again"),
+        ('ERROR:  WAL generated with "full_page_writes=off" was replayed', CommandError, "at the primary"),
+        ('connection to server at "db1", port 5432 failed: no route', UnreachableError, "section postgres"),
+        ("server closed the connection unexpectedly", UnreachableError, "server's log"),
+        ("something new", CommandError, "server's log"),
+    ],
+)
+def test_the_next_step_follows_from_what_the_server_says(said: str, kind: type[PgopsError], hint: str) -> None:
+    error = replication_refused(CommandError("pg_basebackup ended with status 1: %s" % said, stderr=said))
+    assert type(error) is kind
+    assert hint in error.hint
+    assert said in error.message
+
+
+@pytest.mark.parametrize(
+    ("way", "argument", "layers", "piped"),
+    [
+        (Way("zstd", "server", workers=2), "server-zstd:level=3,workers=2", ("zstd",), False),
+        (Way("zstd", "client", 5, workers=1), "client-zstd:level=5", ("zstd",), False),
+        (Way("gzip", "server", 19), "server-gzip:level=9", ("gzip",), False),
+        (Way("lz4", "client"), "client-lz4:level=1", ("lz4",), False),
+        (Way("zstd", "program", 5), "none", ("zstd",), True),
+        (Way("zstd", "program", encrypted=True), "none", ("zstd", "age"), True),
+        (Way("none", "nobody"), "none", (), False),
+        (Way("none", "nobody", encrypted=True), "none", ("age",), True),
+    ],
+)
+def test_a_way_says_how_it_is_asked_for_and_undone(
+    way: Way, argument: str, layers: tuple[str, ...], piped: bool
+) -> None:
+    assert (way.argument, way.layers, way.piped) == (argument, layers, piped)
