@@ -31,7 +31,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channe
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer as Accepted
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import DeliveryError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.sentry import parse_dsn
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.sentry import parse_dsn, slug_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.incidents import Telling
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices import Notice, Origin, notice
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
@@ -330,6 +330,8 @@ def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_
     assert items[0][1]["monitor_config"]["timezone"] == "Europe/Berlin"
     assert receiver.heard[0].path == "/sub/api/42/envelope/"
     assert not open_channel("sentry", {"dsn": dsn}).beats
+    assert slug_of("DB1.example.com: Main / ü-backup") == "db1-example-com-main-backup"
+    assert len(slug_of("x" * 99)) == 50
 
 
 @pytest.mark.parametrize(
