@@ -187,7 +187,7 @@ def channel_opener() -> Open:
     """Return open_channel(name, section, **alerts): the only channel of such a configuration."""
 
     def opened(name: str, section: dict[str, Any], **others: Any) -> Channel:
-        data = {"instance": "db1-main", "alerts": {"timeout": 1, **others, name: section}}
+        data = {"instance": "db1-main", "alerts": {"timeout": 20, **others, name: section}}
         found = channels(config.build(data, environ={}, host="db1"), Runner())
         assert [channel.name for channel in found] == [name]
         return found[0]
@@ -564,7 +564,9 @@ def test_what_an_answer_means(
     receiver: HttpReceiver, open_channel: Open, answer: Answer | str, said: str, again: bool, wait: float | None
 ) -> None:
     receiver.answers.put(answer)
-    channel = open_channel("webhook", {"url": receiver.url + "/hook/very-secret-path"})
+    channel = open_channel(
+        "webhook", {"url": receiver.url + "/hook/very-secret-path"}, timeout=1 if answer == HANG else 20
+    )
     error = refused(channel)
     assert said in str(error)
     assert error.again == again

@@ -75,7 +75,7 @@ class SentryChannel(Channel):
 
 def slug_of(name: str) -> str:
     """Return `name` as Sentry takes it for a slug: small letters, digits, - and _, fifty at the most."""
-    return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-")[:50]
+    return re.sub(r"(?:-|[^a-z0-9_])+", "-", name.lower()).strip("-")[:50]
 
 
 def event(notice: Notice, identity: str, environment: str) -> dict[str, Any]:
