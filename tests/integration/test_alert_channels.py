@@ -31,7 +31,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channe
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer as Accepted
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import DeliveryError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.sentry import parse_dsn
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.sentry import parse_dsn, slug_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.incidents import Telling
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices import Notice, Origin, notice
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
@@ -187,7 +187,7 @@ def channel_opener() -> Open:
     """Return open_channel(name, section, **alerts): the only channel of such a configuration."""
 
     def opened(name: str, section: dict[str, Any], **others: Any) -> Channel:
-        data = {"instance": "db1-main", "alerts": {"timeout": 1, **others, name: section}}
+        data = {"instance": "db1-main", "alerts": {"timeout": 20, **others, name: section}}
         found = channels(config.build(data, environ={}, host="db1"), Runner())
         assert [channel.name for channel in found] == [name]
         return found[0]
@@ -330,6 +330,8 @@ def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_
     assert items[0][1]["monitor_config"]["timezone"] == "Europe/Berlin"
     assert receiver.heard[0].path == "/sub/api/42/envelope/"
     assert not open_channel("sentry", {"dsn": dsn}).beats
+    assert slug_of("DB1.example.com: Main / ü-backup") == "db1-example-com-main-backup"
+    assert len(slug_of("x" * 99)) == 50
 
 
 @pytest.mark.parametrize(
@@ -562,7 +564,9 @@ def test_what_an_answer_means(
     receiver: HttpReceiver, open_channel: Open, answer: Answer | str, said: str, again: bool, wait: float | None
 ) -> None:
     receiver.answers.put(answer)
-    channel = open_channel("webhook", {"url": receiver.url + "/hook/very-secret-path"})
+    channel = open_channel(
+        "webhook", {"url": receiver.url + "/hook/very-secret-path"}, timeout=1 if answer == HANG else 20
+    )
     error = refused(channel)
     assert said in str(error)
     assert error.again == again

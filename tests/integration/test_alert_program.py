@@ -38,7 +38,7 @@ def alert_section(receiver: HttpReceiver, tmp_path: Path) -> dict[str, Any]:
         "slack": {"webhook_url_file": str(path)},
         "webhook": {"url": receiver.url + "/hook", "secret": SECRET},
         "heartbeat": {"url": receiver.url + "/ping"},
-        "timeout": 2,
+        "timeout": 20,
     }
 
 

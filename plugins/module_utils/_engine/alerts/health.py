@@ -80,7 +80,7 @@ def lines(known: Result, now: Any) -> list[str]:
     for channel in known["channels"]:
         line = "%-10s " % channel["channel"]
         if channel["failing_since"]:
-            line += "takes nothing since %s: %s" % (_ago(channel["failing_since"], now), channel["error"])
+            line += "takes nothing since %s: %s" % (_ago(channel["failing_since"], now), channel["error"].rstrip("."))
         elif channel["last_ok"]:
             line += "took its last message %s" % _ago(channel["last_ok"], now)
         else:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -60,7 +61,7 @@ class SentryChannel(Channel):
 
     def beat(self, beat: Beat) -> Optional[Answer]:
         """Send a check-in. Raise DeliveryError if it is not accepted."""
-        slug = self.named(self.section.monitor, beat.verb)
+        slug = slug_of(self.named(self.section.monitor, beat.verb))
         return self._post({}, "check_in", check_in(beat, slug, self.section.environment))
 
     def _post(self, head: dict[str, Any], kind: str, item: dict[str, Any]) -> Answer:
@@ -70,6 +71,11 @@ class SentryChannel(Channel):
         auth = "Sentry sentry_version=7, sentry_client=%s, sentry_key=%s" % (AGENT, dsn.key)
         headers = {"Content-Type": "application/x-sentry-envelope", "X-Sentry-Auth": auth}
         return self.caller.post(dsn.url, b"\n".join(lines) + b"\n", headers)
+
+
+def slug_of(name: str) -> str:
+    """Return `name` as Sentry takes it for a slug: small letters, digits, - and _, fifty at the most."""
+    return re.sub(r"(?:-|[^a-z0-9_])+", "-", name.lower()).strip("-")[:50]
 
 
 def event(notice: Notice, identity: str, environment: str) -> dict[str, Any]:
@@ -111,4 +117,4 @@ def check_in(beat: Beat, slug: str, environment: str) -> dict[str, Any]:
     return item
 
 
-__all__ = ("Dsn", "SentryChannel", "check_in", "event", "parse_dsn")
+__all__ = ("Dsn", "SentryChannel", "check_in", "event", "parse_dsn", "slug_of")
