@@ -7,8 +7,11 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import yaml
 
 from demo.servers import MotoS3, PostgresServer
 from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
@@ -16,7 +19,7 @@ from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=un
     program_builder,
     shop_program,
 )
-from tests.integration.conftest import flip
+from tests.integration.conftest import ROOT, flip
 from tests.tools.prometheus import promtool
 
 
@@ -107,3 +110,48 @@ def test_a_server_that_is_gone_leaves_the_metrics_of_the_failure(
     said = json.loads(program("check", "--json", code=2).stdout)
     assert said["state"] == "critical"
     assert os.listdir(textfile) == [written.name]
+
+
+def test_the_playbook_shows_the_checklist_and_writes_it_for_a_wiki(shop: Program, tmp_path: Path) -> None:
+    shop("backup")
+    shop("checklist", "sign", "before.people", "--name", "Ada")
+    place = tmp_path / "collections" / "ansible_collections" / "pgops"
+    place.mkdir(parents=True)
+    (place / "backup").symlink_to(ROOT)
+    wiki = tmp_path / "wiki"
+    wiki.mkdir()
+    # The program of the site takes the place of the one that the role agent lays down.
+    program = tmp_path / "pgops"
+    program.write_text(
+        '#!/bin/sh\nPYTHONPATH=%s exec %s -m pgops "$@"\n' % (shop.environ["PYTHONPATH"], sys.executable)
+    )
+    program.chmod(0o755)
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"databases": {"hosts": {"db1": {}}, "vars": local}}))
+    told = {
+        "ansible_become": False,
+        "pgops_play_program": str(program),
+        "pgops_play_instances": [{"key": shop.site.instance, "value": str(shop.config)}],
+        "markdown": str(wiki),
+    }
+    playbook = Path(sys.executable).with_name("ansible-playbook")
+    done = subprocess.run(
+        [str(playbook), "-i", str(tmp_path / "hosts.yml"), "-e", json.dumps(told), "pgops.backup.checklist"],
+        env={
+            "PATH": os.pathsep.join([str(playbook.parent), os.environ["PATH"]]),
+            "HOME": str(tmp_path / "home"),
+            "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[x] There is a recent backup (operator)" in done.stdout
+    (page,) = wiki.iterdir()
+    assert page.name == "db1-%s.md" % shop.site.instance
+    assert page.read_text().startswith("# Checklists of ")
+    assert "Signed by Ada on " in page.read_text()
