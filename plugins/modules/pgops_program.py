@@ -140,7 +140,7 @@ from typing import Any
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import HostTask
 
 # The program's own beginning: what it imports travels to the host with this module, and is what is laid down.
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as _program  # noqa: F401
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start as _program  # noqa: F401
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.program import Paths, lay_down, take_away
 
