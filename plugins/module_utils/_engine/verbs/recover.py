@@ -369,9 +369,11 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
     if unpacked == data:
         return None
     if work.replaces:
-        kept = data.with_name("%s.before-%s" % (data.name, compact(context.clock())))
-        if kept.exists() or _is_served(data):
-            raise RefusedError("%s exists, or a server was started on %s." % (kept, data), hint="Nothing was touched.")
+        if _is_served(data):
+            raise RefusedError("A server was started on %s meanwhile." % data, hint="Nothing was touched.")
+        stem = "%s.before-%s" % (data.name, compact(context.clock()))
+        names = (data.with_name(stem + more) for more in ("", *("-%d" % number for number in range(2, 1000))))
+        kept = next(path for path in names if not path.exists())
         data.rename(kept)
         undo.callback(kept.rename, data)
     undo.callback(_clear, data, data.is_dir())
