@@ -356,7 +356,8 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
     else:
         forget_signals(data)
         settings = {**NO_ARCHIVE, "primary_conninfo": "", "primary_slot_name": ""}
-    command = context.config.restore.restore_command
+    # Up to its own end a base backup has all WAL inside.
+    command = "" if request.target.kind == "immediate" else context.config.restore.restore_command
     settings.update({"restore_command": command or "false", "hot_standby": "on", **request.target.settings()})
     append_settings(data, work.account, settings)
     write_file(data / "recovery.signal", "", work.account)
