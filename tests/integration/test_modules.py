@@ -594,6 +594,7 @@ def test_a_base_backup_and_a_recovery_beside_the_server(shop: Site) -> None:
         assert plan["plan"]["refusals"] == []
         assert "Several targets" in unclear["msg"]
         assert unclear["exit_code"] == 2
+        assert not recovered.get("failed"), recovered["msg"]
         assert (recovered["changed"], recovered["verb"], recovered["set"]) == (True, "recover", taken["set"])
         assert "reaching consistency" in recovered["stopped"]["log"]
         with cursor(shop.server, "shop", host=recovered["socket_directory"], port=5433) as asked:

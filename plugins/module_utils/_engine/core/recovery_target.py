@@ -83,7 +83,7 @@ class Target:
         if own:
             found[own] = "immediate" if self.kind == "immediate" else str(self.as_data()["value"])
         found["recovery_target_inclusive"] = "on" if self.inclusive else "off"
-        found["recovery_target_timeline"] = self.timeline
+        found["recovery_target_timeline"] = "current" if self.kind == "immediate" else self.timeline
         found["recovery_target_action"] = self.action
         return found
 

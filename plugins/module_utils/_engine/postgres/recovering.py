@@ -37,6 +37,8 @@ _HEARD = (
     "-c logging_collector=off",
     "-c log_destination=stderr",
 )
+_GRAVE = ("FATAL:", "PANIC:", "HINT:")
+_OUR_OWN = "the database system is "  # starting up, or not ready yet: so it answers while we wait
 _STATE = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, extract(epoch FROM pg_last_xact_replay_timestamp())::float8
 """
@@ -112,7 +114,7 @@ class Recovery:
         lines: list[str] = []
         with contextlib.suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        grave = [line for line in lines if "FATAL:" in line or "PANIC:" in line or "HINT:" in line]
+        grave = [line for line in lines if any(mark in line for mark in _GRAVE) and _OUR_OWN not in line]
         return " / ".join((grave or lines)[-3:])
 
     # --- wait ---

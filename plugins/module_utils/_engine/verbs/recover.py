@@ -356,7 +356,8 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
     else:
         forget_signals(data)
         settings = {**NO_ARCHIVE, "primary_conninfo": "", "primary_slot_name": ""}
-    command = context.config.restore.restore_command
+    # Up to its own end a base backup has all WAL inside.
+    command = "" if request.target.kind == "immediate" else context.config.restore.restore_command
     settings.update({"restore_command": command or "false", "hot_standby": "on", **request.target.settings()})
     append_settings(data, work.account, settings)
     write_file(data / "recovery.signal", "", work.account)
@@ -369,9 +370,11 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
     if unpacked == data:
         return None
     if work.replaces:
-        kept = data.with_name("%s.before-%s" % (data.name, compact(context.clock())))
-        if kept.exists() or _is_served(data):
-            raise RefusedError("%s exists, or a server was started on %s." % (kept, data), hint="Nothing was touched.")
+        if _is_served(data):
+            raise RefusedError("A server was started on %s meanwhile." % data, hint="Nothing was touched.")
+        stem = "%s.before-%s" % (data.name, compact(context.clock()))
+        names = (data.with_name(stem + more) for more in ("", *("-%d" % number for number in range(2, 1000))))
+        kept = next(path for path in names if not path.exists())
         data.rename(kept)
         undo.callback(kept.rename, data)
     undo.callback(_clear, data, data.is_dir())

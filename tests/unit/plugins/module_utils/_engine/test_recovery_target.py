@@ -152,7 +152,7 @@ def test_exactly_one_setting_names_the_target_and_it_comes_last(
         order = [name for name in settings if name in names]
         assert order[-1] == wanted[0]
     assert settings["recovery_target_inclusive"] == "off"
-    assert settings["recovery_target_timeline"] == "3"
+    assert settings["recovery_target_timeline"] == ("current" if target.kind == "immediate" else "3")
     assert settings["recovery_target_action"] == "pause"
     assert target.shown == shown
 
