@@ -188,6 +188,9 @@ def test_the_host_probes_the_bucket_and_remembers(controller: Controller) -> Non
     (remembered,) = (controller.root / "state").rglob("s3-capabilities.json")
     assert controller.bucket in remembered.read_text()
     assert controller.play("--limit", "db1").changed == {"db1": 0}
+    remembered.unlink()
+    assert controller.play("--limit", "db1", storage_proven=True).changed == {"db1": 0}
+    assert not remembered.exists()
 
 
 def test_a_host_that_cannot_use_the_bucket_is_told_of(controller: Controller) -> None:
