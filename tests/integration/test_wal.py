@@ -16,8 +16,9 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_stored
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_status
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings, wal_status
 from demo.servers import PostgresServer
 from tests.integration.conftest import BUCKET, Servers, bindir_of, run_sql, wait_for
 from tests.integration.s3_fixtures import Kit, kit_of_each, moto_server, rclone_server  # noqa: F401  # pylint: disable=unused-import
@@ -64,6 +65,10 @@ class Archiving:
         """What wal status says. It asks the server by a library that only the Python of the tests has."""
         built = config.load(self.host.root / "config.json", environ={}, host="h")
         return wal_status(Context(built, "h"))
+
+    def heard(self) -> list[Finding]:
+        """What the alerts are judged by."""
+        return wal_findings(Context(config.load(self.host.root / "config.json", environ={}, host="h"), "h"))
 
 
 @pytest.fixture(scope="module", params=[16, 18])
@@ -199,6 +204,7 @@ def test_a_server_that_cannot_archive_is_heard_of(archiving: Archiving) -> None:
         (found,) = [finding for finding in status["findings"] if finding["check"] == "wal archive"]
         assert found["severity"] == "critical"
         assert "cannot archive 0000000100" in found["text"]
+        assert found["text"] in [heard.text for heard in archiving.heard()], "the alerts are judged by the same"
         assert "cannot be written" in archiving.server.log_file.read_text()
     finally:
         archiving.host.wal.parent.parent.unlink()

@@ -88,7 +88,6 @@ class Facts:
     uncovered: Sequence[str] = ()
     known_uncovered: Sequence[str] = ()
     disk: Optional[Disk] = None
-    wal_lag: Optional[timedelta] = None
     restored: Optional[datetime] = None
     watched_since: Optional[datetime] = None
     boot: Optional[datetime] = None
@@ -105,7 +104,6 @@ class Limits:
     grace: timedelta = timedelta(hours=1)
     size_change: int = 50
     disk_days: timedelta = timedelta(days=7)
-    wal_lag: timedelta = timedelta(minutes=15)
     restore_test: Optional[timedelta] = None
     allow_no_databases: bool = False
     zone: tzinfo = timezone.utc
@@ -146,7 +144,6 @@ def troubles(facts: Facts, limits: Limits, now: datetime) -> list[Trouble]:
     found += _coverage(facts, now)
     found += _disk(facts, limits, now)
     found += _clock(facts, now)
-    found += _lag(facts, limits, now)
     found += _restore_test(facts, limits, now)
     rank = (CRITICAL, WARNING, OK)
     return sorted(_folded(found), key=lambda t: (rank.index(t.level), t.cause))
@@ -230,7 +227,7 @@ def _minute(moment: datetime, zone: tzinfo) -> str:
 
 # --- freshness and sets -----------------------------------------------------------------------------------------------
 
-# From the checks of freshness.py to causes: the key, the step, and how long to wait before it is told.
+# From the checks of freshness.py and wal_health.py to causes: the key, the step, and how long to wait before it is told.
 _JUDGED = {
     "backup": ("backup-age", "Run: pgops backup", timedelta(0)),
     "off-site copy": ("offsite-age", "Run: pgops sync", timedelta(0)),
@@ -238,6 +235,17 @@ _JUDGED = {
     "local place": ("local-place", "Make the backup directory readable for the account of pgops", _PATIENCE),
     "verification": ("verification-age", "Run: pgops verify --level restore", timedelta(0)),
     "clock": ("clock", "Set the clock (timedatectl), then run: pgops backup", timedelta(0)),
+    "wal archive": ("wal-archive", "Look into the server's log, and at: pgops wal status", timedelta(0)),
+    "wal contradiction": (
+        "wal-contradiction",
+        "Stop the archiving of the copy, then look at: pgops wal status",
+        timedelta(0),
+    ),
+    "wal gap": ("wal-gap", "Run: pgops backup --kind base", timedelta(0)),
+    "wal room": ("wal-room", "Make room, or let the WAL leave for S3: pgops wal ship", timedelta(0)),
+    "wal server": ("wal-server", "See whether the server runs and lets the role in: pgops wal status", _PATIENCE),
+    "wal shipping": ("wal-shipping", "Run: pgops wal ship", timedelta(0)),
+    "wal window": ("wal-window", "Run: pgops backup --kind base", timedelta(0)),
 }
 
 
@@ -386,15 +394,6 @@ def _clock(facts: Facts, now: datetime) -> Iterable[Trouble]:
             (newest - now).total_seconds()
         )
         yield Trouble("clock", WARNING, text, now, step)
-
-
-def _lag(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
-    if facts.wal_lag is not None and limits.wal_lag and facts.wal_lag > limits.wal_lag:
-        text = "The WAL archive is %s behind the server; it must not be more than %s." % (
-            human_span(facts.wal_lag.total_seconds()),
-            human_span(limits.wal_lag.total_seconds()),
-        )
-        yield Trouble("wal-lag", CRITICAL, text, now - (facts.wal_lag - limits.wal_lag), "Ask: pg_stat_archiver")
 
 
 def _restore_test(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:

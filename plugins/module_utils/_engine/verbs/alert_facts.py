@@ -26,6 +26,7 @@ from ..system.lock import holder_since
 from ..system.zones import named_zone
 from .info import Request, calendars, describe, freshness
 from .survey import configured
+from .wal_status import wal_findings
 
 _RECORDS = 30  # of each verb; more failures in a row are not counted
 _DAYS = 21
@@ -70,7 +71,7 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
     places = _places(context, state, look_at_s3, remember, now)
     runs = {verb: _runs(context, verb) for verb in WATCHED}
     facts = Facts(
-        judged=freshness(context, places),
+        judged=[*freshness(context, places), *(wal_findings(context) if context.config.wal.enabled else ())],
         runs=runs,
         running=_running(context),
         due=_due(context, state, now),

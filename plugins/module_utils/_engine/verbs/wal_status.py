@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from ..context import Context
 from ..core.errors import PgopsError
-from ..core.freshness import worst
+from ..core.freshness import Finding, worst
 from ..core.sizes import human_size, parse_size
 from ..core.times import human_span, iso, parse_iso, parse_span
 from ..core.wal_health import Bounds, Holding, Room, ServerWal, Shipping, judge
@@ -33,16 +33,31 @@ def wal_status(context: Context, surveyed: Optional[Sequence[Surveyed]] = None) 
     `surveyed` are the places, if somebody has looked at them already. What cannot be reached is reported with its error. It
     changes nothing. Positions are LSNs as texts, moments ISO 8601, sizes bytes.
     """
+    return _look(context, survey(context) if surveyed is None else surveyed)[0]
+
+
+def wal_findings(context: Context) -> list[Finding]:
+    """Judge the archiving as wal_status() does, without asking S3: how that fares is told by the newest shipping.
+
+    Where there is S3, the WAL here is only the newest, and what it lacks says nothing.
+    """
+    found = _look(context, survey(context, ("local",), alone=True))[1]
+    if context.config.s3 is None:
+        return found
+    return [finding for finding in found if finding.check not in ("wal gap", "wal window")]
+
+
+def _look(context: Context, surveyed: Sequence[Surveyed]) -> tuple[Result, list[Finding]]:
     now = context.clock()
     server, server_facts, server_error = _ask_server(context)
-    places = {one.name: one for one in (survey(context) if surveyed is None else surveyed)}
+    places = {one.name: one for one in surveyed}
     held = {name: one.held(context.warn) for name, one in places.items()}
     spool, room = _spool(context, held.get("local", Held()))
     shipping = _shipping(context) if context.config.s3 is not None else None
     wal = context.config.wal
     bounds = Bounds(parse_span(wal.max_lag), parse_size(wal.max_backlog))
     findings = judge(server, server_error, shipping, room, [_holding(*one) for one in held.items()], bounds, now)
-    return {
+    result = {
         "changed": False,
         "now": iso(now),
         "server": _server(server, server_facts, now) if server else None,
@@ -53,6 +68,7 @@ def wal_status(context: Context, surveyed: Optional[Sequence[Surveyed]] = None) 
         "findings": [finding.as_data() for finding in findings],
         "state": worst(finding.severity for finding in findings),
     }
+    return result, findings
 
 
 def _ask_server(context: Context) -> tuple[Optional[ServerWal], Result, str]:
@@ -194,4 +210,4 @@ def window_lines(windows: Sequence[Result]) -> list[str]:
     return lines
 
 
-__all__ = ("render", "wal_status", "window_lines")
+__all__ = ("render", "wal_findings", "wal_status", "window_lines")

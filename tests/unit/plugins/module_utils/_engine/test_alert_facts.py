@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State, from_data
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import Limits, troubles
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Wal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert_facts
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.alert_facts import gather, limits
 
@@ -131,3 +134,15 @@ def test_a_host_that_tells_no_uptime_is_judged_all_the_same(
     (tmp_path / "uptime").write_text("3600.5 1.0\n")
     monkeypatch.setattr(alert_facts, "_UPTIME", tmp_path / "uptime")
     assert gather(world.context(), State(), look_at_s3=False).facts.boot == world.now - timedelta(seconds=3600.5)
+
+
+def test_where_the_wal_is_archived_its_health_is_asked_for(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [Finding("wal archive", "critical", "The server cannot archive.", since=world.now)]
+    monkeypatch.setattr(alert_facts, "wal_findings", lambda _context: told)
+    world.add("local", world.now - HOUR)
+    world.add("s3", world.now - HOUR)
+    assert "wal-archive" not in causes(world, State()), "nothing is archived"
+    context = world.context()
+    context.config = dataclasses.replace(context.config, wal=Wal(enabled=True))
+    facts = gather(context, State(), look_at_s3=False).facts
+    assert "wal-archive" in [t.cause for t in troubles(facts, Limits(), world.now)]

@@ -56,7 +56,6 @@ def test_a_night_like_any_other_is_no_trouble() -> None:
         disk=disk,
         judged=[judged("backup", "ok")],
         ahead=timedelta(seconds=3),
-        wal_lag=timedelta(minutes=2),
         watched_since=LONG_AGO,
     )
     assert not found()
@@ -327,10 +326,11 @@ def test_a_clock_that_is_off_is_told() -> None:
     assert "was set back" in found(runs={"prune": [run("prune", -HOUR)]})["clock"].text
 
 
-def test_wal_that_is_behind_is_told() -> None:
-    assert not found(wal_lag=timedelta(minutes=15))
-    assert found(wal_lag=timedelta(minutes=20))["wal-lag"].since == NOW - timedelta(minutes=5)
-    assert not found(Limits(wal_lag=timedelta(0)), wal_lag=DAY)
+def test_wal_that_is_not_safe_is_told() -> None:
+    assert not found(judged=[judged("wal archive", "ok"), judged("wal timeout", "warning")])
+    for check in ("archive", "contradiction", "gap", "room", "shipping", "window"):
+        assert found(judged=[judged("wal %s" % check)])["wal-%s" % check].since == NOW - HOUR
+    assert found(judged=[judged("wal server")])["wal-server"].patience > timedelta(0)
 
 
 def test_a_restore_test_that_is_overdue_is_told_where_one_is_wanted() -> None:
