@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import itertools
 import json
 import re
@@ -18,7 +20,9 @@ import yaml
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.metrics import parse, render
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import stored_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Wal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import status
 from tests.tools.collection_tree import ROOT
@@ -165,6 +169,23 @@ def _delete_newest(night: Night) -> None:
     night.world.context().local.delete_set(max(night.world.ids("local")))
 
 
+def _wal_of(night: Night) -> Path:
+    return Path(night.world.context().local.home) / "wal" / "7000000000000000001" / "0000000100000000"
+
+
+def _two_servers_archive(night: Night) -> None:
+    night.world.config = replace(night.world.config, wal=Wal(enabled=True))
+    folder = _wal_of(night)
+    folder.mkdir(parents=True)
+    for content in (b"one", b"other"):
+        name = stored_name("000000010000000000000001", hashlib.sha256(content).hexdigest(), ".gz")
+        (folder / name).write_bytes(gzip.compress(content))
+
+
+def _one_of_them_goes(night: Night) -> None:
+    min(_wal_of(night).iterdir()).unlink()
+
+
 STORIES = {
     "late": Story(("PgopsBackupTooOld",), _nothing, after=25.5 * HOUR),
     "never": Story(("PgopsBackupTooOld", "PgopsOffsiteCopyTooOld"), _forget_all),
@@ -196,6 +217,7 @@ STORIES = {
     "disk full": Story(("PgopsDiskFull",), _set("free", 0), _set("free", 10**12)),
     "disk soon full": Story(("PgopsDiskSoonFull",), _set("free", MIB), _set("free", 10**12)),
     "clock": Story(("PgopsClockWrong",), _from_the_future, _delete_newest),
+    "two servers archive": Story(("PgopsWalNotSafe",), _two_servers_archive, _one_of_them_goes),
     "nobody starts it": Story(("PgopsNotScheduled",), _set("starter", ""), _set("starter", "cron")),
     "stale": Story(("PgopsBackupTooOld", "PgopsMetricsStale"), _nothing, after=25.5 * HOUR, written=False),
     "gone": Story(("PgopsMetricsGone",), _nothing, written=False, gone=True),

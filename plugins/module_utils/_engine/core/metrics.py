@@ -50,6 +50,11 @@ _HELP = {
     "run_last_duration_seconds": "How long the last run of the verb took.",
     "run_last_success_timestamp_seconds": "When the last run of the verb that succeeded ended.",
     "run_last_success_duration_seconds": "How long the last run of the verb that succeeded took.",
+    "wal_lag_bytes": "Bytes of WAL that the server has not archived yet.",
+    "wal_lag_seconds": "How long whole segments of WAL have been waiting to be archived.",
+    "wal_spool_bytes": "Bytes of WAL in the backup directory.",
+    "wal_shipping_pending_bytes": "Bytes of archived WAL that are not in the place off the server yet.",
+    "wal_recoverable_timestamp_seconds": "Up to when the WAL in the place can bring the server back.",
     "schedule_next_timestamp_seconds": "When the verb runs next, seen from the time of writing.",
     "schedule_started": "Whether cron or systemd starts the runs of the instance on this host.",
     "disk_free_bytes": "Free space in the backup directory.",
@@ -87,10 +92,12 @@ def render(result: Mapping[str, Any], version: str) -> str:
     for check in sorted(worst):
         samples.add("finding_severity", worst[check], check=check)
     _whole(samples, result)
+    reached = _recoverable(result.get("wal"))
     for place in result["places"]:
-        _place(samples, place)
+        _place(samples, place, reached.get(place["place"]))
     for verb, records in result["runs"].items():
         _runs(samples, verb, records)
+    _wal(samples, result.get("wal"))
     for verb, run in result["schedule"]["runs"].items():
         samples.moment("schedule_next_timestamp_seconds", run["next_run"], verb=verb)
     samples.add("schedule_started", float(result["schedule"]["started_by"] is not None))
@@ -135,7 +142,31 @@ def _complete(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     return {place["place"]: [s for s in place["sets"] if s["complete"]] for place in result["places"]}
 
 
-def _place(samples: _Samples, place: Mapping[str, Any]) -> None:
+def _wal(samples: _Samples, wal: Optional[Mapping[str, Any]]) -> None:
+    """Add how the WAL archive fares, where there is one."""
+    if not wal:
+        return
+    if wal["server"]:
+        samples.add("wal_lag_bytes", wal["server"]["lag_bytes"])
+        samples.add("wal_lag_seconds", wal["server"]["lag_seconds"])
+    samples.add("wal_spool_bytes", wal["spool"]["bytes"])
+    if wal["shipping"]:
+        samples.add("wal_shipping_pending_bytes", wal["shipping"]["pending_bytes"])
+    for place, moment in _recoverable(wal).items():
+        samples.moment("wal_recoverable_timestamp_seconds", moment, place=place)
+
+
+def _recoverable(wal: Optional[Mapping[str, Any]]) -> dict[str, str]:
+    """Return up to when each place can bring the server back by WAL, for those that can."""
+    ends: dict[str, str] = {}
+    for place in wal["places"] if wal else ():
+        found = [stretch["end"] for window in place["windows"] for stretch in window["stretches"]]
+        if found:
+            ends[str(place["place"])] = max(found, key=parse_iso)
+    return ends
+
+
+def _place(samples: _Samples, place: Mapping[str, Any], reached: Optional[str]) -> None:
     name = str(place["place"])
     samples.add("place_reachable", float(place["reachable"]), place=name)
     if not place["reachable"]:
@@ -151,8 +182,9 @@ def _place(samples: _Samples, place: Mapping[str, Any]) -> None:
     for key, metric in (("newest", "newest"), ("newest_verified", "newest_verified")):
         if place[key]:
             samples.moment("place_%s_timestamp_seconds" % metric, sets[place[key]]["begun"], place=name)
-    if place["newest"]:
-        samples.moment("recovery_point_timestamp_seconds", sets[place["newest"]]["begun"], place=name)
+    points = [sets[place["newest"]]["begun"]] if place["newest"] else []
+    points += [reached] if reached else []
+    samples.moment("recovery_point_timestamp_seconds", max(points, key=parse_iso, default=None), place=name)
 
 
 def _failed(described: Mapping[str, Any]) -> bool:

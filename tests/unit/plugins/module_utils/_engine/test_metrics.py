@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import metrics as core
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.durable import publish
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.metrics import metrics
@@ -106,6 +107,29 @@ def test_trouble_is_told(world: Any) -> None:
 
 
 LABEL = re.compile(r'[a-z_]+="((?:[^"\\\n]|\\["\\n])*)"')
+
+
+def test_wal_that_is_archived_moves_the_recovery_point(world: Any) -> None:
+    world.add("local", world.now - timedelta(hours=20))
+    result = status(world.context())
+    stretch = {"end": iso(world.now - timedelta(minutes=3))}
+    result["wal"] = {
+        "server": {"lag_bytes": 17, "lag_seconds": 4},
+        "spool": {"bytes": 30},
+        "shipping": {"pending_bytes": 10},
+        "places": [{"place": "local", "windows": [{"stretches": [stretch]}]}, {"place": "s3", "windows": []}],
+    }
+    told = {(name, labels.partition(",")[2]): value for name, labels, value in core.parse(core.render(result, "1"))}
+    assert told["pgops_wal_lag_bytes", ""] == 17
+    assert told["pgops_wal_lag_seconds", ""] == 4
+    assert told["pgops_wal_spool_bytes", ""] == 30
+    assert told["pgops_wal_shipping_pending_bytes", ""] == 10
+    reached = (world.now - timedelta(minutes=3)).timestamp()
+    assert told["pgops_wal_recoverable_timestamp_seconds", 'place="local"'] == reached
+    assert told["pgops_recovery_point_timestamp_seconds", 'place="local"'] == reached
+    assert ("pgops_wal_recoverable_timestamp_seconds", 'place="s3"') not in told
+    result["wal"].update(server=None, shipping=None)
+    assert "pgops_wal_lag" not in core.render(result, "1")
 
 
 @given(st.text(min_size=1), st.text())
