@@ -19,6 +19,8 @@ from .core.times import compact, iso
 from .system.durable import adopt, make_dirs, to_json, write_bytes
 
 FORMAT = 1
+# What the runs of the verb backup that make base backups are called beside the verbs.
+BASE_BACKUP = "base backup"
 _KEPT = 2000
 _WORTH_TELLING = 1.0  # seconds of waiting for other runs
 # What a verb found in detail is in manifests and evidence; a run record says how it went.
@@ -176,15 +178,25 @@ def _forget_old(folder: Path) -> None:
 
 
 def history(state: Path, verb: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the run records of the instance with the directory `state`, the newest first; all verbs unless one is named."""
+    """Yield the run records of the instance with the directory `state`, the newest first; all verbs unless one is named.
+
+    Of the verb backup, those of dumps; those of base backups are BASE_BACKUP, as neither takes the place of the other.
+    """
+    wanted = "backup" if verb == BASE_BACKUP else verb
     folder = state / "runs"
     names: list[str] = sorted((p.name for p in folder.iterdir()), reverse=True) if folder.is_dir() else []
     for name in names:
-        if name.endswith(".json") and not name.startswith(".") and (not verb or "-%s-" % verb in name):
+        if name.endswith(".json") and not name.startswith(".") and (not wanted or "-%s-" % wanted in name):
             try:
-                yield json.loads((folder / name).read_text(encoding="utf-8"))
+                record = json.loads((folder / name).read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
+            if wanted != "backup" or _of_base(record) == (verb == BASE_BACKUP):
+                yield record
 
 
-__all__ = ("FORMAT", "Result", "append_log", "history", "perform")
+def _of_base(record: Any) -> bool:
+    return isinstance(record, dict) and record.get("kind") == "base"
+
+
+__all__ = ("BASE_BACKUP", "FORMAT", "Result", "append_log", "history", "perform")

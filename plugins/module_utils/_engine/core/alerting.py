@@ -13,11 +13,13 @@ from typing import Any, Optional
 from .calendar import Calendar, last_before, longest_gap
 from .freshness import CLOCK_TOLERANCE, CRITICAL, OK, WARNING, worst
 from .freshness import Finding as Judged
+from .naming import is_physical
 from .sizes import human_size
 from .times import human_span, iso
 
 # Only the verbs that a schedule starts: of a restore somebody knows who started it.
-WATCHED = ("backup", "sync", "verify", "prune")
+WATCHED = ("backup", "base backup", "sync", "verify", "prune")
+_COMMANDS = {"base backup": "backup --kind base"}
 _HOW = {"busy": "did not start", "refused": "was refused", "interrupted": "was interrupted", "unreachable": "failed"}
 # A look at a store may fail once without anything being wrong.
 _PATIENCE = timedelta(minutes=30)
@@ -181,7 +183,7 @@ def _failed(verb: str, runs: Sequence[Run]) -> Trouble:
         CRITICAL if lost else WARNING,
         text,
         first.ended,
-        "Read why in the log, mend it, then run: pgops %s" % verb,
+        "Read why in the log, mend it, then run: pgops %s" % _COMMANDS.get(verb, verb),
     )
 
 
@@ -291,9 +293,11 @@ def _sets(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
                 broken[0].problem,
             )
             yield Trouble("damaged-set/%s" % place, WARNING, text, now, "Bring it from the other place: pgops sync")
-    newest_whole = next((s for s in facts.sets if s.whole), None)
+    # What a base backup holds, it does not count.
+    dumps = [s for s in facts.sets if not is_physical(s.set_id)]
+    newest_whole = next((s for s in dumps if s.whole), None)
     if newest_whole is not None and not newest_whole.databases:
-        before = next((s for s in facts.sets if s.databases), None)
+        before = next((s for s in dumps if s.databases), None)
         if before is not None or not limits.allow_no_databases:
             text = "The newest set, %s, holds no database%s." % (
                 newest_whole.set_id,

@@ -20,7 +20,7 @@ from ..core.notices import safe_lines
 from ..core.sizes import parse_size
 from ..core.times import parse_iso, parse_span
 from ..host.schedule import Places, started_by
-from ..runs import history
+from ..runs import BASE_BACKUP, history
 from ..system.durable import free_bytes
 from ..system.lock import holder_since
 from ..system.zones import named_zone
@@ -157,15 +157,17 @@ def _run(verb: str, record: dict[str, Any]) -> Optional[Run]:
             parse_iso(record["begun"]),
             parse_iso(record["ended"]),
             str(record.get("reason") or ""),
-            int(size) if verb == "backup" and size is not None and is_set_id(str(record.get("set"))) else None,
+            int(size)
+            if verb in ("backup", BASE_BACKUP) and size is not None and is_set_id(str(record.get("set")))
+            else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, PgopsError):
         return None
 
 
 def _restored(context: Context) -> Optional[datetime]:
-    runs = [run for run in _runs(context, "restore") if run.outcome == "ok"]
-    return runs[0].ended if runs else None
+    runs = [run for verb in ("restore", "recover") for run in _runs(context, verb) if run.outcome == "ok"]
+    return max((run.ended for run in runs), default=None)
 
 
 def _uncovered(context: Context, state: State) -> list[str]:

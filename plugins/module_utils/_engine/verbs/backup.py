@@ -101,7 +101,7 @@ class _Plan:
 def backup(context: Context, request: Request) -> dict[str, Any]:
     """Make a set, of the configured databases or of the whole server, and return its facts.
 
-    Result: `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
+    Result: `kind`, `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
     compression}), `uncovered`, `left_out`, `choices`, `content`, `lock_waits` (list of {database, table, mode, pid, role,
     application, seconds, queued}), `gave_way` (database to times); a dry run has `plan` instead. In a group of servers
     `group` tells who was chosen, and where that is another node, nothing is done and `skipped` says so. Of a base backup
@@ -111,6 +111,14 @@ def backup(context: Context, request: Request) -> dict[str, Any]:
     """
     if request.kind not in KINDS:
         raise UsageError("%r is no kind of backup." % request.kind, hint="Use one of %s." % ", ".join(KINDS))
+    try:
+        return {"kind": request.kind, **_backup(context, request)}
+    except PgopsError as error:
+        error.details.setdefault("kind", request.kind)
+        raise
+
+
+def _backup(context: Context, request: Request) -> dict[str, Any]:
     if request.dry_run:
         turn = whose_turn(context)
         if not turn.mine:

@@ -14,6 +14,7 @@ from ..core.calendar import Calendar, parse
 from ..core.fingerprint import summary
 from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, limits, worst
 from ..core.manifest import NAME, Database, Manifest
+from ..core.naming import is_physical
 from ..core.times import iso, parse_iso, parse_span
 from ..places.catalog import Catalog
 from .pins import read_pin
@@ -218,25 +219,32 @@ def _retention(context: Context, surveyed: Surveyed) -> dict[str, Any]:
 
 
 def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
-    """Gather what freshness is judged by, from the described places."""
+    """Gather what freshness is judged by, from the described places.
+
+    Where there are dumps, they are what is scheduled and waited for, and a base backup takes the place of none.
+    """
     by_name = {place["place"]: place for place in places}
-    whole = [s for place in places for s in place["sets"] if s["complete"]]
+    every = [s for place in places for s in place["sets"] if s["complete"]]
+    whole = [s for s in every if not is_physical(s["id"])] or every
     proven = [Seen(s["id"], parse_iso(s["proofs"]["restore"]["when"])) for s in whole if s["verified"]]
     offsite = by_name.get("s3", {})
     latest = context.clock() + CLOCK_TOLERANCE
-    sets = [Seen(s["id"], parse_iso(s["begun"])) for s in whole]
-    past = [seen for seen in sets if seen.when <= latest]
+    past = [seen for seen in map(_seen, whole) if seen.when <= latest]
     away = [s["id"] for s in offsite.get("sets", []) if s["complete"]]
     return Facts(
         newest=max(past, key=_when, default=None),
         oldest=min(past, key=_when, default=None),
         offsite=max((seen for seen in past if seen.set_id in away), key=_when, default=None),
         verified=max(proven, key=_when, default=None),
-        ahead=max((seen for seen in sets if seen.when > latest), key=_when, default=None),
+        ahead=max((seen for seen in map(_seen, every) if seen.when > latest), key=_when, default=None),
         has_offsite="s3" in configured(context),
         offsite_error=offsite.get("error") or "",
         local_error=by_name.get("local", {}).get("error") or "",
     )
+
+
+def _seen(described: dict[str, Any]) -> Seen:
+    return Seen(described["id"], parse_iso(described["begun"]))
 
 
 def _when(seen: Seen) -> datetime:

@@ -15,17 +15,20 @@ from ..context import Context
 from ..core import volume
 from ..core.calendar import next_after
 from ..core.freshness import CRITICAL, OK, WARNING, Finding, worst
+from ..core.naming import is_physical
 from ..core.sizes import human_size, parse_size
 from ..core.times import human_span, iso, parse_iso
 from ..host.schedule import Places, started_by
-from ..runs import history
+from ..runs import BASE_BACKUP, history
 from ..system.durable import free_bytes
 from ..system.zones import named_zone
 from .info import Request, calendars, expected, info
 from .survey import survey
 from .wal_status import wal_status, window_lines
 
-VERBS = ("backup", "sync", "verify", "prune", "restore", "recover")
+VERBS = ("backup", BASE_BACKUP, "sync", "verify", "prune", "restore", "recover")
+# Those that somebody runs by hand have been heard of when they end; one that was refused is no trouble that lasts.
+_BY_HAND = ("restore", "recover")
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 
@@ -121,7 +124,7 @@ def _failed_runs(runs: dict[str, dict[str, Any]]) -> list[Finding]:
     found = []
     for verb, records in runs.items():
         last = records["last"]
-        if last is not None and last.get("outcome") != "ok":
+        if verb not in _BY_HAND and last is not None and last.get("outcome") != "ok":
             text = "The last %s %s: %s" % (verb, _ended(last), last.get("reason") or "it gave no reason.")
             found.append(Finding("run of %s" % verb, WARNING, text, since=parse_iso(last["ended"])))
     return found
@@ -138,9 +141,11 @@ def _space(disk: dict[str, Any], places: list[dict[str, Any]]) -> list[Finding]:
     if free < floor:
         text = "%s, less than the %s that must stay free: the next backup will not run." % (said, human_size(floor))
         return [Finding("disk", CRITICAL, text)]
-    sizes = [s["bytes"] for place in places for s in place["sets"] if s["id"] == place["newest"]]
-    if sizes and free < floor + max(sizes):
-        text = "%s; a backup as large as the newest (%s) would not fit." % (said, human_size(max(sizes)))
+    whole = [s for place in places for s in place["sets"] if s["complete"]]
+    # Dumps, where there are any: they come by themselves.
+    newest = max([s for s in whole if not is_physical(s["id"])] or whole, key=lambda s: str(s["id"]), default=None)
+    if newest is not None and free < floor + newest["bytes"]:
+        text = "%s; a backup as large as the newest (%s) would not fit." % (said, human_size(newest["bytes"]))
         return [Finding("disk", WARNING, text)]
     return [Finding("disk", OK, said + ".")]
 
@@ -167,6 +172,7 @@ _STEPS = (
     ("run of backup", "Read why the backup failed, then run: pgops backup."),
     ("backup", "Run: pgops backup."),
     ("no databases", "Check backup.databases and exclude_databases, then run: pgops backup."),
+    ("run of base backup", "Read why the base backup failed, then run: pgops backup --kind base."),
     ("run of sync", "Read why the copy failed, then run: pgops sync."),
     ("off-site copy", "Run: pgops sync."),
     ("failed set", "Verify another set at once (pgops verify --level restore); do not count on the failed one."),

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State, from_data
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import Limits, troubles
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Wal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert_facts
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.alert_facts import gather, limits
@@ -146,3 +147,23 @@ def test_where_the_wal_is_archived_its_health_is_asked_for(world: Any, monkeypat
     context.config = dataclasses.replace(context.config, wal=Wal(enabled=True))
     facts = gather(context, State(), look_at_s3=False).facts
     assert "wal-archive" in [t.cause for t in troubles(facts, Limits(), world.now)]
+
+
+def test_a_base_backup_says_nothing_of_databases_that_are_left_out(world: Any) -> None:
+    def ran(**result: Any) -> None:
+        world.now += HOUR
+        perform(world.context(), "backup", lambda _context: result)
+
+    left_out = [{"what": "database old", "why": "backup.databases does not name it"}]
+    state = State()
+    for facts in (
+        {"kind": "logical", "uncovered": left_out},
+        {"kind": "base", "uncovered": []},
+        {"uncovered": left_out},
+    ):
+        ran(**facts)
+        assert "uncovered" not in causes(world, state)
+    ran(kind="base", bytes=10**12, set="20261122T020000Z-base")
+    runs = gather(world.context(), state, look_at_s3=False).facts.runs
+    assert [run.size for run in runs["backup"]] == [None, None]
+    assert runs["base backup"][0].size == 10**12

@@ -356,3 +356,13 @@ def test_the_worst_comes_first_and_is_told_in_json() -> None:
         "since": "2026-11-22T02:15:00+00:00",
         "next": listed[0].step,
     }
+
+
+def test_a_base_backup_is_a_run_of_its_own_and_counts_no_databases() -> None:
+    base = [run("base backup", HOUR, outcome="failed")]
+    known = found(
+        runs={"backup": nights(), "base backup": base}, sets=[SetFacts("20261122T020000Z-base", "local", GIB, 0)]
+    )
+    assert known["failed-run/base backup"].step.endswith("pgops backup --kind base")
+    assert "no-databases" not in known
+    assert "failed-run/backup" not in known

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import BusyError, PgopsError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    BusyError,
+    PgopsError,
+    RefusedError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import parse_size
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Schedule
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
@@ -27,11 +32,12 @@ def safe_world(world: Any) -> str:
     return str(set_id)
 
 
-def ran(world: Any, verb: str, error: Any = None) -> None:
+def ran(world: Any, verb: str, error: Any = None, **facts: Any) -> None:
     def work(context: Any) -> dict[str, Any]:
         if error:
+            error.details.update(facts)
             raise error
-        return {}
+        return facts
 
     try:
         perform(world.context(), verb, work)
@@ -85,6 +91,47 @@ def test_a_failed_run_is_heard_of_before_its_backup_is_late(world: Any) -> None:
     assert found["text"] == "The last backup failed: The disk is full."
     assert found["since"] == "2026-11-22T08:00:00+00:00"
     assert result["next"] == ["Read why the backup failed, then run: pgops backup."]
+
+
+def test_a_base_backup_does_not_take_the_place_of_a_dump(world: Any) -> None:
+    safe_world(world)
+    ran(world, "backup", PgopsError("The disk is full."), kind="logical")
+    world.now += 2 * DAY
+    ran(world, "backup", kind="base")
+    for place in ("local", "s3"):
+        world.prove(place, world.add(place, world.now, kind="base"), when=world.now)
+    result = status(world.context())
+    assert finding(result, "run of backup")["severity"] == "warning"
+    assert finding(result, "backup")["severity"] == finding(result, "off-site copy")["severity"] == "critical"
+    assert result["runs"]["base backup"]["last"]["outcome"] == "ok"
+    world.now += HOUR
+    ran(world, "backup", PgopsError("No slot is free."), kind="base")
+    world.now += HOUR
+    ran(world, "backup", kind="logical")
+    result = status(world.context())
+    assert not [f for f in result["findings"] if f["check"] == "run of backup"]
+    assert finding(result, "run of base backup")["text"] == "The last base backup failed: No slot is free."
+
+
+def test_where_there_are_base_backups_alone_they_count(world: Any) -> None:
+    for place in ("local", "s3"):
+        world.prove(place, world.add(place, world.now - HOUR, kind="base"), when=world.now)
+    result = status(world.context())
+    assert {finding(result, check)["severity"] for check in ("backup", "off-site copy", "verification")} == {"ok"}
+
+
+def test_a_restore_that_was_refused_is_no_lasting_trouble(world: Any) -> None:
+    safe_world(world)
+    ran(world, "restore", RefusedError("It exists already."))
+    assert status(world.context())["state"] == "ok"
+
+
+def test_the_next_dump_is_what_there_must_be_room_for(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    safe_world(world)
+    world.add("local", world.now, kind="base", payload=b"x" * 200_000)
+    monkeypatch.setattr(status_module, "free_bytes", lambda _path: parse_size("1GiB") + 100_000)
+    world.config = dataclasses.replace(world.config, backup=dataclasses.replace(world.config.backup, min_free="1GiB"))
+    assert finding(status(world.context()), "disk")["severity"] == "ok"
 
 
 def test_a_backup_that_is_late_because_it_failed_asks_for_one_step_only(world: Any) -> None:
