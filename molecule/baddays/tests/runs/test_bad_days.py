@@ -108,7 +108,12 @@ def test_a_credential_that_no_longer_holds(playbook: Any, machine: Any, shared: 
 
 def test_a_host_that_goes_in_the_middle_of_the_play(playbook: Any, machine: Any) -> None:
     before = len(sets_of(machine("bd1"), "bd1"))
-    gone = threading.Timer(6, network.plug, ["bd2"], {"into": False})
+    # Its dump waits, so that the play is not over before.
+    held = "BEGIN; LOCK TABLE customers IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(20)"
+    machine("bd2").check_output(
+        "systemd-run --quiet --uid=postgres --unit=lab-lock psql --dbname=shop --command=%s", held
+    )
+    gone = threading.Timer(8, network.plug, ["bd2"], {"into": False})
     gone.start()
     try:
         said = playbook("backup")
