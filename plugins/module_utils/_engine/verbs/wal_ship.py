@@ -182,6 +182,8 @@ class _Shipping:
             error = trouble
             left = self._left()
             self.looked = None
+            # With whatever the files of the credentials say by then: they may be new.
+            self.place = self.context.s3()
         else:
             left = damaged
         told = _told(self.context, left if error else damaged, home=self.home)

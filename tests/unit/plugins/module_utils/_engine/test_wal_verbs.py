@@ -184,6 +184,24 @@ def test_a_service_ends_in_order_and_clears_its_spool_each_hour(archive):
     assert archive.here() == []
 
 
+def test_a_service_whose_credentials_were_refused_reads_them_again(archive, monkeypatch):
+    archive.segment(1)
+    archive.world.memory.down = True
+    context = archive.world.context()
+    made, rounds = [], []
+    place_of = context.s3
+    monkeypatch.setattr(context, "s3", lambda: made.append(1) or place_of())
+
+    def sleep(_seconds):
+        rounds.append(len(made))
+        archive.world.memory.down = False
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+
+    assert wal_ship.ship(context, wal_ship.Request(loop=True), sleep=sleep)["sent"] == 1
+    assert rounds[0] == 2
+
+
 def test_only_one_ships_at_a_time(archive):
     context = archive.world.context()
     with context.lock("wal-ship"), pytest.raises(BusyError):
