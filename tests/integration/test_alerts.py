@@ -555,26 +555,36 @@ def test_a_state_that_cannot_be_written_is_told_and_so_is_the_trouble(
 def test_on_a_full_disk_each_thing_is_told_once_and_not_with_every_look(house: House) -> None:
     with small_disk(4) as disk:
         (house.root / "state").symlink_to(disk)
-        house.run()
+        # The records of the runs find room, as the failures are to be known.
+        (house.root / "runs").mkdir()
+        (disk / "db1").mkdir()
+        (disk / "db1" / "runs").symlink_to(house.root / "runs")
+        house.run("sync")
         ballast = fill(disk)
-        error = house.later(HOUR).fail()
+        error = house.later(HOUR).fail("sync")
         assert any("could not be remembered" in w for w in error.details["warnings"])
-        assert len(house.said()) == 1
+        assert house.said() == ["CRITICAL: db1: The last sync failed: No route to the server."]
         for _unused in range(4):
             alert.evaluate(house.later(HOUR / 4).context())
-            house.fail()
-        assert len([text for text in house.said() if "The last backup failed" in text]) <= 1
         house.fail("sync")
-        assert len([text for text in house.said() if "The last sync failed" in text]) <= 1
-        again = len(house.said())
-        alert.send(house.context(), alert.Message("critical", "Words of a person."))
-        alert.send(house.later(HOUR / 4).context(), alert.Message("critical", "Words of a person."))
-        assert len(house.said()) == again + 2, "what a person says is told each time"
+        house.fail("prune")
+        house.fail("prune")
+        assert len(house.said()) == 2, "what is new is told, once"
+        for _unused in range(2):
+            alert.send(house.later(HOUR / 4).context(), alert.Message("critical", "Words of a person."))
+        assert len(house.said()) == 4, "what a person says is told each time"
+        house.later(DAY).fail("sync")
+        assert len([text for text in house.said()[4:] if "The last sync failed" in text]) == 1, "it lasts"
+        count = len(house.said())
         ballast.unlink()
         alert.evaluate(house.later(HOUR / 4).context())
-        assert len(house.said()) == again + 2, "nor when there is room again"
+        assert len(house.said()) == count, "nor is it told when there is room again"
         assert not list((house.state.parent / "locks").glob("*.told"))
-        assert state.load(house.state.parent)[0].queue == []
+        held, _unused = state.load(house.state.parent)
+        assert held.queue == []
+        assert held.incidents["failed-run/sync"].told
+        house.later(HOUR / 4).run("sync")
+        assert house.said()[-1].startswith("RECOVERED")
 
 
 def test_what_was_taken_while_the_disk_is_full_is_not_sent_again(house: House) -> None:
