@@ -159,12 +159,13 @@ def tls_receiver_here(certificate: Certificate) -> Iterator[HttpReceiver]:
 
 
 class Mails:
-    """What a mail server took. It refuses the addresses in `refused`, with the code given there."""
+    """What a mail server took. It refuses the addresses in `refused`, and a mail with `poison`, with the codes given there."""
 
     def __init__(self) -> None:
         self.taken: list[Envelope] = []
         self.refused: dict[str, str] = {}
         self.at_data = ""
+        self.poison, self.at_poison = b"", ""
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd names it
         self, _server: Any, _session: Any, envelope: Envelope, address: str, _options: Any
@@ -177,6 +178,8 @@ class Mails:
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:  # noqa: N802 - as above
         if self.at_data:
             return self.at_data
+        if self.poison and self.poison in bytes(envelope.content or b""):
+            return self.at_poison
         self.taken.append(envelope)
         return "250 OK"
 

@@ -464,29 +464,37 @@ def test_an_unknown_certificate_of_a_mail_server_is_refused(mail_server: MailSer
 
 
 @pytest.mark.parametrize(
-    ("codes", "at_data", "said", "again", "taken"),
+    ("codes", "at_data", "said", "again", "alone"),
     [
-        ({"a@example.com": "550 no such user"}, "", "a@example.com (550 no such user)", False, 1),
-        ({"a@example.com": "550 no", "b@example.com": "450 later"}, "", "b@example.com (450 later)", False, 0),
-        ({}, "451 later", "451 later", True, 0),
-        ({}, "554 spam", "554 spam", False, 0),
+        ({"a@example.com": "550 no", "b@example.com": "450 later"}, "", "b@example.com (450 later)", False, False),
+        ({}, "451 later", "451 later", True, False),
+        ({}, "554 spam", "554 spam", False, True),
     ],
 )
-def test_mail_that_is_not_taken_for_everybody_is_not_told(
+def test_mail_that_is_taken_for_nobody_is_not_told(
     plain_mail_server: MailServer,
     open_channel: Open,
     codes: dict[str, str],
     at_data: str,
     said: str,
     again: bool,
-    taken: int,
+    alone: bool,
 ) -> None:
     plain_mail_server.mails.refused, plain_mail_server.mails.at_data = codes, at_data
     section = {"to": ["a@example.com", "b@example.com"], "smtp_host": "localhost", "security": "none"}
     error = refused(open_channel("email", {**section, "smtp_port": plain_mail_server.port}))
     assert said in str(error)
-    assert error.again == again
-    assert len(plain_mail_server.mails.taken) == taken
+    assert (error.again, error.alone) == (again, alone)
+    assert plain_mail_server.mails.taken == []
+
+
+def test_mail_that_is_taken_for_some_says_who_is_left_out(plain_mail_server: MailServer, open_channel: Open) -> None:
+    plain_mail_server.mails.refused = {"a@example.com": "550 no such user"}
+    section = {"to": ["a@example.com", "b@example.com"], "smtp_host": "localhost", "security": "none"}
+    answer = open_channel("email", {**section, "smtp_port": plain_mail_server.port}).send(made())
+    assert answer.refused == "not for 1 of 2: a@example.com (550 no such user)"
+    assert answer.said == "taken by localhost for 1, %s" % answer.refused
+    assert [m.rcpt_tos for m in plain_mail_server.mails.taken] == [["b@example.com"]]
 
 
 SENDMAIL = """\
@@ -533,8 +541,12 @@ def test_whatever_apprise_speaks_is_told(receiver: HttpReceiver, open_channel: O
 def test_an_address_of_apprise_that_takes_nothing_is_told(receiver: HttpReceiver, open_channel: Open) -> None:
     address = receiver.url.replace("http://", "json://")
     receiver.answers.put(Answer(500))
-    error = refused(open_channel("apprise", {"urls": "%s/one %s/two nonsense://x" % (address, address)}))
-    assert "address 1, address 3 of 3 did not take it" in str(error)
+    answer = open_channel("apprise", {"urls": "%s/one %s/two nonsense://x" % (address, address)}).send(made())
+    assert "not by 2 of 3: address 1, address 3 of 3 did not take it" in answer.refused
+    assert answer.said.startswith("taken by 1, not by 2 of 3")
+    receiver.always = Answer(500)
+    error = refused(open_channel("apprise", {"urls": "%s/one nonsense://x" % address}))
+    assert "address 1, address 2 of 2 did not take it" in str(error)
 
 
 def test_without_the_library_apprise_says_what_to_install(open_channel: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,6 +586,14 @@ def test_what_an_answer_means(
     assert "very-secret-path" not in str(error)
     assert len(receiver.heard) == 1
     assert channel.send(made()).said.startswith("200")
+
+
+@pytest.mark.parametrize(("status", "alone"), [(400, True), (413, True), (422, True), (403, False), (500, False)])
+def test_what_may_be_the_fault_of_one_message_alone(
+    receiver: HttpReceiver, open_channel: Open, status: int, alone: bool
+) -> None:
+    receiver.always = Answer(status)
+    assert refused(open_channel("webhook", {"url": receiver.url})).alone == alone
 
 
 def test_a_date_may_say_when_to_come_back(receiver: HttpReceiver, open_channel: Open) -> None:

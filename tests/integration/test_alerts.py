@@ -28,6 +28,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import h
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import hold, holder_since
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_facts
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import render, status
+from tests.faults.small_disk import fill, small_disk
 from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     HANG,
     RESET,
@@ -190,6 +191,24 @@ def test_the_heartbeat_and_sentry_hear_of_each_run(tmp_path: Path, receiver: Htt
     assert check_ins[0]["monitor_config"]["schedule"]["value"] == "0 2 * * *"
 
 
+def test_in_a_group_only_who_did_the_work_gives_a_sign_of_life(tmp_path: Path, receiver: HttpReceiver) -> None:
+    dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
+    house = House(
+        tmp_path,
+        receiver,
+        heartbeat={"url": receiver.url + "/ping/{verb}"},
+        sentry={"dsn": dsn, "monitor": "{instance}-{verb}", "level": "escalated"},
+    )
+    house.others["group"] = {"members": ["host1", "host2"], "node": "host1"}
+    house.run(skipped="host2 backs up this group: it is the primary.")
+    assert receiver.heard == [], "a start without an end would be an alarm there"
+    house.run()
+    house.fail()
+    assert [h.path for h in receiver.of("/ping")] == ["/ping/backup", "/ping/backup/fail"]
+    check_ins = [json.loads(h.body.split(b"\n")[2]) for h in receiver.of("/api")]
+    assert [c["status"] for c in check_ins] == ["ok", "error"]
+
+
 def test_a_heartbeat_that_does_not_answer_is_a_warning_of_the_run(tmp_path: Path, receiver: HttpReceiver) -> None:
     house = House(tmp_path, receiver, heartbeat={"url": receiver.url + "/ping/secret-words"})
     receiver.always = Answer(404, "not found")
@@ -327,6 +346,114 @@ def test_one_channel_down_does_not_keep_the_others(house: House, plain_mail_serv
     assert finding["severity"] == "warning"
 
 
+def _by_mail(house: House, server: MailServer, *to: str) -> None:
+    section = {"to": list(to), "smtp_host": "localhost", "smtp_port": server.port, "security": "none"}
+    house.alerts = {"email": section}
+
+
+def test_an_address_that_is_refused_does_not_keep_the_others_from_their_mail(
+    house: House, plain_mail_server: MailServer
+) -> None:
+    mails = plain_mail_server.mails
+    mails.refused = {"b@example.com": "550 no such user"}
+    _by_mail(house, plain_mail_server, "a@example.com", "b@example.com")
+    error = house.fail("sync")
+    assert any("1 of 2" in w and "b@example.com (550 no such user)" in w for w in error.details["warnings"])
+    alert.evaluate(house.later(HOUR).context())
+    assert len(mails.taken) == 1, "a heard of it"
+    house.later(HOUR).run("sync")
+    assert [m.rcpt_tos for m in mails.taken] == [["a@example.com"]] * 2, "and hears of its end"
+    known = status(house.context())
+    assert known["alerts"]["undelivered"] == 0
+    (finding,) = [f for f in known["findings"] if f["check"] == "alerts"]
+    assert finding["severity"] == "warning"
+    assert "b@example.com" in finding["text"]
+    assert "b@example.com" in render(known, False)
+    with pytest.raises(UnreachableError, match="1 of 1 channels did not accept it"):
+        alert.test(house.context())
+    mails.refused = {}
+    alert.test(house.context())
+    assert "b@example.com" not in render(status(house.context()), False)
+
+
+def test_an_address_of_apprise_that_is_dead_does_not_keep_the_others_from_their_message(house: House) -> None:
+    address = house.receiver.url.replace("http://", "json://")
+    house.alerts = {"apprise": {"urls": "%s/one json://127.0.0.1:1/" % address}}
+    error = house.fail("sync")
+    assert any("1 of 2" in w for w in error.details["warnings"])
+    alert.evaluate(house.later(HOUR).context())
+    house.later(HOUR).run("sync")
+    assert len(house.receiver.of("/one")) == 2
+
+
+@pytest.mark.parametrize("refusal", ["554 this is spam", "451 come back later"])
+def test_a_message_that_is_never_taken_does_not_hold_up_those_behind_it_for_good(
+    house: House, plain_mail_server: MailServer, refusal: str
+) -> None:
+    mails = plain_mail_server.mails
+    mails.poison, mails.at_poison = b"poison", refusal
+    _by_mail(house, plain_mail_server, "a@example.com")
+    with pytest.raises(UnreachableError):
+        alert.send(house.context(), alert.Message("critical", "This is poison."))
+    if refusal.startswith("4"):
+        with pytest.raises(UnreachableError, match="waits behind"):
+            alert.send(house.context(), alert.Message("critical", "It may work later: the order is kept."))
+        house.later(DAY + HOUR)
+    context = house.context()
+    alert.send(context, alert.Message("critical", "This is none."))
+    assert any("email never took: CRITICAL: db1: This is poison." in w for w in context.warnings)
+    assert len(mails.taken) == (2 if refusal.startswith("4") else 1)
+    known = status(house.context())
+    assert (known["alerts"]["dropped"], known["alerts"]["undelivered"]) == (1, 0)
+    assert "1 message was never taken" in render(known, False)
+    assert [f["severity"] for f in known["findings"] if f["check"] == "alerts"] == ["ok"]
+
+
+def test_a_channel_that_is_away_for_days_loses_nothing(house: House) -> None:
+    house.receiver.always = RESET
+    house.fail("sync")
+    house.later(2 * DAY).run("sync")
+    before = len(house.receiver.heard)
+    alert.evaluate(house.later(DAY).context())
+    assert len(house.receiver.heard) - before <= 4, "what is old is tried once, and not all of it"
+    house.receiver.always = None
+    alert.evaluate(house.later(HOUR).context())
+    assert [text.split(":")[0] for text in house.said()[-2:]] == ["CRITICAL", "RECOVERED"]
+    assert status(house.context())["alerts"]["dropped"] == 0
+
+
+def test_dead_channels_do_not_take_the_turn_of_one_that_works(
+    tmp_path: Path, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_BUDGET", 6.0)
+    dead, live = HttpReceiver(), receiver
+    dead.always = HANG
+    house = House(
+        tmp_path,
+        live,
+        slack={"webhook_url": dead.url + "/slack"},
+        pagerduty={"routing_key": KEY, "url": dead.url + "/v2/enqueue"},
+        webhook={"url": live.url + "/hook"},
+    )
+    house.alerts["timeout"] = 30
+    try:
+        begun = time.monotonic()
+        house.fail()
+        assert time.monotonic() - begun < 8
+        assert len(live.of("/hook")) == 1
+        assert len(dead.heard) == 2, "each had its turn"
+        house.later(HOUR)
+        dead.heard.clear()
+        monkeypatch.setattr(dead, "hear", lambda _request: order.append("dead"))
+        monkeypatch.setattr(live, "hear", lambda request: (order.append("live"), HttpReceiver.hear(live, request)))
+        order: list[str] = []
+        house.run()
+        assert order[:1] == ["live"], "who is known to fail waits for the others"
+        assert "dead" in order
+    finally:
+        dead.close()
+
+
 def test_what_waits_keeps_its_order_and_has_an_end(house: House) -> None:
     house.receiver.always = Answer(500)
     house.fail()
@@ -423,6 +550,54 @@ def test_a_state_that_cannot_be_written_is_told_and_so_is_the_trouble(
     error = house.fail()
     assert any("may be told again" in w for w in error.details["warnings"])
     assert len(house.said()) == 1
+
+
+def test_on_a_full_disk_each_thing_is_told_once_and_not_with_every_look(house: House) -> None:
+    with small_disk(4) as disk:
+        (house.root / "state").symlink_to(disk)
+        # The records of the runs find room, as the failures are to be known.
+        (house.root / "runs").mkdir()
+        (disk / "db1").mkdir()
+        (disk / "db1" / "runs").symlink_to(house.root / "runs")
+        house.run("sync")
+        ballast = fill(disk)
+        error = house.later(HOUR).fail("sync")
+        assert any("could not be remembered" in w for w in error.details["warnings"])
+        assert house.said() == ["CRITICAL: db1: The last sync failed: No route to the server."]
+        for _unused in range(4):
+            alert.evaluate(house.later(HOUR / 4).context())
+        house.fail("sync")
+        house.fail("prune")
+        house.fail("prune")
+        assert len(house.said()) == 2, "what is new is told, once"
+        for _unused in range(2):
+            alert.send(house.later(HOUR / 4).context(), alert.Message("critical", "Words of a person."))
+        assert len(house.said()) == 4, "what a person says is told each time"
+        house.later(DAY).fail("sync")
+        assert len([text for text in house.said()[4:] if "The last sync failed" in text]) == 1, "it lasts"
+        count = len(house.said())
+        ballast.unlink()
+        alert.evaluate(house.later(HOUR / 4).context())
+        assert len(house.said()) == count, "nor is it told when there is room again"
+        assert not list((house.state.parent / "locks").glob("*.told"))
+        held, _unused = state.load(house.state.parent)
+        assert held.queue == []
+        assert held.incidents["failed-run/sync"].told
+        house.later(HOUR / 4).run("sync")
+        assert house.said()[-1].startswith("RECOVERED")
+
+
+def test_what_was_taken_while_the_disk_is_full_is_not_sent_again(house: House) -> None:
+    """The state that lies there still holds it."""
+    with small_disk(4) as disk:
+        (house.root / "state").symlink_to(disk)
+        house.receiver.always = Answer(500)
+        house.fail()
+        fill(disk)
+        house.receiver.always, house.receiver.heard = None, []
+        for _unused in range(4):
+            alert.evaluate(house.later(HOUR / 4).context())
+        assert len(house.said()) == 1
 
 
 def test_two_looks_at_once_do_not_tell_twice(house: House) -> None:

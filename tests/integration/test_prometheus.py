@@ -22,9 +22,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.metrics import parse, render
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import stored_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
-from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Wal
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Alerts, Wal, Webhook
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import status
+from tests.integration.alert_receivers import HttpReceiver
 from tests.tools.collection_tree import ROOT
 from tests.tools.prometheus import promtool
 from tests.unit.plugins.module_utils._engine.conftest import World
@@ -186,6 +188,25 @@ def _one_of_them_goes(night: Night) -> None:
     min(_wal_of(night).iterdir()).unlink()
 
 
+def _dead_channel(night: Night) -> None:
+    _with_alerts(night, "http://127.0.0.1:1/")
+    with pytest.raises(PgopsError, match="did not accept"):
+        alert.test(night.world.context())
+
+
+def _live_channel(night: Night) -> None:
+    receiver = HttpReceiver()
+    try:
+        _with_alerts(night, receiver.url)
+        alert.test(night.world.context())
+    finally:
+        receiver.close()
+
+
+def _with_alerts(night: Night, url: str) -> None:
+    night.world.config = replace(night.world.config, alerts=Alerts(webhook=Webhook(url=url)))
+
+
 STORIES = {
     "late": Story(("PgopsBackupTooOld",), _nothing, after=25.5 * HOUR),
     "never": Story(("PgopsBackupTooOld", "PgopsOffsiteCopyTooOld"), _forget_all),
@@ -218,6 +239,7 @@ STORIES = {
     "disk soon full": Story(("PgopsDiskSoonFull",), _set("free", MIB), _set("free", 10**12)),
     "clock": Story(("PgopsClockWrong",), _from_the_future, _delete_newest),
     "two servers archive": Story(("PgopsWalNotSafe",), _two_servers_archive, _one_of_them_goes),
+    "nobody hears": Story(("PgopsAlertsNotDelivered",), _dead_channel, _live_channel),
     "nobody starts it": Story(("PgopsNotScheduled",), _set("starter", ""), _set("starter", "cron")),
     "stale": Story(("PgopsBackupTooOld", "PgopsMetricsStale"), _nothing, after=25.5 * HOUR, written=False),
     "gone": Story(("PgopsMetricsGone",), _nothing, written=False, gone=True),

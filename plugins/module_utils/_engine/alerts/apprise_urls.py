@@ -13,12 +13,12 @@ from .http import Answer, DeliveryError
 
 
 class AppriseChannel(Channel):
-    """All addresses together; a notice is accepted when each of them took it."""
+    """All addresses together; a notice is accepted when one of them took it, and the others are named by their numbers."""
 
     name = "apprise"
 
     def send(self, notice: Notice) -> Answer:
-        """Hand the notice to each address. Raise DeliveryError if one of them did not take it."""
+        """Hand the notice to each address. Raise DeliveryError if none of them took it."""
         apprise = _library()
         kinds = {"info": "info", "warning": "warning", "critical": "failure"}
         kind = "success" if notice.ends else kinds[notice.level]
@@ -30,14 +30,25 @@ class AppriseChannel(Channel):
         try:
             for number, url in enumerate(urls, start=1):
                 one = apprise.Apprise()
-                taken = one.add(url) and one.notify(body=notice.body(), title=notice.subject, notify_type=kind)
+                added = one.add(url)
+                for server in one:
+                    # Together they must not take longer than one channel may.
+                    for limit in ("socket_connect_timeout", "socket_read_timeout"):
+                        usual = getattr(server, limit, None) or self.caller.timeout
+                        setattr(server, limit, min(usual, max(1.0, self.caller.timeout / len(urls))))
+                taken = added and one.notify(body=notice.body(), title=notice.subject, notify_type=kind)
                 if not taken:
                     refused.append("address %d" % number)
         finally:
             log.removeHandler(words)
         if refused:
             said = "; ".join(words.lines)[:300] or "it gave no reason"
-            raise DeliveryError("%s of %d did not take it: %s" % (", ".join(refused), len(urls), said))
+            left = "%s of %d did not take it: %s" % (", ".join(refused), len(urls), said)
+            if len(refused) == len(urls):
+                raise DeliveryError(left)
+            # Whoever took it would get it once more with each further try.
+            left = "not by %d of %d: %s" % (len(refused), len(urls), left)
+            return Answer("taken by %d, %s" % (len(urls) - len(refused), left), refused=left)
         return Answer("taken by %d" % len(urls))
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Callable, Optional
 
 from ..core.incidents import REPEATED
@@ -22,19 +22,27 @@ _TRIES = 3
 _LONGEST_PAUSE = 5.0  # seconds; a service that asks for more is asked again by the next look
 _BUDGET = 60.0  # seconds for all channels together
 _MOST_WAITING = 100  # for each channel
+_STUCK = timedelta(hours=24)  # what was not taken for so long no longer holds up what is behind it
+_MOST_STUCK = 3  # in one look, so that a channel that is away for days costs little
+_SHORTEST = 1.0  # seconds; with less left there is no use in asking
 
 Pause = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one notice at one channel."""
+    """What became of one notice at one channel.
+
+    `refused` says who of its addresses did not take it. One that is `dropped` is not tried again.
+    """
 
     channel: str
     notice: Notice
     accepted: bool
     said: str
     fresh: bool = True
+    refused: str = ""
+    dropped: bool = False
 
 
 def enqueue(state: State, channels: Iterable[Channel], notices: Sequence[Notice], clock: Clock) -> None:
@@ -55,41 +63,100 @@ def enqueue(state: State, channels: Iterable[Channel], notices: Sequence[Notice]
 def deliver(
     state: State, channels: Sequence[Channel], redactor: Redactor, clock: Clock, *, pause: Pause = time.sleep
 ) -> list[Outcome]:
-    """Hand over what waits, to each channel in order until one notice is not accepted; return what became of them."""
+    """Hand over what waits, to each channel in order; return what became of it.
+
+    A channel's turn ends with what it does not accept, unless that may be the message's own fault: one that is refused
+    for what it is, or has been tried for a day. Such a one is dropped as soon as the channel takes one behind it. The
+    channels that work come first, and each has its share of the time that is left.
+    """
     outcomes: list[Outcome] = []
     deadline = time.monotonic() + _BUDGET
     names = {channel.name for channel in channels}
     # Of a channel that is no longer there nothing can be told.
     state.queue = [w for w in state.queue if w.channel in names]
-    for channel in channels:
-        for waiting in [w for w in state.queue if w.channel == channel.name]:
-            if waiting.not_before is not None and clock() < waiting.not_before:
-                break
-            if time.monotonic() > deadline:
-                waiting.error = waiting.error or "There was no time left to try"
-                break
-            fresh = not waiting.tries
-            try:
-                answer = _try(channel, waiting, deadline, pause)
-            except DeliveryError as error:
-                said = redactor.text(str(error))
-                waiting.error = said
-                waiting.not_before = clock() + timedelta(seconds=error.wait) if error.wait else None
-                failed(state, channel.name, said, clock)
-                outcomes.append(Outcome(channel.name, waiting.notice, False, said, fresh))
-                break
-            state.queue.remove(waiting)
-            accepted(state, channel.name, answer, clock)
-            outcomes.append(Outcome(channel.name, waiting.notice, True, redactor.text(answer.said)))
+    busy = [channel for channel in channels if any(w.channel == channel.name for w in state.queue)]
+    busy.sort(key=lambda channel: state.health.get(channel.name, Health()).failing_since is not None)
+    for number, channel in enumerate(busy):
+        now = time.monotonic()
+        turn = _Turn(state, channel, redactor, clock, now + (deadline - now) / (len(busy) - number), pause)
+        outcomes += turn.take()
     return outcomes
 
 
-def _try(channel: Channel, waiting: Waiting, deadline: float, pause: Pause) -> Answer:
-    def once() -> Answer:
-        waiting.tries += 1
-        return channel.send(waiting.notice)
+class _Turn:
+    """One channel's part of a look, until the monotonic time `deadline`."""
 
-    return patiently(once, deadline=deadline, pause=pause)
+    def __init__(
+        self, state: State, channel: Channel, redactor: Redactor, clock: Clock, deadline: float, pause: Pause
+    ) -> None:
+        self._state, self._channel, self._redactor, self._clock = state, channel, redactor, clock
+        self._deadline, self._pause = deadline, pause
+        self._passed: list[Waiting] = []
+        self._stuck = 0
+        self._outcomes: list[Outcome] = []
+
+    def take(self) -> list[Outcome]:
+        caller = self._channel.caller
+        try:
+            for waiting in [w for w in self._state.queue if w.channel == self._channel.name]:
+                if waiting.not_before is not None and self._clock() < waiting.not_before:
+                    break
+                if time.monotonic() + _SHORTEST > self._deadline:
+                    waiting.error = waiting.error or "There was no time left to try"
+                    break
+                if not self._one(waiting):
+                    break
+        finally:
+            self._channel.caller = caller
+        return self._outcomes
+
+    def _one(self, waiting: Waiting) -> bool:
+        """Try one, and tell whether the next may be tried."""
+        # Behind what has been stuck for a day it is no news that the channel takes nothing.
+        fresh, name, now = not waiting.tries and not self._stuck, self._channel.name, self._clock()
+        stuck = _stuck(waiting, now)
+        try:
+            answer = self._try(waiting, tries=1 if stuck or self._stuck else _TRIES)
+        except DeliveryError as error:
+            said = self._redactor.text(str(error))
+            waiting.error = said
+            waiting.not_before = self._clock() + timedelta(seconds=error.wait) if error.wait else None
+            failed(self._state, name, said, self._clock)
+            self._outcomes.append(Outcome(name, waiting.notice, False, said, fresh))
+            self._passed.append(waiting)
+            self._stuck += stuck and not error.alone
+            return error.alone or (stuck and self._stuck <= _MOST_STUCK)
+        self._state.queue.remove(waiting)
+        refused = self._redactor.text(answer.refused)
+        accepted(self._state, name, replace(answer, refused=refused), self._clock)
+        self._outcomes.append(Outcome(name, waiting.notice, True, self._redactor.text(answer.said), refused=refused))
+        self._drop()
+        return True
+
+    def _drop(self) -> None:
+        """Give up what was passed over: the channel works, so that it is the message which does not."""
+        for waiting in self._passed:
+            self._state.queue.remove(waiting)
+            self._state.dropped += 1
+            self._outcomes.append(
+                Outcome(self._channel.name, waiting.notice, False, waiting.error, False, dropped=True)
+            )
+        self._passed = []
+
+    def _try(self, waiting: Waiting, *, tries: int) -> Answer:
+        usual = self._channel.caller
+
+        def once() -> Answer:
+            waiting.tries += 1
+            left = max(_SHORTEST, self._deadline - time.monotonic())
+            self._channel.caller = replace(usual, timeout=min(usual.timeout, left))
+            return self._channel.send(waiting.notice)
+
+        return patiently(once, deadline=self._deadline, pause=self._pause, tries=tries)
+
+
+def _stuck(waiting: Waiting, now: datetime) -> bool:
+    return bool(waiting.tries) and now - waiting.queued >= _STUCK
 
 
 def patiently(
@@ -112,7 +179,7 @@ def patiently(
 
 def accepted(state: State, name: str, answer: Answer, clock: Clock) -> None:
     """Remember that a channel works, and what time its service has."""
-    state.health[name] = Health(last_ok=clock())
+    state.health[name] = Health(last_ok=clock(), refused=answer.refused)
     if answer.ahead is not None:
         state.ahead = (answer.ahead, clock())
 

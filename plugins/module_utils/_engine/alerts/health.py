@@ -53,6 +53,7 @@ def _channel(context: Context, state: State, name: str) -> Result:
         "last_ok": iso(held.last_ok) if held and held.last_ok else None,
         "failing_since": iso(held.failing_since) if held and held.failing_since else None,
         "error": context.redactor.text(held.error) if held else "",
+        "refused": context.redactor.text(held.refused) if held else "",
         "waiting": sum(1 for w in state.queue if w.channel == name),
     }
 
@@ -69,6 +70,9 @@ def findings(known: Result) -> list[Finding]:
         text = "%d of %d channels for alerts took nothing of late: %s" % (len(failing), len(known["channels"]), said)
         since = min(parse_iso(c["failing_since"]) for c in failing)
         return [Finding("alerts", CRITICAL if len(failing) == len(known["channels"]) else WARNING, text, since=since)]
+    partly = ["%s: %s" % (c["channel"], c["refused"]) for c in known["channels"] if c["refused"]]
+    if partly:
+        return [Finding("alerts", WARNING, "The last alert was not taken by everybody: %s" % "; ".join(partly))]
     return [Finding("alerts", OK, "Alerts go to %s." % ", ".join(c["channel"] for c in known["channels"]))]
 
 
@@ -83,11 +87,16 @@ def lines(known: Result, now: Any) -> list[str]:
             line += "takes nothing since %s: %s" % (_ago(channel["failing_since"], now), channel["error"].rstrip("."))
         elif channel["last_ok"]:
             line += "took its last message %s" % _ago(channel["last_ok"], now)
+            if channel["refused"]:
+                line += ", but %s" % channel["refused"].rstrip(".")
         else:
             line += "has not been tried (pgops alert test)"
         if channel["waiting"]:
             line += "; %d waiting" % channel["waiting"]
         said.append(line)
+    if known["dropped"]:
+        count = "1 message was" if known["dropped"] == 1 else "%d messages were" % known["dropped"]
+        said.append("%s never taken, and given up (alert.log has them)" % count)
     opened = [(i["cause"], _ago(i["since"], now), i["level"]) for i in known["incidents"] if i["told"]]
     return said + ["open: %s since %s (%s)" % facts for facts in opened]
 

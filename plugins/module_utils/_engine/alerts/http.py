@@ -22,22 +22,30 @@ from .. import __version__
 AGENT = "pgops/%s" % __version__
 _MOST = 2000  # bytes of an answer that anybody wants to read
 _LONGEST_WAIT = 86400.0
+_OF_THE_MESSAGE = (400, 413, 422)  # it cannot be read, is too large, or makes no sense
 
 
 class DeliveryError(Exception):
-    """A channel did not accept a message. `again` tells whether the same may work soon; `wait` in how many seconds at the least."""
+    """A channel did not accept a message. `again` tells whether the same may work soon; `wait` in how many seconds at the least.
 
-    def __init__(self, text: str, *, again: bool = True, wait: Optional[float] = None) -> None:
+    With `alone` the refusal may be of this message only, so that another one may be taken all the same.
+    """
+
+    def __init__(self, text: str, *, again: bool = True, wait: Optional[float] = None, alone: bool = False) -> None:
         super().__init__(text)
-        self.again, self.wait = again, wait
+        self.again, self.wait, self.alone = again, wait, alone
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a service said. `ahead` is by how much the clock of this host is ahead of that service's."""
+    """What a service said. `ahead` is by how much the clock of this host is ahead of that service's.
+
+    `refused` says who of several did not take what the others took; mostly empty.
+    """
 
     said: str
     ahead: Optional[timedelta] = None
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,8 @@ def _refused(error: urllib.error.HTTPError) -> NoReturn:
             said = ""
     text = "It answered %d %s%s" % (error.code, error.reason, ": %s" % said[:300] if said else "")
     again = error.code in (408, 425, 429) or error.code >= 500
-    raise DeliveryError(text.strip(), again=again, wait=_retry_after(error.headers)) from error
+    alone = error.code in _OF_THE_MESSAGE
+    raise DeliveryError(text.strip(), again=again, wait=_retry_after(error.headers), alone=alone) from error
 
 
 def _failed(error: Exception, timeout: float) -> NoReturn:

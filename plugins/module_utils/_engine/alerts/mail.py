@@ -24,12 +24,12 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 
 
 class EmailChannel(Channel):
-    """One message to all addresses; it is accepted when the server took it for each of them."""
+    """One message to all addresses; it is accepted when the server took it for one of them, and says who is left out."""
 
     name = "email"
 
     def send(self, notice: Notice) -> Answer:
-        """Send the mail. Raise DeliveryError if it is not accepted for everybody."""
+        """Send the mail. Raise DeliveryError if it is accepted for nobody."""
         sender = self.section.sender or "pgops@%s" % _domain(notice.host)
         message = mail(notice, sender, self.section.to)
         if self.section.smtp_host:
@@ -41,7 +41,7 @@ class EmailChannel(Channel):
         # A program of this host wants the line ends of this host.
         body = message.as_bytes(policy=message.policy.clone(linesep="\n", max_line_length=76))
         try:
-            self.runner.run(Command(argv), stdin=body, timeout=float(self.alerts.timeout))
+            self.runner.run(Command(argv), stdin=body, timeout=self.caller.timeout)
         except PgopsError as error:
             raise DeliveryError(error.message) from error
         return Answer("taken by %s" % self.section.sendmail)
@@ -65,14 +65,17 @@ class EmailChannel(Channel):
             # Its name, too, may be what is wrong.
             said = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise DeliveryError("%s cannot be reached: %s" % (section.smtp_host, said), again=False) from error
+        said = "taken by %s for %d" % (section.smtp_host, len(section.to) - len(refused))
         if refused:
-            raise DeliveryError("Not taken for %s." % _refusals(refused), again=False)
-        return Answer("taken by %s for %d" % (section.smtp_host, len(section.to)))
+            # Whoever took it would get it once more with each further try.
+            left = "not for %d of %d: %s" % (len(refused), len(section.to), _refusals(refused))
+            return Answer("%s, %s" % (said, left), refused=left)
+        return Answer(said)
 
     def _connected(self) -> smtplib.SMTP:
         section = self.section
         port: int = section.smtp_port or _PORTS[section.security]
-        timeout = float(self.alerts.timeout)
+        timeout = self.caller.timeout
         if section.security == "tls":
             return smtplib.SMTP_SSL(section.smtp_host, port, timeout=timeout, context=self.caller.context())
         server = smtplib.SMTP(section.smtp_host, port, timeout=timeout)
@@ -114,8 +117,10 @@ def _told(error: smtplib.SMTPException) -> DeliveryError:
         return DeliveryError("Not taken for %s." % _refusals(error.recipients), again=False)
     if isinstance(error, smtplib.SMTPResponseException):
         said = error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
-        # By RFC 5321, what begins with 4 may work later.
-        return DeliveryError("It answered %d %s" % (error.smtp_code, said), again=400 <= error.smtp_code < 500)
+        # By RFC 5321, what begins with 4 may work later. After the data it is the message that is refused.
+        again = 400 <= error.smtp_code < 500
+        alone = isinstance(error, smtplib.SMTPDataError) and not again
+        return DeliveryError("It answered %d %s" % (error.smtp_code, said), again=again, alone=alone)
     return DeliveryError(str(error) or type(error).__name__, again=not isinstance(error, smtplib.SMTPNotSupportedError))
 
 

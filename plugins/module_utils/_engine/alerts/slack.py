@@ -24,7 +24,7 @@ class SlackChannel(Channel):
         """Post the notice. Raise DeliveryError if Slack does not say ok."""
         answer = self.caller.post_json(self.secret("webhook_url"), payload(notice))
         if answer.said.partition(" ")[2].strip() not in ("ok", ""):
-            raise DeliveryError("It answered %s" % answer.said[:300], again=False)
+            raise DeliveryError("It answered %s" % answer.said[:300], again=False, alone=True)
         return answer
 
 

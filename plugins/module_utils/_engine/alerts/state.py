@@ -35,11 +35,15 @@ class Waiting:
 
 @dataclass
 class Health:
-    """How a channel does: when it last accepted something, since when it does not, and what it said."""
+    """How a channel does: when it last accepted something, since when it does not, and what it said.
+
+    `refused` says who of its addresses did not take what the others took last.
+    """
 
     last_ok: Optional[datetime] = None
     failing_since: Optional[datetime] = None
     error: str = ""
+    refused: str = ""
 
 
 @dataclass
@@ -80,7 +84,12 @@ class State:
                 for w in self.queue
             ],
             "health": {
-                name: {"last_ok": _out(h.last_ok), "failing_since": _out(h.failing_since), "error": h.error}
+                name: {
+                    "last_ok": _out(h.last_ok),
+                    "failing_since": _out(h.failing_since),
+                    "error": h.error,
+                    "refused": h.refused,
+                }
                 for name, h in self.health.items()
             },
             "dropped": self.dropped,
@@ -134,7 +143,9 @@ def from_data(data: Mapping[str, Any]) -> State:
             for held in data["queue"]
         ],
         health={
-            str(name): Health(_in(held["last_ok"]), _in(held["failing_since"]), str(held["error"]))
+            str(name): Health(
+                _in(held["last_ok"]), _in(held["failing_since"]), str(held["error"]), str(held.get("refused", ""))
+            )
             for name, held in data["health"].items()
         },
         dropped=int(data["dropped"]),

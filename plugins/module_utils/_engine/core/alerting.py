@@ -26,6 +26,8 @@ _PATIENCE = timedelta(minutes=30)
 _FEWEST_TO_COMPARE = 3
 _COMPARED = 7
 _DAY = timedelta(days=1)
+# By these words verify.py says that it found what is wrong with a set, and not that it could not look.
+_FOUND_DAMAGE = " failed the verification"
 # What follows from a run that failed, was missed or is late is told with it, and not once more.
 _FOLLOWS = {"backup": "backup-age", "sync": "offsite-age", "verify": "verification-age"}
 
@@ -148,7 +150,7 @@ def troubles(facts: Facts, limits: Limits, now: datetime) -> list[Trouble]:
     found += _clock(facts, now)
     found += _restore_test(facts, limits, now)
     rank = (CRITICAL, WARNING, OK)
-    return sorted(_folded(found), key=lambda t: (rank.index(t.level), t.cause))
+    return sorted(_folded(found, facts.runs.get("verify", ())), key=lambda t: (rank.index(t.level), t.cause))
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -417,18 +419,18 @@ def _restore_test(facts: Facts, limits: Limits, now: datetime) -> Iterable[Troub
 # --- one per cause ----------------------------------------------------------------------------------------------------
 
 
-def _folded(found: Iterable[Trouble]) -> list[Trouble]:
+def _folded(found: Iterable[Trouble], verified: Sequence[Run] = ()) -> list[Trouble]:
     """Return `found` with each cause once, and without what only follows from another one.
 
-    A verification that failed because a set did is told as the set; a copy that is old because its run failed is told
-    as the run, with the worse of the two levels.
+    A verification (`verified`: the newest first) that failed because a set did is told as the set; a copy that is old
+    because its run failed is told as the run, with the worse of the two levels.
     """
     by_cause: dict[str, Trouble] = {}
     for trouble in found:
         held = by_cause.get(trouble.cause)
         if held is None or worst((held.level, trouble.level)) != held.level:
             by_cause[trouble.cause] = trouble
-    if any(cause.startswith("failed-set/") for cause in by_cause):
+    if verified and _FOUND_DAMAGE in verified[0].reason and any(c.startswith("failed-set/") for c in by_cause):
         by_cause.pop("failed-run/verify", None)
     for verb, follower in _FOLLOWS.items():
         leader = next((c % verb for c in ("failed-run/%s", "missed-run/%s", "late-run/%s") if c % verb in by_cause), "")

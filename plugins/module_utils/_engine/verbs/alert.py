@@ -11,7 +11,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Optional
@@ -20,6 +20,7 @@ from ..alerts.channels import Beat, Channel, channels, secrets_of
 from ..alerts.delivery import Outcome, accepted, deliver, enqueue, failed, patiently
 from ..alerts.health import shown
 from ..alerts.http import Answer, DeliveryError
+from ..alerts.marks import Marks
 from ..alerts.state import NAME, State, load, save, set_aside
 from ..context import Context
 from ..core.alerting import Trouble, troubles
@@ -207,13 +208,15 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
             begun = time.monotonic()
             answer, said = _tested(channel, made)
             if answer is not None:
-                accepted(state, channel.name, answer, context.clock)
+                kept = replace(answer, refused=context.redactor.text(answer.refused))
+                accepted(state, channel.name, kept, context.clock)
             else:
                 failed(state, channel.name, context.redactor.text(said), context.clock)
             result["channels"].append(
                 {
                     "channel": channel.name,
-                    "accepted": answer is not None,
+                    # Who tries them wants to know of each address.
+                    "accepted": answer is not None and not answer.refused,
                     "said": context.redactor.text(said),
                     "seconds": round(time.monotonic() - begun, 3),
                 }
@@ -260,8 +263,10 @@ class Watch:
 def before_run(context: Context, verb: str) -> Watch:
     """Tell who watches from outside that a run begins, and return what after_run() wants. It never fails."""
     watch = Watch(verb)
+    # In a group it is only known later whose turn it is, and a start without an end would be an alarm.
+    alone = not context.config.group.members
     try:
-        for channel in _beating(context, verb):
+        for channel in _beating(context, verb) if alone else ():
             channel.caller = type(channel.caller)(min(channel.caller.timeout, _START_SECONDS), channel.caller.ca_bundle)
             with contextlib.suppress(DeliveryError):
                 # That it was not heard shows when the run ends.
@@ -288,7 +293,12 @@ def after_run(context: Context, watch: Watch, record: Result) -> None:
 
 
 def _tell_end(context: Context, watch: Watch, record: Result) -> list[str]:
-    """Tell who watches from outside how the run ended; return what is wrong with them."""
+    """Tell who watches from outside how the run ended; return what is wrong with them.
+
+    A run that left its work to another node is no sign that somebody did it.
+    """
+    if record.get("skipped"):
+        return []
     phase = "ok" if record.get("outcome") == "ok" else "fail"
     text = context.redactor.text(
         "%s %s: %s" % (watch.verb, record.get("outcome"), record.get("reason") or record.get("set") or "")
@@ -351,7 +361,9 @@ def _state(context: Context, *, dry_run: bool = False) -> Iterator[State]:
         try:
             yield state
         finally:
-            _save(context, state)
+            if _save(context, state):
+                # Now the state knows it.
+                Marks(context.state / "locks", context.clock).clear()
 
 
 def _loaded(context: Context, *, dry_run: bool) -> State:
@@ -370,11 +382,14 @@ def _loaded(context: Context, *, dry_run: bool) -> State:
     return state
 
 
-def _save(context: Context, state: State) -> None:
+def _save(context: Context, state: State) -> bool:
+    """Keep the state, and tell whether it could be kept."""
     try:
         save(context.state, state)
     except OSError as error:
         context.warn("What the alerts told could not be remembered, and may be told again: %s" % error)
+        return False
+    return True
 
 
 def _deliver(
@@ -382,17 +397,42 @@ def _deliver(
 ) -> list[Outcome]:
     """Queue the notices for the channels in `found`, remember them, and hand over what waits."""
     enqueue(state, found, notices, context.clock)
+    marks = Marks(context.state / "locks", context.clock)
+    # A state that could not be saved knows nothing of what was told since: each look would tell it again.
+    state.queue = [w for w in state.queue if not marks.holds(w.channel, w.notice)]
     if state.queue:
         # Remembered first: who is killed while a service does not answer has still told of the trouble, later.
         _save(context, state)
     outcomes = deliver(state, others or found, context.redactor, context.clock)
+    if outcomes and not _save(context, state):
+        _mark(marks, outcomes)
+    for outcome in outcomes:
+        if outcome.dropped:
+            context.warn(
+                "It was given up, as another one was taken, what %s never took: %s (%s)"
+                % (outcome.channel, outcome.notice.subject, outcome.said)
+            )
+        elif outcome.refused:
+            context.warn("An alert was taken by %s, but %s" % (outcome.channel, outcome.refused))
     lines = ["%s %s (%s)" % (n.event, n.cause, n.level) for n in notices]
-    lines += [
-        "%s of %s to %s: %s" % (o.notice.event, o.notice.cause, o.channel, "accepted" if o.accepted else o.said)
-        for o in outcomes
-    ]
+    lines += ["%s of %s to %s: %s" % (o.notice.event, o.notice.cause, o.channel, _became(o)) for o in outcomes]
     _log(context, lines)
-    return outcomes
+    return [o for o in outcomes if not o.dropped]
+
+
+def _became(outcome: Outcome) -> str:
+    if outcome.accepted:
+        return "accepted, but %s" % outcome.refused if outcome.refused else "accepted"
+    return "given up: %s" % outcome.said if outcome.dropped else outcome.said
+
+
+def _mark(marks: Marks, outcomes: list[Outcome]) -> None:
+    """Keep what was told by marks, as the state could not be saved."""
+    for outcome in outcomes:
+        if outcome.accepted:
+            # Where not even that is possible, the warning is all that is left.
+            with contextlib.suppress(OSError):
+                marks.add(outcome.channel, outcome.notice)
 
 
 def _log(context: Context, lines: list[str]) -> None:

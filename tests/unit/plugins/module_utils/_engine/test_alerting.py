@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting
     troubles,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.calendar import parse
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import verify
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=400)
@@ -215,13 +218,36 @@ def test_what_follows_from_a_run_is_told_with_it() -> None:
 def test_a_set_that_failed_is_told_instead_of_the_run_that_found_it() -> None:
     newest, older = "20261122T020000Z-logical", "20261121T020000Z-logical"
     sets = [SetFacts(newest, "s3", GIB, 1, failed=("restore",)), SetFacts(older, "s3", GIB, 1)]
-    trouble = found(sets=sets, runs={"verify": [run("verify", outcome="failed")]})
+    trouble = found(sets=sets, runs={"verify": [_found_damage(newest)]})
     assert list(trouble) == ["failed-set/s3"]
     assert trouble["failed-set/s3"].level == "critical"
     assert "The newest set" in trouble["failed-set/s3"].text
     sets = [SetFacts(newest, "s3", GIB, 1), SetFacts(older, "s3", GIB, 1, failed=("checksum", "structure"))]
     assert found(sets=sets)["failed-set/s3"].level == "warning"
     assert "%s (checksum, structure)" % older in found(sets=sets)["failed-set/s3"].text
+
+
+def _found_damage(set_id: str) -> Run:
+    """Return a verification as it ends when a set failed: the words are those of the verb."""
+    with pytest.raises(PgopsError) as caught:
+        verify._judge("/b", {"sets": [{"set": set_id, "outcome": "failed", "findings": ["A byte is wrong."]}]})
+    return run("verify", outcome=caught.value.outcome, reason=str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "newest",
+    [
+        run("verify", outcome="unreachable", reason="1 of 1 sets could not be proven, which is no verdict on them."),
+        run("verify", outcome="refused", reason="There is no room."),
+        run("verify", outcome="interrupted"),
+        run("verify", outcome="failed", reason="pg_restore ended with 1."),
+    ],
+)
+def test_an_old_set_that_failed_hides_no_verification_that_fails_for_another_reason(newest: Run) -> None:
+    ids = ["202611%02dT020000Z-logical" % n for n in (22, 21)]
+    sets = [SetFacts(ids[0], "s3", GIB, 1), SetFacts(ids[1], "s3", GIB, 1, failed=("checksum",))]
+    runs = [newest, replace(_found_damage(ids[1]), ended=NOW - 20 * HOUR)]
+    assert sorted(found(sets=sets, runs={"verify": runs})) == ["failed-run/verify", "failed-set/s3"]
 
 
 def test_many_sets_are_one_cause_and_a_short_text() -> None:
