@@ -291,7 +291,9 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     hba.write_text("local all all trust\n")
     conf.write_text(
         "port = %d\nunix_socket_directories = '%s'\nlisten_addresses = ''\nhba_file = '%s'\narchive_mode = on\n"
-        "archive_command = 'touch \"%s/leaked\"'\n" % (port, sockets, hba, folder)
+        "archive_command = 'touch \"%s/leaked\"'\nrecovery_end_command = 'touch \"%s/leaked\"'\n"
+        "archive_cleanup_command = 'touch \"%s/leaked\"'\ndata_directory = '%s/another'\n"
+        % (port, sockets, hba, folder, folder, folder, folder)
     )
     own(copies.server, conf, hba)
     asked = {
@@ -312,7 +314,13 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     here = {"socket_directory": sockets, "port": port}
     assert copies.rows(here) == upto(21)
     assert ask(here, "SHOW archive_mode") == [("off",)]
+    assert ask(here, "SHOW data_directory") == [(str(data),)]
+    assert any("names the data directory %s/another" % folder in text for text in result["remarks"])
     assert not (folder / "leaked").exists()
+    own_settings = (data / "postgresql.auto.conf").read_text()
+    assert "archive_mode = 'off'" in own_settings
+    assert "recovery_target" not in own_settings
+    assert "restore_command" not in own_settings
     # It fails over it once more: the one that was there is there again.
     copies.stop(folder)
     broken = {**asked, "tablespaces": {"far": str(folder / "farthest")}, "config_file": str(hba)}
@@ -416,3 +424,17 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
     finally:
         archived.stop(late)
         gone.rename(stored[middle])
+
+
+def test_a_pause_midway_is_no_end(archived: Story) -> None:
+    """A setting was raised on the original after the base backup: a copy pauses there, to let people look."""
+    server = archived.server
+    server.stop()
+    server._settings["max_connections"] = "150"
+    server.start()
+    archived.write(2)
+    archived_up_to(server)
+    folder = archived.folder()
+    with pytest.raises(PgopsError, match="paused before it came to its end: .*insufficient parameter settings"):
+        archived.recover(folder, end="yes", tablespaces={})
+    assert list(folder.iterdir()) == []

@@ -9,7 +9,7 @@ before is asked here, and the end is held against the target afterwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Callable, Optional
@@ -204,10 +204,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The base backup to begin with, and what should be known about that choice."""
+    """The base backup to begin with, what should be known about that choice, and where the WAL for it ends (0: unknown)."""
 
     base: Candidate
     remarks: tuple[str, ...] = ()
+    reach: int = 0
 
 
 def choose_base(
@@ -232,7 +233,7 @@ def choose_base(
             continue
         why_not = _too_late(target, base) or _cut_off(target, base, windows)
         if not why_not:
-            return Chosen(base, tuple(_remarks(target, windows, wanted, base)))
+            return Chosen(base, tuple(_remarks(target, windows, wanted, base)), _reach(target, base, windows))
         reasons.append("%s: %s" % (base.id, why_not))
     if not reasons:
         raise RefusedError("There is no base backup %s." % wanted, hint="'pgops info' lists them.")
@@ -283,6 +284,12 @@ def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]
     return ""
 
 
+def _reach(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> int:
+    """Return the LSN up to which there is WAL for the base backup, 0 where nobody can tell."""
+    window = _window(target, base, windows or ())
+    return next((s.end for s in window.stretches if base.id in s.bases), 0) if window is not None else 0
+
+
 def _window(target: Target, base: Candidate, windows: Sequence[Window]) -> Optional[Window]:
     own = [w for w in windows if w.system_identifier == base.system_identifier]
     if target.timeline == "latest":
@@ -319,12 +326,16 @@ def _capital(text: str) -> str:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Where a recovery ended: the last LSN replayed, when the last transaction replayed had ended, and what the log says."""
+    """Where a recovery ended: the last LSN replayed, when the last transaction replayed had ended, and what the log says.
+
+    `promoted`: whether the server has ended its recovery; else it pauses.
+    """
 
     position: Optional[int]
     moment: Optional[datetime]
     timeline: Optional[int]
     log: str = ""
+    promoted: bool = True
 
     def as_data(self) -> dict[str, object]:
         """Return it for the result."""
@@ -348,8 +359,19 @@ def said_at_the_end(log: str) -> str:
     return found[-1].partition("LOG:  ")[2] or found[-1] if found else ""
 
 
-def doubts(target: Target, base: Candidate, stopped: Stopped) -> list[str]:
-    """Return what speaks against it that the recovery stopped at `target`; nothing when it is proven."""
+def paused_at_the_end(log: str) -> bool:
+    """Tell whether a server that pauses does so since it is where it was to go, as its log says.
+
+    It also pauses midway, where a setting is lower than on the original.
+    """
+    return bool(said_at_the_end(log)) or "pausing at the end of recovery" in log
+
+
+def doubts(target: Target, base: Candidate, stopped: Stopped, reach: int = 0) -> list[str]:
+    """Return what speaks against it that the recovery stopped at `target`; nothing when it is proven.
+
+    `reach` is the LSN up to which the archive has WAL, 0 where nobody knows.
+    """
     found = []
     match = _ENDED.search(stopped.log)
     if stopped.position is None:
@@ -358,6 +380,8 @@ def doubts(target: Target, base: Candidate, stopped: Stopped) -> list[str]:
         found.append("It stopped at the LSN %s, before the base backup is whole." % show_lsn(stopped.position))
     if target.kind != "end" and match is None:
         found.append("The server's log does not say that it stopped at a target.")
+    if target.kind == "end":
+        found += _short_of_the_end(base, stopped, reach)
     if target.kind == "time" and target.moment is not None and stopped.moment is not None:
         late = stopped.moment - target.moment
         if late > timedelta(0) or (not target.inclusive and not late):
@@ -373,6 +397,17 @@ def doubts(target: Target, base: Candidate, stopped: Stopped) -> list[str]:
     return found
 
 
+def _short_of_the_end(base: Candidate, stopped: Stopped, reach: int) -> Iterator[str]:
+    if not stopped.promoted:
+        yield "It pauses, and did not come to the end of the WAL."
+    # The last segment may be filled in part.
+    if stopped.position is not None and reach and stopped.position < reach - base.segment_bytes:
+        yield "It stopped at the LSN %s, and the archive holds WAL up to %s." % (
+            show_lsn(stopped.position),
+            show_lsn(reach),
+        )
+
+
 __all__ = (
     "ACTIONS",
     "KINDS",
@@ -384,5 +419,6 @@ __all__ = (
     "doubts",
     "parse_moment",
     "parse_target",
+    "paused_at_the_end",
     "said_at_the_end",
 )

@@ -11,8 +11,13 @@ from pathlib import Path
 from .throwaway import give
 
 HBA, IDENT, PID = "pgops_hba.conf", "pgops_ident.conf", "pgops.pid"
-# No copy may write into the archive of the original, whatever becomes of it.
-NO_ARCHIVE = {"archive_mode": "off", "archive_command": ""}
+# No copy may write into the archive of the original, nor clear it, whatever becomes of it.
+NO_ARCHIVE = {
+    "archive_mode": "off",
+    "archive_command": "",
+    "archive_cleanup_command": "",
+    "recovery_end_command": "",
+}
 # Nothing of the original may act in a copy: no subscription may take over a publisher's slot, no job may start.
 ALONE = {
     **NO_ARCHIVE,

@@ -15,7 +15,7 @@ from typing import Optional
 
 from ..context import Context
 from ..core.errors import CommandError, PgopsError, UnreachableError
-from ..core.recovery_target import Stopped, said_at_the_end
+from ..core.recovery_target import Stopped, paused_at_the_end, said_at_the_end
 from ..core.segments import parse_lsn
 from ..core.times import human_span
 from ..settings import Postgres
@@ -29,6 +29,7 @@ _POLL_SECONDS = 0.2
 _TELL_SECONDS = 15.0
 _BEGIN_SECONDS = 2.0
 _STOP_SECONDS = 120
+_GOES_ON, _PAUSES, _PROMOTED = "goes on", "pauses", "promoted"
 _NOT_RUNNING = 3
 # In English, and where we can read it: what the server says is a part of the proof.
 _HEARD = (
@@ -37,7 +38,9 @@ _HEARD = (
     "-c logging_collector=off",
     "-c log_destination=stderr",
 )
-_GRAVE = ("FATAL:", "PANIC:", "HINT:")
+_GRAVE = ("FATAL:", "PANIC:", "WARNING:", "HINT:")
+_MORE = "DETAIL:"  # of the line before
+_RESUME = "pg_wal_replay_resume()"  # bad advice
 _OUR_OWN = "the database system is "  # starting up, or not ready yet: so it answers while we wait
 _STATE = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, extract(epoch FROM pg_last_xact_replay_timestamp())::float8
@@ -114,7 +117,13 @@ class Recovery:
         lines: list[str] = []
         with contextlib.suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        grave = [line for line in lines if any(mark in line for mark in _GRAVE) and _OUR_OWN not in line]
+        grave: list[str] = []
+        last = ""
+        for line in lines:
+            heard = any(mark in line for mark in _GRAVE) and _OUR_OWN not in line and _RESUME not in line
+            if heard or (_MORE in line and grave[-1:] == [last]):
+                grave.append(line)
+            last = line
         return " / ".join((grave or lines)[-3:])
 
     # --- wait ---
@@ -123,15 +132,15 @@ class Recovery:
         """Wait until the server has promoted itself or paused, and return where it stopped.
 
         It takes as long as the WAL takes; what it has reached is told now and then. Raise UnreachableError if the server
-        ends, PgopsError with its own words if it does so because it cannot reach the target.
+        ends, PgopsError with its own words if it does so because it cannot reach the target, or pauses before that.
         """
         begun = told = time.monotonic()
         while True:
             state = self._state()
             if state is None and time.monotonic() - begun > _BEGIN_SECONDS and not self.runs():
                 raise self._ended()
-            if state is not None and not state[0]:
-                return self._stopped()
+            if state is not None and state[0] != _GOES_ON:
+                return self._stopped(promoted=state[0] == _PROMOTED)
             if state is not None and time.monotonic() - told > _TELL_SECONDS:
                 told = time.monotonic()
                 reached = (
@@ -142,15 +151,15 @@ class Recovery:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _state(self) -> Optional[tuple[bool, Optional[str], Optional[float]]]:
-        """Return whether it still recovers and what it replayed last; None while it lets nobody in."""
+    def _state(self) -> Optional[tuple[str, Optional[str], Optional[float]]]:
+        """Return how it fares and what it replayed last; None while it lets nobody in."""
         try:
             with self.session() as session:
                 recovering, position, epoch = session.rows(_STATE)[0]
                 paused = recovering and session.value("SELECT pg_is_wal_replay_paused()")
         except PgopsError:
             return None
-        return (bool(recovering) and not paused, position, epoch)
+        return (_PAUSES if paused else _GOES_ON if recovering else _PROMOTED, position, epoch)
 
     def _ended(self) -> PgopsError:
         said = self.last_words()
@@ -161,8 +170,13 @@ class Recovery:
             )
         return UnreachableError("The server ended before it had recovered: %s" % said, hint="See %s." % self.log)
 
-    def _stopped(self) -> Stopped:
+    def _stopped(self, *, promoted: bool) -> Stopped:
         log = self.log.read_text(encoding="utf-8", errors="replace")
+        if not promoted and not paused_at_the_end(log):
+            raise PgopsError(
+                "The recovery paused before it came to its end: %s" % self.last_words(),
+                hint="Where a setting is too low, raise it in the server's configuration to what the original has.",
+            )
         with self.session() as session:
             _recovering, position, epoch = session.rows(_STATE)[0]
             timeline = session.allowed(_TIMELINE)
@@ -171,6 +185,7 @@ class Recovery:
             None if epoch is None else datetime.fromtimestamp(epoch, timezone.utc),
             None if timeline is None else timeline[0][0],
             said_at_the_end(log),
+            promoted,
         )
 
     def session(self) -> Session:

@@ -23,6 +23,7 @@ from ..core.sizes import human_size
 from ..core.times import compact, parse_iso
 from ..places.catalog import Catalog
 from ..postgres.base_unpacking import least_settings, unpack, verify_unpacked, write_tablespace_map
+from ..postgres.connection import Session
 from ..postgres.fencing import NO_ARCHIVE, append_settings, fence_beside, forget_signals, write_file
 from ..postgres.recovering import Recovery
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
@@ -270,6 +271,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
+    remarks = [*work.chosen.remarks, *_settle(work, recovery, stopped)]
     return {
         "changed": True,
         "set": work.source.set_id,
@@ -283,7 +285,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         "databases": databases,
         "system_identifier": work.source.manifest.system_identifier,
         "phases": phases,
-        "remarks": list(work.chosen.remarks),
+        "remarks": remarks,
     }
 
 
@@ -385,10 +387,13 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
 
 def _recovery(context: Context, work: _Work, sockets: Optional[Path]) -> Recovery:
     superuser = (work.source.manifest.roles or {}).get("bootstrap") or "postgres"
+    # postgresql.conf may name another one, as on Debian, which -D does not outdo.
+    options = ["-c data_directory=%s" % _quoted(str(work.data))]
     if sockets is not None:
         postgres = Postgres(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
-        return Recovery(context, work.programs, work.data, work.account, postgres)
-    options = ["-c config_file=%s" % _quoted(work.request.config_file)] if work.request.config_file else []
+        return Recovery(context, work.programs, work.data, work.account, postgres, options)
+    if work.request.config_file:
+        options.append("-c config_file=%s" % _quoted(work.request.config_file))
     return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options)
 
 
@@ -402,7 +407,7 @@ def _quoted(path: str) -> str:
 
 def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     """Return the databases of the server. Raise DamagedError with all that speaks against it that it is the right one."""
-    found = doubts(work.request.target, work.chosen.base, stopped)
+    found = doubts(work.request.target, work.chosen.base, stopped, work.chosen.reach)
     with recovery.session() as session:
         names = [
             row[0] for row in session.rows("SELECT datname FROM pg_database WHERE datname <> 'template0' ORDER BY 1")
@@ -422,6 +427,44 @@ def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
             hint="It was stopped, and what was there before is as it was.",
         )
     return names
+
+
+# --- settle -----------------------------------------------------------------------------------------------------------
+
+
+def _settle(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
+    """Take back what only the recovery needed, and return what is left to do by hand. It is proven: nothing here undoes it."""
+    try:
+        with recovery.session() as session:
+            left = _forget_target(work, session, stopped) if work.request.mode == "in_place" else ""
+            named = session.allowed(_NAMED_DIRECTORY)
+    except PgopsError as error:
+        return ["What is left to do was not found out: %s" % error.message]
+    remarks = [left] if left else []
+    if named and os.path.realpath(named[0][0]) != os.path.realpath(work.data):
+        remarks.append(
+            "Its configuration (%s) names the data directory %s: change that before the server is started again, or another one"
+            " is started." % (named[0][1], named[0][0])
+        )
+    return remarks
+
+
+_NAMED_DIRECTORY = "SELECT setting, sourcefile FROM pg_file_settings WHERE name = 'data_directory' ORDER BY seqno DESC"
+
+
+def _forget_target(work: _Work, session: Session, stopped: Stopped) -> str:
+    """Remove the target from postgresql.auto.conf, where a later recovery would find it; return why it stays, if it does."""
+    names = [*work.request.target.settings(), "restore_command"]
+    why = "the recovery pauses, and needs them to go on" if not stopped.promoted else ""
+    try:
+        for name in names if not why else ():
+            session.execute("ALTER SYSTEM RESET %s" % name)
+    except PgopsError as error:
+        why = error.message
+    return why and (
+        "The settings recovery_target* and restore_command stay in postgresql.auto.conf (%s). Reset them (ALTER SYSTEM RESET …)"
+        " when the server is promoted: a later recovery would stop there again." % why
+    )
 
 
 __all__ = ("MODES", "Request", "recover")

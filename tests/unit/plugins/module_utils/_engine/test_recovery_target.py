@@ -21,6 +21,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery
     choose_base,
     doubts,
     parse_target,
+    paused_at_the_end,
     said_at_the_end,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name, show_lsn
@@ -327,6 +328,7 @@ def test_a_right_end_leaves_no_doubt(target: Target, end: Stopped) -> None:
         (Target("lsn", position=26 * SIZE), stopped(), "before the target"),
         (Target("end"), stopped(position=None), "does not tell which LSN"),
         (Target("end"), stopped(position=9 * SIZE), "before the base backup is whole"),
+        (Target("end"), stopped(promoted=False), "did not come to the end"),
         (Target("xid", xid=760), stopped(), "at another transaction"),
         (
             Target("name", name="a"),
@@ -337,3 +339,26 @@ def test_a_right_end_leaves_no_doubt(target: Target, end: Stopped) -> None:
 )
 def test_a_wrong_end_is_told(target: Target, end: Stopped, said: str) -> None:
     assert said in "\n".join(doubts(target, base(10, 30), end))
+
+
+def test_a_pause_is_an_end_only_when_the_server_says_so() -> None:
+    midway = (
+        "WARNING:  hot standby is not possible because of insufficient parameter settings\nLOG:  recovery has paused\n"
+    )
+    assert not paused_at_the_end(midway)
+    assert paused_at_the_end("LOG:  %s\nLOG:  recovery has paused\n" % BEFORE)
+    assert paused_at_the_end("LOG:  pausing at the end of recovery\n")
+
+
+def test_the_end_lies_in_the_last_segment_that_the_archive_has() -> None:
+    """What ended in an earlier one took a trouble for the end of the WAL."""
+    first = base(10, 30)
+    target = Target("end")
+    windows_ = archive([first], {number: 30 - number for number in range(10, 26)})
+    reach = choose_base(target, [first], windows_, NOW).reach
+    assert reach == 26 * SIZE
+    assert choose_base(target, [first], None, NOW).reach == 0
+    for position in (25 * SIZE, 25 * SIZE + 77, 26 * SIZE, 27 * SIZE):
+        assert doubts(target, first, stopped("", position=position), reach) == []
+    (said,) = doubts(target, first, stopped("", position=25 * SIZE - 8), reach)
+    assert "the archive holds WAL up to 0/1A000000" in said
