@@ -248,7 +248,8 @@ class Task:
         secrets = [*configuration.secrets_of(config), *self._own_secrets]
         for secret in secrets:
             register_secret(secret)
-        context = Context(config, host)
+        file = self.params.get("config")
+        context = Context(config, host, config_file=os.path.abspath(file) if file else "")
         context.runner.redactor = Redactor(secrets)
         return context
 

@@ -117,7 +117,8 @@ options:
   restore_command:
     description:
       - How a server in recovery gets a WAL file (C(%f) its name, C(%p) where to put it), as PostgreSQL's own setting. The
-        program C(pgops) must be on the host for the usual one.
+        program C(pgops) must be on the host for the usual one, which reads the file that O(config) names; without that the
+        recovery is refused.
       - Defaults to V(pgops wal fetch %f %p).
     type: str
   recovery:

@@ -49,6 +49,8 @@ class Story:
     before: str = ""
     count: int = 0
     copies: list[Path] = field(default_factory=list)
+    config_file: str = ""
+    program: str = ""
 
     def write(self, rows: int) -> None:
         """Commit so many numbered rows, one by one."""
@@ -93,6 +95,7 @@ class Story:
             }
         )
         context = self.site.engine(**(sections or {}))
+        context.config_file, context.program = self.config_file, self.program
         return runs.perform(context, "recover", lambda c: recover.recover(c, request), dry_run=dry_run)
 
     def rows(self, result: dict[str, Any]) -> list[int]:
@@ -385,11 +388,12 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     settings = {"archive_mode": "on", "archive_command": host.command("archive", "%p"), "wal_level": "replica"}
     with PostgresServer(wheel_bindir(18), root, settings=settings) as server:
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
-        options = {
-            "local": {"path": str(host.root / "backups")},
-            "restore": {"restore_command": host.command("fetch", "%f", "%p")},
-        }
-        told = Story(server, Site(root / "site", server, instance="db1", options=options), host.wal)
+        site = Site(root / "site", server, instance="db1", options={"local": {"path": str(host.root / "backups")}})
+        # A name that is hostile to a shell and to PostgreSQL.
+        file = host.root / "what's 5%f \"of it.json"
+        shutil.copy(host.root / "config.json", file)
+        own(server, file)
+        told = Story(server, site, host.wal, config_file=str(file), program=str(host.program))
         told.write(2)
         told.back_up()
         for _part in range(3):
@@ -426,6 +430,22 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
         gone.rename(stored[middle])
 
 
+def test_the_server_fetches_by_the_configuration_in_use_only(archived: Story, tmp_path: Path) -> None:
+    """By another one it would read the archive of another instance, and take its end for that of this one."""
+    folder = archived.folder()
+    file, archived.config_file = archived.config_file, ""
+    try:
+        with pytest.raises(RefusedError, match="reads a configuration file, and this run has none"):
+            archived.recover(folder, end="yes", tablespaces={})
+        (tmp_path / "other.json").write_text('{"instance": "db2", "local": {"path": "%s"}}' % tmp_path)
+        archived.config_file = str(tmp_path / "other.json")
+        plan = archived.recover(folder, end="yes", tablespaces={}, dry_run=True)["plan"]
+        assert any("leads to another archive" in text for text in plan["refusals"])
+    finally:
+        archived.config_file = file
+    assert list(folder.iterdir()) == []
+
+
 def test_a_pause_midway_is_no_end(archived: Story) -> None:
     """A setting was raised on the original after the base backup: a copy pauses there, to let people look."""
     server = archived.server
@@ -435,6 +455,6 @@ def test_a_pause_midway_is_no_end(archived: Story) -> None:
     archived.write(2)
     archived_up_to(server)
     folder = archived.folder()
-    with pytest.raises(PgopsError, match="paused before it came to its end: .*insufficient parameter settings"):
+    with pytest.raises(PgopsError, match=r"paused before it came to its end: .*insufficient parameter settings"):
         archived.recover(folder, end="yes", tablespaces={})
     assert list(folder.iterdir()) == []

@@ -321,6 +321,15 @@ def test_what_s3_holds_wrongly_ends_no_recovery(away: Away) -> None:
     assert "does not exist" in away.fetch(away.names[0], code=204)
 
 
+def test_a_place_that_holds_nothing_of_the_cluster_ends_no_recovery(away: Away) -> None:
+    """As where the configuration is that of another instance; beyond the end of an archive it is the end."""
+    assert away.fetch("000000010000000100000000", code=1) == ""
+    values = json.loads(away.commands.config.read_text())
+    away.commands.config.write_text(json.dumps({**values, "instance": "another"}))
+    for name in (away.names[0], "00000002.history"):
+        assert "There is no WAL of the cluster %d" % SYSTEM in away.fetch(name, code=204)
+
+
 def test_a_directory_for_what_follows_that_cannot_be_made_is_told_and_no_more(away: Away) -> None:
     (away.commands.data / "pg_wal" / ".pgops").write_text("in the way")
     assert "could not be brought ahead" in away.fetch(away.names[0])

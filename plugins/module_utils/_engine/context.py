@@ -47,7 +47,9 @@ class Reporter:
 class Context:
     """One run's surroundings. `warnings` gathers what the run skipped, degraded or guessed; it ends up in the result.
 
-    `wait` is how long the run waits for others, all its locks together; `waited` is how many seconds it did.
+    `wait` is how long the run waits for others, all its locks together; `waited` is how many seconds it did. `config_file` is
+    the path from the root of the file that the configuration is of, empty where there is none; `program` is what starts this
+    program again.
     """
 
     config: Config
@@ -56,6 +58,8 @@ class Context:
     reporter: Reporter = field(default_factory=Reporter)
     warnings: list[str] = field(default_factory=list)
     wait: timedelta = timedelta(0)
+    config_file: str = ""
+    program: str = "pgops"
     waited: float = field(default=0.0, init=False)
     runner: Runner = field(init=False)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,6 +39,7 @@ class Run:
     def __init__(self, options: argparse.Namespace, reporter: Any) -> None:
         self.options, self.reporter = options, reporter
         self.colour = False
+        self.config_file, self.program = "", "pgops"
         self.context: Any = None
 
     @property
@@ -51,15 +54,13 @@ class Run:
 
     def new_context(self) -> Any:
         """Return a fresh context of the same configuration."""
-        from ..context import Context
-
-        return Context(self.context.config, self.context.host, reporter=self.reporter, wait=self.wait)
+        return self._context(self.context.config, self.context.host)
 
     def begin(self) -> None:
         """Read the configuration, become the account that the work is for, and make the context. Raise UsageError."""
-        from ..context import Context
-
         config = load_config(self.options)
+        # Before anything changes where we are.
+        self.config_file, self.program = os.path.abspath(config_path(self.options)), program_path(sys.argv[0])
         if not self.options.as_root:
             from ..system.account import become_owner
 
@@ -68,7 +69,19 @@ class Run:
                 self.reporter.note(
                     "warning: running as %s, who owns %s (--as-root stays root)" % (name, config.local.path)
                 )
-        self.context = Context(config, host_name(), reporter=self.reporter, wait=self.wait)
+        self.context = self._context(config, host_name())
+
+    def _context(self, config: Any, host: str) -> Any:
+        from ..context import Context
+
+        return Context(
+            config,
+            host,
+            reporter=self.reporter,
+            wait=self.wait,
+            config_file=self.config_file,
+            program=self.program,
+        )
 
     def perform(self, work: Callable[[Any], Result], *, recorded: bool = False) -> Result:
         """Do `work` with the context, recorded where it is to be or the verb is one that leaves a record."""
@@ -78,6 +91,18 @@ class Run:
         result = perform(self.context, self.options.verb, work, dry_run=not recorded)
         result["dry_run"] = self.dry_run
         return result
+
+
+def program_path(called: str) -> str:
+    """Return the path from the root of the program that was `called`, or its name where it is no script of ours."""
+    path = os.path.abspath(called)
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(4096)
+    except OSError:
+        return "pgops"
+    ours = content.startswith(b"#!") and re.search(rb"\bpgops\b", content) and os.access(path, os.X_OK)
+    return path if ours else "pgops"
 
 
 def host_name() -> str:

@@ -44,13 +44,14 @@ class ServerWal:
 
 @dataclass(frozen=True)
 class Shipping:
-    """How the copying to S3 fares: the files that wait, and why if it failed."""
+    """How the copying to S3 fares: the files that wait, why if it failed, and when it said so (None: never)."""
 
     pending: int
     pending_bytes: int
     pending_since: Optional[datetime]
     error: str
     failing_since: Optional[datetime]
+    when: Optional[datetime] = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ class Holding:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How old WAL may become before it is safe, and how much of it may wait."""
+    """How old WAL may become before it is safe, how much of it may wait, and how often it is shipped."""
 
     lag: timedelta
     backlog: int
+    ship_every: timedelta = timedelta(0)
 
 
 def judge(
@@ -144,6 +146,18 @@ def _backlog(server: ServerWal, bounds: Bounds, now: datetime) -> Finding:
 
 
 def _shipping(shipping: Shipping, bounds: Bounds, now: datetime) -> Finding:
+    if shipping.when is not None and now - shipping.when > bounds.lag + bounds.ship_every:
+        # What it said then is no news of what was archived since.
+        text = (
+            "Whether the WAL is in S3 is unknown, as the shipping last ran at %s, %s ago. Start pgops wal ship --loop."
+            % (
+                iso(shipping.when),
+                human_span((now - shipping.when).total_seconds()),
+            )
+        )
+        if shipping.error:
+            text += " It failed then: %s" % shipping.error
+        return Finding("wal shipping", WARNING, text, since=shipping.when)
     if not shipping.pending:
         if shipping.error:
             return Finding("wal shipping", WARNING, "The newest shipping failed: %s" % shipping.error)

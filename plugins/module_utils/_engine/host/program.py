@@ -64,27 +64,40 @@ import os
 import sys
 
 CURRENT = %(current)r
+# PostgreSQL takes a code up to 125 of its restore_command for the end of the WAL.
+FETCHES = sys.argv[1:3] == ["wal", "fetch"]
 
-while True:
-    home = os.path.realpath(CURRENT)
-    try:
-        # Held until we end: a version that somebody runs is not removed.
-        held = os.open(home, os.O_RDONLY)
-    except OSError as error:
+
+def current():
+    """Return the folder of the version that is current, held until we end: one that somebody runs is not removed."""
+    while True:
+        home = os.path.realpath(CURRENT)
+        try:
+            held = os.open(home, os.O_RDONLY)
+        except OSError as error:
+            if os.path.realpath(CURRENT) == home:
+                sys.stderr.write("pgops: %%s: %%s. Lay the program down again: pgops.backup.pgops_program.\\n" %% (home, error.strerror))
+                sys.exit(204 if FETCHES else 4)
+            continue
+        fcntl.flock(held, fcntl.LOCK_SH)
         if os.path.realpath(CURRENT) == home:
-            sys.stderr.write("pgops: %%s: %%s. Lay the program down again: pgops.backup.pgops_program.\\n" %% (home, error.strerror))
-            sys.exit(4)
-        continue
-    fcntl.flock(held, fcntl.LOCK_SH)
-    if os.path.realpath(CURRENT) == home:
-        break
-    os.close(held)
+            return home
+        os.close(held)
 
-sys.path.insert(0, home)
 
-from pgops.cli.start import main
+try:
+    sys.path.insert(0, current())
+    from pgops.cli.start import main
 
-raise SystemExit(main())
+    code = main()
+except Exception:
+    if not FETCHES:
+        raise
+    import traceback
+
+    traceback.print_exc()
+    code = 204
+raise SystemExit(code)
 '''
 
 

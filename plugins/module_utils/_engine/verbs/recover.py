@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from .. import config
 from ..context import Context
 from ..core.errors import DamagedError, PgopsError, RefusedError, UsageError
 from ..core.manifest import Base, Manifest
@@ -28,7 +30,7 @@ from ..postgres.fencing import NO_ARCHIVE, append_settings, fence_beside, forget
 from ..postgres.recovering import Recovery
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
 from ..postgres.tools import Programs
-from ..settings import Postgres
+from ..settings import Config, Postgres, Restore
 from ..source import Source
 from ..system.durable import sync_dir
 from ..wal.holdings import base_of
@@ -70,6 +72,7 @@ class _Work:
     programs: Programs
     account: str
     locations: dict[str, Path]
+    command: str
     replaces: bool
     refusals: list[str]
 
@@ -139,9 +142,41 @@ def _prepare(context: Context, request: Request) -> _Work:
     if manifest.base is None:
         raise DamagedError("The manifest of %s describes no base backup." % manifest.id)
     programs = server_programs(context, manifest.server_version_num // 10000, exactly=True)
-    work = _Work(request, source, manifest.base, chosen, programs, account_of(context), {}, False, [])
+    command, refusals = "", list[str]()
+    if request.target.kind != "immediate":  # up to its own end a base backup has all WAL inside
+        command = context.config.restore.restore_command
+        if command == Restore().restore_command:
+            command = _our_command(context, manifest, refusals)
+    work = _Work(request, source, manifest.base, chosen, programs, account_of(context), {}, command, False, refusals)
     _check_directories(context, work)
     return work
+
+
+def _our_command(context: Context, manifest: Manifest, refusals: list[str]) -> str:
+    """Return how our own program fetches WAL by this very configuration, as the server is to call it."""
+    path = context.config_file
+    why = ""
+    if not path:
+        why = "this run has none"
+    elif "\n" in path + context.program:
+        why = "%r cannot stand in a setting of PostgreSQL" % path
+    else:
+        written = config.load(Path(path), environ=os.environ, host=context.host)
+        if _archive_of(written) != _archive_of(context.config):
+            why = "%s leads to another archive than what the options lay over it" % path
+    if why:
+        refusals.append(
+            "The server would fetch its WAL by pgops wal fetch, which reads a configuration file, and %s. Name one (config) that"
+            " says it all, or give restore.restore_command." % why
+        )
+    words = [context.program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier]
+    return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
+
+
+def _archive_of(known: Config) -> tuple[Any, ...]:
+    """Return where WAL is looked for."""
+    s3 = known.s3
+    return (known.local.path, known.instance, s3 and (s3.bucket, s3.prefix, s3.endpoint_url, s3.region))
 
 
 def _manifests(context: Context, catalog: Catalog) -> Iterator[tuple[str, Manifest]]:
@@ -271,7 +306,9 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
-    remarks = [*work.chosen.remarks, *_settle(work, recovery, stopped)]
+    left = _settle(work, recovery, stopped)
+    for remark in left:
+        context.warn(remark)
     return {
         "changed": True,
         "set": work.source.set_id,
@@ -285,7 +322,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         "databases": databases,
         "system_identifier": work.source.manifest.system_identifier,
         "phases": phases,
-        "remarks": remarks,
+        "remarks": [*work.chosen.remarks, *left],
     }
 
 
@@ -358,9 +395,7 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
     else:
         forget_signals(data)
         settings = {**NO_ARCHIVE, "primary_conninfo": "", "primary_slot_name": ""}
-    # Up to its own end a base backup has all WAL inside.
-    command = "" if request.target.kind == "immediate" else context.config.restore.restore_command
-    settings.update({"restore_command": command or "false", "hot_standby": "on", **request.target.settings()})
+    settings.update({"restore_command": work.command or "false", "hot_standby": "on", **request.target.settings()})
     append_settings(data, work.account, settings)
     write_file(data / "recovery.signal", "", work.account)
 

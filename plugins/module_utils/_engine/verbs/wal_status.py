@@ -55,7 +55,7 @@ def _look(context: Context, surveyed: Sequence[Surveyed]) -> tuple[Result, list[
     spool, room = _spool(context, held.get("local", Held()))
     shipping = _shipping(context) if context.config.s3 is not None else None
     wal = context.config.wal
-    bounds = Bounds(parse_span(wal.max_lag), parse_size(wal.max_backlog))
+    bounds = Bounds(parse_span(wal.max_lag), parse_size(wal.max_backlog), parse_span(wal.ship_every))
     findings = judge(server, server_error, shipping, room, [_holding(*one) for one in held.items()], bounds, now)
     result = {
         "changed": False,
@@ -155,14 +155,13 @@ def _shipping(context: Context) -> Shipping:
     state = last_state(context)
     if not state:
         return Shipping(0, 0, None, "It has never run; start pgops wal ship --loop (role wal_archive).", None)
-    late = context.clock() - parse_iso(str(state["when"])) > 2 * _HOUR
-    error = state.get("error") or ("It last ran at %s." % state["when"] if late else "")
     return Shipping(
         int(state.get("pending") or 0),
         int(state.get("pending_bytes") or 0),
         _moment(state.get("pending_since")),
-        str(error),
+        str(state.get("error") or ""),
         _moment(state.get("failing_since")),
+        _moment(state.get("when")),
     )
 
 

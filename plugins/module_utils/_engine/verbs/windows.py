@@ -10,6 +10,7 @@ from typing import Optional
 
 from ..context import Context
 from ..core.errors import PgopsError
+from ..core.segments import USUAL_SIZE
 from ..core.window import Base, Window, windows
 from ..wal.holdings import histories, lineages, segment_size
 
@@ -28,9 +29,12 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
     for place in context.places():
         try:
             for identifier, lineage in lineages(place).items():
-                segments.setdefault(identifier, {}).update(lineage.segments())
+                held = segments.setdefault(identifier, {})
+                for name, stored in lineage.segments().items():
+                    # S3 knows only when it got it, which may be long after it was archived.
+                    held[name] = min(held.get(name, stored), stored)
                 past.setdefault(identifier, {}).update(histories(place, lineage, context.warn))
-                sizes.setdefault(identifier, segment_size(place, lineage))
+                sizes[identifier] = sizes.get(identifier) or segment_size(place, lineage)
             read = True
         except (PgopsError, OSError) as error:
             context.warn("The WAL in %s could not be listed: %s" % (place.root, error))
@@ -38,7 +42,9 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
         return None
     found: list[Window] = []
     for identifier in sorted(segments):
-        found += windows(identifier, known, segments[identifier], past[identifier], sizes[identifier])
+        found += windows(
+            identifier, known, segments[identifier], past.get(identifier, {}), sizes.get(identifier) or USUAL_SIZE
+        )
     return found
 
 

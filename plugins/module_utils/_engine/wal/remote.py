@@ -46,6 +46,12 @@ def bring(
         # A bucket that is gone says nothing about where the WAL ends.
         raise UnreachableError(error.message, hint=error.hint) from error
     if name not in listing:
+        if not listing and not place.entries(top):
+            # Not the end of the WAL, but the wrong place: recovery must not stop here.
+            raise UnreachableError(
+                "There is no WAL of the cluster %s in %s/%s." % (identifier, place.root, top),
+                hint="Check s3 and instance in the configuration. If no WAL has come there yet: pgops wal ship.",
+            )
         raise AbsentError("%s is not in %s/%s." % (name, place.root, top))
     paths = {os.path.basename(path): path for path in listing[name]}
     path = paths[one_content(sorted(paths), name, place.root)]

@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 
-from ..core.errors import DISK_FULL, DamagedError, MissingError, PgopsError, RefusedError, UsageError
+from ..core.errors import DISK_FULL, CommandError, DamagedError, MissingError, PgopsError, RefusedError, UsageError
 from ..core.segments import SEGMENT, folder, kind, parse_size_mark, parse_stored, size_mark, stored_name
 from .pack import AGE_MAGIC, unpack
 
@@ -93,7 +93,7 @@ def sha256(content: bytes | bytearray) -> str:
 def opened(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None = None) -> bytes | bytearray:
     """Return what the stored file called `stored`, with the bytes `blob`, holds.
 
-    Raise DamagedError if it is not what its name says; UsageError if it is encrypted and there is no `decrypt`.
+    Raise DamagedError if it is not what its name says or cannot be decrypted; UsageError if it is encrypted and there is no `decrypt`.
     """
     if blob.startswith(AGE_MAGIC):
         if decrypt is None:
@@ -101,7 +101,12 @@ def opened(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], byte
                 "%s/%s is encrypted, and no private key was given." % (where, stored),
                 hint="Give restore.identity_file with the key for one of its recipients.",
             )
-        blob = decrypt(blob)
+        try:
+            blob = decrypt(blob)
+        except CommandError as error:
+            raise DamagedError(
+                "%s/%s cannot be decrypted: it is damaged, or for another key. %s" % (where, stored, error.message)
+            ) from error
     try:
         content = unpack(blob)
     except DamagedError as error:

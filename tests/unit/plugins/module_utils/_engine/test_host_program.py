@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import __version__, identity
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.invocation import program_path
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.options import VERBS
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
@@ -204,7 +205,7 @@ def test_a_version_that_somebody_runs_stays_until_the_next_time(root: Path) -> N
     old = age(root)
     launcher = (root / "bin" / "pgops").read_text()
     script = root / "waiting.py"
-    script.write_text(launcher.replace("raise SystemExit(main())", "print('up', flush=True); input()\nmain()"))
+    script.write_text(launcher.replace("    code = main()", "    print('up', flush=True); input()\n    code = main()"))
     waiting = subprocess.Popen(
         [sys.executable, "-I", str(script), "version", "--json"],
         stdin=subprocess.PIPE,
@@ -290,6 +291,26 @@ def test_a_lost_library_is_told_in_a_sentence(root: Path) -> None:
     done = run(root, "status")
     assert done.returncode == 4
     assert "Lay the program down again" in done.stderr
+    # To PostgreSQL, anything up to 125 would be the end of the WAL.
+    assert run(root, "wal", "fetch", "000000010000000000000001", "x").returncode == 204
+    assert run(root, "wal", "archive", "x").returncode == 4
+
+
+def test_a_program_that_does_not_start_ends_no_recovery(root: Path) -> None:
+    (root / "lib" / "pgops" / "current" / "pgops" / "cli" / "start.py").write_text("import nothing_of_the_kind\n")
+    done = run(root, "wal", "fetch", "000000010000000000000001", "x")
+    assert done.returncode == 204
+    assert "nothing_of_the_kind" in done.stderr
+    assert run(root, "version").returncode == 1
+
+
+def test_a_run_knows_what_started_it(root: Path, tmp_path: Path) -> None:
+    assert program_path(str(root / "bin" / "pgops")) == str(root / "bin" / "pgops")
+    another = tmp_path / "another"
+    another.write_text("#!/bin/sh\nexit 0\n")
+    another.chmod(0o755)
+    for called in (str(another), "-c", str(root / "bin"), identity.__file__):
+        assert program_path(called) == "pgops"
 
 
 # --- taking it away ---------------------------------------------------------------------------------------------------

@@ -19,9 +19,13 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, UnreachableError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    CommandError,
+    DamagedError,
+    UnreachableError,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name
-from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import brief, pack, spool
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import brief, fetch, pack, spool
 
 SYSTEM = 7312345678901234567
 SIZE = 1 << 20
@@ -287,6 +291,26 @@ def test_an_encrypted_file_without_a_key_must_not_end_a_recovery(server):
     folder.mkdir(parents=True)
     (folder / ("%s-%s.zst.age" % (name, "a" * 64))).write_bytes(b"age-encryption.org/v1\n")
     assert "no private key" in server.fetch(name, code=202)
+
+
+def test_a_damaged_copy_that_is_encrypted_is_damage(server, monkeypatch):
+    """Whatever age says of it: the same file may be whole in S3."""
+    name = server.write(1)
+    server.archive(name)
+    good = segment(1)
+    ahead = server.data / "pg_wal" / ".pgops"
+    ahead.mkdir()
+    damaged = "%s-%s.zst.age" % (name, hashlib.sha256(good).hexdigest())
+    (ahead / damaged).write_bytes(b"age-encryption.org/v1\ncut")
+
+    def refuses(_blob: bytes) -> bytes:
+        raise CommandError("age failed: unexpected EOF")
+
+    monkeypatch.setattr(fetch, "_decryption", lambda _file: refuses)
+    said = server.fetch(name, "-v")
+    assert "cannot be decrypted" in said
+    assert "from local" in said
+    assert server.fetched == good
 
 
 def test_what_nobody_foresaw_is_no_success_and_ends_no_recovery(server, monkeypatch):

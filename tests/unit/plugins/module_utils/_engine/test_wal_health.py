@@ -118,6 +118,16 @@ def test_what_waits_for_s3(shipping, severity, said):
     assert "wal shipping" not in found(shipping=None)
 
 
+def test_what_a_shipping_that_ended_said_is_no_news():
+    for minutes, severity in ((9, "ok"), (10, "ok"), (12, "warning")):
+        shipping = Shipping(0, 0, None, "", None, NOW - minutes * MINUTE)
+        assert found(shipping=shipping, bounds=Bounds(9 * MINUTE, GIB, MINUTE))["wal shipping"][0] == severity
+    dead = Shipping(0, 0, None, "no network", NOW, NOW - timedelta(hours=1))
+    said = found(shipping=dead)["wal shipping"][1]
+    assert "last ran at 2026-11-22T07:00:00" in said
+    assert "It failed then: no network" in said
+
+
 @pytest.mark.parametrize(
     ("hours", "severity"), [(1, "critical"), (3, "warning"), (23, "warning"), (25, "ok"), (10**7, "ok")]
 )

@@ -24,6 +24,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments
     show_lsn,
     size_mark,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import Base
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_verb
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import wal_ship, wal_status
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request as Info
@@ -31,6 +32,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info im
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request as Prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import survey
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.windows import windows_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import holdings, pack, spool
 
 SYSTEM = "7300000000000000001"
@@ -299,9 +301,12 @@ def test_wal_that_cannot_be_listed_is_warned_of(archive):
 def test_shipping_that_has_stopped_is_told(archive):
     archive.segment(1)
     archive.ship()
-    archive.world.now += 5 * HOUR
-    shipping = wal_status.wal_status(archive.world.context())["shipping"]
-    assert "last ran at 2026-11-22T08:00:00" in shipping["error"]
+    archive.world.now += timedelta(minutes=11)
+    result = wal_status.wal_status(archive.world.context())
+    (found,) = [finding for finding in result["findings"] if finding["check"] == "wal shipping"]
+    assert found["severity"] == "warning"
+    assert "last ran at 2026-11-22T08:00:00" in found["text"]
+    assert result["shipping"]["when"] == "2026-11-22T08:00:00+00:00"
 
 
 def test_a_timeline_history_leads_on_and_one_that_is_none_is_told(archive):
@@ -382,6 +387,30 @@ def test_encrypted_wal_whose_size_is_unknown_is_not_pruned(archive):
     (archive.home / "wal" / SYSTEM / size_mark(SIZE)).touch()
     assert archive.ship()["sent"] == 1
     assert prune(archive.world.context(), Prune())["places"][1]["wal_removed"] == 3
+
+
+def test_windows_of_segments_whose_size_is_told_by_the_other_place_or_by_none(archive):
+    for number in range(1, 4):
+        path = archive.home / archive.segment(number, method="none")
+        path.write_bytes(b"age-encryption.org/v1\n")
+        path.rename("%s.age" % path)
+    (window,) = windows_of(archive.world.context(), [])
+    assert (window.stretches, window.gaps) == ((), ())
+    archive.ship()
+    archive.world.memory.stored["wal/%s/%s" % (SYSTEM, size_mark(SIZE))] = (b"", NOW)
+    base = Base("one", SYSTEM, 1, SIZE + 100, SIZE + 500, NOW - HOUR)
+    (window,) = windows_of(archive.world.context(), [base])
+    assert window.stretches[0].end == 4 * SIZE
+
+
+def test_when_wal_was_archived_is_not_when_s3_got_it(archive):
+    """Else a moment that lies behind all WAL would be taken for one that can be reached."""
+    for number in (1, 2):
+        archive.segment(number, age=timedelta(minutes=50 - number))
+    archive.ship()
+    base = Base("one", SYSTEM, 1, SIZE + 100, SIZE + 500, NOW - HOUR)
+    (window,) = windows_of(archive.world.context(), [base])
+    assert window.stretches[0].end_time == NOW - timedelta(minutes=48)
 
 
 def test_prune_keeps_all_wal_in_doubt_and_without_a_base(archive):
