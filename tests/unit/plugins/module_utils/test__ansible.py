@@ -243,6 +243,14 @@ def test_a_result_has_what_every_verb_has_and_is_recorded(fake: type[FakeModule]
     assert [record["outcome"] for record in records(options)] == ["ok"]
 
 
+def test_a_run_knows_the_file_of_its_configuration(
+    fake: type[FakeModule], options: dict[str, Any], tmp_path: Path
+) -> None:
+    assert run(lambda context: {"file": context.config_file}).result["file"] == ""
+    options["config"] = written(tmp_path, {})
+    assert run(lambda context: {"file": context.config_file}).result["file"] == options["config"]
+
+
 def test_check_mode_leaves_nothing(fake: type[FakeModule], options: dict[str, Any], tmp_path: Path) -> None:
     fake.check = True
     ended = run(lambda _context: {"changed": True, "plan": {}})

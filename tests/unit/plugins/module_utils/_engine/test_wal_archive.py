@@ -339,6 +339,20 @@ def test_help_and_all_else_go_the_long_way(capfd):
     assert start.main(["--json", "wal", "archive", "x"]) == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-q", "wal", "fetch", "a", "b"),
+        ("--config", "/nowhere.json", "wal", "fetch", "a", "b"),
+        ("wal", "--config", "/nowhere.json", "fetch", "a", "b"),
+        ("wal", "--bogus", "fetch", "a", "b"),
+    ],
+)
+def test_options_at_another_place_end_no_recovery(words, capfd):
+    assert start.main(words) == 202
+    assert capfd.readouterr().err
+
+
 # --- the short way ----------------------------------------------------------------------------------------------------
 
 
