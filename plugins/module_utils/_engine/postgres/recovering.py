@@ -175,7 +175,8 @@ class Recovery:
         if not promoted and not paused_at_the_end(log):
             raise PgopsError(
                 "The recovery paused before it came to its end: %s" % self.last_words(),
-                hint="Where a setting is too low, raise it in the server's configuration to what the original has.",
+                hint="Where a setting is too low, begin with a base backup that was made after it had been raised on the "
+                "original, or, in place, raise it in the server's configuration.",
             )
         with self.session() as session:
             _recovering, position, epoch = session.rows(_STATE)[0]

@@ -17,6 +17,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import co
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.masking import holds_secret, masked
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import DEFAULT_PATH, build
+from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Reporter
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import errors
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.account import become_owner
@@ -65,6 +66,15 @@ def test_every_example_of_the_help_can_be_parsed() -> None:
 
 def test_the_default_configuration_is_the_documented_one() -> None:
     assert options.DEFAULT_CONFIG == DEFAULT_PATH
+
+
+def test_every_context_of_a_run_knows_its_file(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that recovers reads the same, wherever it runs."""
+    monkeypatch.chdir(config_file.parent)
+    made = invocation.Run(options.parse(["status", "-c", config_file.name, "--as-root"]), Reporter())
+    made.begin()
+    assert [made.context.config_file, made.new_context().config_file] == [str(config_file)] * 2
+    assert made.new_context().reporter is made.reporter
 
 
 def test_common_options_stand_before_and_after_the_verb() -> None:
