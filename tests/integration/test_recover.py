@@ -310,6 +310,11 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     assert "A server runs on" in caught.value.message
     assert "confirm it by its exact path" in caught.value.message
     copies.stop(folder)
+    elsewhere = {**asked, "tablespaces": {"far": str(folder / "far to look at")}}
+    paused = copies.recover(folder, confirm=str(data), action="pause", **elsewhere)
+    assert any("the recovery pauses, and needs them to go on" in text for text in paused["remarks"])
+    assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
+    copies.stop(folder)
     result = copies.recover(folder, confirm=str(data), **asked)
     kept = Path(result["kept"])
     assert kept.name.startswith("data.before-")
@@ -329,7 +334,10 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     broken = {**asked, "tablespaces": {"far": str(folder / "farthest")}, "config_file": str(hba)}
     with pytest.raises(UnreachableError):
         copies.recover(folder, confirm=str(data), **broken)
-    assert sorted(path.name for path in folder.iterdir() if path.name.startswith("data")) == ["data", kept.name]
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith("data")) == [
+        "data",
+        *sorted((Path(paused["kept"]).name, kept.name)),
+    ]
     assert not (folder / "farthest").exists()
     assert (data / "backup_label.old").exists()
 
