@@ -82,3 +82,6 @@ def unexpected(error: Exception, redactor: Redactor) -> Result:
         "exit_code": 1,
         "exception": redactor.text(trace),
     }
+
+
+__all__ = ("AnsibleModule", "Result", "Spec", "expected", "register_secret", "secret_values", "unexpected")

@@ -121,7 +121,7 @@ clusters:
       returned: success
     data_directory:
       description: Its data directory.
-      type: path
+      type: str
       returned: success
 versions:
   description: The major versions, those of O(versions) or of the clusters.

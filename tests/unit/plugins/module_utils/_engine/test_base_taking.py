@@ -35,7 +35,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.base
 )
 def test_the_next_step_follows_from_what_the_server_says(said: str, kind: type[PgopsError], hint: str) -> None:
     error = replication_refused(CommandError("pg_basebackup ended with status 1: %s" % said, stderr=said))
-    assert type(error) is kind
+    assert error.__class__ is kind
     assert hint in error.hint
     assert said in error.message
 

@@ -338,7 +338,7 @@ def test_two_contents_of_one_name_are_no_part_of_a_window(archive):
 def test_the_size_of_segments_is_read_from_one(archive, method):
     archive.segment(1, method=method)
     local = archive.world.context().local
-    (lineage,) = holdings.lineages(local).values()
+    lineage = holdings.lineages(local)[SYSTEM]
     assert holdings.segment_size(local, lineage) == SIZE
     assert holdings.segment_size(local, holdings.Lineage(SYSTEM)) == 0
 
