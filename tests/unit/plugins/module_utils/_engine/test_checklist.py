@@ -43,8 +43,9 @@ class Bucket:
     error: Optional[Exception] = None
 
     def look(self, _context: Any) -> Any:
-        if self.error:
-            raise self.error
+        error = self.error
+        if isinstance(error, Exception):
+            raise error
         return self.settings or {}
 
 
