@@ -43,9 +43,8 @@ class Bucket:
     error: Optional[Exception] = None
 
     def look(self, _context: Any) -> Any:
-        error = self.error
-        if isinstance(error, Exception):
-            raise error
+        if self.error:
+            raise self.error  # pylint: disable=raising-bad-type  # it looks at the default alone
         return self.settings or {}
 
 
