@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Callable
 
 CHUNK = 1024 * 1024
 
@@ -58,21 +58,7 @@ def create_private(path: Path) -> BinaryIO:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` (0600) by a temporary file, fsync and one rename."""
-    for left in path.parent.glob(".*.tmp"):
-        if not _writes(left):
-            with contextlib.suppress(OSError):
-                left.unlink()
-    temporary = path.with_name(".%s.%d.tmp" % (path.name, os.getpid()))
-    temporary.unlink(missing_ok=True)
-    try:
-        with create_private(temporary) as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    _replace(path, content, "*", os.fsync)
     sync_dir(path.parent)
 
 
@@ -82,7 +68,12 @@ def publish(path: Path, content: bytes, mode: int = 0o644) -> None:
     The directory may be shared with others, so nothing of theirs is touched; a temporary file of ours that a killed run left
     goes. It is not made durable, as the next run writes it anew.
     """
-    for left in path.parent.glob(".%s.*.tmp" % path.name):
+    _replace(path, content, path.name + ".*", lambda handle: os.fchmod(handle, mode))
+
+
+def _replace(path: Path, content: bytes, ours: str, finish: Callable[[int], object]) -> None:
+    """Write a temporary file, call `finish` with its handle, and rename it; what killed runs left under the pattern `ours` goes."""
+    for left in path.parent.glob(".%s.tmp" % ours):
         if not _writes(left):
             with contextlib.suppress(OSError):
                 left.unlink()
@@ -92,7 +83,7 @@ def publish(path: Path, content: bytes, mode: int = 0o644) -> None:
         with create_private(temporary) as stream:
             stream.write(content)
             stream.flush()
-            os.fchmod(stream.fileno(), mode)
+            finish(stream.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
