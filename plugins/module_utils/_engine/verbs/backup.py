@@ -7,13 +7,12 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Optional
 
 from .. import __version__
 from ..context import Context
 from ..core.choice import Choice, Facts, choose
-from ..core.errors import MissingError, PgopsError, RefusedError, UsageError
+from ..core.errors import MissingError, PgopsError, UsageError
 from ..core.fingerprint import summary
 from ..core.lock_queue import LockWaits
 from ..core.manifest import NAME, Database, Manifest, Payload, content_hash
@@ -28,10 +27,9 @@ from ..postgres.dumping import DumpJob, Sink, dump_database, dump_globals, maske
 from ..postgres.tools import Programs, dump_compressions, pick
 from ..settings import Backup
 from ..system import codec
-from ..system.durable import free_bytes
 from .backup_base import KIND as BASE
 from .backup_base import backup_base
-from .making import files_of, free_id, server_files
+from .making import check_room, files_of, free_id, server_files
 from .turn import whose_turn
 
 KIND = "logical"
@@ -294,14 +292,7 @@ def _plan_space(context: Context, plan: _Plan) -> None:
         if before and manifest.encryption == context.config.backup.encryption:
             ratio = 1.2 * manifest.size / before
     plan.estimate = int(total * ratio)
-    plan.free = free_bytes(Path(context.config.local.path))
-    floor = parse_size(context.config.backup.min_free)
-    if plan.free - plan.estimate < floor:
-        raise RefusedError(
-            "%s has %s free; this backup needs about %s, and %s must stay free."
-            % (context.config.local.path, human_size(plan.free), human_size(plan.estimate), human_size(floor)),
-            hint="Make room (pgops prune), move local.path to a larger disk, or lower backup.min_free.",
-        )
+    plan.free = check_room(context, plan.estimate)
 
 
 # --- make -------------------------------------------------------------------------------------------------------------

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, Optional
 
 from .. import __version__
 from ..context import Context
 from ..core.errors import PgopsError, RefusedError
 from ..core.manifest import NAME, Base, Manifest, Payload, Tablespace, content_hash
-from ..core.sizes import human_size, parse_size
+from ..core.sizes import parse_size
 from ..core.times import iso
 from ..places.catalog import Catalog
 from ..postgres import inventory
@@ -21,8 +20,7 @@ from ..postgres.base_taking import LEAST_MAJOR, Taken, Way, choose_way, take, wa
 from ..postgres.connection import Server, Session, connect, server_facts
 from ..postgres.dumping import Sink
 from ..postgres.tools import Programs, pick
-from ..system.durable import free_bytes
-from .making import files_of, free_id, server_files
+from .making import check_room, files_of, free_id, server_files
 
 KIND = "base"
 # Data compress to a third or better, and WAL comes along.
@@ -148,14 +146,7 @@ def _plan_space(context: Context, plan: _Plan) -> None:
         if manifest.base is not None and manifest.base.bytes and compressed == plan.way.method:
             ratio = 1.2 * manifest.size / manifest.base.bytes
     plan.estimate = int(plan.bytes * ratio) + 2 * plan.segment_bytes
-    plan.free = free_bytes(Path(context.config.local.path))
-    floor = parse_size(context.config.backup.min_free)
-    if plan.free - plan.estimate < floor:
-        raise RefusedError(
-            "%s has %s free; this backup needs about %s, and %s must stay free."
-            % (context.config.local.path, human_size(plan.free), human_size(plan.estimate), human_size(floor)),
-            hint="Make room (pgops prune), move local.path to a larger disk, or lower backup.min_free.",
-        )
+    plan.free = check_room(context, plan.estimate)
 
 
 # --- make -------------------------------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 from ..context import Context
+from ..core.errors import RefusedError
 from ..core.manifest import File, Payload
 from ..core.naming import set_id
+from ..core.sizes import human_size, parse_size
 from ..postgres.connection import Session
 from ..postgres.dumping import Sink, write_payload
-from ..system.durable import sha256_file, to_json
+from ..system.durable import free_bytes, sha256_file, to_json
 
 
 def free_id(context: Context, kind: str) -> str:
@@ -22,6 +24,18 @@ def free_id(context: Context, kind: str) -> str:
         if not context.local.path("sets/%s" % name).exists():
             return name
         time.sleep(0.1)
+
+
+def check_room(context: Context, estimate: int) -> int:
+    """Return the bytes that are free in the local place. Raise RefusedError if `estimate` of them would take what must stay free."""
+    free, floor = free_bytes(Path(context.config.local.path)), parse_size(context.config.backup.min_free)
+    if free - estimate < floor:
+        raise RefusedError(
+            "%s has %s free; this backup needs about %s, and %s must stay free."
+            % (context.config.local.path, human_size(free), human_size(estimate), human_size(floor)),
+            hint="Make room (pgops prune), move local.path to a larger disk, or lower backup.min_free.",
+        )
+    return free
 
 
 def server_files(context: Context, session: Session, sink: Sink, left_out: list[dict[str, str]]) -> dict[str, Payload]:
@@ -53,4 +67,4 @@ def files_of(folder: Path) -> tuple[File, ...]:
     return tuple(found)
 
 
-__all__ = ("files_of", "free_id", "server_files")
+__all__ = ("check_room", "files_of", "free_id", "server_files")
