@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from . import __version__
 from .context import Context
 from .core.errors import DISK_FULL, PgopsError
-from .core.times import compact, iso
+from .core.times import iso, ordered
 from .system.durable import adopt, make_dirs, to_json, write_bytes
 
 FORMAT = 1
@@ -101,7 +101,7 @@ def _record(context: Context, result: Result, failure: Optional[BaseException]) 
         record["waited_seconds"] = round(context.waited, 3)
     record.update(format=FORMAT, host=context.host, engine=__version__, pid=os.getpid(), **_outcome(failure))
     record = context.redactor.data(record)
-    name = "%s-%s-%d.json" % (compact(context.clock()), result["verb"], os.getpid())
+    name = "%s-%s-%d.json" % (ordered(context.clock()), result["verb"], os.getpid())
     try:
         folder = context.state / "runs"
         make_dirs(folder)

@@ -49,6 +49,11 @@ def compact(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
 
 
+def ordered(moment: datetime) -> str:
+    """Return `moment` as `20261122T020000.123456Z`, for names that are sorted; those of whole seconds fit in among them."""
+    return moment.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
 def parse_span(text: str) -> timedelta:
     """Return the duration that `text` (`90s`, `15min`, `26h`, `7d`, `2w`) names. Raise UsageError if it names none."""
     match = re.fullmatch(r"([0-9]{1,9})\s*(s|min|h|d|w)", text.strip())
@@ -72,4 +77,4 @@ def human_span(seconds: float) -> str:
     return "%d d %d h" % (whole // 86400, whole % 86400 // 3600)
 
 
-__all__ = ("Clock", "compact", "human_span", "iso", "parse_iso", "parse_span", "utc_now")
+__all__ = ("Clock", "compact", "human_span", "iso", "ordered", "parse_iso", "parse_span", "utc_now")

@@ -153,6 +153,13 @@ def test_the_newest_record_comes_first_and_a_verb_can_be_picked(world: Any) -> N
     assert records(world, "verify") == []
 
 
+def test_runs_of_the_same_second_keep_their_order(world: Any) -> None:
+    for verb in ("verify", "backup", "sync", "backup"):
+        perform(world.context(), verb, lambda context: {})
+        world.now += timedelta(milliseconds=1)
+    assert [r["verb"] for r in records(world)] == ["backup", "sync", "backup", "verify"]
+
+
 def test_a_broken_record_is_passed_over(world: Any) -> None:
     perform(world.context(), "backup", lambda context: {})
     folder = world.context().state / "runs"

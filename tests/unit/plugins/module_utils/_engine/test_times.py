@@ -14,6 +14,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times im
     compact,
     human_span,
     iso,
+    ordered,
     parse_iso,
     parse_span,
     utc_now,
@@ -66,6 +67,13 @@ def test_a_naive_moment_is_a_mistake_of_ours_and_never_written() -> None:
 
 def test_the_clock_is_in_utc() -> None:
     assert utc_now().utcoffset() == timedelta(0)
+
+
+def test_names_of_moments_sort_as_the_moments_do() -> None:
+    second = datetime(2026, 11, 22, 2, tzinfo=UTC)
+    moments = [second, second + timedelta(microseconds=1), second + timedelta(seconds=1)]
+    assert [ordered(m) for m in moments] == sorted(ordered(m) for m in moments)
+    assert ordered(moments[1]) == "20261122T020000.000001Z"
 
 
 def test_the_compact_form_is_in_utc() -> None:
