@@ -70,8 +70,6 @@ def main() -> int:
     # The limits are for two cores; a larger machine lends us two of its own.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     BUILD.mkdir(exist_ok=True)
-    packed = BUILD / "pgops"
-    program.pack(packed)
     scratch = Path(tempfile.mkdtemp(prefix="bench-", dir=BUILD))
     scratch.chmod(0o711)  # the account of the servers passes through
     guard = Guard(remove=[scratch])
@@ -79,7 +77,8 @@ def main() -> int:
         facts = machine(scratch)
         for name, value in facts.items():
             say(f"  {name}: {value}")
-        bench = Bench(scratch, packed, options.scale, options.rounds, facts)
+        pgops = (sys.executable, *program.lay_down(scratch / "program", sys.executable))
+        bench = Bench(scratch, pgops, options.scale, options.rounds, facts)
         rows = list(_rows(bench, options.groups))
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -20,7 +20,7 @@ _DATABASE = "shop"
 _BYTES = 2 * 10**9  # of the database at scale 1
 _SQL = Path(__file__).parent / "sql"
 _PLAIN = "/mnt/plain.sql.gz"
-_PGOPS = ("/mnt/pgops", "--config", "/mnt/config.json", "--json")
+_OPTIONS = ("--config", "/mnt/config.json", "--json")
 
 
 def scene(suite: str, major: int, bench: Bench, wanted: set[str]) -> Iterator[tuple[str, Found]]:
@@ -144,7 +144,7 @@ class _Contest:
 
     def _pgops(self, *arguments: str) -> tuple[Run, dict[str, Any]]:
         out = self._folder / "result.json"
-        run = self._debian.timed(*_PGOPS, *arguments, out=out)
+        run = self._debian.timed(*self._debian.pgops, *_OPTIONS, *arguments, out=out)
         result: dict[str, Any] = json.loads(out.read_text())
         return run, result
 

@@ -18,6 +18,7 @@ from typing import Self
 from demo.guard import Guard
 from tests.benchmarks.race import Bench, CannotRunError, timed
 from tests.benchmarks.table import Run
+from tests.tools import program
 from tests.tools.roots import RootError, root_of
 
 _PACKAGES = ("gzip", "python3", "python3-boto3", "python3-psycopg2", "zstd")
@@ -64,10 +65,10 @@ class Debian:
         except RootError as error:
             raise CannotRunError(str(error)) from error
         self._uid, self._gid = self._account()
-        for name in ("", "run", "backups", "state", "log"):
+        for name in ("", "run", "backups", "state", "log", "program"):
             (self.folder / name).mkdir(mode=0o700)
             os.chown(self.folder / name, self._uid, self._gid)
-        shutil.copy(bench.program, self.folder / "pgops")
+        self.pgops: tuple[str, ...] = ()
         self._guard = Guard()
         self._pid = 0
 
@@ -89,6 +90,7 @@ class Debian:
                 stop_signals=(signal.SIGINT, signal.SIGQUIT),
             )
             self._wait()
+            self._lay_down()
         except BaseException:
             self._guard.close()
             raise
@@ -97,6 +99,11 @@ class Debian:
     def __exit__(self, *_unused: object) -> None:
         self._guard.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _lay_down(self) -> None:
+        """Have pgops there as it is on a host, with the bytecode of the Python in there."""
+        python = self.words("python3")
+        self.pgops = ("python3", *program.lay_down(self.folder / "program", *python, seen="/mnt/program"))
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 120

@@ -25,10 +25,10 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Bench:
-    """What each scene is handed."""
+    """What each scene is handed; `pgops` is what starts it with the Python that runs the bench."""
 
     scratch: Path
-    program: Path
+    pgops: tuple[str, ...]
     scale: float
     rounds: int
     facts: dict[str, str]

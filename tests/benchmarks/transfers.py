@@ -100,7 +100,7 @@ class _Contest:
         """`pgops sync`, the whole command: it proves every byte at the store."""
         prefix = self._prefix()
         config = write_config(self._home, self._server, self._server.endpoint_url, prefix)
-        return self._run(prefix, sys.executable, str(self._bench.program), "--config", str(config), "--quiet", "sync")
+        return self._run(prefix, *self._bench.pgops, "--config", str(config), "--quiet", "sync")
 
     def rclone(self, *options: str) -> Run:
         """`rclone copy` as it comes."""
@@ -146,7 +146,7 @@ def _idle(bench: Bench, server: RcloneS3) -> Run:
         make_set(home, [1024], datetime.now(UTC) - timedelta(minutes=20 * (number + 1)))
     with CountingProxy(server.endpoint_url) as proxy:
         config = write_config(home, server, proxy.url, "idle")
-        words = (sys.executable, str(bench.program), "--config", str(config), "--quiet", "sync")
+        words = (*bench.pgops, "--config", str(config), "--quiet", "sync")
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(bench.scratch)}
         timed(words, env=env, log=bench.scratch / "sync.log")
         first = dict(proxy.counts)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import zipapp
@@ -16,6 +18,8 @@ from tests.tools.collection_tree import ROOT
 
 ENGINE = ROOT / "plugins" / "module_utils" / "_engine"
 START = "from pgops.cli.start import main\n\nraise SystemExit(main())\n"
+
+_START_AT = "import sys; sys.path.insert(0, sys.argv.pop(1)); " + START.replace("\n\n", "; ").strip()
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -32,6 +36,19 @@ def stage(folder: Path) -> Path:
     """Copy the engine into `folder` under the name it has as a program."""
     shutil.copytree(ENGINE, folder / "pgops", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     return folder
+
+
+def lay_down(folder: Path, *python: str, seen: str = "") -> tuple[str, ...]:
+    """Put the engine into `folder` as it lies on hosts, compiled by the command `python`; return what starts it.
+
+    `seen` is the path that `python` has for the folder, where it is another one. All is for the owner of the folder.
+    """
+    stage(folder)
+    for path in folder.rglob("*"):
+        os.chown(path, folder.stat().st_uid, folder.stat().st_gid)
+    home = seen or str(folder)
+    subprocess.run([*python, "-m", "compileall", "-q", home], check=True)
+    return "-I", "-c", _START_AT, home
 
 
 def pack(target: Path) -> None:

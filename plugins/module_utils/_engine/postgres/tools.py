@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -15,6 +16,8 @@ from ..system.runner import Command, Runner
 
 # pg_dump 18.0 and 18.1 write the start value of every sequence whose position the role may not read, and say nothing.
 KNOWN_BAD = {"18.0": "loses sequence positions silently", "18.1": "loses sequence positions silently"}
+# The compressions that pg_dump may have inside, as each is asked for.
+_SPELLED = {"zstd": "zstd:1", "lz4": "lz4", "gzip": "1"}
 _FOLDERS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -64,9 +67,11 @@ def installed(runner: Runner, bin_dir: str, *, needed: tuple[str, ...]) -> list[
         # Debian's /usr/bin/pg_dump is a wrapper that picks a version by itself.
         if missing or (not bin_dir and _is_wrapper(folder / needed[0])):
             continue
+        if folder.resolve() in found:  # PATH names it, too
+            continue
         version = _version(runner, folder / needed[0])
         if version:
-            found.setdefault(folder.resolve(), Programs(folder, version))
+            found[folder.resolve()] = Programs(folder, version)
     return sorted(found.values(), key=lambda p: [int(n) for n in p.version.split(".")])
 
 
@@ -122,8 +127,8 @@ def dump_compressions(runner: Runner, programs: Programs) -> frozenset[str]:
     The build is asked, never the version alone: a build may lack what its version could do. pg_dump rejects a method
     that it lacks before it tries to connect; the connection goes nowhere on purpose.
     """
-    able = set()
-    for method, spelled in (("zstd", "zstd:1"), ("lz4", "lz4"), ("gzip", "1")):
+
+    def has(spelled: str) -> bool:
         command = Command(
             (
                 programs.path("pg_dump"),
@@ -136,9 +141,10 @@ def dump_compressions(runner: Runner, programs: Programs) -> frozenset[str]:
             env={"PGHOST": "/nonexistent", "PGPORT": "1"},
         )
         said = runner.run(command, check=False, timeout=30).stderr
-        if "/nonexistent" in said and "ompress" not in said:
-            able.add(method)
-    return frozenset(able)
+        return "/nonexistent" in said and "ompress" not in said
+
+    with ThreadPoolExecutor(len(_SPELLED)) as pool:
+        return frozenset(method for method, able in zip(_SPELLED, pool.map(has, _SPELLED.values())) if able)
 
 
 __all__ = ("KNOWN_BAD", "Programs", "dump_compressions", "installed", "pick")

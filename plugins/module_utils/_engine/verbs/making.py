@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..context import Context
@@ -14,7 +16,7 @@ from ..core.naming import set_id
 from ..core.sizes import human_size, parse_size
 from ..postgres.connection import Session
 from ..postgres.dumping import Sink, write_payload
-from ..system.durable import free_bytes, sha256_file, to_json
+from ..system.durable import free_bytes, sha256_file, sync_file, to_json
 
 
 def free_id(context: Context, kind: str) -> str:
@@ -58,12 +60,19 @@ def server_files(context: Context, session: Session, sink: Sink, left_out: list[
 
 
 def files_of(folder: Path) -> tuple[File, ...]:
-    """Return the files of a set that is being written, as its manifest lists them; they become private."""
+    """Return the files of a set that is being written, as its manifest lists them; they become private.
+
+    While they are read they go to the disk, so that little is left to wait for when the set is published.
+    """
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for path in paths:
+        path.chmod(0o600)
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1, "pgops-files") as pool:
+        work = [(pool.submit(sync_file, path), pool.submit(sha256_file, path)) for path in paths]
     found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            path.chmod(0o600)
-            found.append(File(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path)))
+    for path, (flushed, digest) in zip(paths, work):
+        flushed.result()
+        found.append(File(path.relative_to(folder).as_posix(), path.stat().st_size, digest.result()))
     return tuple(found)
 
 
