@@ -195,6 +195,20 @@ def test_a_swap_that_is_killed_when(backed_up: Program, step: str) -> None:
     check_swap(backed_up)
 
 
+def test_a_database_left_closed_is_open_after_the_next_restore_even_if_that_is_refused(backed_up: Program) -> None:
+    server = backed_up.site.server
+    mark = "pgops restore in progress on %s for %s" % (os.uname().nodename, backed_up.site.instance)
+    half = "pgops-restore-%s-00000000" % hashlib.sha256(mark.encode()).hexdigest()[:8]
+    create_database(server, half)
+    run_sql(server, "postgres", "COMMENT ON DATABASE \"%s\" IS '%s (closed: shop)'" % (half, mark))
+    run_sql(server, "postgres", "ALTER DATABASE shop WITH ALLOW_CONNECTIONS false")
+    backed_up(*COPY[:-1], "--dry-run")
+    assert closed(server) == [("shop",)]
+    backed_up("restore", "latest", "--database", "shop", "--yes", code=5)
+    assert closed(server) == []
+    assert "'shop' takes connections again" in told_by_the_next(backed_up.site)
+
+
 # --- verify -----------------------------------------------------------------------------------------------------------
 
 

@@ -56,7 +56,8 @@ def restore(run: Run) -> Answer:
 def _record(run: Run, error: PgopsError) -> NoReturn:
     """Record a restore that ended with its plan, and raise why."""
 
-    def end(_context: Context) -> Result:
+    def end(context: Context) -> Result:
+        verb.let_in_again(context)
         raise error
 
     run.perform(end)

@@ -516,6 +516,12 @@ def _mark(context: Context) -> str:
     return "pgops restore in progress on %s for %s" % (context.host, context.config.instance)
 
 
+def let_in_again(context: Context) -> None:
+    """Open what a killed restore left closed, for a restore that ends before its work. What hinders that is told by the next one."""
+    with contextlib.suppress(PgopsError), context.lock("restore"), _maintenance(context, ()) as session:
+        _reopen_closed(context, session)
+
+
 def _reopen_closed(context: Context, session: Session) -> None:
     """Let connections in again where a restore that was killed while it swapped left a database closed."""
     for name in swapping.left_closed(session, _PREFIX, _mark(context)):
@@ -569,4 +575,4 @@ def _job_result(job: _Job) -> dict[str, Any]:
     }
 
 
-__all__ = ("GLOBALS", "MODES", "Request", "kept_name", "restore")
+__all__ = ("GLOBALS", "MODES", "Request", "kept_name", "let_in_again", "restore")
