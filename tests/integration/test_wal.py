@@ -6,8 +6,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_stored
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_lsn, parse_stored
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings, wal_status
 from demo.servers import PostgresServer
-from tests.integration.conftest import BUCKET, Servers, bindir_of, run_sql, wait_for
+from tests.integration.conftest import BUCKET, Servers, bindir_of, cursor, run_sql, wait_for
 from tests.integration.s3_fixtures import Kit, kit_of_each, moto_server, rclone_server  # noqa: F401  # pylint: disable=unused-import
 from tests.integration.wal_fixtures import SYSTEM, Commands, Host, archived_up_to, as_server, base_manifest, segment
 
@@ -174,6 +176,41 @@ def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving
     finally:
         (host.root / "lost").rename(host.wal)
         client.delete_object(Bucket=BUCKET, Key=key)
+
+
+def test_the_rpo_is_the_age_of_the_newest_transaction_that_s3_could_restore(archiving: Archiving) -> None:
+    """Held against the log of a writer. That S3 got the WAL late makes none of it younger."""
+    archiving.configure(s3=archiving.s3_section())
+    manifest = base_manifest(archiving.copy.data_dir, archiving.system)
+    client = archiving.store.client()
+    key = "database-backups/db1/sets/%s/manifest.json" % manifest.id
+    client.put_object(Bucket=BUCKET, Key=key, Body=manifest.encode())
+    run_sql(archiving.server, "postgres", "DROP TABLE IF EXISTS ticks; CREATE TABLE ticks (no int)")
+    moments: list[tuple[datetime, int]] = []
+    name = ""
+    with cursor(archiving.server, "postgres") as asked:  # each statement is a transaction of its own
+        for no in range(20):
+            asked.execute("INSERT INTO ticks VALUES (%s)", (no,))
+            asked.execute("SELECT clock_timestamp(), pg_current_wal_insert_lsn()::text")
+            moment, position = asked.fetchone()
+            moments.append((moment, parse_lsn(position)))
+            if no == 9:
+                asked.execute("SELECT pg_walfile_name(pg_switch_wal())")
+                (name,) = asked.fetchone()
+            time.sleep(0.05)
+    archived_up_to(archiving.server, name)
+    # Moments in S3 are whole seconds.
+    wait_for(lambda: datetime.now(UTC) - moments[-1][0] > timedelta(seconds=1.1))
+    archiving.host.json("wal", "ship")
+    status = archiving.status()
+    (place,) = [place for place in status["places"] if place["place"] == "s3"]
+    stretch = place["windows"][-1]["stretches"][-1]
+    restorable = [no for no, (_moment, position) in enumerate(moments) if position <= parse_lsn(stretch["end_lsn"])]
+    assert restorable == list(range(10))
+    ends = datetime.fromisoformat(status["now"]) - timedelta(seconds=place["rpo_seconds"])
+    # A file's time may lag behind the clock by a tick of the kernel.
+    assert moments[8][0] - timedelta(seconds=0.02) <= ends <= moments[10][0], (moments, ends)
+    client.delete_object(Bucket=BUCKET, Key=key)
 
 
 def test_an_archive_out_of_reach_ends_no_recovery_by_mistake(archiving: Archiving) -> None:

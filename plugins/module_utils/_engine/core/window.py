@@ -46,7 +46,7 @@ class Base:
 class Stretch:
     """An unbroken part of a window: recovery can stop anywhere from `start` to `end`.
 
-    `start_time` is when its first base was whole; `end_time` when its last segment was archived, so no transaction in it is
+    `start_time` is when its first base was whole; `end_time` when its last segment was written, so no transaction in it is
     younger. `bases` are those that recovery can begin with, the oldest first.
     """
 
@@ -103,7 +103,7 @@ def windows(
 ) -> list[Window]:
     """Return the windows of one cluster by timeline, the newest last.
 
-    `segments` are the names of whole segments and when each was archived, `size` is how many bytes each has, `histories` the
+    `segments` are the names of whole segments and when each was written, `size` is how many bytes each has, `histories` the
     parsed history files by timeline. A timeline that only leads to another one is part of that one's window.
     """
     own = [base for base in bases if base.system_identifier == system_identifier]
