@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres impo
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover, rescue, rollback_data
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
+from tests.integration.conftest import ROOT as TOP
 from tests.integration.conftest import Site, create_database, cursor, run_sql, wait_for
 from tests.integration.wal_fixtures import Host, archived_up_to
 
@@ -603,6 +605,69 @@ def test_the_program_rescues(archived: Story, tmp_path: Path) -> None:
     assert "already" in program.json(*common, "--to-immediate", "--yes", code=5)["message"]
     assert "already" in program(*common, "--to-immediate", "--dry-run", code=5).stdout
     run_sql(archived.server, "postgres", 'DROP DATABASE "shop then"')
+
+
+def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tmp_path: Path) -> None:
+    """Rows are deleted; a person who follows the page has them again, and what was written since as well."""
+    server, shop = archived.server, "CREATE TABLE orders (id int PRIMARY KEY, what text)"
+    run_sql(server, "shop", shop + "; INSERT INTO orders SELECT i, 'order ' || i FROM generate_series(1, 500) i")
+    ((moment,),) = run_sql(server, "shop", "SELECT clock_timestamp()")
+    run_sql(server, "shop", "DELETE FROM orders WHERE id > 100")
+    run_sql(server, "shop", "INSERT INTO orders VALUES (501, 'since'); UPDATE orders SET what = 'new' WHERE id = 1")
+    program = Program(tmp_path / "program", archived.site)
+    fetch = "%s wal fetch -c '%s' %%f %%p" % (archived.program, archived.archive.parents[1].with_name("config.json"))
+    program.configure(restore={"restore_command": fetch}, wal={"enabled": True})
+    folder = archived.folder()
+    tools = folder / "bin"
+    tools.mkdir()
+    (tools / "pgops").write_text('#!/bin/sh\nexec "%s" -m pgops "$@" --as-root\n' % sys.executable)
+    # The account that stops a server is the one that it runs as.
+    account = (
+        "setpriv --reuid %d --regid %d --clear-groups " % (server.account[2], server.account[3])
+        if server.account
+        else ""
+    )
+    (tools / "pg_ctl").write_text('#!/bin/sh\ncd /\nexec %s"%s/pg_ctl" "$@"\n' % (account, server.bindir))
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    page = (TOP / "docs" / "deleted-rows.md").read_text(encoding="utf-8")
+    script = "set -e -o pipefail\n" + "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    for shown, real in [
+        ("2026-11-22T14:30:59+01:00", moment.isoformat()),
+        ("/srv/copy-socket", str(folder / "s")),
+        ("/srv/copy", str(folder / "data")),
+        ("/tmp/orders.csv", str(tmp_path / "orders.csv")),
+    ]:
+        assert shown in script
+        script = script.replace(shown, real)
+    # What a person waits for by looking at wal status.
+    script = script.replace("pgops rescue", "until_archived; pgops rescue", 1)
+    waits = "until_archived() { while [ -e '%s/archive_status/'*.ready ]; do sleep 0.1; done; }\n" % (
+        server.data_dir / "pg_wal"
+    )
+    environment = {**program.environ, **{k: v for k, v in server.env.items() if k.startswith("PG")}}
+    environment["PATH"] = os.pathsep.join([str(tools), str(server.bindir), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", waits + script],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"count *\n-+\n *500\n", done.stdout), "the copy has what was there"
+    assert run_sql(server, "shop", "SELECT count(*), max(id) FROM orders") == [(501, 501)]
+    assert run_sql(server, "shop", "SELECT what FROM orders WHERE id IN (1, 200, 501) ORDER BY id") == [
+        ("new",),
+        ("order 200",),
+        ("since",),
+    ]
+    assert not (tmp_path / "orders.csv").exists()
+    archived.site.engine().local.delete(
+        ["pins/%s" % name for name in os.listdir(archived.site.engine().local.home / "pins")]
+    )
 
 
 def test_a_pause_midway_is_no_end(archived: Story) -> None:

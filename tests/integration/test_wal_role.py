@@ -38,6 +38,7 @@ class Controller:
             "wal_archive_psql": str(server.bindir / "psql"),
             "wal_archive_login_unix_socket": str(server.socket_dir),
             "wal_archive_ship": False,
+            "pgops_wal": {"enabled": True},
         }
 
     def play(self, *flags: str, failed: int = 0, **variables: Any) -> tuple[int, str]:
@@ -104,5 +105,7 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     assert run_sql(server, "postgres", "SHOW archive_mode") == [("on",)]
     assert run_sql(server, "postgres", "SHOW archive_timeout") == [("1min",)]
 
+    _changed, said = ansible.play(failed=1, pgops_wal={})
+    assert "No instance of db1 archives its WAL" in said
     _changed, said = ansible.play(failed=1, wal_archive_program="/nowhere/pgops")
     assert "Apply the role agent first" in said
