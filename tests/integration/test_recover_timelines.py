@@ -133,6 +133,7 @@ def test_an_upgrade_begins_a_new_lineage_and_the_old_one_can_still_be_restored(t
             new.stop()
             old.stop()
             upgrade(old, new)
+            new.password = old.password
             new.start()
             told.server, told.site.server = new, new
             told.write(1)

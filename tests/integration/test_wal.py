@@ -19,6 +19,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_lsn, parse_stored
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings, wal_status
 from demo.servers import PostgresServer
@@ -36,6 +37,7 @@ class Archiving:
     copy: PostgresServer
     store: Any
     system: str
+    base: Manifest
     rows: int = 0
 
     def write(self, count: int) -> str:
@@ -88,11 +90,13 @@ def archiving(
         settings={"restore_command": host.command("fetch", "%f", "%p"), "archive_mode": "off"},
     )
     ((system,),) = run_sql(server, "postgres", "SELECT system_identifier::text FROM pg_control_system()")
-    made = Archiving(server, host, copy, rclone if major == 18 else moto, system)
-    made.configure()
     run_sql(server, "postgres", "DROP TABLE IF EXISTS log; CREATE TABLE log (no int PRIMARY KEY, text text)")
-    made.write(1000)
+    archived_up_to(server)
     server.run("pg_basebackup", "-D", str(copy.data_dir), "-X", "none", "-c", "fast", cwd="/", **as_server())
+    base = base_manifest(copy.data_dir, system)
+    made = Archiving(server, host, copy, rclone if major == 18 else moto, system, base)
+    made.configure()
+    made.write(1000)
     made.write(20_000)
     made.write(20_000)
     yield made
@@ -145,7 +149,7 @@ def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving
     assert (shipped["sent"], shipped["pending"], shipped["changed"]) == (first["sent"], 0, True)
     assert host.json("wal", "ship")["sent"] == 0
 
-    manifest = base_manifest(copy.data_dir, archiving.system)
+    manifest = archiving.base
     client = archiving.store.client()
     key = "database-backups/db1/sets/%s/manifest.json" % manifest.id
     client.put_object(Bucket=BUCKET, Key=key, Body=manifest.encode())
@@ -181,7 +185,7 @@ def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving
 def test_the_rpo_is_the_age_of_the_newest_transaction_that_s3_could_restore(archiving: Archiving) -> None:
     """Held against the log of a writer. That S3 got the WAL late makes none of it younger."""
     archiving.configure(s3=archiving.s3_section())
-    manifest = base_manifest(archiving.copy.data_dir, archiving.system)
+    manifest = archiving.base
     client = archiving.store.client()
     key = "database-backups/db1/sets/%s/manifest.json" % manifest.id
     client.put_object(Bucket=BUCKET, Key=key, Body=manifest.encode())

@@ -100,11 +100,14 @@ def windows(
     segments: Mapping[str, datetime],
     histories: Histories,
     size: int,
+    *,
+    each: bool = False,
 ) -> list[Window]:
     """Return the windows of one cluster by timeline, the newest last.
 
     `segments` are the names of whole segments and when each was written, `size` is how many bytes each has, `histories` the
-    parsed history files by timeline. A timeline that only leads to another one is part of that one's window.
+    parsed history files by timeline. A timeline that only leads to another one is part of that one's window; with `each` it has
+    one of its own, too.
     """
     own = [base for base in bases if base.system_identifier == system_identifier]
     present = {name: when for name, when in segments.items() if kind(name) == SEGMENT}
@@ -121,7 +124,7 @@ def windows(
     }
     return [
         _window(system_identifier, timeline, own, present, histories.get(timeline, ()), size)
-        for timeline in sorted(timelines - passed)
+        for timeline in sorted(timelines if each else timelines - passed)
     ]
 
 
