@@ -116,6 +116,8 @@ def test_a_second_recovery_over_a_recovered_server(switched: Story, monkeypatch:
         switched.count = 100
         switched.write(2)
         archived_up_to(restored)
+        history = ["wal", "archive", "-c", switched.config_file, "pg_wal/00000003.history"]
+        subprocess.run([switched.program, *history], **{**as_server(), "cwd": data}, check=True)
     finally:
         switched.server = before
         switched.stop(folder)

@@ -204,8 +204,9 @@ def text(result: Result) -> str:
     if not result["socket_directory"]:
         lines += [
             "It archives nothing. When it is right, take the lines of archive_mode and archive_command out of",
-            "%s/postgresql.auto.conf (the role wal_archive does that), restart it, and take a new base backup."
+            "%s/postgresql.auto.conf, restart it, archive the history of its timeline, and take a new base backup;"
             % result["data_directory"],
+            "the role wal_archive does all but the last.",
         ]
     return "\n".join(lines) + "\n"
 
