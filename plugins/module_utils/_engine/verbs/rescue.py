@@ -43,7 +43,7 @@ from .restore import GLOBALS, kept_name, restore
 from .restore import Request as RestoreRequest
 
 _LABEL = "rescue"
-# Of a table, its partitions and theirs: they hold the rows.
+# What there is of a table and its partitions, and theirs: they hold the rows.
 _WITH_PARTITIONS = """
 WITH RECURSIVE found AS (
   SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -51,7 +51,11 @@ WITH RECURSIVE found AS (
   UNION
   SELECT i.inhrelid FROM found f JOIN pg_class p ON p.oid = f.oid AND p.relkind = 'p' JOIN pg_inherits i ON i.inhparent = f.oid
 )
-SELECT n.nspname, c.relname FROM found f JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2
+SELECT oid::bigint FROM found
+"""
+_TABLES = """
+SELECT c.oid::bigint, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 2, 3
 """
 
 
@@ -243,7 +247,7 @@ def _dump(context: Context, request: Request, copy: dict[str, Any], folder: Path
         config,
         backup=Backup(
             databases=[request.database],
-            tables=_tables(there, request),
+            exclude_table_data=_others(there, request),
             globals=request.globals != "none",
             server_settings=False,
             jobs=own.backup.jobs,
@@ -257,8 +261,11 @@ def _sets(folder: Path) -> Path:
     return folder / "sets"
 
 
-def _tables(context: Context, request: Request) -> list[str]:
-    """Return the tables with their partitions. Raise MissingError that lists what the copy does not have."""
+def _others(context: Context, request: Request) -> list[str]:
+    """Return the tables whose rows nobody asked for; their definitions come along, as what is asked for may need their types.
+
+    Raise MissingError that lists what the copy does not have.
+    """
     with connect(context.config.postgres) as session:
         there = session.rows("SELECT 1 FROM pg_database WHERE datname = %s", (request.database,))
     if not there:
@@ -269,13 +276,15 @@ def _tables(context: Context, request: Request) -> list[str]:
         return []
     with connect(context.config.postgres, request.database) as session:
         found = {table: session.rows(_WITH_PARTITIONS, split_qualified(table)) for table in request.tables}
+        every = session.rows(_TABLES)
     lacking = [table for table, rows in found.items() if not rows]
     if lacking:
         raise MissingError(
             "The database %r had no table %s at that moment." % (request.database, ", no table ".join(lacking)),
             hint="Names are case-sensitive; a table is written schema.table.",
         )
-    return list(dict.fromkeys(qualified(*row) for rows in found.values() for row in rows))
+    wanted = {row[0] for rows in found.values() for row in rows}
+    return [qualified(schema, name) for oid, schema, name in every if oid not in wanted]
 
 
 def _load(context: Context, request: Request, made: str, folder: Path) -> dict[str, Any]:
