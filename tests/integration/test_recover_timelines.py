@@ -56,7 +56,7 @@ def switched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             told.write(2)
             archived_up_to(primary)
             caught_up(primary, standby)
-            primary.stop()
+            primary.stop(immediate=True)
             assert run_sql(standby, "postgres", "SELECT pg_promote(wait_seconds => 120)") == [(True,)]
             told.server = standby
             told.write(3)
