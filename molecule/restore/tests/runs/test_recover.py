@@ -83,6 +83,17 @@ def test_a_restore_point_by_the_program(copy: Any) -> None:
     assert rows(copy) == list(range(1, HALF + 1))
 
 
+def test_one_table_as_it_was_under_another_name(rc: Any, playbook: Any, written: Any) -> None:
+    number = 2 + secrets.randbelow(HALF)
+    asks = {**FROM_RA, "databases": "shop", "tables": ["public.ticks"], "to_time": written[number]["time"]}
+    said = playbook("restore", **asks, rename={"shop": "shop_then"}, confirm="restore shop_then on rc")
+    assert said.returncode == 0
+    assert asked(rc, "shop_then", "SELECT count(*), max(no) FROM ticks") == f"{number}|{number}"
+    assert asked(rc, "shop_then", "SELECT to_regclass('orders') IS NULL") == "t"
+    assert rc.check_output("ls /var/lib/pgops/ra-main/work") == ""
+    rc.check_output("sudo -u postgres dropdb shop_then")
+
+
 def test_in_the_place_of_the_server_and_back(rc: Any, playbook: Any, written: Any) -> None:
     number = HALF + 1 + secrets.randbelow(len(written) - HALF - 1)
     asks = {**FROM_RA, "to_lsn": written[number]["lsn"], "data_directory": MAIN, "mode": "in_place"}
