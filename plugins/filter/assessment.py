@@ -26,11 +26,12 @@ options:
     required: true
   require:
     description:
-      - The questions that count. C(off-site copy) counts only where there is an S3 place.
+      - The questions that count. C(off-site copy) counts only where there is an S3 place, C(base backup) and C(off-site base backup)
+        where base backups are scheduled.
     type: list
     elements: str
-    choices: [backup, off-site copy, verification]
-    default: [backup, off-site copy, verification]
+    choices: [backup, base backup, off-site copy, off-site base backup, verification]
+    default: [backup, base backup, off-site copy, off-site base backup, verification]
 """
 
 EXAMPLES = r"""
@@ -64,7 +65,7 @@ _value:
       description: Whether C(pgops) could tell at all.
       type: bool
     needs:
-      description: Which of V(backup), V(sync) and V(verify) would help.
+      description: Which of V(backup), V(base), V(sync) and V(verify) would help.
       type: list
       elements: str
     places:
@@ -81,7 +82,13 @@ _value:
       elements: str
 """
 
-QUESTIONS = {"backup": "backup", "off-site copy": "sync", "verification": "verify"}
+QUESTIONS = {
+    "backup": "backup",
+    "base backup": "base",
+    "off-site copy": "sync",
+    "off-site base backup": "sync",
+    "verification": "verify",
+}
 # What answers a question when it cannot be asked as usual.
 _INSTEAD = {"off-site place": "off-site copy", "local place": "backup"}
 
@@ -108,13 +115,15 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
         }
     bad = [finding for finding in findings if finding["severity"] != "ok"]
     asked = {_INSTEAD.get(finding["check"], finding["check"]) for finding in bad}
-    needs = [verb for question, verb in QUESTIONS.items() if question in asked]
+    needs = list(dict.fromkeys(verb for question, verb in QUESTIONS.items() if question in asked))
+    if "backup" in needs or "base" in needs:
+        # A new set is neither off the server nor proven.
+        needs = [verb for verb in ("backup", "base") if verb in needs] + ["sync", "verify"]
     return {
         "instance": name,
         "protected": not asked & set(require),
         "answered": True,
-        # A new set is neither off the server nor proven.
-        "needs": _places_allow(list(QUESTIONS.values()) if "backup" in needs else needs, said),
+        "needs": _places_allow(needs, said),
         "places": [place["place"] for place in said["places"]],
         "safe": list(said.get("safe") or []),
         "lines": [finding["text"] for finding in bad] or [finding["text"] for finding in findings if _counts(finding)],

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import merge
-from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Config
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Config, base_calendar
 
 DOCUMENTATION = r"""
 name: instances
@@ -90,6 +90,9 @@ _value:
     wait:
       description: How long a job waits for another one.
       type: str
+    archives:
+      description: Whether its server archives its WAL, by C(wal.enabled).
+      type: bool
     log_dir:
       description: Where the instance logs; empty for nowhere.
       type: path
@@ -102,7 +105,7 @@ _value:
       type: int
 """
 
-VERBS = ("backup", "sync", "verify", "prune", "alert")
+VERBS = ("backup", "base", "sync", "verify", "prune", "alert")
 # The secrets by which alone a channel for alerts is on.
 _CHANNELS = ("slack_webhook_url", "pagerduty_routing_key", "sentry_dsn", "webhook_url", "heartbeat_url", "apprise_urls")
 _DEFAULTS = dataclasses.asdict(Config())
@@ -151,6 +154,8 @@ def _instance(
     content["instance"] = one["name"]
     schedule = _effective(content, "schedule")
     jobs = {verb: schedule[verb] for verb in VERBS}
+    archives = _effective(content, "wal")["enabled"] in (True, "true", "yes", "on", 1)
+    jobs["base"] = base_calendar(schedule["base"], archived=archives)
     if not content.get("s3"):
         jobs["sync"] = ""
     kept = {key: value for key, value in merge(secrets, one.get("secrets") or {}).items() if value}
@@ -165,6 +170,7 @@ def _instance(
         "timezone": schedule["timezone"],
         "random_delay": schedule["random_delay"],
         "wait": schedule["wait"],
+        "archives": archives,
         "log_dir": content.get("log_dir", _DEFAULTS["log_dir"]),
         "state_dirs": _state_dirs(content, one["name"]),
         "port": _port(content, secrets),

@@ -64,6 +64,13 @@ options:
       - Whether the role reads all rows of tables with row-level security. Without that, a backup of such a table fails.
     type: bool
     default: true
+  replication:
+    description:
+      - Whether the role may replicate, as base backups (C(pg_basebackup)) need it. It may then read every file of the cluster,
+        but through the replication protocol only; C(pg_hba.conf) needs a line for the database C(replication) that lets it in.
+      - When it is false, a role that may do so already is left so, and the run says it.
+    type: bool
+    default: false
   large_objects:
     description:
       - How the role may read large objects, which C(pg_read_all_data) leaves out.
@@ -267,6 +274,7 @@ OWN: dict[str, dict[str, Any]] = {
     "password": {"type": "str", "no_log": True},
     "connection_limit": {"type": "int"},
     "bypass_rls": {"type": "bool", "default": True},
+    "replication": {"type": "bool", "default": False},
     "large_objects": {"type": "str", "choices": ["grant", "compat"], "default": "grant"},
     "server_files": {"type": "bool", "default": False},
     "databases": {"type": "list", "elements": "str", "default": []},

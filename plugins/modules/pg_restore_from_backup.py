@@ -16,6 +16,8 @@ description:
     name. Whatever goes wrong before, no database has been replaced and none is left half-made.
   - With O(recovery) it recovers a whole server from a base backup and the WAL archive instead, to a moment, and proves
     where it stopped. It chooses the base backup itself, and refuses what cannot be reached before anything is touched.
+  - With O(recovery) and O(databases) it rescues one database as it was at a moment. A copy of the whole server is recovered where nobody
+    reaches it, the database is dumped from there and loaded under another name, and the copy is removed.
   - Roles come first. Nothing begins before the server's version, extensions, locale, space and connections were found
     to fit; all that is wrong is told at once.
 extends_documentation_fragment:
@@ -125,13 +127,15 @@ options:
     description:
       - Recover a whole server. Exactly one of O(recovery.time), O(recovery.lsn), O(recovery.xid), O(recovery.name) and
         O(recovery.stop) says how far. Options about databases and O(globals) do not concern it.
+      - With one of O(databases), rescue that database. O(tables), O(rename), O(globals), O(ownership) and O(jobs) hold then,
+        and of the suboptions those about the moment. Without O(rename) its name tells when it was rescued.
     type: dict
     suboptions:
       data_directory:
         description:
           - Where the server's data will lie. It must be empty, or not be there, unless O(recovery.mode=in_place).
+          - Required unless a database is rescued, for which the copy lies in C(work_dir).
         type: path
-        required: true
       time:
         description:
           - A moment with its offset from UTC, like V(2026-11-22T14:31:07+01:00), or with the name of a time zone, like
@@ -201,8 +205,14 @@ options:
         default: {}
       config_file:
         description:
-          - The server's C(postgresql.conf) where that lies outside of the data directory, as on Debian.
+          - The server's C(postgresql.conf) where that lies outside of the data directory. That of a Debian cluster is found.
         type: path
+      leave:
+        description:
+          - How the server is left. V(stopped) - its own service can start it then, which RV(service) names on Debian.
+        type: str
+        choices: [running, stopped]
+        default: running
       confirm:
         description:
           - The exact path of the data directory that O(recovery.mode=in_place) may replace.
@@ -256,6 +266,18 @@ EXAMPLES = r"""
   become: true
   become_user: postgres
   register: copy
+
+- name: Bring one table back as it was before the rows were deleted, into a database of its own
+  pgops.backup.pg_restore_from_backup:
+    config: /etc/pgops/config.yml
+    databases: [shop]
+    tables: [public.orders]
+    rename:
+      shop: shop_before
+    recovery:
+      time: "2026-11-22T14:31:07+01:00"
+  become: true
+  become_user: postgres
 
 - name: Restore one table into a database of its own, to look something up
   pgops.backup.pg_restore_from_backup:
@@ -471,6 +493,48 @@ port:
   returned: success, not in check mode, with O(recovery)
   type: int
   sample: 5432
+superuser:
+  description: Who may log in there.
+  returned: success, not in check mode, with O(recovery)
+  type: str
+  sample: postgres
+database:
+  description: The database that was rescued, by its name at that moment.
+  returned: success, not in check mode, with O(recovery) and O(databases)
+  type: str
+  sample: shop
+name:
+  description: Its name now.
+  returned: success, not in check mode, with O(recovery) and O(databases)
+  type: str
+  sample: shop_before
+tables:
+  description: The tables that were asked for; empty for the whole database.
+  returned: success, not in check mode, with O(recovery) and O(databases)
+  type: list
+  elements: str
+  sample: [public.orders]
+compared:
+  description: How many of each kind were compared with the copy.
+  returned: success, not in check mode, with O(recovery) and O(databases)
+  type: dict
+  sample: {rows: 18230019, sequences: 12, large_objects: 0}
+left_out:
+  description: What was not rescued, and why.
+  returned: success, not in check mode, with O(recovery) and O(databases)
+  type: list
+  elements: str
+  sample: []
+service:
+  description: The service of systemd that is to run the server, where it is known; on Debian for a server in place.
+  returned: success, not in check mode, with O(recovery)
+  type: str
+  sample: postgresql@17-main
+running:
+  description: Whether the server was left running.
+  returned: success, not in check mode, with O(recovery)
+  type: bool
+  sample: true
 system_identifier:
   description: Identifier of the cluster.
   returned: success, not in check mode, with O(recovery)
@@ -542,12 +606,18 @@ from typing import Any, Optional
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, RefusedError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    PgopsError,
+    RefusedError,
+    UsageError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target, parse_target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.zones import named_zone
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.recover import Request as Recovery
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.recover import recover
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.rescue import Request as Rescue
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.rescue import rescue
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.restore import Request, restore
 
 OWN: dict[str, dict[str, Any]] = {
@@ -565,7 +635,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 RECOVERY: dict[str, dict[str, Any]] = {
-    "data_directory": {"type": "path", "required": True},
+    "data_directory": {"type": "path"},
     "time": {"type": "str"},
     "lsn": {"type": "str"},
     "xid": {"type": "str"},
@@ -580,32 +650,70 @@ RECOVERY: dict[str, dict[str, Any]] = {
     "socket_directory": {"type": "path"},
     "tablespaces": {"type": "dict", "default": {}},
     "config_file": {"type": "path"},
+    "leave": {"type": "str", "choices": ["running", "stopped"], "default": "running"},
     "confirm": {"type": "path"},
 }
 
 
-def recovery(asked: dict[str, Any], place: str, wanted: str, *, dry_run: bool) -> Recovery:
-    """Return the recovery that the option `recovery` asks for. Raise UsageError."""
+def target_of(asked: dict[str, Any]) -> Target:
+    """Return where the option `recovery` says to stop. Raise UsageError."""
     given = {kind: asked[kind] or "" for kind in ("time", "lsn", "xid", "name")}
     if asked["stop"]:
         given[asked["stop"]] = "yes"
+    return parse_target(
+        given,
+        inclusive=asked["inclusive"],
+        timeline=asked["timeline"],
+        action=asked["action"],
+        to_gap=asked["to_gap"],
+        zone=named_zone,
+    )
+
+
+def rescue_of(params: dict[str, Any], *, dry_run: bool) -> Rescue:
+    """Return the rescue that the options ask for. Raise UsageError."""
+    asked, databases = params["recovery"], params["databases"]
+    if len(databases) != 1 or asked["data_directory"] or params["schemas"] or params["mode"] != "create":
+        raise UsageError(
+            "With recovery, databases names the one that is rescued, whole or some of its tables, under another name.",
+            hint="Leave out recovery.data_directory, schemas and mode; or leave out databases to recover the whole server.",
+        )
+    (database,) = databases
+    return Rescue(
+        database=database,
+        target=target_of(asked),
+        tables=tuple(params["tables"]),
+        into=str(params["rename"].get(database, "")),
+        set=base_of(params["set"]),
+        place=params["place"],
+        globals=params["globals"],
+        ownership=params["ownership"],
+        dry_run=dry_run,
+    )
+
+
+def base_of(wanted: str) -> str:
+    """Return which base backup the option `set` names."""
+    return "auto" if wanted in ("latest", "latest_verified") else wanted
+
+
+def recovery(asked: dict[str, Any], place: str, wanted: str, *, dry_run: bool) -> Recovery:
+    """Return the recovery that the option `recovery` asks for. Raise UsageError."""
+    if not asked["data_directory"]:
+        raise UsageError(
+            "A recovery needs recovery.data_directory.", hint="Or name one of databases, which is rescued then."
+        )
     return Recovery(
-        target=parse_target(
-            given,
-            inclusive=asked["inclusive"],
-            timeline=asked["timeline"],
-            action=asked["action"],
-            to_gap=asked["to_gap"],
-            zone=named_zone,
-        ),
+        target=target_of(asked),
         data_directory=asked["data_directory"],
         place=place,
-        set="auto" if wanted in ("latest", "latest_verified") else wanted,
+        set=base_of(wanted),
         mode=asked["mode"],
         port=asked["port"],
         socket_directory=asked["socket_directory"] or "",
         tablespaces={name: str(path) for name, path in asked["tablespaces"].items()},
         config_file=asked["config_file"] or "",
+        leave=asked["leave"],
         confirm=asked["confirm"] or "",
         dry_run=dry_run,
     )
@@ -637,6 +745,9 @@ def main() -> None:
     """Run the module."""
     task = Task("restore", bindings("restore"), own={**OWN, "recovery": {"type": "dict", "options": RECOVERY}})
     params = task.params
+    if params["recovery"] and params["databases"]:
+        task.verb = "rescue"
+        task.run(lambda context: rescue(context, rescue_of(params, dry_run=task.check_mode)), fails=refused)
     if params["recovery"]:
         task.verb = "recover"
         asked = (params["recovery"], params["place"], params["set"])

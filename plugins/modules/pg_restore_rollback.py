@@ -7,13 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_restore_rollback
-short_description: Give a database that a restore replaced its name back
+short_description: Give a database or data directory that a restore replaced its name back
 version_added: 0.1.0
 description:
   - Undoes what M(pgops.backup.pg_restore_from_backup) did in its mode V(swap). The
     database that was kept gets its name back, and what the restore had made is kept under another name. Nothing is dropped.
   - Whoever is connected to one of the two is disconnected. The names are exchanged in one transaction.
   - What a restore in mode V(create) made has replaced nothing. It is undone by C(DROP DATABASE).
+  - With O(data_directory) it undoes a recovery in place instead. The data directory that was kept gets its place back. The server
+    must be stopped, and is not started.
 extends_documentation_fragment:
   - pgops.backup.attributes
   - pgops.backup.connection
@@ -24,7 +26,7 @@ attributes:
   diff_mode:
     support: full
     details:
-      - Shows the databases of the server.
+      - Shows the databases of the server. Nothing is shown with O(data_directory).
   idempotent:
     support: none
     details:
@@ -34,9 +36,18 @@ options:
   databases:
     description:
       - The databases to roll back, by the names that they have now.
+      - One of this and O(data_directory) is required.
     type: list
     elements: str
-    required: true
+    default: []
+  data_directory:
+    description:
+      - The data directory that a recovery in place replaced.
+    type: path
+  kept_directory:
+    description:
+      - With O(data_directory), the one that gets its place back. The newest that a recovery kept when it is not given.
+    type: path
   kept:
     description:
       - For a database, the name of the one that gets its name back. The newest that a restore kept when it is not given.
@@ -56,6 +67,13 @@ EXAMPLES = r"""
   become: true
   become_user: postgres
 
+- name: The recovered server is the wrong one; its service is stopped
+  pgops.backup.pg_restore_rollback:
+    config: /etc/pgops/config.yml
+    data_directory: /var/lib/postgresql/17/main
+  become: true
+  become_user: postgres
+
 - name: Go back to the database of two restores ago
   pgops.backup.pg_restore_rollback:
     config: /etc/pgops/config.yml
@@ -65,9 +83,34 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+data_directory:
+  description: The data directory.
+  returned: success, with O(data_directory)
+  type: str
+  sample: /var/lib/postgresql/17/main
+kept:
+  description: Where what lies there again had been kept.
+  returned: success, with O(data_directory)
+  type: str
+  sample: /var/lib/postgresql/17/main.before-20261122T093000Z
+aside:
+  description: Where what the recovery had made lies now.
+  returned: success, with O(data_directory)
+  type: str
+  sample: /var/lib/postgresql/17/main.rolled-back-20261122T101500Z
+service:
+  description: The service of systemd that runs the server; empty where none is known.
+  returned: success, with O(data_directory)
+  type: str
+  sample: postgresql@17-main
+served:
+  description: Whether a server runs there, which must be stopped before. Always false but in check mode.
+  returned: success, with O(data_directory)
+  type: bool
+  sample: false
 databases:
   description: What was, or would be, renamed.
-  returned: success
+  returned: success, with O(databases)
   type: list
   elements: dict
   sample:
@@ -148,11 +191,16 @@ from typing import Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible import Task, View, bindings
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.rollback import Request, rollback
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.rollback_data import Request as DataRequest
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.rollback_data import rollback_data
 
 OWN: dict[str, dict[str, Any]] = {
-    "databases": {"type": "list", "elements": "str", "required": True},
+    "databases": {"type": "list", "elements": "str", "default": []},
+    "data_directory": {"type": "path"},
+    "kept_directory": {"type": "path"},
     "kept": {"type": "dict", "default": {}},
 }
 
@@ -172,9 +220,19 @@ def predict(before: dict[str, list[str]], result: dict[str, Any]) -> dict[str, l
     return {"databases": sorted(names)}
 
 
+def exchange(context: Context, request: DataRequest, also: list[str]) -> dict[str, Any]:
+    """Roll the data directory back. Raise UsageError where databases are to be rolled back, too, and what the verb raises."""
+    if also:
+        raise UsageError("databases and data_directory exclude each other.", hint="Roll back the one or the other.")
+    return rollback_data(context, request)
+
+
 def main() -> None:
     """Run the module."""
-    task = Task("rollback", bindings(), own=OWN)
+    task = Task("rollback", bindings(), own=OWN, required_by={"kept_directory": "data_directory"})
+    if task.params["data_directory"]:
+        asked = DataRequest(task.params["data_directory"], task.params["kept_directory"] or "", dry_run=task.check_mode)
+        task.run(lambda context: exchange(context, asked, task.params["databases"]))
     request = Request(
         databases=tuple(task.params["databases"]),
         kept={name: str(kept) for name, kept in task.params["kept"].items()},

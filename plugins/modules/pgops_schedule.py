@@ -52,13 +52,18 @@ options:
           - When each verb runs, as five fields of a crontab, or V(@daily), V(@hourly), V(@weekly), V(@monthly); an empty text for
             never.
           - A verb that is not given runs as the section C(schedule) of the configuration says, C(sync) only where there is an S3
-            place, C(alert) only where there is a channel for alerts.
+            place, C(alert) only where there is a channel for alerts, and C(base), which is a base backup, each week where
+            C(wal.enabled) is set.
         type: dict
         default: {}
         suboptions:
           backup:
             description:
               - When to back up.
+            type: str
+          base:
+            description:
+              - When to take a base backup; V(auto) is not understood here.
             type: str
           sync:
             description:

@@ -16,6 +16,7 @@ from hypothesis import settings as rules
 from hypothesis import strategies as st
 from psycopg2 import sql
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import scram
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     MissingError,
@@ -25,6 +26,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import backup_role as module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.backup_role import Wanted, backup_role
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup
 from demo.servers import MotoS3, PostgresServer, system_bindirs
 from tests.integration.conftest import Servers, Site, create_database, create_shop, cursor, empty, run_sql
 from tests.integration.test_modules import Site as Playbooks
@@ -159,6 +161,23 @@ def test_what_the_role_had_too_much_is_taken_away_or_told(shop: Site) -> None:
     assert "may replicate" in shop.warnings
     assert result["after"]["member_of"] == ["other", "pg_monitor", "pg_read_all_data"]
     assert make(shop)["changed"] is False
+
+
+def test_a_role_that_may_replicate_takes_base_backups(shop: Site) -> None:
+    result = make(shop, password=SECRET)
+    assert result["after"]["replication"] is False
+    predicted = make(shop, password=SECRET, replication=True, dry_run=True)
+    result = make(shop, password=SECRET, replication=True)
+    assert result["statements"] == predicted["statements"] == ['ALTER ROLE "keeper" REPLICATION']
+    assert (result["granted"], result["after"]["replication"]) == (["REPLICATION"], True)
+    assert make(shop, password=SECRET, replication=True)["changed"] is False
+    assert "may replicate" not in shop.warnings
+    log_in(shop, "keeper", SECRET)
+    made = runs.perform(shop.engine(), "backup", lambda c: backup.backup(c, backup.Request(kind="base")))
+    assert made["set"].endswith("-base")
+    shop.options = {}
+    assert make(shop, replication=False)["changed"] is False, "what it may already is left"
+    assert make(shop, "other", replication=True)["statements"][0] == 'CREATE ROLE "other" LOGIN BYPASSRLS REPLICATION'
 
 
 def test_a_superuser_is_not_touched(shop: Site) -> None:

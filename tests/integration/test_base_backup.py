@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,28 @@ def test_a_standby_is_copied_and_its_copy_follows_nobody(servers: Servers, make_
         assert manifest.base.payload.path == "base/base.tar"
         report = site.verify("restore")["sets"][0]
         assert (report["outcome"], report["level"]) == ("passed", "restore"), report
+
+
+def test_a_standby_that_is_promoted_meanwhile_leaves_no_set(
+    servers: Servers, make_site: MakeSite, tmp_path: Path
+) -> None:
+    server = servers.get("base primary", 18, full_page_writes="on")
+    with standby_of(server, tmp_path) as standby, ThreadPoolExecutor(1) as pool:
+        site = make_site(standby)
+
+        def promote() -> None:
+            begun = "SELECT phase FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming database%'"
+            wait_for(lambda: run_sql(standby, "postgres", begun), seconds=60)
+            run_sql(standby, "postgres", "SELECT pg_promote(wait => false)")
+
+        promoted = pool.submit(promote)
+        with pytest.raises(PgopsError, match="standby was promoted") as caught:
+            base(site, base={"max_rate": "1MiB"})
+        promoted.result()
+        assert "Run the backup again" in caught.value.hint
+        assert site.sets() == []
+        assert site.records()[-1]["outcome"] == "failed"
+        assert base(site)["set"].endswith("-base"), "as a primary it is copied"
 
 
 def test_it_goes_to_s3_and_is_proven_there(plain: PostgresServer, make_site: MakeSite, store: MotoS3) -> None:

@@ -576,6 +576,13 @@ def test_a_base_backup_and_a_recovery_beside_the_server(shop: Site) -> None:
     if account:
         os.chown(folder, account.pw_uid, account.pw_gid)
     copy = {"data_directory": str(folder / "data"), "stop": "immediate", "port": 5433}
+    rescue = {
+        "place": "local",
+        "databases": ["shop"],
+        "tables": ["shop.sales"],
+        "rename": {"shop": "then"},
+        "recovery": {"stop": "immediate"},
+    }
     before = shop.everything()
     planned = shop.play(task("pg_backup", CHECK, kind="base", base={"compress_on": "client"})).result
     assert planned["plan"]["choices"]["base"]["by"] in ("client", "program")
@@ -587,8 +594,14 @@ def test_a_base_backup_and_a_recovery_beside_the_server(shop: Site) -> None:
             task("pg_restore_from_backup", place="local", recovery={**copy, "time": "2026-11-22 14:31:07"}),
             task("pg_restore_from_backup", place="local", recovery=copy),
             task("pg_restore_from_backup", place="local", recovery=copy),
+            task("pg_restore_from_backup", CHECK, **rescue),
+            task("pg_restore_from_backup", **rescue),
+            task("pg_restore_from_backup", **{**rescue, "databases": ["shop", "postgres"]}),
+            task("pg_restore_from_backup", place="local", recovery={"stop": "immediate"}),
+            task("pg_restore_rollback", data_directory=copy["data_directory"]),
+            task("pg_restore_rollback", data_directory=copy["data_directory"], databases=["shop"]),
         )
-        taken, plan, unclear, recovered, again = played.results
+        taken, plan, unclear, recovered, again, *others = played.results
         assert taken["set"].endswith("-base")
         assert plan["plan"]["set"] == taken["set"]
         assert plan["plan"]["refusals"] == []
@@ -602,6 +615,16 @@ def test_a_base_backup_and_a_recovery_beside_the_server(shop: Site) -> None:
             assert asked.fetchone() == (500,)
         assert "is not empty" in again["msg"]
         assert again["exit_code"] == 5
+        would, rescued, many, nowhere, nothing_kept, both = others
+        assert (would["plan"]["name"], would["plan"]["refusals"], would["dry_run"]) == ("then", [], True)
+        assert not rescued.get("failed"), rescued["msg"]
+        assert (rescued["verb"], rescued["name"], rescued["database"]) == ("rescue", "then", "shop")
+        assert run_sql(shop.server, "then", "SELECT count(*) FROM shop.sales") == [(500,)]
+        assert run_sql(shop.server, "then", "SELECT to_regclass('shop.goods')") == [(None,)]
+        assert "names the one that is rescued" in many["msg"]
+        assert "needs recovery.data_directory" in nowhere["msg"]
+        assert "that was kept of" in nothing_kept["msg"]
+        assert (both["exit_code"], "exclude each other" in both["msg"]) == (2, True)
     finally:
         stop = [str(shop.server.bindir / "pg_ctl"), "stop", "-m", "immediate", "-D", str(folder / "data")]
         subprocess.run(stop, user=account.pw_name if account else None, cwd="/", check=False, capture_output=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,19 +21,34 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     DamagedError,
+    MissingError,
     PgopsError,
     RefusedError,
     UnreachableError,
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover, rescue, rollback_data
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
+from tests.integration.conftest import ROOT as TOP
 from tests.integration.conftest import Site, create_database, cursor, run_sql, wait_for
 from tests.integration.wal_fixtures import Host, archived_up_to
 
 ROWS = 24
+ODD = 'Odd "name" 50% $x'
+ODD_TABLE = '"sch\'ema; DROP"."ta""ble %s"'
+# A partition of a partition holds the row, and another table is referred to that is not asked for.
+ODD_TABLES = f"""
+CREATE SCHEMA "sch'ema; DROP";
+CREATE TABLE other (i int PRIMARY KEY);
+INSERT INTO other VALUES (7);
+CREATE TABLE {ODD_TABLE} (i int REFERENCES other, t text) PARTITION BY LIST (i);
+CREATE TABLE upper PARTITION OF {ODD_TABLE} DEFAULT PARTITION BY LIST (t);
+CREATE TABLE lower PARTITION OF upper DEFAULT;
+INSERT INTO {ODD_TABLE} VALUES (7, 'before');
+"""
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
 
 
@@ -101,6 +118,16 @@ class Story:
     def rows(self, result: dict[str, Any]) -> list[int]:
         """The rows of a copy."""
         return [row[0] for row in ask(result, "SELECT i FROM log ORDER BY i")]
+
+    def start(self, conf: Path) -> None:
+        """Start the server that `conf` configures, as Debian does."""
+        (data,) = re.findall("data_directory = '(.*)'", conf.read_text())
+        account = self.server.account.pw_name if self.server.account else None
+        log = conf.parent / "server.log"
+        words = ["start", "--wait", "-t", "60", "-D", data, "-l", str(log), "-o", "-c config_file='%s'" % conf]
+        subprocess.run(
+            [str(self.server.bindir / "pg_ctl"), *words], user=account, cwd="/", check=True, stdout=subprocess.DEVNULL
+        )
 
     def stop(self, folder: Path) -> None:
         """Stop the server of a copy and wait for its end."""
@@ -177,9 +204,10 @@ def upto(number: int) -> list[int]:
 
 def test_to_moments_chosen_at_random(copies: Story) -> None:
     seed = random.randrange(10**6)
-    for number in random.Random(seed).sample(range(5, ROWS), 3):
+    for number in random.Random(seed).sample(range(5, ROWS), 10 if copies.server.major == 18 else 3):
         moment = copies.moments[number]
-        result = copies.recover(time=moment.isoformat())
+        folder = copies.folder()
+        result = copies.recover(folder, time=moment.isoformat())
         assert copies.rows(result) == upto(number), (seed, number)
         assert result["set"] == copies.bases[0 if number <= ROWS // 2 + 2 else 1]
         assert datetime.fromisoformat(result["stopped"]["time"]) <= moment
@@ -187,6 +215,7 @@ def test_to_moments_chosen_at_random(copies: Story) -> None:
         assert result["stopped"]["timeline"] == 2
         assert ask(result, "SHOW archive_mode")[0][0] == "off"
         assert ask(result, "SHOW listen_addresses")[0][0] == ""
+        copies.stop(folder)
     assert copies.site.records()[-1]["verb"] == "recover"
 
 
@@ -279,6 +308,44 @@ def test_a_damaged_set_leaves_nothing(copies: Story) -> None:
     assert list(folder.iterdir()) == []
 
 
+# --- one database, or a table of it -------------------------------------------------------------------------------------
+
+
+def rescued(story: Story, **asked: Any) -> dict[str, Any]:
+    """Rescue as the program does; the target is what of `asked` is one."""
+    kinds = {k: asked.pop(k) for k in KINDS if k in asked}
+    request = rescue.Request(target=parse_target(kinds), **asked)
+    context = story.site.engine()
+    context.config_file, context.program = story.config_file, story.program
+    return runs.perform(context, "rescue", lambda c: rescue.rescue(c, request), dry_run=request.dry_run)
+
+
+def left_behind(story: Story) -> list[str]:
+    """Files and servers of copies that are still there."""
+    work = story.site.engine().state / "work"
+    found = [str(path) for path in work.iterdir()] if work.is_dir() else []
+    found += [str(p) for p in Path("/var/tmp").glob("pgops-verify-%s-*" % story.site.instance)]
+    return found
+
+
+def test_a_database_is_rescued_beside_the_one_that_runs(story: Story) -> None:
+    """With its tablespace, that of the server being occupied."""
+    moment = story.moments[13].isoformat()
+    plan = rescued(story, time=moment, database="shop", into="as it was", dry_run=True)["plan"]
+    assert (plan["refusals"], plan["name"], plan["set"]) == ([], "as it was", story.bases[0])
+    result = rescued(story, time=moment, database="shop", into="as it was")
+    assert [row[0] for row in run_sql(story.server, "as it was", "SELECT i FROM log ORDER BY i")] == upto(13)
+    assert run_sql(story.server, "shop", "SELECT count(*) FROM log") == [(ROWS,)]
+    assert result["compared"]["rows"] == 13
+    assert datetime.fromisoformat(result["stopped"]["time"]) <= story.moments[13]
+    assert set(result["phases"]) == {"recover", "dump", "load"}
+    assert left_behind(story) == []
+    assert story.site.records()[-1]["verb"] == "rescue"
+    with pytest.raises(RefusedError, match="There is a database 'as it was' already"):
+        rescued(story, time=moment, database="shop", into="as it was")
+    run_sql(story.server, "postgres", 'DROP DATABASE "as it was"')
+
+
 # --- in place ---------------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +383,7 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
     copies.stop(folder)
     result = copies.recover(folder, confirm=str(data), **asked)
+    assert (result["running"], result["service"]) == (True, "")
     kept = Path(result["kept"])
     assert kept.name.startswith("data.before-")
     assert (kept / "PG_VERSION").is_file()
@@ -340,6 +408,46 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     ]
     assert not (folder / "farthest").exists()
     assert (data / "backup_label.old").exists()
+
+
+def test_debians_configuration_is_found_and_its_service_named(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration in /etc names the data directory; the server is left to its service, and the recovery undone."""
+    folder = copies.folder()
+    data, major = folder / "data", str(copies.server.major)
+    etc = folder / "etc"
+    conf = etc / major / "main" / "postgresql.conf"
+    conf.parent.mkdir(parents=True)
+    (folder / "hba.conf").write_text("local all all trust\n")
+    conf.write_text(
+        "data_directory = '%s'\nport = %d\nunix_socket_directories = '%s'\nlisten_addresses = ''\nhba_file = '%s/hba.conf'\n"
+        % (data, free_port(), folder, folder)
+    )
+    own(copies.server, *folder.rglob("*"))
+    monkeypatch.setattr(recover, "cluster_of", lambda path: debian.cluster_of(path, etc))
+    service = "postgresql@%s-main" % major
+    asked = {"mode": "in_place", "leave": "stopped"}
+    first = copies.recover(folder, time=copies.moments[9].isoformat(), **asked)
+    assert (first["service"], first["running"], first["kept"]) == (service, False, "")
+    assert not any("names the data directory" in text for text in first["remarks"])
+    assert not (data / "postmaster.pid").exists()
+    # As its service does.
+    copies.start(conf)
+    asked["tablespaces"] = {"far": str(folder / "farther")}
+    plan = copies.recover(folder, time=copies.moments[21].isoformat(), dry_run=True, **asked, confirm=str(data))["plan"]
+    assert (plan["served"], plan["service"], len(plan["refusals"])) == (True, service, 1)
+    assert "Stop it first: systemctl stop %s" % service in plan["refusals"][0]
+    copies.stop(folder)
+    result = copies.recover(folder, time=copies.moments[21].isoformat(), confirm=str(data), **asked)
+    monkeypatch.setattr(rollback_data, "cluster_of", recover.cluster_of)
+    undone = rollback_data.rollback_data(copies.site.engine(), rollback_data.Request(str(data)))
+    assert (undone["kept"], undone["service"]) == (result["kept"], service)
+    copies.start(conf)
+    (port,) = re.findall(r"port = (\d+)", conf.read_text())
+    assert copies.rows({"socket_directory": str(folder), "port": int(port)}) == upto(9)
+    # The service of another version would not start what this set brings.
+    conf.parent.parent.rename(etc / "9")
+    with pytest.raises(RefusedError, match="of the cluster 9/main, and the base backup is of PostgreSQL %s" % major):
+        copies.recover(folder, time=copies.moments[9].isoformat(), **asked)
 
 
 # --- the program ------------------------------------------------------------------------------------------------------
@@ -396,6 +504,7 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     settings = {"archive_mode": "on", "archive_command": host.command("archive", "%p"), "wal_level": "replica"}
     with PostgresServer(wheel_bindir(18), root, settings=settings) as server:
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
+        create_database(server, ODD, ODD_TABLES)
         site = Site(root / "site", server, instance="db1", options={"local": {"path": str(host.root / "backups")}})
         # A name that is hostile to a shell and to PostgreSQL.
         file = host.root / "what's 5%f \"of it.json"
@@ -452,6 +561,117 @@ def test_the_server_fetches_by_the_configuration_in_use_only(archived: Story, tm
     finally:
         archived.config_file = file
     assert list(folder.iterdir()) == []
+
+
+def test_a_table_is_rescued_with_its_partitions_whatever_it_is_called(archived: Story) -> None:
+    """By our own archive, into a database with a name that nobody else has."""
+    with cursor(archived.server, ODD) as asked:
+        asked.execute("SELECT pg_current_wal_insert_lsn()::text")
+        (before,) = asked.fetchone()
+        asked.execute("DELETE FROM %s" % ODD_TABLE)
+    archived_up_to(archived.server)
+    result = rescued(archived, lsn=before, database=ODD, tables=(ODD_TABLE,))
+    name = result["name"]
+    assert name.startswith(ODD + "_rescued_")
+    assert run_sql(archived.server, name, "SELECT i, t FROM %s" % ODD_TABLE) == [(7, "before")]
+    assert run_sql(archived.server, name, "SELECT to_regclass('public.other')") == [(None,)]
+    assert any("other" in text for text in result["left_out"])
+    assert left_behind(archived) == []
+    with pytest.raises(MissingError, match=r"had no table public\.nothing"):
+        rescued(archived, lsn=before, database=ODD, tables=(ODD_TABLE, "public.nothing"))
+    with pytest.raises(MissingError, match="There was no database 'shop2'"):
+        rescued(archived, lsn=before, database="shop2")
+    assert left_behind(archived) == []
+    there = {row[0] for row in run_sql(archived.server, "postgres", "SELECT datname FROM pg_database")}
+    assert there == {"postgres", "template0", "template1", "shop", ODD, name}
+
+
+def test_the_program_rescues(archived: Story, tmp_path: Path) -> None:
+    program = Program(tmp_path / "program", archived.site)
+    common = [
+        "rescue",
+        "--database",
+        "shop",
+        "--as-root",
+        "--into",
+        "shop then",
+        "--set",
+        "restore.restore_command=/bin/false",
+    ]
+    shown = program(*common, "--to-immediate", "--dry-run").stdout
+    assert "to the database 'shop then', which is not there yet" in shown
+    assert "Add --yes" in program(*common, "--to-immediate", code=5).stderr
+    said = program(*common, "--to-immediate", "--yes").stdout
+    assert "It is the database 'shop then', as of the end of the base backup." in said
+    assert "Compared with the copy: " in said
+    assert run_sql(archived.server, "shop then", "SELECT count(*) FROM log") == [(2,)]
+    assert "already" in program.json(*common, "--to-immediate", "--yes", code=5)["message"]
+    assert "already" in program(*common, "--to-immediate", "--dry-run", code=5).stdout
+    run_sql(archived.server, "postgres", 'DROP DATABASE "shop then"')
+
+
+def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tmp_path: Path) -> None:
+    """Rows are deleted; a person who follows the page has them again, and what was written since as well."""
+    server, shop = archived.server, "CREATE TABLE orders (id int PRIMARY KEY, what text)"
+    run_sql(server, "shop", shop + "; INSERT INTO orders SELECT i, 'order ' || i FROM generate_series(1, 500) i")
+    ((moment,),) = run_sql(server, "shop", "SELECT clock_timestamp()")
+    run_sql(server, "shop", "DELETE FROM orders WHERE id > 100")
+    run_sql(server, "shop", "INSERT INTO orders VALUES (501, 'since'); UPDATE orders SET what = 'new' WHERE id = 1")
+    program = Program(tmp_path / "program", archived.site)
+    fetch = "%s wal fetch -c '%s' %%f %%p" % (archived.program, archived.archive.parents[1].with_name("config.json"))
+    program.configure(restore={"restore_command": fetch}, wal={"enabled": True})
+    folder = server.root / "night"
+    tools = folder / "bin"
+    tools.mkdir(parents=True)
+    own(server, folder)
+    (tools / "pgops").write_text('#!/bin/sh\nexec "%s" -m pgops "$@" --as-root\n' % sys.executable)
+    # The account that stops a server is the one that it runs as.
+    account = (
+        "setpriv --reuid %d --regid %d --clear-groups " % (server.account[2], server.account[3])
+        if server.account
+        else ""
+    )
+    (tools / "pg_ctl").write_text('#!/bin/sh\ncd /\nexec %s"%s/pg_ctl" "$@"\n' % (account, server.bindir))
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    page = (TOP / "docs" / "deleted-rows.md").read_text(encoding="utf-8")
+    script = "set -e -o pipefail\n" + "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    for shown, real in [
+        ("2026-11-22T14:30:59+01:00", moment.isoformat()),
+        ("/srv/copy-socket", str(folder / "s")),
+        ("/srv/copy", str(folder / "data")),
+        ("/tmp/orders.csv", str(tmp_path / "orders.csv")),
+    ]:
+        assert shown in script
+        script = script.replace(shown, real)
+    # What a person waits for by looking at wal status.
+    script = script.replace("pgops rescue", "until_archived; pgops rescue", 1)
+    waits = "until_archived() { while [ -e '%s/archive_status/'*.ready ]; do sleep 0.1; done; }\n" % (
+        server.data_dir / "pg_wal"
+    )
+    environment = {**program.environ, **{k: v for k, v in server.env.items() if k.startswith("PG")}}
+    environment["PATH"] = os.pathsep.join([str(tools), str(server.bindir), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", waits + script],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"count *\n-+\n *500\n", done.stdout), "the copy has what was there"
+    assert run_sql(server, "shop", "SELECT count(*), max(id) FROM orders") == [(501, 501)]
+    assert run_sql(server, "shop", "SELECT what FROM orders WHERE id IN (1, 200, 501) ORDER BY id") == [
+        ("new",),
+        ("order 200",),
+        ("since",),
+    ]
+    assert not (tmp_path / "orders.csv").exists()
+    archived.site.engine().local.delete(
+        ["pins/%s" % name for name in os.listdir(archived.site.engine().local.home / "pins")]
+    )
 
 
 def test_a_pause_midway_is_no_end(archived: Story) -> None:

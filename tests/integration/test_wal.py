@@ -6,8 +6,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_stored
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_lsn, parse_stored
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings, wal_status
 from demo.servers import PostgresServer
-from tests.integration.conftest import BUCKET, Servers, bindir_of, run_sql, wait_for
+from tests.integration.conftest import BUCKET, Servers, bindir_of, cursor, run_sql, wait_for
 from tests.integration.s3_fixtures import Kit, kit_of_each, moto_server, rclone_server  # noqa: F401  # pylint: disable=unused-import
 from tests.integration.wal_fixtures import SYSTEM, Commands, Host, archived_up_to, as_server, base_manifest, segment
 
@@ -34,6 +37,7 @@ class Archiving:
     copy: PostgresServer
     store: Any
     system: str
+    base: Manifest
     rows: int = 0
 
     def write(self, count: int) -> str:
@@ -86,11 +90,13 @@ def archiving(
         settings={"restore_command": host.command("fetch", "%f", "%p"), "archive_mode": "off"},
     )
     ((system,),) = run_sql(server, "postgres", "SELECT system_identifier::text FROM pg_control_system()")
-    made = Archiving(server, host, copy, rclone if major == 18 else moto, system)
-    made.configure()
     run_sql(server, "postgres", "DROP TABLE IF EXISTS log; CREATE TABLE log (no int PRIMARY KEY, text text)")
-    made.write(1000)
+    archived_up_to(server)
     server.run("pg_basebackup", "-D", str(copy.data_dir), "-X", "none", "-c", "fast", cwd="/", **as_server())
+    base = base_manifest(copy.data_dir, system)
+    made = Archiving(server, host, copy, rclone if major == 18 else moto, system, base)
+    made.configure()
+    made.write(1000)
     made.write(20_000)
     made.write(20_000)
     yield made
@@ -143,7 +149,7 @@ def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving
     assert (shipped["sent"], shipped["pending"], shipped["changed"]) == (first["sent"], 0, True)
     assert host.json("wal", "ship")["sent"] == 0
 
-    manifest = base_manifest(copy.data_dir, archiving.system)
+    manifest = archiving.base
     client = archiving.store.client()
     key = "database-backups/db1/sets/%s/manifest.json" % manifest.id
     client.put_object(Bucket=BUCKET, Key=key, Body=manifest.encode())
@@ -174,6 +180,41 @@ def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving
     finally:
         (host.root / "lost").rename(host.wal)
         client.delete_object(Bucket=BUCKET, Key=key)
+
+
+def test_the_rpo_is_the_age_of_the_newest_transaction_that_s3_could_restore(archiving: Archiving) -> None:
+    """Held against the log of a writer. That S3 got the WAL late makes none of it younger."""
+    archiving.configure(s3=archiving.s3_section())
+    manifest = archiving.base
+    client = archiving.store.client()
+    key = "database-backups/db1/sets/%s/manifest.json" % manifest.id
+    client.put_object(Bucket=BUCKET, Key=key, Body=manifest.encode())
+    run_sql(archiving.server, "postgres", "DROP TABLE IF EXISTS ticks; CREATE TABLE ticks (no int)")
+    moments: list[tuple[datetime, int]] = []
+    name = ""
+    with cursor(archiving.server, "postgres") as asked:  # each statement is a transaction of its own
+        for no in range(20):
+            asked.execute("INSERT INTO ticks VALUES (%s)", (no,))
+            asked.execute("SELECT clock_timestamp(), pg_current_wal_insert_lsn()::text")
+            moment, position = asked.fetchone()
+            moments.append((moment, parse_lsn(position)))
+            if no == 9:
+                asked.execute("SELECT pg_walfile_name(pg_switch_wal())")
+                (name,) = asked.fetchone()
+            time.sleep(0.05)
+    archived_up_to(archiving.server, name)
+    # Moments in S3 are whole seconds.
+    wait_for(lambda: datetime.now(UTC) - moments[-1][0] > timedelta(seconds=1.1))
+    archiving.host.json("wal", "ship")
+    status = archiving.status()
+    (place,) = [place for place in status["places"] if place["place"] == "s3"]
+    stretch = place["windows"][-1]["stretches"][-1]
+    restorable = [no for no, (_moment, position) in enumerate(moments) if position <= parse_lsn(stretch["end_lsn"])]
+    assert restorable == list(range(10))
+    ends = datetime.fromisoformat(status["now"]) - timedelta(seconds=place["rpo_seconds"])
+    # A file's time may lag behind the clock by a tick of the kernel.
+    assert moments[8][0] - timedelta(seconds=0.02) <= ends <= moments[10][0], (moments, ends)
+    client.delete_object(Bucket=BUCKET, Key=key)
 
 
 def test_an_archive_out_of_reach_ends_no_recovery_by_mistake(archiving: Archiving) -> None:

@@ -30,7 +30,7 @@ class Controller:
         (place / "backup").symlink_to(ROOT)
         host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
         (root / "inventory.yml").write_text(yaml.safe_dump({"databases": {"hosts": {"db1": host}}}))
-        (root / "pgops").write_text("#!/bin/sh\n")
+        (root / "pgops").write_text('#!/bin/sh\necho "$PWD" "$@" >> "%s/calls"\n' % root)
         (root / "pgops").chmod(0o755)
         self.variables: dict[str, Any] = {
             "pgops_postgres": {"login_port": server.port},
@@ -38,6 +38,7 @@ class Controller:
             "wal_archive_psql": str(server.bindir / "psql"),
             "wal_archive_login_unix_socket": str(server.socket_dir),
             "wal_archive_ship": False,
+            "pgops_wal": {"enabled": True},
         }
 
     def play(self, *flags: str, failed: int = 0, **variables: Any) -> tuple[int, str]:
@@ -104,5 +105,15 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     assert run_sql(server, "postgres", "SHOW archive_mode") == [("on",)]
     assert run_sql(server, "postgres", "SHOW archive_timeout") == [("1min",)]
 
+    # It was promoted once, while it did not archive.
+    (server.data_dir / "pg_wal" / "00000002.history").touch()
+    assert not (tmp_path / "calls").exists()
+    changed, _said = ansible.play()
+    assert changed == 0
+    called = "wal archive --config /etc/pgops/config.yml pg_wal/00000002.history"
+    assert (tmp_path / "calls").read_text() == "%s %s\n" % (server.data_dir, called)
+
+    _changed, said = ansible.play(failed=1, pgops_wal={})
+    assert "No instance of db1 archives its WAL" in said
     _changed, said = ansible.play(failed=1, wal_archive_program="/nowhere/pgops")
     assert "Apply the role agent first" in said

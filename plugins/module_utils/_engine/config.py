@@ -189,6 +189,8 @@ def _scalar(hint: Any, value: Any, metadata: Mapping[str, Any], path: str, error
 def _check_form(form: str, text: str, path: str, errors: list[str]) -> None:
     if not text:
         return
+    if form == "calendar or auto":
+        form = "calendar" if text != "auto" else ""
     if form == "path" and not text.startswith("/"):
         errors.append("%s: expected a path from the root (/…), found %r." % (path, text))
         return

@@ -410,6 +410,12 @@ class Schedule:
     """
 
     backup: str = option("0 2 * * *", "Backups; not scheduled when empty.", form="calendar")
+    base: str = option(
+        "auto",
+        "Base backups; auto: each Sunday at midnight where wal.enabled is set, never otherwise. Not scheduled when empty.",
+        form="calendar or auto",
+        example="0 0 * * 0",
+    )
     sync: str = option("30 2 * * *", "Copies to S3, where there is an S3 place.", form="calendar")
     verify: str = option("0 3 * * *", "Verifications.", form="calendar")
     prune: str = option("0 1 * * 0", "Removals by retention.", form="calendar")
@@ -425,6 +431,17 @@ class Schedule:
         "0s", "Longest delay, chosen at random, so that many hosts do not begin at once.", form="span"
     )
     wait: str = option("6h", "How long a scheduled run waits for another one that is in its way.", form="span")
+
+
+_WEEKLY = "0 0 * * 0"
+
+
+def base_calendar(base: str, *, archived: bool) -> str:
+    """Return when base backups are made by themselves, empty for never, where schedule.base is `base`.
+
+    `archived` tells whether WAL is: without it, a base backup is asked for only by name.
+    """
+    return (_WEEKLY if archived else "") if base == "auto" else base
 
 
 _LEVELS = ("info", "warning", "critical", "escalated")
@@ -677,5 +694,6 @@ __all__ = (
     "Verify",
     "Webhook",
     "Wal",
+    "base_calendar",
     "option",
 )

@@ -20,7 +20,7 @@ def test_the_server_is_gone(lab: Lab, host: Any) -> None:
 def test_status_names_who_is_not_protected(playbook: Any, host: Any) -> None:
     said = playbook("status")
     assert said.returncode != 0
-    assert "1 of 2 protected" in said.stdout
+    assert "2 of 3 protected" in said.stdout
     assert "ra: NOT PROTECTED" in said.stdout
 
 

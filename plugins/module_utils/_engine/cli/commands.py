@@ -64,6 +64,12 @@ def _recover(run: Run) -> Answer:
     return recovery.recover(run)
 
 
+def _rescue(run: Run) -> Answer:
+    from . import recovery
+
+    return recovery.rescue(run)
+
+
 def _prune(run: Run) -> Answer:
     from ..verbs import prune
 
@@ -265,6 +271,7 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "verify": _verify,
     "restore": _restore,
     "recover": _recover,
+    "rescue": _rescue,
     "prune": _prune,
     "status": _status,
     "metrics": _metrics,

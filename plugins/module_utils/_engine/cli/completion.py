@@ -20,6 +20,7 @@ _SET_WORDS = {
     "verify": ("latest", "all", "unverified"),
     "restore": ("latest_verified", "latest"),
     "recover": ("auto",),
+    "rescue": ("auto",),
     "pin": ("latest_verified", "latest"),
 }
 _NEWEST = 30

@@ -22,7 +22,7 @@ Result = dict[str, Any]
 
 # These leave a record of their run. The others only look: recorded, a monitoring that asks each minute would push the
 # records of the nights out of the history.
-RECORDED = frozenset({"backup", "sync", "verify", "restore", "recover", "prune", "probe", "pin", "unpin"})
+RECORDED = frozenset({"backup", "sync", "verify", "restore", "recover", "rescue", "prune", "probe", "pin", "unpin"})
 
 
 @dataclass

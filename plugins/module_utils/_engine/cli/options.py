@@ -29,7 +29,7 @@ STAGES = (
     "yearly",
     "sign-off",
 )
-CHECKS = ("all", "backup", "sync", "verify", "space", "size")
+CHECKS = ("all", "backup", "base", "sync", "verify", "space", "size")
 
 _EXIT_CODES = """\
 exit codes:
@@ -286,26 +286,7 @@ def _recover(parser: Parser) -> None:
     parser.add(
         "--data-directory", metavar="DIR", required=True, complete="file", help="where the server's data will lie"
     )
-    target = parser.add_argument_group("where to stop", "exactly one of these")
-    target.add_argument(
-        "--to-time",
-        metavar="MOMENT",
-        default="",
-        help="2026-11-22T14:31:07+01:00, or '2026-11-22 14:31:07 Europe/Berlin'",
-    )
-    target.add_argument("--to-lsn", metavar="LSN", default="", help="a position in the WAL: 16/B374D848")
-    target.add_argument("--to-xid", metavar="XID", default="", help="a transaction: 4711")
-    target.add_argument("--to-name", metavar="NAME", default="", help="a restore point (pg_create_restore_point)")
-    target.add_argument("--to-immediate", action="store_true", help="as soon as the base backup is consistent")
-    target.add_argument("--to-end", action="store_true", help="the end of the archived WAL")
-    parser.add("--to-gap", action="store_true", help="with --to-end: also where WAL is missing before the end")
-    parser.add("--exclusive", action="store_true", help="stop before what lies exactly at the target, not after it")
-    parser.add(
-        "--timeline",
-        metavar="N",
-        default="latest",
-        help="latest (the default), current (that of the base backup), or a number",
-    )
+    _moment(parser)
     parser.add(
         "--action",
         choices=("promote", "pause"),
@@ -342,7 +323,13 @@ def _recover(parser: Parser) -> None:
         metavar="FILE",
         default="",
         complete="file",
-        help="postgresql.conf outside of the data directory, as on Debian (in_place)",
+        help="postgresql.conf outside of the data directory (in_place); that of a Debian cluster is found",
+    )
+    parser.add(
+        "--leave",
+        choices=("running", "stopped"),
+        default="running",
+        help="how the server is left; stopped, its own service can start it (default: running)",
     )
     parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
     parser.add(
@@ -351,6 +338,70 @@ def _recover(parser: Parser) -> None:
     parser.add(
         "-y", "--yes", action="store_true", help="agree without being asked; not enough to replace a data directory"
     )
+    _wait(parser)
+    _dry_run(parser)
+
+
+def _moment(parser: Parser) -> None:
+    target = parser.add_argument_group("where to stop", "exactly one of these")
+    target.add_argument(
+        "--to-time",
+        metavar="MOMENT",
+        default="",
+        help="2026-11-22T14:31:07+01:00, or '2026-11-22 14:31:07 Europe/Berlin'",
+    )
+    target.add_argument("--to-lsn", metavar="LSN", default="", help="a position in the WAL: 16/B374D848")
+    target.add_argument("--to-xid", metavar="XID", default="", help="a transaction: 4711")
+    target.add_argument("--to-name", metavar="NAME", default="", help="a restore point (pg_create_restore_point)")
+    target.add_argument("--to-immediate", action="store_true", help="as soon as the base backup is consistent")
+    target.add_argument("--to-end", action="store_true", help="the end of the archived WAL")
+    parser.add("--to-gap", action="store_true", help="with --to-end: also where WAL is missing before the end")
+    parser.add("--exclusive", action="store_true", help="stop before what lies exactly at the target, not after it")
+    parser.add(
+        "--timeline",
+        metavar="N",
+        default="latest",
+        help="latest (the default), current (that of the base backup), or a number",
+    )
+
+
+def _rescue(parser: Parser) -> None:
+    parser.add(
+        "set_id",
+        metavar="SET",
+        nargs="?",
+        default="auto",
+        complete="sets",
+        help="id of a base backup, or auto (the default): the one that needs the least WAL",
+    )
+    _place(parser, default="auto")
+    parser.add(
+        "--database", metavar="NAME", required=True, complete="databases", help="the database, as it was called then"
+    )
+    parser.add("--table", metavar="SCHEMA.TABLE", action="append", default=[], help="only this table; repeatable")
+    parser.add(
+        "--into",
+        metavar="NAME",
+        default="",
+        help="its name on the server, where none has that (default: NAME_rescued_<time>)",
+    )
+    _moment(parser)
+    parser.add(
+        "--globals",
+        choices=("missing", "all", "none"),
+        default="none",
+        help="which roles of that moment are made first (default: none, as they are usually still there)",
+    )
+    parser.add(
+        "--no-owner",
+        action="store_true",
+        help="everything belongs to who restores, without the original's owners and grants",
+    )
+    parser.add(
+        "--jobs", metavar="N", type=_count, default=0, help="parallel jobs (default: restore.jobs of the configuration)"
+    )
+    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+    parser.add("-y", "--yes", action="store_true", help="agree without being asked")
     _wait(parser)
     _dry_run(parser)
 
@@ -373,8 +424,8 @@ def _check(parser: Parser) -> None:
         nargs="?",
         default="all",
         choices=CHECKS,
-        help="what is asked about: backup (its age), sync (the copy off the server), verify (the proof), space, size "
-        "(of the newest set, against the usual), or all (the default)",
+        help="what is asked about: backup (its age), base (that of the newest base backup), sync (the copy off the server), "
+        "verify (the proof), space, size (of the newest set, against the usual), or all (the default)",
     )
     parser.add(
         *("-w", "--warning"),
@@ -492,6 +543,12 @@ def _wal(parser: Parser) -> None:
         default="auto",
         help="for fetch: where to look; auto: here, then in S3 (default: auto)",
     )
+    parser.add(
+        "--instance",
+        metavar="NAME",
+        default="",
+        help="for fetch: the instance whose archive it is, when it is not that of the configuration",
+    )
     parser.add("--loop", action="store_true", help="for ship: go on until it is ended, as a service")
     _wait(parser)
     _dry_run(parser)
@@ -564,6 +621,18 @@ VERBS: tuple[_Verb, ...] = (
             "pgops recover --data-directory /var/lib/postgresql/17/main --mode in_place --to-end \\\n"
             "    --confirm /var/lib/postgresql/17/main --config-file /etc/postgresql/17/main/postgresql.conf\n\n"
             "The plan is shown first. Without a terminal, --yes or --confirm must say that it is wanted."
+        ),
+    ),
+    (
+        "rescue",
+        "bring one database or table back as it was at a moment, under another name",
+        _rescue,
+        (
+            "pgops rescue --database shop --to-time 2026-11-22T14:31:07+01:00 --dry-run\n"
+            "pgops rescue --database shop --to-time 2026-11-22T14:31:07+01:00 --into shop_before --yes\n"
+            "pgops rescue --database shop --table public.orders --to-xid 4711 --exclusive --yes\n\n"
+            "A copy of the whole server is recovered where nobody reaches it, what is asked for is dumped from it and loaded, and the\n"
+            "copy is removed. It needs room for the whole server, in work_dir."
         ),
     ),
     (

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 # The same as in options.py, which imports a whole parser.
 CONFIG_VARIABLE, DEFAULT_CONFIG = "PGOPS_CONFIG", "/etc/pgops/config.yml"
 ABORTS_RECOVERY = 200
-_OPTIONS = {"-c": "config", "--config": "config", "--system-identifier": "system_identifier", "--place": "place"}
+_OPTIONS = {
+    "-c": "config",
+    "--config": "config",
+    "--system-identifier": "system_identifier",
+    "--place": "place",
+    "--instance": "instance",
+}
 _FLAGS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
 _WORDS = {"archive": ("PATH",), "fetch": ("NAME", "TARGET")}
 
@@ -51,6 +57,7 @@ def run(action: str, arguments: Sequence[str]) -> int:
             system_identifier=options["system_identifier"],
             place=options["place"] or "auto",
             config_path=config_path,
+            instance=options["instance"],
             say=_say,
         )
         if verbose:
@@ -80,7 +87,7 @@ def run(action: str, arguments: Sequence[str]) -> int:
 
 def _parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the options and the words among `arguments`. Raise UsageError."""
-    options = {"config": "", "system_identifier": "", "place": "", "quiet": "", "verbose": ""}
+    options = {"config": "", "system_identifier": "", "place": "", "instance": "", "quiet": "", "verbose": ""}
     words: list[str] = []
     rest = list(arguments)
     while rest:
@@ -98,6 +105,8 @@ def _parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list
         raise _misused(action, "it takes %s, not %d words" % (" and ".join(_WORDS[action]), len(words)))
     if options["place"] and (action == "archive" or options["place"] not in ("auto", "local", "s3")):
         raise _misused(action, "--place %s is not known here" % options["place"])
+    if options["instance"] and action == "archive":
+        raise _misused(action, "--instance is for fetch alone")
     return options, words
 
 

@@ -29,7 +29,12 @@ _DAY = timedelta(days=1)
 # By these words verify.py says that it found what is wrong with a set, and not that it could not look.
 _FOUND_DAMAGE = " failed the verification"
 # What follows from a run that failed, was missed or is late is told with it, and not once more.
-_FOLLOWS = {"backup": "backup-age", "sync": "offsite-age", "verify": "verification-age"}
+_FOLLOWS = {
+    "backup": "backup-age",
+    "base backup": "base-age",
+    "sync": "offsite-age",
+    "verify": "verification-age",
+}
 
 
 @dataclass(frozen=True)
@@ -221,7 +226,8 @@ def _missed(verb: str, due: Due, facts: Facts, limits: Limits, now: datetime) ->
         return
     level = CRITICAL if verb == "backup" else WARNING
     text = "The %s that was due at %s has not run." % (verb, _minute(moment, limits.zone))
-    step = "See whether cron or systemd starts it (systemctl list-timers, /etc/cron.d/pgops), then run: pgops %s" % verb
+    step = "See whether cron or systemd starts it (systemctl list-timers, /etc/cron.d/pgops), then run: pgops %s"
+    step %= _COMMANDS.get(verb, verb)
     yield Trouble("missed-run/%s" % verb, level, text, moment, step)
 
 
@@ -234,7 +240,9 @@ def _minute(moment: datetime, zone: tzinfo) -> str:
 # From the checks of freshness.py and wal_health.py to causes: the key, the step, and how long to wait before it is told.
 _JUDGED = {
     "backup": ("backup-age", "Run: pgops backup", timedelta(0)),
+    "base backup": ("base-age", "Run: pgops backup --kind base", timedelta(0)),
     "off-site copy": ("offsite-age", "Run: pgops sync", timedelta(0)),
+    "off-site base backup": ("base-offsite-age", "Run: pgops sync", timedelta(0)),
     "off-site place": ("offsite-place", "Find out why the S3 place cannot be read: pgops probe", _PATIENCE),
     "local place": ("local-place", "Make the backup directory readable for the account of pgops", _PATIENCE),
     "verification": ("verification-age", "Run: pgops verify --level restore", timedelta(0)),
@@ -269,7 +277,7 @@ def _first_night(cause: str, facts: Facts) -> timedelta:
     verb = next((verb for verb, follower in _FOLLOWS.items() if follower == cause), "")
     if not verb or any(run.outcome == "ok" for run in facts.runs.get(verb, ())):
         return timedelta(0)
-    return timedelta(days=7) if verb == "verify" else timedelta(hours=30)
+    return timedelta(days=7) if verb in ("verify", "base backup") else timedelta(hours=30)
 
 
 def _sets(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
@@ -432,6 +440,8 @@ def _folded(found: Iterable[Trouble], verified: Sequence[Run] = ()) -> list[Trou
             by_cause[trouble.cause] = trouble
     if verified and _FOUND_DAMAGE in verified[0].reason and any(c.startswith("failed-set/") for c in by_cause):
         by_cause.pop("failed-run/verify", None)
+    if "wal-window" in by_cause:  # that there is no base backup is what it says
+        by_cause.pop("base-age", None)
     for verb, follower in _FOLLOWS.items():
         leader = next((c % verb for c in ("failed-run/%s", "missed-run/%s", "late-run/%s") if c % verb in by_cause), "")
         follows = by_cause.get(follower)

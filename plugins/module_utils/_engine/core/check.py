@@ -26,7 +26,8 @@ _LONGEST = 400
 # The findings that each check is about. `all` is about these and every other.
 _ABOUT = {
     "backup": ("backup", "local place", "run of backup", "no databases", "clock"),
-    "sync": ("off-site copy", "off-site place", "no off-site place", "run of sync"),
+    "base": ("base backup", "run of base backup"),
+    "sync": ("off-site copy", "off-site base backup", "off-site place", "no off-site place", "run of sync"),
     "verify": ("verification", "failed set", "damaged set", "run of verify"),
     "space": ("disk",),
     "size": ("size", "no databases"),
@@ -159,7 +160,7 @@ def _limits(name: str) -> Callable[[Mapping[str, Any]], tuple[str, str]]:
     def find(result: Mapping[str, Any]) -> tuple[str, str]:
         found = result["limits"][name]
         warning, critical = found["warning_seconds"], found["critical_seconds"]
-        return ("" if warning is None else _plain(warning), _plain(critical))
+        return ("" if warning is None else _plain(warning), "" if critical is None else _plain(critical))
 
     return find
 
@@ -170,6 +171,7 @@ def _age(seconds: float) -> str:
 
 _MEASURES = {
     "backup": _Measure("backup", "seconds", _age_of("backup"), _age, _limits("backup")),
+    "base": _Measure("base backup", "seconds", _age_of("base backup"), _age, _limits("base")),
     "sync": _Measure("off-site copy", "seconds", _age_of("off-site copy"), _age, _limits("offsite")),
     "verify": _Measure("verification", "seconds", _age_of("verification"), _age, _limits("verification")),
     "space": _Measure(
@@ -213,8 +215,9 @@ def judge(
 
 
 def _nothing(result: Mapping[str, Any], which: str) -> str:
-    """Say that there is nothing to say: only sizes that are as usual leave no finding."""
-    del which
+    """Say that there is nothing to say: sizes that are as usual leave no finding, nor do base backups that nobody waits for."""
+    if which == "base":
+        return "No base backups are scheduled (schedule.base)."
     size = result["size"]
     if size["deviation"] is None:
         return "There are too few sets yet to know a usual size."

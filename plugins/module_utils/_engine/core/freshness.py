@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Optional
@@ -33,20 +33,28 @@ def limit(interval: timedelta) -> timedelta:
 
 @dataclass(frozen=True)
 class Limits:
-    """How old things may become."""
+    """How old things may become. `base` and `base_offsite`, of base backups, are None where nobody waits for one."""
 
     backup: timedelta = limit(_DAY)
     offsite: timedelta = limit(_DAY) + timedelta(hours=2)
     verified_warning: timedelta = timedelta(days=7)
     verified_critical: timedelta = timedelta(days=14)
+    base: Optional[timedelta] = None
+    base_offsite: Optional[timedelta] = None
 
 
 def limits(
-    backup: Optional[Calendar], sync: Optional[Calendar], verify: Optional[Calendar], delay: timedelta = timedelta(0)
+    backup: Optional[Calendar],
+    sync: Optional[Calendar],
+    verify: Optional[Calendar],
+    delay: timedelta = timedelta(0),
+    *,
+    base: Optional[Calendar] = None,
 ) -> Limits:
     """Return how old things may become on a host with these calendars and this random delay.
 
-    What is not scheduled there is somebody else's to start, and is expected as it would be by default: each night.
+    What is not scheduled there is somebody else's to start, and is expected as it would be by default: each night. A base
+    backup is expected where it is scheduled.
     """
     usual = Limits()
     made = longest_gap(backup) if backup else _DAY
@@ -58,7 +66,14 @@ def limits(
         offsite=limit(away) + delay + timedelta(hours=2),
         verified_warning=max(usual.verified_warning, limit(proven) + delay),
         verified_critical=max(usual.verified_critical, limit(2 * proven) + delay),
+        base=limit(longest_gap(base)) + delay if base else None,
+        base_offsite=limit(_away(base, sync)) + delay + timedelta(hours=2) if base else None,
     )
+
+
+def _away(made: Calendar, sync: Optional[Calendar]) -> timedelta:
+    """Return how old the newest copy off the server becomes at most, as the calendars have it."""
+    return longest_lag(made, sync) if sync else longest_gap(made)
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,7 @@ class Facts:
 
     `newest`, `oldest` and `offsite` are of sets that do not claim to begin in the future; `ahead` is one that does.
     `verified` is the newest passed restore of a set that is verified now. `oldest` tells how long there have been sets.
+    `base` is the newest base backup, `base_offsite` the newest off the server.
     `offsite_error` says why the place off the server could not be read, `local_error` the same of this host's.
     """
 
@@ -83,6 +99,8 @@ class Facts:
     offsite: Optional[Seen] = None
     verified: Optional[Seen] = None
     ahead: Optional[Seen] = None
+    base: Optional[Seen] = None
+    base_offsite: Optional[Seen] = None
     has_offsite: bool = True
     offsite_error: str = ""
     local_error: str = ""
@@ -112,8 +130,12 @@ class Finding:
 
 
 def judge(facts: Facts, limits: Limits, now: datetime) -> list[Finding]:
-    """Return a finding for each question: backup, off-site copy, verification; and for a place or clock in trouble."""
+    """Return a finding for each question: backup, off-site copy, verification; and for a place or clock in trouble.
+
+    Where base backups are expected, two more: base backup, and off-site base backup where the place off the server answers.
+    """
     findings = [_backup(facts, limits, now), _offsite(facts, limits, now), _verification(facts, limits, now)]
+    findings += _bases(facts, limits, now)
     if facts.local_error:
         text = "The local place cannot be read: %s" % facts.local_error
         findings.append(Finding("local place", CRITICAL, text))
@@ -148,6 +170,23 @@ def _offsite(facts: Facts, limits: Limits, now: datetime) -> Finding:
     if facts.offsite is None:
         return Finding(check, CRITICAL, "There is no backup off this server. Run: pgops sync.")
     return _aged(check, "The newest backup off this server", facts.offsite, limits.offsite, now)
+
+
+def _bases(facts: Facts, limits: Limits, now: datetime) -> Iterator[Finding]:
+    if limits.base is None or limits.base_offsite is None:
+        return
+    if facts.base is None:
+        text = "There is no base backup, from which the WAL could lead to any moment. Run: pgops backup --kind base."
+        yield Finding("base backup", CRITICAL, text)
+        return
+    yield _aged("base backup", "The newest base backup", facts.base, limits.base, now)
+    if not facts.has_offsite or facts.offsite_error:
+        return
+    check = "off-site base backup"
+    if facts.base_offsite is None:
+        yield Finding(check, CRITICAL, "There is no base backup off this server. Run: pgops sync.")
+    else:
+        yield _aged(check, "The newest base backup off this server", facts.base_offsite, limits.base_offsite, now)
 
 
 def _aged(check: str, what: str, seen: Seen, allowed: timedelta, now: datetime) -> Finding:

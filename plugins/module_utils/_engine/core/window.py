@@ -46,7 +46,7 @@ class Base:
 class Stretch:
     """An unbroken part of a window: recovery can stop anywhere from `start` to `end`.
 
-    `start_time` is when its first base was whole; `end_time` when its last segment was archived, so no transaction in it is
+    `start_time` is when its first base was whole; `end_time` when its last segment was written, so no transaction in it is
     younger. `bases` are those that recovery can begin with, the oldest first.
     """
 
@@ -100,11 +100,14 @@ def windows(
     segments: Mapping[str, datetime],
     histories: Histories,
     size: int,
+    *,
+    each: bool = False,
 ) -> list[Window]:
     """Return the windows of one cluster by timeline, the newest last.
 
-    `segments` are the names of whole segments and when each was archived, `size` is how many bytes each has, `histories` the
-    parsed history files by timeline. A timeline that only leads to another one is part of that one's window.
+    `segments` are the names of whole segments and when each was written, `size` is how many bytes each has, `histories` the
+    parsed history files by timeline. A timeline that only leads to another one is part of that one's window; with `each` it has
+    one of its own, too.
     """
     own = [base for base in bases if base.system_identifier == system_identifier]
     present = {name: when for name, when in segments.items() if kind(name) == SEGMENT}
@@ -121,7 +124,7 @@ def windows(
     }
     return [
         _window(system_identifier, timeline, own, present, histories.get(timeline, ()), size)
-        for timeline in sorted(timelines - passed)
+        for timeline in sorted(timelines if each else timelines - passed)
     ]
 
 

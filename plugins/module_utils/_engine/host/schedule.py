@@ -18,7 +18,7 @@ from ..core.calendar import next_after, parse
 from ..core.errors import CommandError, PgopsError, UnreachableError, UsageError
 from ..core.naming import check_instance
 from ..core.times import iso, parse_span
-from ..settings import Config, Schedule
+from ..settings import Config, Schedule, base_calendar
 from ..system.runner import Command
 from ..system.zones import local_name, named_zone
 from . import changes
@@ -178,6 +178,8 @@ def _of_instance(host: Host, request: Request, instance: Instance, name: str, er
 
 def _default(known: Config, schedule: Schedule, verb: str) -> str:
     """Return when the configuration has `verb` run; a copy to S3 only with an S3 place, alerts only with a channel."""
+    if verb == "base":
+        return base_calendar(schedule.base, archived=known.wal.enabled)
     pointless = (verb == "sync" and known.s3 is None) or (verb == "alert" and not known.alerts.channels())
     return "" if pointless else str(getattr(schedule, verb))
 

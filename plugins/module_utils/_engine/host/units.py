@@ -13,23 +13,25 @@ from ..core.calendar import Calendar, to_systemd
 from ..core.errors import UsageError
 
 HEAD = "# Written by Ansible (pgops.backup.pgops_schedule): changes made here are lost.\n"
-VERBS = ("backup", "sync", "verify", "prune", "alert")
+VERBS = ("backup", "base", "sync", "verify", "prune", "alert")
 _CRON_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LONGEST_COMMAND = 990  # cron's own limit is 1000
 _DOES = {
     "backup": "Back up PostgreSQL",
+    "base": "Take a base backup of PostgreSQL",
     "sync": "Copy backups to S3",
     "verify": "Prove that backups restore",
     "prune": "Remove old backups",
     "alert": "Tell of backups that are missing or in trouble",
 }
-# Of a verb that does more than one thing, the one that runs by itself; and it waits for nobody.
-_ACTIONS = {"alert": "evaluate"}
+# Of a job that is not called as its verb is, the words.
+_WORDS = {"alert": ("alert", "evaluate"), "base": ("backup", "--kind", "base")}
+_WAITS_FOR_NOBODY = ("alert",)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One verb of one instance, and when. `paths` are the directories that it may write."""
+    """One verb of one instance (`base` is a backup of that kind), and when. `paths` are the directories that it may write."""
 
     instance: str
     verb: str
@@ -58,9 +60,8 @@ class Common:
 
 
 def _arguments(job: Job, common: Common) -> list[str]:
-    action = _ACTIONS.get(job.verb)
-    waiting = ["--wait", job.wait] if job.wait and not action else []
-    return [common.program, job.verb, *([action] if action else []), "--config", job.config, *waiting]
+    waiting = ["--wait", job.wait] if job.wait and job.verb not in _WAITS_FOR_NOBODY else []
+    return [common.program, *_WORDS.get(job.verb, (job.verb,)), "--config", job.config, *waiting]
 
 
 # --- systemd ----------------------------------------------------------------------------------------------------------

@@ -37,13 +37,17 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the role is to be. `password` empty and `connection_limit` None leave what there is; `databases` empty means all."""
+    """What the role is to be. `password` empty and `connection_limit` None leave what there is; `databases` empty means all.
+
+    `replication` lets it take base backups; without it, a role that may do so already is left so.
+    """
 
     name: str
     state: str = PRESENT
     password: str = ""
     connection_limit: Optional[int] = None
     bypass_rls: bool = True
+    replication: bool = False
     server_files: bool = False
     large_objects: str = GRANT
     databases: tuple[str, ...] = ()
@@ -241,17 +245,19 @@ def _plan(
 def _plan_attributes(session: Session, wanted: Wanted, role: Optional[_Role], plan: _Plan) -> None:
     name = quote_ident(wanted.name)
     goal = {"login": True, "inherit": True, "bypass_rls": wanted.bypass_rls, "createdb": False, "createrole": False}
+    if wanted.replication:
+        goal["replication"] = True
     words = {key: key.replace("_", "").upper() for key in goal}
     if role is None:
         plan.after = {
-            **goal,
             "replication": False,
+            **goal,
             "connection_limit": -1,
             "member_of": [],
             _COMPAT: False,
             "password": "none",
         }
-        differing = {"login", *(["bypass_rls"] if wanted.bypass_rls else [])}
+        differing = {"login", *(key for key in ("bypass_rls", "replication") if goal.get(key))}
         verb = "CREATE"
     else:
         plan.after = dict(plan.before)
@@ -294,7 +300,7 @@ def _plan_memberships(context: Context, wanted: Wanted, role: Optional[_Role], p
             "The role %r is also a member of %s, which a backup does not need; that was left as it is."
             % (wanted.name, ", ".join(more))
         )
-    if role is not None and role.attributes["replication"]:
+    if role is not None and role.attributes["replication"] and not wanted.replication:
         context.warn(
             "The role %r may replicate, which a logical backup does not need; that was left as it is." % wanted.name
         )

@@ -83,7 +83,7 @@ def throwaway(
     with contextlib.ExitStack() as stack:
         sockets = socket_directory()
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
-        home = _home(context, folder, account)
+        home = home_for_server(context, folder, account)
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         stack.enter_context(claimed(context, home))
         data = home / "data"
@@ -160,7 +160,8 @@ def room_for_server(context: Context, folder: Path) -> Path:
     return Path(context.config.work_dir or "/var/tmp")  # noqa: S108  # mkdtemp makes a private directory in it
 
 
-def _home(context: Context, folder: Path, account: str) -> Path:
+def home_for_server(context: Context, folder: Path, account: str) -> Path:
+    """Make and return a private directory for the files of a server: in `folder`, or where its `account` can reach it."""
     room = room_for_server(context, folder)
     if account:
         return Path(tempfile.mkdtemp(prefix=_PREFIX % context.config.instance, dir=room))
@@ -402,6 +403,7 @@ __all__ = (
     "claimed",
     "clear_abandoned",
     "give",
+    "home_for_server",
     "room_for_server",
     "server_programs",
     "socket_directory",

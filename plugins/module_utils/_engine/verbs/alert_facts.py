@@ -166,7 +166,7 @@ def _run(verb: str, record: dict[str, Any]) -> Optional[Run]:
 
 
 def _restored(context: Context) -> Optional[datetime]:
-    runs = [run for verb in ("restore", "recover") for run in _runs(context, verb) if run.outcome == "ok"]
+    runs = [run for verb in ("restore", "recover", "rescue") for run in _runs(context, verb) if run.outcome == "ok"]
     return max((run.ended for run in runs), default=None)
 
 

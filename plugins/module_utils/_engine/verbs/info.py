@@ -17,6 +17,8 @@ from ..core.manifest import NAME, Database, Manifest
 from ..core.naming import is_physical
 from ..core.times import iso, parse_iso, parse_span
 from ..places.catalog import Catalog
+from ..runs import BASE_BACKUP
+from ..settings import base_calendar
 from .pins import read_pin
 from .survey import Surveyed, configured, decide, survey
 
@@ -75,6 +77,7 @@ def calendars(context: Context) -> dict[str, Calendar]:
     """Return when each verb runs by itself, as the configuration says; without those that do not."""
     schedule = context.config.schedule
     texts = {verb: str(getattr(schedule, verb)) for verb in ("backup", "sync", "verify", "prune")}
+    texts[BASE_BACKUP] = base_calendar(schedule.base, archived=context.config.wal.enabled)
     if "s3" not in configured(context):
         del texts["sync"]
     return {verb: parse(text) for verb, text in texts.items() if text}
@@ -84,7 +87,7 @@ def expected(context: Context) -> Limits:
     """Return how old things may become, as the schedule of the configuration has it."""
     found = calendars(context)
     delay = parse_span(context.config.schedule.random_delay or "0s")
-    return limits(found.get("backup"), found.get("sync"), found.get("verify"), delay)
+    return limits(found.get("backup"), found.get("sync"), found.get("verify"), delay, base=found.get(BASE_BACKUP))
 
 
 def _about(finding: Finding, places: tuple[str, ...]) -> bool:
@@ -230,12 +233,15 @@ def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
     offsite = by_name.get("s3", {})
     latest = context.clock() + CLOCK_TOLERANCE
     past = [seen for seen in map(_seen, whole) if seen.when <= latest]
+    bases = [seen for seen in map(_seen, every) if seen.when <= latest and is_physical(seen.set_id)]
     away = [s["id"] for s in offsite.get("sets", []) if s["complete"]]
     return Facts(
         newest=max(past, key=_when, default=None),
         oldest=min(past, key=_when, default=None),
         offsite=max((seen for seen in past if seen.set_id in away), key=_when, default=None),
         verified=max(proven, key=_when, default=None),
+        base=max(bases, key=_when, default=None),
+        base_offsite=max((seen for seen in bases if seen.set_id in away), key=_when, default=None),
         ahead=max((seen for seen in map(_seen, every) if seen.when > latest), key=_when, default=None),
         has_offsite="s3" in configured(context),
         offsite_error=offsite.get("error") or "",

@@ -26,6 +26,7 @@ from ..core.times import compact, parse_iso
 from ..places.catalog import Catalog
 from ..postgres.base_unpacking import least_settings, unpack, verify_unpacked, write_tablespace_map
 from ..postgres.connection import Session
+from ..postgres.debian import Cluster, cluster_of
 from ..postgres.fencing import NO_ARCHIVE, append_settings, fence_beside, forget_signals, write_file
 from ..postgres.recovering import Recovery
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
@@ -37,6 +38,7 @@ from ..wal.holdings import base_of
 from .windows import windows_of
 
 MODES = ("beside", "in_place")
+LEAVES = ("running", "stopped")
 _LONGEST_SOCKET = 107
 
 
@@ -47,7 +49,8 @@ class Request:
     Modes: `beside` (a copy of its own, reached by a private socket in `socket_directory` with the number `port`), `in_place`
     (as the server itself, with its own configuration; a data directory that is there is kept under another name, and
     `confirm` must name it). `tablespaces` maps their names to new directories. `config_file` is the server's postgresql.conf
-    where that lies elsewhere, as on Debian.
+    where that lies elsewhere; Debian's is found. `leave`: whether the server is left running, or stopped, for its own
+    service to start it.
     """
 
     target: Target
@@ -59,6 +62,7 @@ class Request:
     socket_directory: str = ""
     tablespaces: Mapping[str, str] = field(default_factory=dict)
     config_file: str = ""
+    leave: str = "running"
     confirm: str = ""
     dry_run: bool = False
 
@@ -75,18 +79,31 @@ class _Work:
     command: str
     replaces: bool
     refusals: list[str]
+    cluster: Optional[Cluster] = None
+    served: bool = False
 
     @property
     def data(self) -> Path:
         """Where the data directory is to be."""
         return Path(self.request.data_directory)
 
+    @property
+    def config_file(self) -> str:
+        """The server's postgresql.conf where that lies elsewhere, empty otherwise."""
+        return self.request.config_file or (str(self.cluster.config_file) if self.cluster else "")
+
+    @property
+    def service(self) -> str:
+        """The service of systemd that runs the server, empty where none is known."""
+        return self.cluster.service if self.cluster else ""
+
 
 def recover(context: Context, request: Request) -> dict[str, Any]:
-    """Recover a server to the target and prove that it stopped there; it is left running.
+    """Recover a server to the target and prove that it stopped there; it is left as the request says.
 
     Result: `set`, `place`, `target`, `stopped` ({lsn, time, timeline, log}), `data_directory`, `kept` (the old one, if there was
-    one), `socket_directory`, `port`, `databases`, `system_identifier`, `phases`, `remarks`; a dry run has `plan` instead.
+    one), `socket_directory`, `port`, `superuser` (who may log in there), `service` (that of systemd which is to run it, if one
+    is known), `running`, `databases`, `system_identifier`, `phases`, `remarks`; a dry run has `plan` instead.
     Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError (it stopped
     elsewhere), PgopsError (the WAL ends before the target), CommandError or UnreachableError. What was there before is then
     as it was.
@@ -110,6 +127,8 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
 def _check(request: Request) -> None:
     if request.mode not in MODES:
         raise UsageError("%r is no mode of a recovery." % request.mode, hint="Use one of %s." % ", ".join(MODES))
+    if request.leave not in LEAVES:
+        raise UsageError("%r is no way to leave a server." % request.leave, hint="Use one of %s." % ", ".join(LEAVES))
     for name, path in [
         ("The data directory", request.data_directory),
         ("The directory of the socket", request.socket_directory),
@@ -155,13 +174,15 @@ def _prepare(context: Context, request: Request) -> _Work:
 def _our_command(context: Context, manifest: Manifest, refusals: list[str]) -> str:
     """Return how our own program fetches WAL by this very configuration, as the server is to call it."""
     path = context.config_file
-    why = ""
+    why, more = "", list[str]()
     if not path:
         why = "this run has none"
     elif "\n" in path + context.program:
         why = "%r cannot stand in a setting of PostgreSQL" % path
     else:
         written = config.load(Path(path), environ=os.environ, host=context.host)
+        if written.instance != context.config.instance:
+            more = ["--instance", context.config.instance]
         if _archive_of(written) != _archive_of(context.config):
             why = "%s leads to another archive than what the options lay over it" % path
     if why:
@@ -169,14 +190,16 @@ def _our_command(context: Context, manifest: Manifest, refusals: list[str]) -> s
             "The server would fetch its WAL by pgops wal fetch, which reads a configuration file, and %s. Name one (config) that"
             " says it all, or give restore.restore_command." % why
         )
-    words = [context.program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier]
+    # Its service may start it, too, with another PATH.
+    program = shutil.which(context.program) or context.program
+    words = [program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier, *more]
     return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
 
 
 def _archive_of(known: Config) -> tuple[Any, ...]:
-    """Return where WAL is looked for."""
+    """Return where WAL is looked for, but for the instance, which can be named."""
     s3 = known.s3
-    return (known.local.path, known.instance, s3 and (s3.bucket, s3.prefix, s3.endpoint_url, s3.region))
+    return (known.local.path, s3 and (s3.bucket, s3.prefix, s3.endpoint_url, s3.region))
 
 
 def _manifests(context: Context, catalog: Catalog) -> Iterator[tuple[str, Manifest]]:
@@ -209,6 +232,9 @@ def _check_directories(context: Context, work: _Work) -> None:
     """Find where everything will lie, and collect what forbids it."""
     request, data, refusals = work.request, work.data, work.refusals
     occupied = data.is_dir() and any(data.iterdir())
+    if request.mode == "in_place":
+        work.cluster = cluster_of(data)
+        _check_cluster(work)
     if not data.parent.is_dir():
         refusals.append("%s does not exist, so %s cannot be made in it." % (data.parent, data.name))
     if occupied and request.mode == "beside":
@@ -217,8 +243,11 @@ def _check_directories(context: Context, work: _Work) -> None:
         work.replaces = True
         if os.path.ismount(data):
             refusals.append("%s is a mount point, so it cannot be kept under another name. Empty it by hand." % data)
-        if _is_served(data):
-            refusals.append("A server runs on %s. Stop it first." % data)
+        elif not os.access(data.parent, os.W_OK):
+            refusals.append("%s does not belong to this account, so %s cannot be replaced." % (data.parent, data.name))
+        work.served = is_served(data)
+        if work.served:
+            refusals.append("A server runs on %s. Stop it first%s." % (data, _by_service("stop", work.service)))
         if request.confirm != str(data):
             refusals.append("%s would be replaced (the old one is kept): confirm it by its exact path." % data)
     _check_tablespaces(work)
@@ -232,6 +261,20 @@ def _check_directories(context: Context, work: _Work) -> None:
             "There is no room in %s: the base backup takes %s beside what backup.min_free (%s) keeps free."
             % (data.parent, human_size(work.base.bytes), context.config.backup.min_free)
         )
+
+
+def _check_cluster(work: _Work) -> None:
+    """Refuse what the service of a Debian cluster would not start."""
+    cluster, major = work.cluster, str(work.source.manifest.server_version_num // 10000)
+    if cluster is not None and cluster.version != major:
+        work.refusals.append(
+            "%s is the data directory of the cluster %s/%s, and the base backup is of PostgreSQL %s."
+            % (work.data, cluster.version, cluster.name, major)
+        )
+
+
+def _by_service(action: str, service: str) -> str:
+    return ": systemctl %s %s" % (action, service) if service else ""
 
 
 def _check_tablespaces(work: _Work) -> None:
@@ -254,7 +297,7 @@ def _check_tablespaces(work: _Work) -> None:
             )
 
 
-def _is_served(data: Path) -> bool:
+def is_served(data: Path) -> bool:
     """Tell whether a server runs on the data directory, as far as its file says."""
     try:
         pid = int((data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")[0])
@@ -275,6 +318,8 @@ def _plan(work: _Work) -> dict[str, Any]:
         "mode": request.mode,
         "data_directory": request.data_directory,
         "replaces": work.replaces,
+        "served": work.served,
+        "service": work.service,
         "bytes": work.base.bytes,
         "stored_bytes": manifest.size,
         "tablespaces": {t.name: str(work.locations[t.oid]) for t in work.base.tablespaces},
@@ -307,6 +352,10 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
     left = _settle(work, recovery, stopped)
+    running = work.request.leave == "running"
+    if not running:
+        recovery.stop()
+        running = recovery.runs()
     for remark in left:
         context.warn(remark)
     return {
@@ -319,6 +368,9 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         "kept": str(kept) if kept else "",
         "socket_directory": str(sockets) if sockets else "",
         "port": work.request.port if sockets else None,
+        "superuser": recovery.postgres.login_user,
+        "service": work.service,
+        "running": running,
         "databases": databases,
         "system_identifier": work.source.manifest.system_identifier,
         "phases": phases,
@@ -329,7 +381,8 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
 def _unpack(context: Context, work: _Work, undo: contextlib.ExitStack) -> Path:
     """Unpack everything, and have it held against PostgreSQL's list; what was unpacked goes if the recovery fails."""
     data = work.data
-    unpacked = data if os.path.ismount(data) else data.with_name(".%s.pgops-unfinished" % data.name)
+    fixed = os.path.ismount(data) or (data.is_dir() and not os.access(data.parent, os.W_OK))
+    unpacked = data if fixed else data.with_name(".%s.pgops-unfinished" % data.name)
     if unpacked != data:
         shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed: we hold the lock
     for path in (unpacked, *work.locations.values()):
@@ -407,7 +460,7 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
     if unpacked == data:
         return None
     if work.replaces:
-        if _is_served(data):
+        if is_served(data):
             raise RefusedError("A server was started on %s meanwhile." % data, hint="Nothing was touched.")
         stem = "%s.before-%s" % (data.name, compact(context.clock()))
         names = (data.with_name(stem + more) for more in ("", *("-%d" % number for number in range(2, 1000))))
@@ -427,8 +480,8 @@ def _recovery(context: Context, work: _Work, sockets: Optional[Path]) -> Recover
     if sockets is not None:
         postgres = Postgres(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
         return Recovery(context, work.programs, work.data, work.account, postgres, options)
-    if work.request.config_file:
-        options.append("-c config_file=%s" % _quoted(work.request.config_file))
+    if work.config_file:
+        options.append("-c config_file=%s" % _quoted(work.config_file))
     return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options)
 
 
@@ -502,4 +555,4 @@ def _forget_target(work: _Work, session: Session, stopped: Stopped) -> str:
     )
 
 
-__all__ = ("MODES", "Request", "recover")
+__all__ = ("LEAVES", "MODES", "Request", "is_served", "recover")

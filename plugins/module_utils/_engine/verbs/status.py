@@ -26,9 +26,9 @@ from .info import Request, calendars, expected, info
 from .survey import survey
 from .wal_status import wal_status, window_lines
 
-VERBS = ("backup", BASE_BACKUP, "sync", "verify", "prune", "restore", "recover")
+VERBS = ("backup", BASE_BACKUP, "sync", "verify", "prune", "restore", "recover", "rescue")
 # Those that somebody runs by hand have been heard of when they end; one that was refused is no trouble that lasts.
-_BY_HAND = ("restore", "recover")
+_BY_HAND = ("restore", "recover", "rescue")
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 
@@ -91,6 +91,7 @@ def _limits(context: Context) -> dict[str, dict[str, Optional[float]]]:
             "warning_seconds": limits.verified_warning.total_seconds(),
             "critical_seconds": limits.verified_critical.total_seconds(),
         },
+        "base": {"warning_seconds": None, "critical_seconds": limits.base.total_seconds() if limits.base else None},
     }
 
 
@@ -173,8 +174,10 @@ _STEPS = (
     ("backup", "Run: pgops backup."),
     ("no databases", "Check backup.databases and exclude_databases, then run: pgops backup."),
     ("run of base backup", "Read why the base backup failed, then run: pgops backup --kind base."),
+    ("base backup", "Run: pgops backup --kind base."),
     ("run of sync", "Read why the copy failed, then run: pgops sync."),
     ("off-site copy", "Run: pgops sync."),
+    ("off-site base backup", "Run: pgops sync."),
     ("failed set", "Verify another set at once (pgops verify --level restore); do not count on the failed one."),
     ("damaged set", "Do not restore from the damaged set; take another, and back up again."),
     ("run of verify", "Read why the verification failed, then run: pgops verify --level restore."),
@@ -197,10 +200,16 @@ _STEPS = (
 def _next(findings: list[dict[str, Any]]) -> list[str]:
     """Return the steps that the findings call for, in the order in which they help."""
     bad = {f["check"] for f in findings if f["severity"] != OK}
-    for verb, check in (("backup", "backup"), ("sync", "off-site copy"), ("verify", "verification")):
+    for verb, check in (
+        ("backup", "backup"),
+        (BASE_BACKUP, "base backup"),
+        ("sync", "off-site copy"),
+        ("sync", "off-site base backup"),
+        ("verify", "verification"),
+    ):
         if "run of %s" % verb in bad:
             bad.discard(check)  # the same command is named already, with more advice
-    return [text for check, text in _STEPS if check in bad]
+    return list(dict.fromkeys(text for check, text in _STEPS if check in bad))
 
 
 # --- for a person ---------------------------------------------------------------------------------------------------
@@ -222,6 +231,12 @@ def render(result: dict[str, Any], colour: bool) -> str:
         lines += ["", "Recoverable to any moment"]
         for place in result["places"]:
             lines += ["  %-6s %s" % (place["place"], text) for text in window_lines(place["windows"]) or ["nothing"]]
+        for held in result["wal"]["places"]:
+            if held["rpo_seconds"] is not None:
+                said = "RPO now: what was written in the last %s would be lost" % human_span(
+                    max(0.0, held["rpo_seconds"])
+                )
+                lines.append("  %-6s %s" % (held["place"], said))
     lines += ["", "Runs"]
     for verb, records in result["runs"].items():
         lines.append("  %-8s %s" % (verb, _run_line(records, now)))

@@ -43,6 +43,7 @@ class Surveyed:
     damaged: dict[str, PgopsError] = field(default_factory=dict)
     pins: list[str] = field(default_factory=list)
     wal: Optional[Held] = None
+    beside: Optional[Surveyed] = None
 
     def held(self, hear: Callable[[str], None]) -> Held:
         """Return the WAL of the place and its recoverable windows, looked up once; `hear` is told of what cannot be read."""
@@ -52,7 +53,7 @@ class Surveyed:
             elif self.place is None or self.catalog is None:
                 self.wal = Held()
             else:
-                self.wal = look(self.place, self.catalog, hear)
+                self.wal = look(self.place, self.catalog, hear, self.beside.held(hear) if self.beside else None)
         return self.wal
 
     @property
@@ -115,6 +116,8 @@ def survey(
         if name in names:
             found.append(surveyed)
     for surveyed in found:
+        # The host knows when WAL was written; S3, when it came.
+        surveyed.beside = next((one for one in found if one.name == "local" and surveyed.name != "local"), None)
         if surveyed.trouble is None:
             _read(surveyed, tuple(p for name, held in known.items() if name != surveyed.name for p in held))
     return found

@@ -18,7 +18,7 @@ History = list[tuple[int, int, str]]
 
 
 def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]]:
-    """Return the recoverable windows by cluster, the newest timeline of each last; None if no place can be read.
+    """Return the recoverable windows of each timeline by cluster, the newest last; None if no place can be read.
 
     A place that cannot be read is told, and what it holds does not count.
     """
@@ -43,7 +43,12 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
     found: list[Window] = []
     for identifier in sorted(segments):
         found += windows(
-            identifier, known, segments[identifier], past.get(identifier, {}), sizes.get(identifier) or USUAL_SIZE
+            identifier,
+            known,
+            segments[identifier],
+            past.get(identifier, {}),
+            sizes.get(identifier) or USUAL_SIZE,
+            each=True,
         )
     return found
 

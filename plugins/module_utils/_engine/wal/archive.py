@@ -31,6 +31,7 @@ def archive(brief: Brief, path: str, *, system_identifier: str = "") -> bool:
     data_directory = os.path.dirname(pg_wal) if os.path.isabs(path) else os.getcwd()
     identifier = known_identifier(system_identifier, data_directory)
     try:
+        written_ns = os.stat(path).st_mtime_ns
         content = read_file(path)
     except OSError as error:
         raise PgopsError("%s cannot be read: %s." % (path, error.strerror)) from error
@@ -44,7 +45,7 @@ def archive(brief: Brief, path: str, *, system_identifier: str = "") -> bool:
         # Only who has the private key could open an encrypted one. What comes out is compared as a whole, so no hash is needed.
         return None if stored.endswith(".age") else unpack(blob)
 
-    return store(brief.home, identifier, name, content, wrap, prove)
+    return store(brief.home, identifier, name, content, wrap, prove, written_ns=written_ns)
 
 
 def _encrypted(blob: bytes, recipients: tuple[str, ...]) -> bytes:

@@ -31,6 +31,16 @@ class Brief:
         self.s3 = values["s3"] == "yes"
         self.recipients = tuple(key for key in values["recipients"].split("\t") if key)
         self.identity_file = values["identity_file"]
+        # Another one than that of the configuration, empty otherwise.
+        self.instance = ""
+        self._values = values
+
+    def of(self, instance: str) -> Brief:
+        """Return the same for another instance."""
+        home = os.path.join(os.path.dirname(self.home), instance)
+        found = Brief({**self._values, "home": home})
+        found.instance = instance
+        return found
 
 
 def read_brief(config_path: str) -> Brief:

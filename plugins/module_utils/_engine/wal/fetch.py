@@ -32,17 +32,23 @@ def fetch(
     system_identifier: str = "",
     place: str = "auto",
     config_path: str = "",
+    instance: str = "",
     say: Callable[[str], None] = lambda _text: None,
 ) -> str:
     """Write the WAL file `name` to `target` and return where it came from: ahead, local or s3.
 
-    `place` is auto, local or s3; `say` hears warnings. Raise AbsentError when the archive, which was read, does not have it;
+    `place` is auto, local or s3; `instance` that whose archive it is, where it is not the configuration's own; `say` hears
+    warnings. Raise AbsentError when the archive, which was read, does not have it;
     every other PgopsError means that nobody can tell.
     """
     if not kind(name):
         # PostgreSQL asks for nothing else; whatever it is, the archive does not have it.
         raise AbsentError("%s is no name of a WAL file." % name)
     identifier = known_identifier(system_identifier, os.getcwd())
+    if instance:
+        from ..core.naming import check_instance
+
+        brief = brief.of(check_instance(instance))
     ahead = os.path.join(os.path.dirname(target) or ".", AHEAD)
     decrypt = _decryption(brief.identity_file)
     directories = {"ahead": ahead, "local": folder_of(brief.home, identifier, name)}

@@ -159,8 +159,11 @@ class Held:
     error: str = ""
 
 
-def look(place: Place, catalog: Catalog, hear: Hears) -> Held:
-    """Return the WAL in `place` and to where it brings the base backups of `catalog`. `hear` is told of what cannot be read."""
+def look(place: Place, catalog: Catalog, hear: Hears, elsewhere: Optional[Held] = None) -> Held:
+    """Return the WAL in `place` and to where it brings the base backups of `catalog`. `hear` is told of what cannot be read.
+
+    A place knows when a segment came, which may be long after it was written; `elsewhere` is another place that may know better.
+    """
     held = Held()
     try:
         held.lineages = lineages(place)
@@ -169,7 +172,10 @@ def look(place: Place, catalog: Catalog, hear: Hears) -> Held:
             hear("Whether %s in %s can begin a recovery is unknown: its manifest does not tell." % (set_id, place.root))
         for identifier, lineage in sorted(held.lineages.items()):
             size, past = segment_size(place, lineage) or USUAL_SIZE, histories(place, lineage, hear)
-            held.windows += windows(identifier, bases, lineage.segments(), past, size)
+            earlier = elsewhere.lineages.get(identifier) if elsewhere is not None else None
+            known = earlier.segments() if earlier is not None else {}
+            segments = {name: min(came, known.get(name, came)) for name, came in lineage.segments().items()}
+            held.windows += windows(identifier, bases, segments, past, size)
     except PgopsError as error:
         held.error = str(error)
     except OSError as error:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,7 +38,8 @@ def bring(
 
     Raise AbsentError if S3, which answered, does not have it; DamagedError, UnreachableError and others if nobody can tell.
     """
-    context = Context(config.load(Path(config_path), environ=os.environ, host=os.uname().nodename), os.uname().nodename)
+    known = config.load(Path(config_path), environ=os.environ, host=os.uname().nodename)
+    context = Context(dataclasses.replace(known, instance=brief.instance or known.instance), os.uname().nodename)
     place = context.s3()
     top = "%s/%s" % (TREE, identifier)
     try:

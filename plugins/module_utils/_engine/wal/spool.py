@@ -125,9 +125,13 @@ def store(
     content: bytes,
     wrap: Callable[[bytes], tuple[bytes, str]],
     prove: Callable[[bytes, str], bytes | bytearray | None],
+    *,
+    written_ns: int = 0,
 ) -> bool:
     """Make `content` durable as the WAL file `name`; return False if it was there already.
 
+    `written_ns` is when the server wrote the last of it (nanoseconds since 1970): no transaction in it is younger. The stored
+    file bears that time, as a slow archive must not make its content look younger than it is.
     `wrap` returns the bytes to write and their suffix. `prove` returns the content of bytes read back from a stored file,
     None where it cannot (no key). Raise RefusedError if other content has that name, which stays untouched; PgopsError if
     it cannot be written.
@@ -153,7 +157,7 @@ def store(
             blob, suffix = wrap(content)
             if suffix.endswith(".age") and kind(name) == SEGMENT:
                 _mark_size(lineage_dir(home, system_identifier), len(content))
-            _write(directory, stored_name(name, digest, suffix), blob, content, prove)
+            _write(directory, stored_name(name, digest, suffix), blob, content, prove, written_ns)
             os.fsync(held)
             for stored in set(found) - {stored_name(name, digest, suffix)}:
                 os.unlink(os.path.join(directory, stored))
@@ -182,7 +186,12 @@ def _is_whole(path: str, stored: str, content: bytes, prove: Callable[[bytes, st
 
 
 def _write(
-    directory: str, stored: str, blob: bytes, content: bytes, prove: Callable[[bytes, str], bytes | bytearray | None]
+    directory: str,
+    stored: str,
+    blob: bytes,
+    content: bytes,
+    prove: Callable[[bytes, str], bytes | bytearray | None],
+    written_ns: int,
 ) -> None:
     for left in os.listdir(directory):
         if left.startswith(".") and left.endswith(_TEMPORARY):
@@ -203,6 +212,9 @@ def _write(
                 "%s/%s could not be read back as it was written." % (directory, stored),
                 hint="Check the disk and the memory of this host.",
             )
+        # Never into the future, whatever the server's clock was.
+        if 0 < written_ns < os.stat(temporary).st_mtime_ns:
+            os.utime(temporary, ns=(written_ns, written_ns))
         os.rename(temporary, os.path.join(directory, stored))
     except BaseException:
         if os.path.exists(temporary):

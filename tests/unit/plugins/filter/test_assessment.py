@@ -41,6 +41,9 @@ def test_all_is_well() -> None:
         ({"off-site copy": "critical"}, ["sync"]),
         ({"off-site place": "critical"}, ["sync"]),
         ({"verification": "warning"}, ["verify"]),
+        ({"base backup": "critical"}, ["base", "sync", "verify"]),
+        ({"off-site base backup": "critical"}, ["sync"]),
+        ({"backup": "critical", "base backup": "critical"}, ["backup", "base", "sync", "verify"]),
         ({"off-site copy": "warning", "verification": "warning"}, ["sync", "verify"]),
     ],
 )

@@ -63,6 +63,7 @@ def test_jobs_come_from_the_schedule_and_its_defaults() -> None:
     found = one({"schedule": {"backup": "@hourly", "timezone": "Europe/Berlin"}}, sections=SECTIONS)
     assert found["scheduled"]["jobs"] == {
         "backup": "@hourly",
+        "base": "",
         "sync": "30 2 * * *",
         "verify": "0 3 * * *",
         "prune": "0 1 * * 0",
@@ -157,3 +158,11 @@ def test_each_is_the_sections_with_its_own_over_them_and_nothing_is_changed(shar
 )
 def test_alerts_are_looked_after_where_there_is_a_channel(given: Any, others: Any, wanted: str) -> None:
     assert one(given, **others)["scheduled"]["jobs"]["alert"] == wanted
+
+
+def test_an_instance_that_archives_has_base_backups_of_its_own() -> None:
+    plain, asks = instances([{"name": "a"}, {"name": "b", "wal": {"enabled": True}}], sections={"s3": {"bucket": "b"}})
+    assert (plain["archives"], plain["scheduled"]["jobs"]["base"]) == (False, "")
+    assert (asks["archives"], asks["scheduled"]["jobs"]["base"]) == (True, "0 0 * * 0")
+    own = one({"schedule": {"base": "0 4 * * 6"}})
+    assert (own["archives"], own["scheduled"]["jobs"]["base"]) == (False, "0 4 * * 6")

@@ -392,3 +392,25 @@ def test_a_base_backup_is_a_run_of_its_own_and_counts_no_databases() -> None:
     assert known["failed-run/base backup"].step.endswith("pgops backup --kind base")
     assert "no-databases" not in known
     assert "failed-run/backup" not in known
+
+
+# --- base backups -----------------------------------------------------------------------------------------------------
+
+
+def test_a_base_backup_that_is_late_is_told_once_with_its_command() -> None:
+    told = found(judged=[judged("base backup"), judged("off-site base backup")])
+    assert told["base-age"].step == "Run: pgops backup --kind base"
+    assert told["base-offsite-age"].step == "Run: pgops sync"
+    weekly = Due(parse("0 0 * * 0"), LONG_AGO)
+    missed = found(due={"base backup": weekly}, watched_since=LONG_AGO, judged=[judged("base backup")])
+    assert set(missed) == {"missed-run/base backup"}
+    assert "pgops backup --kind base" in missed["missed-run/base backup"].step
+    assert "It is so." in missed["missed-run/base backup"].text
+
+
+def test_that_there_is_none_at_all_is_told_by_the_window() -> None:
+    assert set(found(judged=[judged("base backup", since=None), judged("wal window")])) == {"wal-window"}
+
+
+def test_a_host_that_was_set_up_just_now_has_until_its_first_sunday() -> None:
+    assert found(judged=[judged("base backup", since=None)])["base-age"].patience == 7 * DAY

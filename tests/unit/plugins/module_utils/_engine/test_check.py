@@ -337,3 +337,24 @@ def test_a_reader_that_has_gone_is_unknown(config: Path, monkeypatch: pytest.Mon
 
 def test_the_checks_of_the_options_are_those_of_the_engine() -> None:
     assert options.CHECKS == check.CHECKS
+
+
+# --- base backups -----------------------------------------------------------------------------------------------------
+
+
+def test_base_backups_are_asked_for_where_they_are_scheduled(world: Any) -> None:
+    safe(world)
+    assert verdict(world, "base").text == "No base backups are scheduled (schedule.base)."
+    assert verdict(world, "base").code == 0
+    context = world.context()
+    context.config = dataclasses.replace(context.config, schedule=Schedule(base="0 0 * * 0"))
+    found = check.judge(status(context), "base")
+    assert found.code == 2
+    assert "There is no base backup" in found.text
+    base = world.add("local", world.NOW - 2 * DAY, kind="base")
+    assert base.endswith("-base")
+    found = check.judge(status(context), "base")
+    assert found.code == 0
+    assert value(found, "base_age").text() == "base_age=172800s;;648000;0"
+    # A copy that is missing is the sync's business.
+    assert "no base backup off this server" in check.judge(status(context), "sync").text

@@ -56,7 +56,7 @@ def complete(pgops: Path, *words: str) -> list[str]:
 
 def test_verbs(pgops: Path) -> None:
     assert complete(pgops, "") == [name for name, *_unused in VERBS]
-    assert complete(pgops, "re") == ["restore", "recover"]
+    assert complete(pgops, "re") == ["restore", "recover", "rescue"]
     assert complete(pgops, "--config", "/etc/x", "st") == ["status"]
     assert complete(pgops, "--config", "=", "/etc/x", "st") == ["status"]
 

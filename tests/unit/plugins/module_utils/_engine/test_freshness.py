@@ -185,3 +185,37 @@ def test_a_random_delay_and_a_rare_verification_are_allowed_for() -> None:
     assert late.verified_critical > 62 * DAY
     usual = limits(daily, daily, daily)
     assert (usual.verified_warning, usual.verified_critical) == (7 * DAY, 14 * DAY)
+
+
+# --- base backups -----------------------------------------------------------------------------------------------------
+
+WEEKLY = limits(parse("0 2 * * *"), parse("30 2 * * *"), parse("0 3 * * *"), base=parse("0 0 * * 0"))
+BASES = {"base": seen(2 * DAY), "base_offsite": seen(2 * DAY)}
+
+
+def test_nobody_waits_for_base_backups_that_are_not_scheduled() -> None:
+    assert [f for f in judge(GOOD, Limits(), NOW) if "base" in f.check] == []
+    assert (Limits().base, Limits().base_offsite) == (None, None)
+
+
+def test_a_weekly_base_backup_may_be_a_week_and_half_a_day_old_and_its_copy_until_the_next_sync() -> None:
+    assert WEEKLY.base == 7 * DAY + 12 * HOUR
+    # At 02:30 it is taken along.
+    assert WEEKLY.base_offsite == limit(7 * DAY + timedelta(hours=2, minutes=30)) + 2 * HOUR
+    assert find("base backup", WEEKLY, **BASES).severity == "ok"
+    assert find("off-site base backup", WEEKLY, **BASES).severity == "ok"
+    late = find("base backup", WEEKLY, **{**BASES, "base": seen(8 * DAY)})
+    assert (late.severity, late.since) == ("critical", NOW - 12 * HOUR)
+    assert find("off-site base backup", WEEKLY, **{**BASES, "base_offsite": seen(9 * DAY)}).severity == "critical"
+
+
+def test_a_base_backup_that_is_not_there_or_not_off_the_server_is_told() -> None:
+    assert "There is no base backup" in find("base backup", WEEKLY).text
+    assert find("off-site base backup", WEEKLY, base=seen(DAY)).severity == "critical"
+    for facts in ({"has_offsite": False}, {"offsite_error": "it does not answer"}):
+        found = judge(dataclasses.replace(GOOD, base=seen(DAY), **facts), WEEKLY, NOW)
+        assert [f.severity for f in found if "base" in f.check] == ["ok"], "that is told by another finding"
+
+
+def test_without_a_sync_of_its_own_a_copy_is_as_old_as_the_next_base_backup() -> None:
+    assert limits(None, None, None, base=parse("0 0 * * 0")).base_offsite == limit(7 * DAY) + 2 * HOUR

@@ -454,7 +454,7 @@ def test_on_a_bare_host_a_dry_run_takes_the_defaults(machine: Machine) -> None:
 
 def test_what_is_given_in_full_needs_no_configuration(machine: Machine) -> None:
     machine.config.unlink()
-    jobs = {"backup": "0 2 * * *", "sync": "", "verify": "", "prune": "", "alert": ""}
+    jobs = {"backup": "0 2 * * *", "base": "", "sync": "", "verify": "", "prune": "", "alert": ""}
     options = {"timezone": "", "random_delay": "0s", "wait": "6h"}
     machine.lay(machine.request("cron", machine.instance(jobs=jobs, paths=["/srv/b"]), **options))
     assert len(machine.table()) == 1
@@ -466,3 +466,29 @@ def test_a_command_that_cron_would_cut_off_is_refused(machine: Machine) -> None:
     (deep / "c.yml").write_text("{}")
     with pytest.raises(UsageError, match="too long for cron"):
         machine.lay(machine.request("cron", machine.instance(config=str(deep / "c.yml"))))
+
+
+# --- base backups -----------------------------------------------------------------------------------------------------
+
+
+def test_where_wal_is_archived_a_base_backup_is_made_each_week(machine: Machine) -> None:
+    machine.config.write_text('{"instance": "db1-main", "wal": {"enabled": true}}')
+    result = machine.lay(machine.request("cron"))
+    (line,) = [line for line in machine.table() if "--kind base" in line]
+    assert line.startswith("0 0 * * 0 %s " % ACCOUNT)
+    assert line.endswith("%s backup --kind base --config %s --wait 6h --quiet" % (machine.program, machine.config))
+    assert result["next_runs"]["db1-main"]["base"] == "2026-11-29T00:00:00+00:00"
+    machine.boot()
+    machine.lay(machine.request("systemd"))
+    service = machine.unit("pgops-base@db1-main.service")
+    assert "ExecStart=%s backup --kind base --config %s --wait 6h\n" % (machine.program, machine.config) in service
+    assert "SyslogIdentifier=pgops-base\n" in service
+
+
+@pytest.mark.parametrize(("written", "runs"), [("", None), ("0 5 1 * *", "0 5 1 * *")])
+def test_the_calendar_of_base_backups_is_the_users(machine: Machine, written: str, runs: str | None) -> None:
+    machine.config.write_text(
+        '{"instance": "db1-main", "wal": {"enabled": true}, "schedule": {"base": "%s"}}' % written
+    )
+    machine.lay(machine.request("cron"))
+    assert [line[:9] for line in machine.table() if "--kind base" in line] == ([runs] if runs else [])

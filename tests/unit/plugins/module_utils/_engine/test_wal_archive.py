@@ -12,6 +12,7 @@ import random
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -456,3 +457,27 @@ def test_the_files_of_a_cluster_are_listed(server):
     home = str(server.root / "backups" / "db1")
     assert spool.lineages(home) == [str(SYSTEM)]
     assert [stored[:24] for _path, stored in spool.names(home, str(SYSTEM))] == [segment_name(1, 1, SIZE)]
+
+
+def test_the_archive_of_another_instance_is_read_when_it_is_named(server):
+    """As where the server of a host that is gone is brought back on another one."""
+    name = server.write(1)
+    server.archive(name)
+    server.configure(instance="db2")
+    assert "There is no WAL archive" in server.fetch(name, code=204)
+    server.fetch(name, "--instance", "db1")
+    assert server.fetched == segment(1)
+    assert "cannot name an instance" in server.fetch(name, "--instance", "../db1", code=202)
+    assert "--instance is for fetch alone" in server.archive(name, "--instance", "db1", code=2)
+
+
+def test_a_stored_segment_is_as_old_as_what_is_in_it(server):
+    name, late = server.write(1), server.write(2)
+    hour_ago = time.time() - 3600
+    os.utime(server.data / "pg_wal" / name, (hour_ago, hour_ago))
+    os.utime(server.data / "pg_wal" / late, (hour_ago + 9999, hour_ago + 9999))
+    server.archive(name)
+    server.archive(late)
+    first, second = server.stored()
+    assert first.stat().st_mtime == pytest.approx(hour_ago, abs=0.001)
+    assert second.stat().st_mtime <= time.time(), "whatever the server's clock was"

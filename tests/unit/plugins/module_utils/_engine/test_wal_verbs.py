@@ -431,3 +431,26 @@ def test_prune_clears_the_spool_where_there_is_no_s3(make_world):
     archive.base("local", NOW - timedelta(days=1), 3)
     assert prune(archive.world.context(), Prune())["places"][0]["wal_removed"] == 2
     assert archive.here() == paths[2:]
+
+
+# --- how old what can be restored is ----------------------------------------------------------------------------------
+
+
+def test_what_s3_got_late_is_no_younger_for_that(archive):
+    """An hour of WAL that comes to S3 after an outage: while it is on its way, an hour would be lost, and not a moment."""
+    archive.base("s3", NOW - 6 * HOUR, 1)
+    archive.segment(1, age=5 * HOUR)
+    archive.segment(2, age=HOUR)
+    archive.ship()
+    archive.segment(3, age=HOUR / 2)
+    found = {place["place"]: place for place in wal_status.wal_status(archive.world.context())["places"]}
+    assert found["s3"]["rpo_seconds"] == HOUR.total_seconds()
+    assert found["s3"]["windows"][0]["stretches"][-1]["end"] == "2026-11-22T07:00:00+00:00"
+    # Of what is here no more, nobody knows better than S3.
+    for path in archive.here():
+        (archive.home / path).unlink()
+    found = {place["place"]: place for place in wal_status.wal_status(archive.world.context())["places"]}
+    assert found["s3"]["rpo_seconds"] == 0
+    archive.segment(4)
+    shown = status_verb.render(status_verb.status(archive.world.context()), colour=False)
+    assert "s3     RPO now: what was written in the last 0.0 s would be lost" in shown

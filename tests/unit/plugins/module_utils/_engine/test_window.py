@@ -90,6 +90,10 @@ def test_the_window_follows_a_switch_of_the_timeline():
         (int(3.5 * SIZE), 8 * SIZE, ("3.1-base", "6.1-base")),
     ]
     assert window.gaps == ()
+    # Who asks for the first timeline itself gets it as far as there are whole segments of it.
+    one, two = windows(SYSTEM, [base(3.1, 3.5), base(6.1, 6.2, timeline=2)], present, histories, SIZE, each=True)
+    assert (one.timeline, one.stretches[0].end, one.stretches[0].bases) == (1, 6 * SIZE, ("3.1-base",))
+    assert two == window
 
 
 def test_what_went_on_after_the_switch_is_a_window_of_its_own():

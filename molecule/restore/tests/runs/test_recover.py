@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The server ra is gone. On rc, from S3 alone, it is brought back as it was at a moment: beside rc's own server, and in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hosts.shop import asked, databases_of, is_the_shop
+
+FROM_RA = {"target": "rc", "from_instance": "ra-main", "place": "s3"}
+MAIN = "/var/lib/postgresql/15/main"
+COPY, SOCKETS = "/srv/copy", "/tmp/pitr"
+HALF = 20
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[int, dict[str, str]]:
+    """What the writer knows of each row."""
+    told = json.loads((Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "written.json").read_text())
+    return {no: {"time": moment, "lsn": position, "xid": xid} for no, moment, position, xid in told}
+
+
+@pytest.fixture(scope="module")
+def rc(machine: Any) -> Any:
+    """The host on which ra's server is brought back."""
+    return machine("rc")
+
+
+@pytest.fixture
+def copy(rc: Any) -> Iterator[Any]:
+    """The host; what a test recovered beside its server ends with it."""
+    yield rc
+    rc.run("sudo -u postgres /usr/lib/postgresql/15/bin/pg_ctl stop -m immediate -D %s", COPY)
+    rc.check_output("rm -rf %s %s", COPY, SOCKETS)
+
+
+def rows(host: Any, where: str = SOCKETS) -> list[int]:
+    """The rows of the writer on a server that is reached by the sockets in a directory."""
+    words = "sudo -u postgres psql -XAt -h %s -d shop -c %s"
+    return [int(line) for line in host.check_output(words, where, "SELECT no FROM ticks ORDER BY no").split()]
+
+
+def recovered(host: Any, *words: str, code: int = 0) -> dict[str, Any]:
+    """Recover beside the server, by the program as root calls it."""
+    host.check_output("install -d -o postgres -m 700 %s", COPY)
+    command = "pgops --json recover --set instance=ra-main --place s3 --data-directory %s --socket-directory %s --yes"
+    said = host.run(command + " %s" * len(words), COPY, SOCKETS, *words)
+    assert said.rc == code, said.stdout + said.stderr
+    result: dict[str, Any] = json.loads(said.stdout)
+    return result
+
+
+def test_a_moment_beside_the_server_by_the_playbook(copy: Any, playbook: Any, written: Any) -> None:
+    number = HALF + 1 + secrets.randbelow(len(written) - HALF - 1)
+    asks = {**FROM_RA, "to_time": written[number]["time"], "data_directory": COPY, "socket_directory": SOCKETS}
+    said = playbook("restore", **asks)
+    assert said.returncode != 0
+    told = " ".join((said.stdout + said.stderr).split())
+    assert f"recover {COPY} on rc" in told
+    assert not copy.file(COPY).exists
+    said = playbook("restore", **asks, confirm=f"recover {COPY} on rc")
+    assert said.returncode == 0
+    assert "Proof: it replayed up to the LSN" in " ".join(said.stdout.split())
+    assert rows(copy) == list(range(1, number + 1))
+    assert databases_of(copy) == {"postgres"}, "rc's own server is none of its business"
+
+
+def test_a_transaction_by_the_program(copy: Any, written: Any) -> None:
+    number = 2 + secrets.randbelow(len(written) - 2)
+    assert recovered(copy, "--to-xid", written[number]["xid"])["stopped"]["log"]
+    assert rows(copy) == list(range(1, number + 1))
+
+
+def test_a_restore_point_by_the_program(copy: Any) -> None:
+    recovered(copy, "--to-name", "before the sale")
+    assert rows(copy) == list(range(1, HALF + 1))
+
+
+def test_one_table_as_it_was_under_another_name(rc: Any, playbook: Any, written: Any) -> None:
+    number = 2 + secrets.randbelow(HALF)
+    asks = {**FROM_RA, "databases": "shop", "tables": ["public.ticks"], "to_time": written[number]["time"]}
+    said = playbook("restore", **asks, rename={"shop": "shop_then"}, confirm="restore shop_then on rc")
+    assert said.returncode == 0
+    assert asked(rc, "shop_then", "SELECT count(*), max(no) FROM ticks") == f"{number}|{number}"
+    assert asked(rc, "shop_then", "SELECT to_regclass('orders') IS NULL") == "t"
+    assert rc.check_output("ls /var/lib/pgops/ra-main/work") == ""
+    rc.check_output("sudo -u postgres dropdb shop_then")
+
+
+def test_in_the_place_of_the_server_and_back(rc: Any, playbook: Any, written: Any) -> None:
+    number = HALF + 1 + secrets.randbelow(len(written) - HALF - 1)
+    asks = {**FROM_RA, "to_lsn": written[number]["lsn"], "data_directory": MAIN, "mode": "in_place"}
+    said = playbook("restore", **asks, confirm=f"replace {MAIN} on ra")
+    assert said.returncode != 0
+    assert f"replace {MAIN} on rc" in " ".join((said.stdout + said.stderr).split())
+    assert databases_of(rc) == {"postgres"}
+    said = playbook("restore", **asks, confirm=f"replace {MAIN} on rc")
+    assert said.returncode == 0
+    assert rc.check_output("systemctl is-active postgresql@15-main") == "active"
+    assert rows(rc, "/var/run/postgresql") == list(range(1, number + 1))
+    is_the_shop(rc)
+    assert asked(rc, "postgres", "SHOW archive_mode") == "off"
+    assert asked(rc, "postgres", "SHOW config_file") == "/etc/postgresql/15/main/postgresql.conf"
+    undo = {"target": "rc", "data_directory": MAIN, "confirm": f"roll back {MAIN} on rc"}
+    assert playbook("restore_rollback", **undo).returncode == 0
+    assert rc.check_output("systemctl is-active postgresql@15-main") == "active"
+    assert databases_of(rc) == {"postgres"}
+
+
+def test_a_recovery_in_place_that_fails_leaves_the_server_as_it_was(rc: Any, playbook: Any) -> None:
+    asks = {**FROM_RA, "to_xid": "2000000", "data_directory": MAIN, "mode": "in_place"}
+    said = playbook("restore", **asks, confirm=f"replace {MAIN} on rc")
+    assert said.returncode != 0
+    assert "The server runs again as it was." in " ".join((said.stdout + said.stderr).split())
+    assert rc.check_output("systemctl is-active postgresql@15-main") == "active"
+    assert databases_of(rc) == {"postgres"}
+
+
+def test_a_missing_segment_is_told_before_and_the_gap_can_be_the_end(
+    copy: Any, written: Any, s3: Any, bucket: str
+) -> None:
+    """The last test: a segment behind the restore point is gone for good."""
+    high, low = written[HALF + 2]["lsn"].split("/")
+    gone = "00000001%08X%08X" % (int(high, 16), int(low, 16) >> 24)
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix="database-backups/ra-main/wal/")["Contents"]
+    (key,) = [one["Key"] for one in listed if one["Key"].rpartition("/")[2].startswith(gone + "-")]
+    body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    s3.delete_object(Bucket=bucket, Key=key)
+    # Of what lies behind the last one that is there nobody can know that it is missing: there is another one.
+    following = "%s%08X" % (gone[:16], int(gone[16:], 16) + 1)
+    s3.put_object(Bucket=bucket, Key=key.replace(gone, following), Body=body)
+    refused = recovered(copy, "--to-lsn", written[HALF + 2]["lsn"], code=5)
+    assert f"{gone} to {gone} (1) are missing" in refused["message"]
+    assert copy.check_output("ls -A %s", COPY) == ""
+    recovered(copy, "--to-end", "--to-gap")
+    assert rows(copy) == list(range(1, HALF + 1))

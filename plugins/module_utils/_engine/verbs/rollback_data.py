@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The verb rollback for a whole server: the data directory that a recovery in place replaced gets its place back."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..context import Context
+from ..core.errors import MissingError, RefusedError, UsageError
+from ..core.times import compact
+from ..postgres.debian import cluster_of
+from ..system.durable import sync_dir
+from .recover import is_served
+
+_KEPT = re.compile(r"\.before-([0-9]{8}T[0-9]{6}Z)(?:-([0-9]{1,3}))?")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which data directory gets back what was there before; `kept` names it where it is not the newest that was kept."""
+
+    data_directory: str
+    kept: str = ""
+    dry_run: bool = False
+
+
+def rollback_data(context: Context, request: Request) -> dict[str, Any]:
+    """Exchange the data directory for the kept one; what the recovery made is kept beside it. The server stays stopped.
+
+    Result: `data_directory`, `kept` (what has its name again), `aside` (what the other is called now), `service` (that of
+    systemd which runs it, empty where none is known), `served` (whether a server still runs there, which only a dry run
+    bears). Raise UsageError, MissingError or RefusedError before anything is renamed.
+    """
+    data = Path(request.data_directory)
+    for path in (request.data_directory, *([request.kept] if request.kept else [])):
+        if not path.startswith("/") or "\n" in path or path != path.rstrip("/"):
+            raise UsageError("A data directory must be a path from the root, and %r is none." % path)
+    with context.lock("restore", dry_run=request.dry_run):
+        kept = _kept_of(data, request.kept)
+        cluster = cluster_of(data)
+        service = cluster.service if cluster else ""
+        served = is_served(data) or is_served(kept)
+        if served and not request.dry_run:
+            raise RefusedError(
+                "A server runs on %s." % data,
+                hint="Stop it first%s." % (": systemctl stop %s" % service if service else ""),
+            )
+        if os.path.ismount(data) or not os.access(data.parent, os.W_OK):
+            raise RefusedError("%s cannot be renamed: it is a mount point, or its folder is not ours." % data)
+        aside = _free(data, "rolled-back-%s" % compact(context.clock()))
+        if not request.dry_run:
+            _exchange(data, kept, aside)
+            context.warn("What was %s is kept as %s; remove it when nobody needs it any more." % (data, aside))
+    return {
+        "changed": True,
+        "data_directory": str(data),
+        "kept": str(kept),
+        "aside": str(aside),
+        "service": service,
+        "served": served,
+    }
+
+
+def _kept_of(data: Path, named: str) -> Path:
+    """Return the data directory that gets its place back. Raise MissingError if there is none."""
+    if not (data / "PG_VERSION").is_file():
+        raise MissingError("There is no data directory %s." % data)
+    if named:
+        candidates = [Path(named)]
+    else:
+        found = [(_KEPT.fullmatch(path.name[len(data.name) :]), path) for path in _beside(data)]
+        candidates = [
+            path for _age, path in sorted(((m[1], int(m[2] or 1)), path) for m, path in found if m is not None)
+        ]
+    candidates = [path for path in candidates if (path / "PG_VERSION").is_file() and path.parent == data.parent]
+    if not candidates:
+        raise MissingError(
+            "There is no data directory%s."
+            % (" %s beside %s" % (named, data) if named else " that was kept of %s" % data),
+            hint="Only a recovery in place keeps one, under a name like main.before-20261122T093000Z.",
+        )
+    return candidates[-1]
+
+
+def _beside(data: Path) -> list[Path]:
+    return [path for path in data.parent.iterdir() if path.name.startswith(data.name) and path != data]
+
+
+def _free(data: Path, word: str) -> Path:
+    """Return a name beside `data` that nothing has."""
+    names = (data.with_name("%s.%s%s" % (data.name, word, more)) for more in ("", *("-%d" % n for n in range(2, 1000))))
+    return next(path for path in names if not path.exists())
+
+
+def _exchange(data: Path, kept: Path, aside: Path) -> None:
+    data.rename(aside)
+    try:
+        kept.rename(data)
+    except BaseException:
+        aside.rename(data)
+        raise
+    sync_dir(data.parent)
+
+
+__all__ = ("Request", "rollback_data")

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Recovery where history branches: a failover, a second recovery over a recovered server, an upgrade to another version."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request, info
+from demo.servers import PostgresServer, free_port, wheel_bindir
+from tests.integration.conftest import Site, create_database, run_sql
+from tests.integration.test_group import caught_up, standby_of
+from tests.integration.test_recover import Story, own, upto
+from tests.integration.wal_fixtures import Host, archived_up_to, as_server
+
+
+def archiving(host: Host) -> dict[str, str]:
+    return {"archive_mode": "on", "archive_command": host.command("archive", "%p"), "wal_level": "replica"}
+
+
+def story_of(server: PostgresServer, host: Host, root: Path) -> Story:
+    """The first part of a story: five rows in the archive, two of which are in a base backup."""
+    create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
+    options = {"local": {"path": str(host.root / "backups")}, "wal": {"enabled": True}}
+    site = Site(root / "site", server, instance="db1", options=options)
+    told = Story(server, site, host.wal, config_file=str(host.root / "config.json"), program=str(host.program))
+    told.write(2)
+    told.back_up()
+    told.write(3)
+    archived_up_to(server)
+    return told
+
+
+def windows(told: Story) -> list[tuple[str, int]]:
+    """The clusters and timelines of which something can be brought back."""
+    (place,) = info(told.site.engine(), Request())["places"]
+    return [(window["system_identifier"], window["timeline"]) for window in place["windows"] if window["stretches"]]
+
+
+@pytest.fixture(scope="module")
+def switched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """A failover after seven rows, and three more on the new primary, which archives to the same place; the old one is gone."""
+    root, host = tmp_path_factory.mktemp("switched"), Host()
+    with PostgresServer(wheel_bindir(18), root, settings=archiving(host)) as primary:
+        told = story_of(primary, host, root)
+        with standby_of(primary, root, **archiving(host)) as standby:
+            told.write(2)
+            archived_up_to(primary)
+            caught_up(primary, standby)
+            primary.stop(immediate=True)
+            assert run_sql(standby, "postgres", "SELECT pg_promote(wait_seconds => 120)") == [(True,)]
+            told.server = standby
+            told.write(3)
+            archived_up_to(standby)
+            yield told
+            for folder in told.copies:
+                told.stop(folder)
+    host.close()
+
+
+def rows_at(told: Story, **asked: object) -> tuple[list[int], int]:
+    """Recover, and return the rows and the timeline that the copy is on."""
+    folder = told.folder()
+    try:
+        result = told.recover(folder, tablespaces={}, **asked)
+        return told.rows(result), result["stopped"]["timeline"]
+    finally:
+        told.stop(folder)
+        shutil.rmtree(folder)
+        told.copies.remove(folder)
+
+
+def test_a_failover_is_no_end(switched: Story) -> None:
+    assert rows_at(switched, time=switched.moments[9].isoformat()) == (upto(9), 3)
+    assert rows_at(switched, end="yes") == (upto(10), 3)
+    # Before it, as if it had never been.
+    assert rows_at(switched, time=switched.moments[4].isoformat(), timeline="current") == (upto(4), 3)
+
+
+def test_a_second_recovery_over_a_recovered_server(switched: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on, archives to the same place, and is brought back to what it did since; the first history stays reachable."""
+    folder = switched.folder()
+    data = folder / "data"
+    conf = folder / "etc" / "18" / "main" / "postgresql.conf"
+    conf.parent.mkdir(parents=True)
+    (folder / "hba.conf").write_text("local all all trust\n")
+    port = free_port()
+    command = "%s wal archive -c %s %%p" % (switched.program, switched.config_file)
+    conf.write_text(
+        "data_directory = '%s'\nport = %d\nunix_socket_directories = '%s'\nlisten_addresses = ''\nhba_file = '%s/hba.conf'\n"
+        "archive_mode = on\narchive_command = '%s'\n" % (data, port, folder, folder, command)
+    )
+    own(switched.server, *folder.rglob("*"))
+    monkeypatch.setattr(recover, "cluster_of", lambda path: debian.cluster_of(path, folder / "etc"))
+    result = switched.recover(
+        folder, time=switched.moments[8].isoformat(), mode="in_place", leave="stopped", tablespaces={}
+    )
+    assert result["stopped"]["timeline"] == 3
+    # As the runbook says.
+    auto = data / "postgresql.auto.conf"
+    auto.write_text("".join(line for line in auto.read_text().splitlines(True) if not line.startswith("archive_")))
+    switched.start(conf)
+    restored = copy.copy(switched.server)
+    restored.socket_dir, restored.port, restored.log_file = folder, port, conf.parent / "server.log"
+    before, switched.server = switched.server, restored
+    try:
+        switched.count = 100
+        switched.write(2)
+        archived_up_to(restored)
+        history = ["wal", "archive", "-c", switched.config_file, "pg_wal/00000003.history"]
+        subprocess.run([switched.program, *history], **{**as_server(), "cwd": data}, check=True)
+    finally:
+        switched.server = before
+        switched.stop(folder)
+    assert rows_at(switched, end="yes") == ([*upto(8), 101, 102], 4)
+    assert rows_at(switched, time=switched.moments[101].isoformat()) == ([*upto(8), 101], 4)
+    assert rows_at(switched, time=switched.moments[10].isoformat(), timeline="2")[0] == upto(10)
+
+
+def test_an_upgrade_begins_a_new_lineage_and_the_old_one_can_still_be_restored(tmp_path: Path) -> None:
+    host, old_bin, new_bin = Host(), wheel_bindir(16), wheel_bindir(18)
+    with PostgresServer(old_bin, tmp_path, settings=archiving(host)) as old:
+        told = story_of(old, host, tmp_path)
+        with PostgresServer(new_bin, tmp_path, settings=archiving(host)) as new:
+            new.stop()
+            old.stop()
+            upgrade(old, new)
+            new.password = old.password
+            new.start()
+            told.server, told.site.server = new, new
+            told.write(1)
+            archived_up_to(new)
+            folder = told.folder()
+            with pytest.raises(RefusedError, match="cannot be reached from any base backup"):
+                told.recover(folder, time=told.moments[6].isoformat(), tablespaces={})
+            told.back_up()
+            told.write(2)
+            archived_up_to(new)
+            systems = [system for system, _timeline in windows(told)]
+            assert len(set(systems)) == len(systems) == 2
+            try:
+                assert rows_at(told, time=told.moments[7].isoformat())[0] == upto(7)
+                sections = {"postgres": {"bin_dir": str(old.bindir)}}
+                assert rows_at(told, time=told.moments[4].isoformat(), sections=sections)[0] == upto(4)
+                # The newest lineage is not taken for the end of the old one.
+                assert rows_at(told, end="yes")[0] == upto(8)
+                assert rows_at(told, end="yes", set=told.bases[0], sections=sections)[0] == upto(5)
+            finally:
+                for left in told.copies:
+                    told.stop(left)
+    host.close()
+
+
+def upgrade(old: PostgresServer, new: PostgresServer) -> None:
+    """Move the data of `old` into `new` by pg_upgrade; both are stopped."""
+    folder = new.root / "upgrade"
+    folder.mkdir()
+    own(new, folder)
+    words = ["-b", str(old.bindir), "-B", str(new.bindir), "-d", str(old.data_dir), "-D", str(new.data_dir)]
+    done = subprocess.run(
+        [str(new.bindir / "pg_upgrade"), *words, "-U", "postgres", "-s", str(new.socket_dir)],
+        **{**as_server(), "cwd": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search("Upgrade Complete", done.stdout)
