@@ -20,7 +20,8 @@ from .invocation import Answer, Run, config_path, load_config
 def _backup(run: Run) -> Answer:
     from ..verbs import backup
 
-    request = backup.Request(dry_run=run.dry_run, kind=run.options.kind)
+    options = run.options
+    request = backup.Request(dry_run=run.dry_run, kind=options.kind, incremental=options.incremental)
     result = run.perform(lambda context: backup.backup(context, request))
     return Answer(result, lambda: show.backup(result, has_s3=run.context.config.s3 is not None))
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import Optional
 
+from ..core.chain import chain
 from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
 from ..core.manifest import NAME, Manifest, content_hash, decode
 from ..core.naming import is_physical, is_set_id
 from .base import PINS, SETS, Entry, Place
-from .evidence import Proof, is_verified, proofs, standing
+from .evidence import FAILED, Proof, is_verified, proofs, standing
 
 
 class Catalog:
@@ -72,11 +73,20 @@ class Catalog:
         return standing(self.proofs, set_id=set_id, content=self.content(set_id), place=self.place.name)
 
     def verified(self, set_id: str) -> bool:
-        """Tell whether `set_id` is verified. A set whose manifest cannot be read is not."""
+        """Tell whether `set_id` is verified, and nothing that it builds on failed since. A set whose manifest cannot be read is not."""
         if not any(p.set_id == set_id for p in self.proofs):
             return False
         try:
-            return is_verified(self.proof(set_id))
+            proof = self.proof(set_id)
+            restored = proof["restore"]
+            if restored is None or not is_verified(proof):
+                return False
+            above = chain(set_id, lambda one: self.manifest(one).parent)[:-1] if is_physical(set_id) else []
+            return not any(
+                p is not None and p.outcome == FAILED and p.when >= restored.when
+                for ancestor in above
+                for p in self.proof(ancestor).values()
+            )
         except (DamagedError, MissingError, UsageError):
             return False
 

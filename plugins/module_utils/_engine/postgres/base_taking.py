@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +24,10 @@ from ..core.choice import LEVELS
 from ..core.errors import CommandError, DamagedError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.manifest import Payload, Tablespace
 from ..core.sizes import parse_size
+from ..core.tar_pick import Picker
 from ..settings import Base
 from ..system import codec
+from ..system.bridge import Bridge
 from ..system.runner import Command
 from .connection import Session, explained, program_environment
 from .dumping import DirectoryWatch, Sink
@@ -32,11 +35,14 @@ from .tools import Programs
 
 FOLDER = "base"
 LEAST_MAJOR = 15
+INCREMENTAL_MAJOR = 17
 _MOST_WORKERS = 4
 _DAMAGE = re.compile(r'checksum verification failed in file "(?:\./)?([^"]+)", block (\d+)')
 _START = re.compile(r"write-ahead log start point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+) on timeline (\d+)")
 _END = re.compile(r"write-ahead log end point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+)")
 _NO_WORKERS = "could not set compression worker count"
+# So the server says that it cannot tell what changed since the parent.
+_UNFIT = re.compile("WAL summar|[Ss]ummarization|requires WAL|found in manifest|in backup manifest|backup_manifest")
 # What to do next, by what the server says to who wants to replicate.
 _HINTS = (
     ("permission denied to start WAL sender", "role"),
@@ -56,6 +62,9 @@ _TEXTS = {
     "pages": "Set full_page_writes to on at the primary, run CHECKPOINT there and then on the standby, and try again.",
     "promoted": "The standby became a primary meanwhile. Run the backup again.",
 }
+
+
+_FULL = "Take a full base backup: pgops backup --kind base --incremental never."
 
 
 @dataclass(frozen=True)
@@ -100,25 +109,34 @@ _MOST = {"zstd": 19, "lz4": 12, "gzip": 9}
 
 @dataclass
 class Taken:
-    """A base backup in the folder of a set: its payloads, and the WAL range of what was copied."""
+    """A base backup in the folder of a set: its payloads, and the WAL range of what was copied.
+
+    `inner_list` is PostgreSQL's own list where it is inside an encrypted tar, and nobody here could read it again.
+    """
 
     payload: Payload
     way: Way
     listing: Optional[Payload] = None
     tablespaces: tuple[Tablespace, ...] = ()
+    inner_list: bytes = b""
     timeline: int = 0
     start: str = ""
     end: str = ""
     said: list[str] = field(default_factory=list)
 
 
+class UnfitParentError(RefusedError):
+    """The server takes no incremental base backup upon that parent; a full one may go."""
+
+
 # --- how to compress --------------------------------------------------------------------------------------------------
 
 
-def choose_way(context: Context, programs: Programs, *, tablespaces: bool) -> tuple[Way, str]:
+def choose_way(context: Context, programs: Programs, *, tablespaces: bool, apart: bool = False) -> tuple[Way, str]:
     """Return how to compress, and why in words: the first way of those that the configuration allows which all can go.
 
-    The server and its program are asked what their builds can do. Raise UsageError if none is left, UnreachableError or
+    With `apart` PostgreSQL's own list must be a file of its own, as an incremental one that builds on this one needs it. The
+    server and its program are asked what their builds can do. Raise UsageError if none is left, UnreachableError or
     RefusedError if the server lets nobody replicate.
     """
     settings, encrypted = context.config.base, context.config.backup.encryption == "age"
@@ -133,7 +151,7 @@ def choose_way(context: Context, programs: Programs, *, tablespaces: bool) -> tu
         return Way("none", "nobody", encrypted=encrypted), "none: as base.compression says"
     methods = ("zstd", "gzip") if settings.compression == "auto" else (settings.compression,)
     for method in methods:
-        for where in _places(settings, encrypted=encrypted, tablespaces=tablespaces):
+        for where in _places(settings, encrypted=encrypted, apart=tablespaces or apart):
             if _can(context, programs, method, where):
                 chosen = Way(method, where, settings.compression_level, workers if method == "zstd" else 0, encrypted)
                 return chosen, "%s: %s" % (method, _WHY[where])
@@ -150,11 +168,11 @@ _WHY = {
 }
 
 
-def _places(settings: Base, *, encrypted: bool, tablespaces: bool) -> tuple[str, ...]:
+def _places(settings: Base, *, encrypted: bool, apart: bool) -> tuple[str, ...]:
     if encrypted:
         return ("program",)
     own = ("server", "client") if settings.compress_on == "auto" else (settings.compress_on,)
-    return own if tablespaces or settings.compress_on == "server" else (*own, "program")
+    return own if apart or settings.compress_on == "server" else (*own, "program")
 
 
 def _can(context: Context, programs: Programs, method: str, where: str) -> bool:
@@ -222,21 +240,34 @@ def wal_kept(context: Context, session: Session) -> Iterator[None]:
             session.rows("SELECT pg_drop_replication_slot(%s)", (name,))
 
 
-def take(context: Context, programs: Programs, sink: Sink, way: Way, tablespaces: Sequence[Tablespace]) -> Taken:
-    """Take a base backup into the folder of `sink`, and return what it is.
+def take(
+    context: Context,
+    programs: Programs,
+    sink: Sink,
+    way: Way,
+    tablespaces: Sequence[Tablespace],
+    *,
+    parent_list: Optional[Path] = None,
+) -> Taken:
+    """Take a base backup into the folder of `sink`, and return what it is: what changed since `parent_list`, the parent's
+    backup_manifest, or all.
 
     Raise DamagedError when the server found damaged blocks (details: `damaged`, a list of {file, block}), CommandError,
-    RefusedError or UnreachableError; what was written so far lies there then.
+    UnfitParentError, RefusedError or UnreachableError; what was written so far lies there then.
     """
     taken = Taken(Payload("%s/base.tar%s" % (FOLDER, codec.suffix(way.layers)), "tar", way.method, way.layers), way)
     try:
-        _run(context, programs, sink, taken)
+        _run(context, programs, sink, taken, parent_list)
     except CommandError as error:
+        if parent_list is not None and _UNFIT.search(error.stderr):
+            raise UnfitParentError(
+                "The server takes no incremental base backup upon that one: %s" % error.message, hint=_FULL
+            ) from None
         if _NO_WORKERS not in error.stderr or way.workers <= 1:
             raise _told(error, taken) from None
         context.warn("The compression cannot work with several threads here, so it has one.")
         alone = replace(way, workers=0)
-        return take(context, programs, sink, alone, tablespaces)
+        return take(context, programs, sink, alone, tablespaces, parent_list=parent_list)
     _read_range(taken)
     if not way.piped:
         taken.listing = Payload("%s/%s" % (FOLDER, base_list.NAME), "backup_manifest")
@@ -248,21 +279,43 @@ def take(context: Context, programs: Programs, sink: Sink, way: Way, tablespaces
     return taken
 
 
-def _run(context: Context, programs: Programs, sink: Sink, taken: Taken) -> None:
-    command = _command(context, programs, sink.folder, taken.way)
+def _run(context: Context, programs: Programs, sink: Sink, taken: Taken, parent_list: Optional[Path]) -> None:
+    command = _command(context, programs, sink.folder, taken.way, parent_list)
     if taken.way.piped:
         recipients = context.config.backup.recipients
         wrappers = codec.wrap(
             context.runner, taken.way.layers, level=context.config.base.compression_level, recipients=recipients
         )
-        sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
+        if taken.way.encrypted:
+            _pick_list(context, sink, taken, command, wrappers)
+        else:
+            sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
         return
     watch = DirectoryWatch(context, sink, sink.folder / FOLDER, lambda: None)
     context.runner.run(command, watch=watch, on_line=taken.said.append)
 
 
-def _command(context: Context, programs: Programs, folder: Path, way: Way) -> Command:
+def _pick_list(context: Context, sink: Sink, taken: Taken, command: Command, wrappers: list[Command]) -> None:
+    """Let the tar go by on its way to the `wrappers`, and keep PostgreSQL's list from it."""
+    picker, said, over = Picker(base_list.NAME), taken.said.append, threading.Event()
+
+    def watch() -> None:
+        sink.check_space()
+        if over.is_set():
+            raise PgopsError("Nobody takes the base backup any more.")
+
+    bridge = Bridge(lambda put: context.runner.pipe([command], sink=put, watch=watch, on_line=said))
+    try:
+        sink.stream(taken.payload.path, wrappers, source=picker.through(bridge.chunks()))
+    finally:
+        over.set()  # it may wait for a checkpoint, and hear of nothing else
+        bridge.abandon()
+    taken.inner_list = picker.content or b""
+
+
+def _command(context: Context, programs: Programs, folder: Path, way: Way, parent_list: Optional[Path]) -> Command:
     settings = context.config.base
+    upon = ("--incremental=%s" % parent_list,) if parent_list is not None else ()
     rate = ("--max-rate=%dk" % (parse_size(settings.max_rate) // 1024),) if settings.max_rate else ()
     return Command(
         (
@@ -278,6 +331,7 @@ def _command(context: Context, programs: Programs, folder: Path, way: Way) -> Co
             "--no-sync",
             "--verbose",
             *rate,
+            *upon,
         ),
         env=program_environment(context.config.postgres),
     )
@@ -312,8 +366,10 @@ def _read_range(taken: Taken) -> None:
 
 __all__ = (
     "FOLDER",
+    "INCREMENTAL_MAJOR",
     "LEAST_MAJOR",
     "Taken",
+    "UnfitParentError",
     "Way",
     "check_replication",
     "choose_way",
