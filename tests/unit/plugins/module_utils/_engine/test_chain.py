@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from datetime import timedelta
 from typing import Any, Optional
@@ -13,7 +14,11 @@ from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import chain
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.base_list import built_on
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, MissingError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    DamagedError,
+    MissingError,
+    UnreachableError,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.retention import SetFacts, plan
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import utc_now
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
@@ -131,6 +136,14 @@ def test_what_is_missing_or_wrong_below_is_told(world: Any) -> None:
         chain_of(catalog, ids[1])
 
 
+def test_a_place_that_is_gone_says_nothing_about_a_chain(world: Any) -> None:
+    ids = build(world, "s3")
+    catalog = Catalog(world.memory)
+    world.memory.down = True
+    with pytest.raises(UnreachableError):
+        chain_of(catalog, ids[2])
+
+
 def test_a_parent_of_another_cluster_or_without_a_base_is_none(world: Any) -> None:
     (full,) = build(world, count=1)
     child = world.add("local", world.NOW, kind="incremental", parent=full, system_identifier="7")
@@ -141,6 +154,21 @@ def test_a_parent_of_another_cluster_or_without_a_base_is_none(world: Any) -> No
     child = world.add("local", world.NOW + DAY, kind="incremental", parent=odd)
     with pytest.raises(DamagedError, match="which is no base backup"):
         chain_of(Catalog(world.context().local), child)
+    alone = world.add("local", world.NOW + 2 * DAY, kind="incremental", base=None)
+    with pytest.raises(DamagedError, match="names nothing that it builds on"):
+        chain_of(Catalog(world.context().local), alone)
+
+
+def test_another_set_under_the_name_of_the_parent_is_not_the_parent(world: Any) -> None:
+    (full,) = build(world, count=1)
+    base = world.manifest(world.NOW, kind="base").base
+    child = world.add(
+        "local", world.NOW, kind="incremental", parent=full, base=dataclasses.replace(base, parent_content="0" * 64)
+    )
+    catalog = Catalog(world.context().local)
+    said = broken(catalog, catalog.manifest(child))
+    assert said is not None
+    assert "and the set of that name is another one now" in said
 
 
 @pytest.mark.parametrize(
