@@ -14,7 +14,7 @@ description:
     publishes it in the local place by one rename. A run that fails leaves no half-written set behind.
   - With O(kind=base) it makes a base backup of the whole server with C(pg_basebackup) instead, from which
     M(pgops.backup.pg_restore_from_backup) recovers to any later moment with the WAL archive. Of the options below, only
-    O(incremental), O(base), O(min_free), O(server_settings), O(encryption) and O(recipients) concern it.
+    O(incremental), O(to), O(base), O(min_free), O(server_settings), O(encryption) and O(recipients) concern it.
   - A set holds the dumps, roles and tablespaces, the server's settings, C(pg_hba.conf) and C(pg_ident.conf), and a
     manifest with the size and SHA-256 sum of each file. The fingerprint in it, taken in the very snapshot of the
     dump, is what a restore is compared with.
@@ -57,6 +57,13 @@ options:
       - The id of a base backup - since that one. Where that cannot be done, the task fails.
       - Defaults to what O(base.incremental) or the configuration says.
     type: str
+  to:
+    description:
+      - Where a base backup is taken to. V(local) - O(backup_dir). V(s3) - straight to the S3 place while it is taken, where the
+        host has no room for it; the server must have no tablespaces of its own then.
+      - Defaults to what O(base.to) or the configuration says.
+    type: str
+    choices: [local, s3]
   base:
     description:
       - How a base backup is taken.
@@ -102,6 +109,12 @@ options:
           - Defaults to V(SHA256).
         type: str
         choices: [SHA256, CRC32C]
+      to:
+        description:
+          - Where they are taken to. See O(to).
+          - Defaults to V(local).
+        type: str
+        choices: [local, s3]
       incremental:
         description:
           - Whether only what changed since the newest base backup is copied. V(auto) - see O(incremental).
@@ -297,7 +310,7 @@ set:
   type: str
   sample: 20261122T020000Z-logical
 path:
-  description: Directory of the new set on the host.
+  description: Directory of the new set on the host, or its address in S3.
   returned: success, not in check mode
   type: str
   sample: /backups/postgres/db1-main/sets/20261122T020000Z-logical
@@ -385,6 +398,11 @@ kind:
   returned: success, not in check mode, with O(kind=base)
   type: str
   sample: base
+place:
+  description: Where the set is, V(local) or V(s3).
+  returned: success, not in check mode, with O(kind=base)
+  type: str
+  sample: local
 parent:
   description: The set that an incremental base backup builds on.
   returned: success, not in check mode, with O(kind=base)
@@ -525,6 +543,10 @@ plan:
     server_version: "18.3"
     from_standby: false
   contains:
+    place:
+      description: As RV(place).
+      type: str
+      returned: success, with O(kind=base)
     kind:
       description: V(base) or V(incremental).
       type: str
@@ -552,7 +574,7 @@ plan:
       type: int
       returned: success
     free_bytes:
-      description: What O(backup_dir) has free.
+      description: What O(backup_dir) has free; what there is for parts on their way to S3, with O(to=s3).
       type: int
       returned: success
     choices:
@@ -678,13 +700,15 @@ def planned(_before: Any, result: dict[str, Any]) -> dict[str, Any]:
 OWN: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "choices": ["logical", "base"], "default": "logical"},
     "incremental": {"type": "str"},
+    "to": {"type": "str", "choices": ["local", "s3"]},
 }
 
 
 def main() -> None:
     """Run the module."""
     task = Task("backup", bindings("backup", base=("base",)), own=OWN)
-    request = Request(dry_run=task.check_mode, kind=task.params["kind"], incremental=task.params["incremental"] or "")
+    given = {name: task.params[name] for name in OWN if task.params[name]}
+    request = Request(dry_run=task.check_mode, **given)
     task.run(lambda context: backup(context, request), view=View(newest, planned))
 
 

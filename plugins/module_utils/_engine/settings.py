@@ -230,6 +230,12 @@ class Base:
         "checked at level restore only.",
         choices=("SHA256", "CRC32C"),
     )
+    to: str = option(
+        "local",
+        "Where they are taken to. local: this host, and pgops sync copies them. s3: straight to the S3 place while they are "
+        "taken, where this host has no room for them; the server must have no tablespaces of its own.",
+        choices=("local", "s3"),
+    )
     incremental: str = option(
         "never",
         "Whether only what changed since the newest base backup is copied, from PostgreSQL 17 on and with summarize_wal on at "

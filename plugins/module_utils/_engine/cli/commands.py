@@ -21,9 +21,10 @@ def _backup(run: Run) -> Answer:
     from ..verbs import backup
 
     options = run.options
-    request = backup.Request(dry_run=run.dry_run, kind=options.kind, incremental=options.incremental)
+    request = backup.Request(run.dry_run, options.kind, options.incremental, options.to)
     result = run.perform(lambda context: backup.backup(context, request))
-    return Answer(result, lambda: show.backup(result, has_s3=run.context.config.s3 is not None))
+    to_copy = run.context.config.s3 is not None and result.get("place") != "s3"
+    return Answer(result, lambda: show.backup(result, has_s3=to_copy))
 
 
 def _sync(run: Run) -> Answer:

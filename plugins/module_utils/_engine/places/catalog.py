@@ -31,7 +31,7 @@ class Catalog:
                 self.strays.append(path)
         self.unfinished = sorted(s for s, files in self.files.items() if NAME not in files)
         self._manifests: dict[str, tuple[Manifest, str]] = {}
-        self._own_proofs: Optional[list[Proof]] = None
+        self._proofs: Optional[list[Proof]] = None
         self._more_proofs = more_proofs
 
     def ids(self) -> list[str]:
@@ -64,9 +64,10 @@ class Catalog:
     @property
     def proofs(self) -> list[Proof]:
         """All proofs known about sets of this place, the oldest first."""
-        if self._own_proofs is None:
-            self._own_proofs = proofs(self.place)
-        return sorted({*self._own_proofs, *self._more_proofs}, key=lambda p: (p.when, p.path))
+        if self._proofs is None:
+            known = {*proofs(self.place), *self._more_proofs}
+            self._proofs = sorted(known, key=lambda p: (p.when, p.path))
+        return self._proofs
 
     def proof(self, set_id: str) -> dict[str, Optional[Proof]]:
         """Return the newest proof of each level about `set_id` in this place."""

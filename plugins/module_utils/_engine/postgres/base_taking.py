@@ -12,7 +12,6 @@ import contextlib
 import os
 import re
 import secrets
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from ..core.sizes import parse_size
 from ..core.tar_pick import Picker
 from ..settings import Base
 from ..system import codec
-from ..system.bridge import Bridge
+from ..system.bridge import flow
 from ..system.runner import Command
 from .connection import Session, explained, program_environment
 from .dumping import DirectoryWatch, Sink
@@ -69,18 +68,21 @@ _FULL = "Take a full base backup: pgops backup --kind base --incremental never."
 
 @dataclass(frozen=True)
 class Way:
-    """How a base backup is compressed: by which method, by whom (`server`, `client`, `program`, or nobody), and encrypted or not."""
+    """How a base backup is compressed: by which method, by whom (`server`, `client`, `program`, or nobody), encrypted or not,
+    and whether it is `streamed` to another place while it is taken.
+    """
 
     method: str
     where: str
     level: Optional[int] = None
     workers: int = 0
     encrypted: bool = False
+    streamed: bool = False
 
     @property
     def piped(self) -> bool:
         """Whether all comes as one stream, which holds no tablespaces of their own."""
-        return self.encrypted or self.where == "program"
+        return self.encrypted or self.streamed or self.where == "program"
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -111,7 +113,7 @@ _MOST = {"zstd": 19, "lz4": 12, "gzip": 9}
 class Taken:
     """A base backup in the folder of a set: its payloads, and the WAL range of what was copied.
 
-    `inner_list` is PostgreSQL's own list where it is inside an encrypted tar, and nobody here could read it again.
+    `inner_list` is PostgreSQL's own list where it is inside a tar that nobody here could read again, or not without fetching it.
     """
 
     payload: Payload
@@ -132,12 +134,14 @@ class UnfitParentError(RefusedError):
 # --- how to compress --------------------------------------------------------------------------------------------------
 
 
-def choose_way(context: Context, programs: Programs, *, tablespaces: bool, apart: bool = False) -> tuple[Way, str]:
+def choose_way(
+    context: Context, programs: Programs, *, tablespaces: bool, apart: bool = False, streamed: bool = False
+) -> tuple[Way, str]:
     """Return how to compress, and why in words: the first way of those that the configuration allows which all can go.
 
-    With `apart` PostgreSQL's own list must be a file of its own, as an incremental one that builds on this one needs it. The
-    server and its program are asked what their builds can do. Raise UsageError if none is left, UnreachableError or
-    RefusedError if the server lets nobody replicate.
+    With `apart` PostgreSQL's own list must be a file of its own, as an incremental one that builds on this one needs it. With
+    `streamed` all must come as one stream. The server and its program are asked what their builds can do. Raise UsageError if
+    none is left, UnreachableError or RefusedError if the server lets nobody replicate.
     """
     settings, encrypted = context.config.base, context.config.backup.encryption == "age"
     if encrypted and tablespaces:
@@ -145,15 +149,21 @@ def choose_way(context: Context, programs: Programs, *, tablespaces: bool, apart
             "A base backup of a server with tablespaces cannot be encrypted: pg_basebackup writes each to a file of its own.",
             hint="Say backup.encryption: none for it, and let the store encrypt (s3.sse), or back up by dumps.",
         )
+    if streamed and tablespaces:
+        raise RefusedError(
+            "A base backup of a server with tablespaces cannot be streamed to S3: pg_basebackup writes each to a file of its own.",
+            hint="Take it to this host (base.to: local), and bring it to S3 by pgops sync.",
+        )
     workers = settings.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     check_replication(context, programs)
     if settings.compression == "none":
-        return Way("none", "nobody", encrypted=encrypted), "none: as base.compression says"
+        return Way("none", "nobody", encrypted=encrypted, streamed=streamed), "none: as base.compression says"
     methods = ("zstd", "gzip") if settings.compression == "auto" else (settings.compression,)
     for method in methods:
-        for where in _places(settings, encrypted=encrypted, apart=tablespaces or apart):
+        for where in _places(settings, piped=encrypted or streamed, apart=tablespaces or apart):
             if _can(context, programs, method, where):
-                chosen = Way(method, where, settings.compression_level, workers if method == "zstd" else 0, encrypted)
+                threads = workers if method == "zstd" else 0
+                chosen = Way(method, where, settings.compression_level, threads, encrypted, streamed)
                 return chosen, "%s: %s" % (method, _WHY[where])
     raise UsageError(
         "Nothing here compresses with %s." % " or ".join(methods),
@@ -168,8 +178,8 @@ _WHY = {
 }
 
 
-def _places(settings: Base, *, encrypted: bool, apart: bool) -> tuple[str, ...]:
-    if encrypted:
+def _places(settings: Base, *, piped: bool, apart: bool) -> tuple[str, ...]:
+    if piped:
         return ("program",)
     own = ("server", "client") if settings.compress_on == "auto" else (settings.compress_on,)
     return own if apart or settings.compress_on == "server" else (*own, "program")
@@ -286,7 +296,7 @@ def _run(context: Context, programs: Programs, sink: Sink, taken: Taken, parent_
         wrappers = codec.wrap(
             context.runner, taken.way.layers, level=context.config.base.compression_level, recipients=recipients
         )
-        if taken.way.encrypted:
+        if taken.way.encrypted or taken.way.streamed:
             _pick_list(context, sink, taken, command, wrappers)
         else:
             sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
@@ -297,19 +307,9 @@ def _run(context: Context, programs: Programs, sink: Sink, taken: Taken, parent_
 
 def _pick_list(context: Context, sink: Sink, taken: Taken, command: Command, wrappers: list[Command]) -> None:
     """Let the tar go by on its way to the `wrappers`, and keep PostgreSQL's list from it."""
-    picker, said, over = Picker(base_list.NAME), taken.said.append, threading.Event()
-
-    def watch() -> None:
-        sink.check_space()
-        if over.is_set():
-            raise PgopsError("Nobody takes the base backup any more.")
-
-    bridge = Bridge(lambda put: context.runner.pipe([command], sink=put, watch=watch, on_line=said))
-    try:
-        sink.stream(taken.payload.path, wrappers, source=picker.through(bridge.chunks()))
-    finally:
-        over.set()  # it may wait for a checkpoint, and hear of nothing else
-        bridge.abandon()
+    picker = Picker(base_list.NAME)
+    with flow(context.runner, [command], watch=sink.check_space, on_line=taken.said.append) as chunks:
+        sink.stream(taken.payload.path, wrappers, source=picker.through(chunks))
     taken.inner_list = picker.content or b""
 
 

@@ -18,6 +18,7 @@ from ..core.manifest import Base, Manifest
 from ..core.naming import is_physical, is_set_id
 from ..core.segments import parse_lsn, show_lsn
 from ..core.times import parse_span
+from ..places.base import Place
 from ..places.catalog import Catalog
 from ..places.chains import chain_of, failed, problem
 from ..postgres.base_taking import INCREMENTAL_MAJOR, UnfitParentError
@@ -31,6 +32,7 @@ _SUMMARIES = """
 SELECT tli::bigint, (start_lsn - '0/0')::bigint, (end_lsn - '0/0')::bigint FROM pg_catalog.pg_available_wal_summaries()
 """
 _SUMMARIZED = "SELECT (summarized_lsn - '0/0')::bigint FROM pg_catalog.pg_get_wal_summarizer_state()"
+_KEPT_LISTS = 64
 _HOW = "Set summarize_wal to on at the server (a reload is enough), and take a full base backup after that."
 
 
@@ -61,17 +63,21 @@ def wanted_parent(context: Context, asked: str) -> str:
     return wanted
 
 
-def find_parent(context: Context, session: Session, server: Server, wanted: str) -> tuple[Optional[Parent], str]:
+def find_parent(
+    context: Context, session: Session, server: Server, wanted: str, *, there: Optional[Place] = None
+) -> tuple[Optional[Parent], str]:
     """Return what to build on, None for a full base backup, and why.
 
-    `wanted` is `never`, `auto` or an id. With auto, whatever keeps an incremental one from being taken is told as a warning, but
-    for what the settings say. Raise RefusedError or MissingError if the set that was named cannot be built on.
+    `there` is the place to which it is taken, None for this host. `wanted` is `never`, `auto` or an id. With auto, whatever keeps an
+    incremental one from being taken is told as a warning, but for what the settings say. Raise RefusedError or MissingError if
+    the set that was named cannot be built on.
     """
     if wanted == NEVER:
         return None, "full: incremental ones are not asked for"
     try:
         _check_server(session, server)
-        found = _newest(context, server) if wanted == AUTO else _named(context, server, wanted)
+        catalog = Catalog(there) if there is not None else _local(context)
+        found = _newest(context, catalog, server) if wanted == AUTO else _named(context, catalog, server, wanted)
         if found is None:
             return None, "full: there is none of this cluster to build on"
         due = _due(context, found) if wanted == AUTO else ""
@@ -133,12 +139,11 @@ def _due(context: Context, parent: Parent) -> str:
     return full_due(begun, context.clock(), every, settings.chain_limit)
 
 
-def _newest(context: Context, server: Server) -> Optional[Parent]:
-    """Return the newest base backup of the cluster on this host, None if there is none.
+def _newest(context: Context, catalog: Catalog, server: Server) -> Optional[Parent]:
+    """Return the newest base backup of the cluster, None if there is none.
 
-    What is in S3 only is built on when somebody says so: a chain should be whole in each place.
+    What is in S3 only is built on here when somebody says so: a chain should be whole in each place.
     """
-    catalog = _local(context)
     manifest = next(_manifests(catalog, server), None)
     return None if manifest is None else _parent(context, catalog, server, manifest.id)
 
@@ -156,9 +161,8 @@ def _manifests(catalog: Catalog, server: Server) -> Iterator[Manifest]:
             yield manifest
 
 
-def _named(context: Context, server: Server, wanted: str) -> Parent:
-    catalog = _local(context)
-    if wanted not in catalog.ids() and "s3" in configured(context):
+def _named(context: Context, catalog: Catalog, server: Server, wanted: str) -> Parent:
+    if catalog.place.name == "local" and wanted not in catalog.ids() and "s3" in configured(context):
         catalog = Catalog(context.s3())
         context.warn(
             "%s is in S3 only, so what is built on it can be recovered from there only, or when that is brought here, too"
@@ -204,17 +208,16 @@ def _parent(context: Context, catalog: Catalog, server: Server, set_id: str) -> 
 
 
 def keep_list(context: Context, set_id: str, raw: bytes) -> str:
-    """Keep PostgreSQL's list of an encrypted set, which this host cannot read again, and forget those of sets that are gone.
+    """Keep PostgreSQL's list of a set in whose tar it lies where this host cannot get at it, and forget the oldest ones.
 
     Return its SHA-256, empty if there is none.
     """
     folder = _lists(context)
-    held = set(Catalog(context.local).ids())
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if is_set_id(path.name) and path.name not in held:
-            path.unlink(missing_ok=True)
     if not raw:
         return ""
+    names = sorted(path.name for path in folder.iterdir() if is_set_id(path.name)) if folder.is_dir() else []
+    for name in names[: -_KEPT_LISTS + 1]:
+        (folder / name).unlink(missing_ok=True)
     try:
         make_dirs(folder, 0o700)
         write_bytes(folder / set_id, raw)
@@ -250,7 +253,7 @@ def _list_of(source: Source, base: Base) -> bytes:
         raw = b""
     if hashlib.sha256(raw).hexdigest() != base.list_sha256:
         raise UnfitParentError(
-            "The list of the files of %s is encrypted with it, and this host has no copy." % source.set_id,
+            "The list of the files of %s lies inside its tar, and this host has no copy." % source.set_id,
             hint="Take a full one on this host.",
         )
     return raw

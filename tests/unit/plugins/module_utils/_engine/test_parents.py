@@ -193,6 +193,9 @@ def test_one_that_is_in_s3_only_must_be_named(world: Any) -> None:
     base = Base(form, iso(world.NOW), 750, 16 * 1024 * 1024, 1024, True, "SHA256", listing=form)
     there = world.add("s3", world.NOW - DAY, kind="base", base=base, files=(file,), payload=content)
     assert find(world)[0] is None
+    place = parents.find_parent(world.context(), Server(), Server(), "auto", there=world.memory)  # type: ignore[arg-type]
+    assert place[0] is not None  # who takes the next one there, too, builds on it
+    assert place[0].id == there
     found, _why, warnings = find(world, there)
     assert found.listing == content
     assert "is in S3 only" in warnings
@@ -214,12 +217,15 @@ def test_the_list_of_an_encrypted_set_is_kept_here(world: Any) -> None:
     tar = File(form.path, 4, hashlib.sha256(b"data").hexdigest())
     base = Base(form, iso(world.NOW), 750, 16 * 1024 * 1024, 1024, True, "SHA256", list_sha256=digest)
     sealed = world.add("local", world.NOW - DAY, kind="base", base=base, files=(tar,), encryption="age")
-    assert "this host has no copy" in find(world)[2]
+    assert "%s lies inside its tar, and this host has no copy" % sealed in find(world)[2]
     assert parents.keep_list(context, sealed, raw) == digest
-    assert not path.exists()  # that set is not here
     assert find(world)[0].listing == raw
     assert parents.keep_list(context, plain, b"") == ""
-    assert [p.name for p in path.parent.iterdir()] == [sealed]
+    for day in range(70):
+        parents.keep_list(context, "%s-base" % (world.NOW + day * DAY).strftime("%Y%m%dT%H%M%SZ"), raw)
+    kept = sorted(p.name for p in path.parent.iterdir())
+    assert len(kept) == 64
+    assert kept[-1].startswith((world.NOW + 69 * DAY).strftime("%Y%m%d"))
 
 
 def test_a_list_that_cannot_be_kept_ends_no_backup(world: Any) -> None:
