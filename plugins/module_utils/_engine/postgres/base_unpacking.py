@@ -150,7 +150,9 @@ def _combine(
     try:
         context.runner.run(command)
     except CommandError as error:
-        if error.returncode < 0 or "No space left on device" in error.stderr:
+        if error.returncode < 0:  # killed: no verdict
+            raise UnreachableError(error.message, hint="Look for memory and limits of the account.") from None
+        if "No space left on device" in error.stderr:
             raise
         said = [line for line in error.stderr.splitlines() if "error:" in line] or [error.message]
         raise DamagedError("The chain cannot be put together. %s" % "; ".join(said[:5])) from None
