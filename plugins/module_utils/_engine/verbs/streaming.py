@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -20,6 +21,9 @@ from ..postgres.dumping import Sink
 from ..system.bridge import flow
 from ..system.durable import free_bytes
 from ..system.runner import Command, OnLine
+
+
+_STALE = timedelta(days=7)
 
 
 class StreamSink(Sink):
@@ -67,8 +71,13 @@ class StreamSink(Sink):
 def set_in_s3(context: Context, place: S3Place, set_id: str, expected: int) -> Iterator[StreamSink]:
     """Yield what takes the payloads of a set; when the block does not end well, what was sent of it is removed.
 
-    The block publishes the set by its manifest.
+    The block publishes the set by its manifest. What killed runs began long ago is given up, as a sync does.
     """
+    stale = place.abort_stale_uploads(context.clock() - _STALE)
+    if stale:
+        context.warn(
+            "%d unfinished uploads older than %d days were given up in %s." % (len(stale), _STALE.days, place.root)
+        )
     with context.scratch("backup") as scratch:
         folder, room = scratch / "set", scratch / "parts"
         for path in (folder, room):
