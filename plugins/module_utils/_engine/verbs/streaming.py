@@ -22,7 +22,6 @@ from ..system.bridge import flow
 from ..system.durable import free_bytes
 from ..system.runner import Command, OnLine
 
-
 _STALE = timedelta(days=7)
 
 
