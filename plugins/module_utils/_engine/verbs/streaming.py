@@ -14,7 +14,6 @@ from ..context import Context
 from ..core.errors import PgopsError, RefusedError
 from ..core.manifest import File
 from ..core.sizes import human_size, parse_size
-from ..places.base import SETS
 from ..places.s3 import S3Place
 from ..postgres.base_taking import FOLDER
 from ..postgres.dumping import Sink
@@ -85,7 +84,7 @@ def set_in_s3(context: Context, place: S3Place, set_id: str, expected: int) -> I
             yield StreamSink(context, folder, place, set_id, expected, room)
         except BaseException:
             with contextlib.suppress(PgopsError):
-                place.delete(list(place.entries("%s/%s" % (SETS, set_id))))
+                place.delete_set(set_id)
             raise
 
 
