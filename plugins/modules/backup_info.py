@@ -222,6 +222,11 @@ places:
           description: The set that it builds on.
           type: str
           returned: success
+        chain:
+          description: All that it builds on, the full base backup first.
+          type: list
+          elements: str
+          returned: success
         complete:
           description: Whether every file of its manifest is there, with the right size.
           type: bool

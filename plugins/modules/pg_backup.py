@@ -14,7 +14,7 @@ description:
     publishes it in the local place by one rename. A run that fails leaves no half-written set behind.
   - With O(kind=base) it makes a base backup of the whole server with C(pg_basebackup) instead, from which
     M(pgops.backup.pg_restore_from_backup) recovers to any later moment with the WAL archive. Of the options below, only
-    O(base), O(min_free), O(server_settings), O(encryption) and O(recipients) concern it.
+    O(incremental), O(to), O(base), O(min_free), O(server_settings), O(encryption) and O(recipients) concern it.
   - A set holds the dumps, roles and tablespaces, the server's settings, C(pg_hba.conf) and C(pg_ident.conf), and a
     manifest with the size and SHA-256 sum of each file. The fingerprint in it, taken in the very snapshot of the
     dump, is what a restore is compared with.
@@ -47,6 +47,23 @@ options:
     type: str
     choices: [logical, base]
     default: logical
+  incremental:
+    description:
+      - Whether a base backup holds only what changed since another one. It needs PostgreSQL 17 or newer and C(summarize_wal) on at
+        the server.
+      - V(auto) - since the newest base backup, but a full one where O(base.full_every) or O(base.chain_limit) says so, or where
+        nothing good is there to build on, which is told as a warning.
+      - V(never) - a full one.
+      - The id of a base backup - since that one. Where that cannot be done, the task fails.
+      - Defaults to what O(base.incremental) or the configuration says.
+    type: str
+  to:
+    description:
+      - Where a base backup is taken to. V(local) - O(backup_dir). V(s3) - straight to the S3 place while it is taken, where the
+        host has no room for it; the server must have no tablespaces of its own then.
+      - Defaults to what O(base.to) or the configuration says.
+    type: str
+    choices: [local, s3]
   base:
     description:
       - How a base backup is taken.
@@ -92,6 +109,28 @@ options:
           - Defaults to V(SHA256).
         type: str
         choices: [SHA256, CRC32C]
+      to:
+        description:
+          - Where they are taken to. See O(to).
+          - Defaults to V(local).
+        type: str
+        choices: [local, s3]
+      incremental:
+        description:
+          - Whether only what changed since the newest base backup is copied. V(auto) - see O(incremental).
+          - Defaults to V(never).
+        type: str
+        choices: [never, auto]
+      full_every:
+        description:
+          - With V(auto), how old the last full base backup may become, like V(7d).
+          - Defaults to V(7d).
+        type: str
+      chain_limit:
+        description:
+          - With V(auto), how many incremental ones may follow a full one. All of them are needed to recover from the last.
+          - Defaults to V(14).
+        type: int
   databases:
     description:
       - Databases to back up; all that accept connections when this is not given or empty.
@@ -241,6 +280,14 @@ EXAMPLES = r"""
     base:
       max_rate: 100MiB
 
+- name: Copy what changed since the newest base backup, and everything once a week
+  pgops.backup.pg_backup:
+    config: /etc/pgops/config.yml
+    kind: base
+    incremental: auto
+    base:
+      full_every: 7d
+
 - name: Back up over TLS from another host, encrypted to two keys
   pgops.backup.pg_backup:
     instance: db1-main
@@ -263,7 +310,7 @@ set:
   type: str
   sample: 20261122T020000Z-logical
 path:
-  description: Directory of the new set on the host.
+  description: Directory of the new set on the host, or its address in S3.
   returned: success, not in check mode
   type: str
   sample: /backups/postgres/db1-main/sets/20261122T020000Z-logical
@@ -345,10 +392,28 @@ databases:
       type: int
       returned: when O(fingerprint) is true
 kind:
-  description: V(base) for a base backup. Its RV(databases) have a name and C(database_bytes) only.
+  description:
+    - V(base) for a full base backup, V(incremental) for one that builds on another. Their RV(databases) have a name and
+      C(database_bytes) only.
   returned: success, not in check mode, with O(kind=base)
   type: str
   sample: base
+place:
+  description: Where the set is, V(local) or V(s3).
+  returned: success, not in check mode, with O(kind=base)
+  type: str
+  sample: local
+parent:
+  description: The set that an incremental base backup builds on.
+  returned: success, not in check mode, with O(kind=base)
+  type: str
+  sample: 20261122T020000Z-base
+chain:
+  description: All sets that a recovery from it needs beside itself, the full base backup first. Empty for a full one.
+  returned: success, not in check mode, with O(kind=base)
+  type: list
+  elements: str
+  sample: [20261122T020000Z-base]
 timeline:
   description: Timeline of the server.
   returned: success, not in check mode, with O(kind=base)
@@ -478,6 +543,23 @@ plan:
     server_version: "18.3"
     from_standby: false
   contains:
+    place:
+      description: As RV(place).
+      type: str
+      returned: success, with O(kind=base)
+    kind:
+      description: V(base) or V(incremental).
+      type: str
+      returned: success, with O(kind=base)
+    parent:
+      description: As RV(parent).
+      type: str
+      returned: success, with O(kind=base)
+    chain:
+      description: As RV(chain).
+      type: list
+      elements: str
+      returned: success, with O(kind=base)
     databases:
       description: Names of the databases that would be dumped, the largest first.
       type: list
@@ -492,7 +574,7 @@ plan:
       type: int
       returned: success
     free_bytes:
-      description: What O(backup_dir) has free.
+      description: What O(backup_dir) has free; what there is for parts on their way to S3, with O(to=s3).
       type: int
       returned: success
     choices:
@@ -615,13 +697,18 @@ def planned(_before: Any, result: dict[str, Any]) -> dict[str, Any]:
     return {"newest set": "a new one", "databases": sorted(result["plan"]["databases"])}
 
 
-OWN: dict[str, dict[str, Any]] = {"kind": {"type": "str", "choices": ["logical", "base"], "default": "logical"}}
+OWN: dict[str, dict[str, Any]] = {
+    "kind": {"type": "str", "choices": ["logical", "base"], "default": "logical"},
+    "incremental": {"type": "str"},
+    "to": {"type": "str", "choices": ["local", "s3"]},
+}
 
 
 def main() -> None:
     """Run the module."""
     task = Task("backup", bindings("backup", base=("base",)), own=OWN)
-    request = Request(dry_run=task.check_mode, kind=task.params["kind"])
+    given = {name: task.params[name] for name in OWN if task.params[name]}
+    request = Request(dry_run=task.check_mode, **given)
     task.run(lambda context: backup(context, request), view=View(newest, planned))
 
 

@@ -452,6 +452,12 @@ plan:
       type: list
       elements: str
       returned: success
+chain:
+  description: What the set of an incremental base backup builds on, the full one first. Empty for a full one. A plan has it, too.
+  returned: success, not in check mode, with O(recovery)
+  type: list
+  elements: str
+  sample: []
 target:
   description: Where the recovery was to stop, as C(kind), C(value), C(inclusive), C(timeline) and C(action).
   returned: success, not in check mode, with O(recovery)

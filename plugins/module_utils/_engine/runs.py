@@ -196,7 +196,7 @@ def history(state: Path, verb: str = "") -> Iterator[dict[str, Any]]:
 
 
 def _of_base(record: Any) -> bool:
-    return isinstance(record, dict) and record.get("kind") == "base"
+    return isinstance(record, dict) and record.get("kind") in ("base", "incremental")
 
 
 __all__ = ("BASE_BACKUP", "FORMAT", "Result", "append_log", "history", "perform")

@@ -230,6 +230,27 @@ class Base:
         "checked at level restore only.",
         choices=("SHA256", "CRC32C"),
     )
+    to: str = option(
+        "local",
+        "Where they are taken to. local: this host, and pgops sync copies them. s3: straight to the S3 place while they are "
+        "taken, where this host has no room for them; the server must have no tablespaces of its own.",
+        choices=("local", "s3"),
+    )
+    incremental: str = option(
+        "never",
+        "Whether only what changed since the newest base backup is copied, from PostgreSQL 17 on and with summarize_wal on at "
+        "the server. auto: yes, but for a full one when it is due, or where nothing good is there to build on.",
+        choices=("never", "auto"),
+    )
+    full_every: str = option(
+        "7d", "With incremental: how old the last full one may become; any age when empty.", form="span"
+    )
+    chain_limit: int = option(
+        14,
+        "With incremental: how many may follow a full one. All of them are needed to recover from the last.",
+        least=1,
+        most=1000,
+    )
 
 
 @dataclass(frozen=True)

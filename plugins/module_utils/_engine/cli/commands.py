@@ -20,9 +20,11 @@ from .invocation import Answer, Run, config_path, load_config
 def _backup(run: Run) -> Answer:
     from ..verbs import backup
 
-    request = backup.Request(dry_run=run.dry_run, kind=run.options.kind)
+    options = run.options
+    request = backup.Request(run.dry_run, options.kind, options.incremental, options.to)
     result = run.perform(lambda context: backup.backup(context, request))
-    return Answer(result, lambda: show.backup(result, has_s3=run.context.config.s3 is not None))
+    to_copy = run.context.config.s3 is not None and result.get("place") != "s3"
+    return Answer(result, lambda: show.backup(result, has_s3=to_copy))
 
 
 def _sync(run: Run) -> Answer:

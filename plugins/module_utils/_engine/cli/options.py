@@ -171,6 +171,22 @@ def _backup(parser: Parser) -> None:
         default="logical",
         help="logical: dumps of the databases (the default); base: a copy of the whole server, for recovery to any moment",
     )
+    parser.add(
+        "--incremental",
+        metavar="SET",
+        nargs="?",
+        const="auto",
+        default="",
+        complete="sets",
+        help="with --kind base: copy what changed since SET, or since the newest one that is good for it (auto, and when SET is left "
+        "out); never: a full one (default: base.incremental of the configuration)",
+    )
+    parser.add(
+        "--to",
+        choices=("local", "s3"),
+        default="",
+        help="with --kind base: take it to this host, or straight to S3 while it is taken (default: base.to of the configuration)",
+    )
     _wait(parser)
     _dry_run(parser)
 

@@ -159,6 +159,7 @@ def plan_text(result: Result) -> str:
         "Recovery of %s to %s:" % (result["instance"], _target(plan["target"])),
         "  from the base backup %s in %s (PostgreSQL %s, whole at %s)"
         % (plan["set"], plan["place"], plan["server_version"], plan["base_stopped"]),
+        *(["  which builds on %s" % ", ".join(plan["chain"])] if plan["chain"] else []),
         "  into %s, %s (%s)"
         % (
             plan["data_directory"],

@@ -86,12 +86,12 @@ def backup(result: Result, *, has_s3: bool) -> str:
         "Backed up %s: %s in %s." % (result["instance"], human_size(result["bytes"]), human_span(result["seconds"]))
     ]
     rows = []
-    for entry in result["databases"] if result.get("kind") != "base" else ():
+    for entry in result["databases"] if not _is_base(result) else ():
         counted = "%s rows" % _number(entry["rows"]) if "rows" in entry else ""
         size = "%s of %s" % (human_size(entry["bytes"]), human_size(entry["database_bytes"]))
         rows.append((entry["name"], size, human_span(entry["seconds"]), _form(entry), counted))
     lines += _table(rows, right=(1, 2, 4))
-    if result.get("kind") == "base":
+    if _is_base(result):
         lines.append(_base_facts(result))
     lines += _uncovered(result)
     lines.append("Set: %s" % result["path"])
@@ -101,9 +101,14 @@ def backup(result: Result, *, has_s3: bool) -> str:
     return _text(lines)
 
 
+def _is_base(result: Result) -> bool:
+    return result.get("kind") in ("base", "incremental")
+
+
 def _base_facts(result: Result) -> str:
     chosen = result["choices"]["base"]
-    return "Base backup of %s and %s, %s by the %s; WAL %s to %s on timeline %s." % (
+    noun = "Base backup" if not result.get("parent") else "What changed since %s" % result["parent"]
+    return noun + " of %s and %s, %s by the %s; WAL %s to %s on timeline %s." % (
         _plural(len(result["databases"]), "database"),
         _plural(len(result["tablespaces"]), "tablespace"),
         chosen["compression"],
@@ -141,6 +146,8 @@ def _backup_plan(result: Result) -> str:
         rows.append((name, _form(choice), jobs, "; ".join(choice["reasons"])))
     if "base" in plan["choices"] and "by" in plan["choices"]["base"]:
         chosen = plan["choices"]["base"]
+        if plan.get("parent"):
+            lines.append("Incremental, upon %s; a recovery needs %s." % (plan["parent"], ", ".join(plan["chain"])))
         lines.append(
             "As a base backup, %s by the %s (%s)." % (chosen["compression"], chosen["by"], "; ".join(chosen["reasons"]))
         )
@@ -315,6 +322,7 @@ def _contents(entry: Result, due: bool) -> str:
         mark
         for mark, holds in (
             ("pinned", entry["pinned"]),
+            ("upon %s" % entry.get("parent"), entry.get("parent")),
             (entry["encryption"], _is_encrypted(entry)),
             ("due for prune", due),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -16,6 +17,8 @@ from .errors import DamagedError
 from .segments import number_at, number_before, parse_lsn, segment_name
 
 NAME = "backup_manifest"
+LABEL = "backup_label"
+_FROM = re.compile(rb"^INCREMENTAL FROM LSN: ([0-9A-F]+/[0-9A-F]+)$", re.MULTILINE)
 # Files of the data directory that the list leaves out on purpose.
 UNLISTED = ("pg_wal/", NAME)
 
@@ -65,6 +68,12 @@ def _listed(entry: dict[str, Any]) -> Listed:
     return Listed(int(entry["Size"]), algorithm and str(algorithm), str(entry.get("Checksum", "")))
 
 
+def built_on(label: bytes) -> str:
+    """Return the LSN at which the parent of an incremental base backup began, as its backup_label says; empty for a full one."""
+    match = _FROM.search(label)
+    return match.group(1).decode("ascii") if match else ""
+
+
 def wal_files(timeline: int, first: str, last: str, segment_bytes: int) -> list[str]:
     """Return the names of the WAL files that hold the range from the LSN `first` up to, not including, `last`."""
     begin, end = parse_lsn(first), parse_lsn(last)
@@ -72,4 +81,4 @@ def wal_files(timeline: int, first: str, last: str, segment_bytes: int) -> list[
     return [segment_name(timeline, number, segment_bytes) for number in numbers]
 
 
-__all__ = ("NAME", "UNLISTED", "BaseList", "Listed", "parse_list", "wal_files")
+__all__ = ("LABEL", "NAME", "UNLISTED", "BaseList", "Listed", "built_on", "parse_list", "wal_files")

@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 from ..system.durable import to_json
 from .errors import DamagedError, UsageError
-from .naming import is_set_id
+from .naming import is_physical, is_set_id
 from .segments import is_size, parse_lsn
 from .times import parse_iso
 
@@ -74,9 +74,11 @@ class Tablespace:
 class Base:
     """A base backup: the tar of the data directory with the WAL that makes it consistent, and those of the tablespaces.
 
-    `listing` is PostgreSQL's own backup_manifest, None when it lies inside the tar. `databases` are {name, bytes}; `bytes` is
+    `listing` is PostgreSQL's own backup_manifest, None when it lies inside the tar; `list_sha256` is its hash then, where the host
+    that took it kept a copy. `databases` are {name, bytes}; `bytes` is
     what it takes unpacked. `stopped` is the moment of its end by the server's clock, `next_xid` the first transaction
-    that began after it, `wal_segment_bytes` the size of a WAL file.
+    that began after it, `wal_segment_bytes` the size of a WAL file. Of an incremental one the files hold only what changed
+    since its parent, whose manifest has the SHA-256 `parent_content`; `own_bytes` is what they take unpacked.
     """
 
     payload: Payload
@@ -89,6 +91,9 @@ class Base:
     listing: Optional[Payload] = None
     tablespaces: tuple[Tablespace, ...] = ()
     databases: tuple[dict[str, Any], ...] = ()
+    parent_content: str = ""
+    own_bytes: int = 0
+    list_sha256: str = ""
 
     @property
     def payloads(self) -> tuple[Payload, ...]:
@@ -264,6 +269,9 @@ def _check_base(manifest: Manifest, base: Base) -> None:
     oids = [tablespace.oid for tablespace in base.tablespaces]
     if not all(re.fullmatch("[0-9]{1,10}", oid) for oid in oids) or len(set(oids)) < len(oids):
         raise DamagedError("The manifest of %s names no true tablespaces." % manifest.id)
+    builds = manifest.parent is not None and is_set_id(manifest.parent) and is_physical(manifest.parent)
+    if builds if manifest.kind == "base" else not builds:
+        raise DamagedError("The manifest of %s does not say rightly what it builds on." % manifest.id)
     if not is_size(base.wal_segment_bytes) or manifest.timeline is None:
         raise DamagedError("The manifest of %s does not say which WAL it needs." % manifest.id)
 

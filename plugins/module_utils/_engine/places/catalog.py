@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import Optional
 
+from ..core.chain import chain
 from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
 from ..core.manifest import NAME, Manifest, content_hash, decode
 from ..core.naming import is_physical, is_set_id
 from .base import PINS, SETS, Entry, Place
-from .evidence import Proof, is_verified, proofs, standing
+from .evidence import FAILED, Proof, is_verified, proofs, standing
 
 
 class Catalog:
@@ -30,7 +31,7 @@ class Catalog:
                 self.strays.append(path)
         self.unfinished = sorted(s for s, files in self.files.items() if NAME not in files)
         self._manifests: dict[str, tuple[Manifest, str]] = {}
-        self._own_proofs: Optional[list[Proof]] = None
+        self._proofs: Optional[list[Proof]] = None
         self._more_proofs = more_proofs
 
     def ids(self) -> list[str]:
@@ -63,20 +64,30 @@ class Catalog:
     @property
     def proofs(self) -> list[Proof]:
         """All proofs known about sets of this place, the oldest first."""
-        if self._own_proofs is None:
-            self._own_proofs = proofs(self.place)
-        return sorted({*self._own_proofs, *self._more_proofs}, key=lambda p: (p.when, p.path))
+        if self._proofs is None:
+            known = {*proofs(self.place), *self._more_proofs}
+            self._proofs = sorted(known, key=lambda p: (p.when, p.path))
+        return self._proofs
 
     def proof(self, set_id: str) -> dict[str, Optional[Proof]]:
         """Return the newest proof of each level about `set_id` in this place."""
         return standing(self.proofs, set_id=set_id, content=self.content(set_id), place=self.place.name)
 
     def verified(self, set_id: str) -> bool:
-        """Tell whether `set_id` is verified. A set whose manifest cannot be read is not."""
+        """Tell whether `set_id` is verified, and nothing that it builds on failed since. A set whose manifest cannot be read is not."""
         if not any(p.set_id == set_id for p in self.proofs):
             return False
         try:
-            return is_verified(self.proof(set_id))
+            proof = self.proof(set_id)
+            restored = proof["restore"]
+            if restored is None or not is_verified(proof):
+                return False
+            above = chain(set_id, lambda one: self.manifest(one).parent)[:-1] if is_physical(set_id) else []
+            return not any(
+                p is not None and p.outcome == FAILED and p.when >= restored.when
+                for ancestor in above
+                for p in self.proof(ancestor).values()
+            )
         except (DamagedError, MissingError, UsageError):
             return False
 

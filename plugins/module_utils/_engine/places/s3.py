@@ -23,7 +23,7 @@ from .s3_client import Capabilities, Store, code_of, not_offered
 from .s3_download import Reader, compare
 from .s3_trial import Modes, abort, checksum_modes, same_composite
 from .s3_upload import Writer, label
-from .transfer import Bandwidth, Patience, Slots, StoppedError, b64, composite, parts_of, stretch
+from .transfer import Bandwidth, Patience, Slots, StoppedError, b64, composite, part_size_for, parts_of, stretch
 
 _BATCH = 1000
 Job = tuple[File, Path]
@@ -195,6 +195,44 @@ class S3Place(Place):
 
         self._side_by_side(jobs, one)
         return tally
+
+    def upload_stream(
+        self,
+        set_id: str,
+        path: str,
+        chunks: Iterable[bytes],
+        *,
+        expected: int,
+        room: Path,
+        progress: Optional[Progress] = None,
+    ) -> File:
+        """Store and prove the payload file `path` of a set while it is made, and return what it is. `expected` is about its size.
+
+        Raise what `chunks` raises, or what upload() does. `room` is a directory for a few parts (stream_room() bytes).
+        """
+        part_size = self._stream_part(expected)
+        self._bandwidth.stopped.clear()
+        with ThreadPoolExecutor(self._settings.concurrency, "pgops-part") as pool:
+            try:
+                size, sha256 = self.writer.put_stream(
+                    self.key("%s/%s/%s" % (SETS, set_id, path)),
+                    chunks,
+                    part_size=part_size,
+                    room=room,
+                    pool=pool,
+                    progress=progress,
+                )
+            finally:
+                self._bandwidth.stopped.clear()
+        return File(path, size, sha256)
+
+    def stream_room(self, expected: int) -> int:
+        """Return how many bytes upload_stream() needs on this host."""
+        return (self._settings.concurrency + 2) * self._stream_part(expected)
+
+    def _stream_part(self, expected: int) -> int:
+        # Nobody knows how large it gets, so there is room for four times as much.
+        return part_size_for(4 * expected, self.writer.part_size)
 
     def store_all(self, jobs: Sequence[Job]) -> None:
         """Store and prove files that belong to no set, several at once; the path of each File is that of the stored file.

@@ -12,7 +12,7 @@ import hashlib
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from .s3_trial import Modes, abort, same_composite
 from .transfer import (
     Bandwidth,
     Part,
+    Piece,
     Slice,
     Slots,
     StoppedError,
@@ -39,6 +40,7 @@ from .transfer import (
     digests,
     part_size_for,
     parts_of,
+    pieces,
     stretch,
 )
 
@@ -340,6 +342,61 @@ class Writer:
                     raise self._unproven(key, None)
         finally:
             _settle(reading)
+
+    # --- what is still being made ---
+
+    def put_stream(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        *,
+        part_size: int,
+        room: Path,
+        pool: Executor,
+        progress: Optional[Progress] = None,
+    ) -> tuple[int, str]:
+        """Store and prove what comes in `chunks`, as it comes; return its size and SHA-256 (hex).
+
+        Each part lies in the directory `room` until the store has it, a few at a time. What breaks is given up. Raise what
+        `chunks` raises, PgopsError if it does not end within 10,000 parts, and DamagedError if the store has something else.
+        """
+        mode = self._modes().multipart
+        algorithm: Json = {"ChecksumAlgorithm": "SHA256"} if mode == "sha256" else {}
+        facts = {"Metadata": {"part-size": str(part_size)}, **algorithm, **self._wishes(payload=True)}
+        upload = _Upload(str(self._store.call("create_multipart_upload", key, **facts)["UploadId"]), {})
+
+        def one(piece: Piece) -> _Sent:
+            with self._slots.for_size(piece.part.size):
+                proof: Json = {"ChecksumSHA256": b64(piece.digest)} if mode == "sha256" else {}
+                # In its own file it begins at 0.
+                alone = Part(piece.part.number, 0, piece.part.size)
+                named: Json = {"UploadId": upload.id, "PartNumber": alone.number, **proof}
+                answer = self._send("upload_part", key, piece.path, alone, piece.digest, **named)
+            piece.path.unlink()
+            if progress:
+                progress(piece.part.size)
+            return _Sent(piece.part, str(answer["ETag"]), piece.digest, piece.part.size)
+
+        whole, size = hashlib.sha256(), 0
+        running: deque[Future[_Sent]] = deque()
+        sent: list[_Sent] = []
+        try:
+            try:
+                for piece in pieces(chunks, room, part_size, whole.update):
+                    size += piece.part.size
+                    running.append(pool.submit(one, piece))
+                    while len(running) > self._settings.concurrency or (running and running[0].done()):
+                        sent.append(running.popleft().result())
+                while running:
+                    sent.append(running.popleft().result())
+            finally:
+                _settle(running)
+            kept = self._complete(upload, key, File(key, size, ""), sent, mode)
+        except BaseException:
+            abort(self._store, key, upload.id)
+            raise
+        self._prove_parts(key, sent, kept, mode, pool)
+        return size, whole.hexdigest()
 
     # --- what earlier runs left ---
 

@@ -12,13 +12,13 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 
 from ..core.errors import DamagedError, PgopsError
-from ..system.durable import CHUNK
+from ..system.durable import CHUNK, create_private
 
 MIB = 1024 * 1024
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -47,6 +47,46 @@ def parts_of(size: int, part_size: int) -> list[Part]:
     """Return the parts of a file of `size` bytes; an empty file has one empty part."""
     starts = range(0, size, part_size) if size else range(1)
     return [Part(n, start, min(part_size, size - start)) for n, start in enumerate(starts, start=1)]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of something that is still being made, in a file of its own; `digest` is its SHA-256."""
+
+    part: Part
+    path: Path
+    digest: bytes
+
+
+def pieces(chunks: Iterable[bytes], room: Path, size: int, hear: Callable[[bytes], object]) -> Iterator[Piece]:
+    """Yield what comes in `chunks` in pieces of `size` bytes, the last one smaller, as files in `room`; `hear` hears every byte.
+
+    Raise PgopsError where there would be more than 10,000.
+    """
+    number, offset = 0, 0
+    left, source = b"", (chunk for chunk in chunks if chunk)
+    while True:
+        number += 1
+        digest, held = hashlib.sha256(), 0
+        path = room / ("part-%d" % number)
+        with create_private(path) as stream:
+            while held < size:
+                chunk = left or next(source, b"")
+                if not chunk:
+                    break
+                now, left = chunk[: size - held], chunk[size - held :]
+                for listener in (stream.write, digest.update, hear):
+                    listener(now)
+                held += len(now)
+        if not held and offset:
+            path.unlink()
+            return
+        if number > MAX_PARTS:
+            raise PgopsError("It is larger than %d parts of %d bytes." % (MAX_PARTS, size), hint="Raise s3.part_size.")
+        yield Piece(Part(number, offset, held), path, digest.digest())
+        offset += held
+        if held < size:
+            return
 
 
 def b64(digest: bytes) -> str:
@@ -265,6 +305,7 @@ __all__ = (
     "Bandwidth",
     "Part",
     "Patience",
+    "Piece",
     "Slice",
     "Slots",
     "StoppedError",
@@ -273,5 +314,6 @@ __all__ = (
     "digests",
     "part_size_for",
     "parts_of",
+    "pieces",
     "stretch",
 )

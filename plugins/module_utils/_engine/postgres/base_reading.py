@@ -13,7 +13,7 @@ from typing import Optional
 
 from ..core import base_list
 from ..core.errors import CommandError, DamagedError
-from ..core.manifest import Base, Payload
+from ..core.manifest import Base, Manifest, Payload
 from ..source import Source
 
 _CHUNK = 1024 * 1024
@@ -26,10 +26,13 @@ class _Seen:
 
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
     listing: Optional[bytes] = None
+    label: bytes = b""
 
 
-def check_base(source: Source, base: Base) -> list[str]:
+def check_base(source: Source, base: Base, parent: Optional[Manifest] = None) -> list[str]:
     """Return what is wrong with a base backup: files that differ from PostgreSQL's list, miss or are too many, and missing WAL.
+
+    An incremental one must hold what changed since `parent`.
 
     Every tar is decrypted, decompressed and read to its last byte. Raise DamagedError for bytes that are not what the
     manifest of the set says, UsageError without a key.
@@ -55,6 +58,7 @@ def check_base(source: Source, base: Base) -> list[str]:
     findings = _compare(seen, listed) + _missing_wal(source, base, seen)
     if listed.system_identifier and listed.system_identifier != source.manifest.system_identifier:
         findings.append("It is of the cluster %s, and not of that in the manifest." % listed.system_identifier)
+    findings += _built_wrong(seen, parent)
     more = len(findings) - _MOST_FINDINGS
     return findings[:_MOST_FINDINGS] + (["And %d more." % more] if more > 0 else [])
 
@@ -102,6 +106,10 @@ def _read_tar(source: Source, payload: Payload, prefix: str, seen: _Seen) -> Non
                 if path == base_list.NAME:
                     seen.listing = content.read()
                     continue
+                if path == base_list.LABEL:
+                    seen.label = content.read()
+                    seen.files[path] = (len(seen.label), hashlib.sha256(seen.label).hexdigest())
+                    continue
                 digest, size = hashlib.sha256(), 0
                 while True:
                     chunk = content.read(_CHUNK)
@@ -128,6 +136,18 @@ def _compare(seen: _Seen, listed: base_list.BaseList) -> list[str]:
             findings.append("%s is not what PostgreSQL's list says (SHA-256 differs)." % path)
     more = [path for path in seen.files if path not in listed.files and not path.startswith(base_list.UNLISTED)]
     return findings + ["%s is in no list of PostgreSQL's." % path for path in more]
+
+
+def _built_wrong(seen: _Seen, parent: Optional[Manifest]) -> list[str]:
+    since = base_list.built_on(seen.label)
+    if parent is None:
+        return ["It is an incremental one, and its manifest does not say so."] if since else []
+    if since != parent.wal_start:
+        return [
+            "It holds what changed since %s, and %s began at %s."
+            % (since or "the beginning", parent.id, parent.wal_start)
+        ]
+    return []
 
 
 def _missing_wal(source: Source, base: Base, seen: _Seen) -> list[str]:

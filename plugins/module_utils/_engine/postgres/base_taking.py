@@ -23,8 +23,10 @@ from ..core.choice import LEVELS
 from ..core.errors import CommandError, DamagedError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.manifest import Payload, Tablespace
 from ..core.sizes import parse_size
+from ..core.tar_pick import Picker
 from ..settings import Base
 from ..system import codec
+from ..system.bridge import flow
 from ..system.runner import Command
 from .connection import Session, explained, program_environment
 from .dumping import DirectoryWatch, Sink
@@ -32,11 +34,14 @@ from .tools import Programs
 
 FOLDER = "base"
 LEAST_MAJOR = 15
+INCREMENTAL_MAJOR = 17
 _MOST_WORKERS = 4
 _DAMAGE = re.compile(r'checksum verification failed in file "(?:\./)?([^"]+)", block (\d+)')
 _START = re.compile(r"write-ahead log start point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+) on timeline (\d+)")
 _END = re.compile(r"write-ahead log end point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+)")
 _NO_WORKERS = "could not set compression worker count"
+# So the server says that it cannot tell what changed since the parent.
+_UNFIT = re.compile("WAL summar|[Ss]ummarization|requires WAL|found in manifest|in backup manifest|backup_manifest")
 # What to do next, by what the server says to who wants to replicate.
 _HINTS = (
     ("permission denied to start WAL sender", "role"),
@@ -58,20 +63,26 @@ _TEXTS = {
 }
 
 
+_FULL = "Take a full base backup: pgops backup --kind base --incremental never."
+
+
 @dataclass(frozen=True)
 class Way:
-    """How a base backup is compressed: by which method, by whom (`server`, `client`, `program`, or nobody), and encrypted or not."""
+    """How a base backup is compressed: by which method, by whom (`server`, `client`, `program`, or nobody), encrypted or not,
+    and whether it is `streamed` to another place while it is taken.
+    """
 
     method: str
     where: str
     level: Optional[int] = None
     workers: int = 0
     encrypted: bool = False
+    streamed: bool = False
 
     @property
     def piped(self) -> bool:
         """Whether all comes as one stream, which holds no tablespaces of their own."""
-        return self.encrypted or self.where == "program"
+        return self.encrypted or self.streamed or self.where == "program"
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -100,26 +111,37 @@ _MOST = {"zstd": 19, "lz4": 12, "gzip": 9}
 
 @dataclass
 class Taken:
-    """A base backup in the folder of a set: its payloads, and the WAL range of what was copied."""
+    """A base backup in the folder of a set: its payloads, and the WAL range of what was copied.
+
+    `inner_list` is PostgreSQL's own list where it is inside a tar that nobody here could read again, or not without fetching it.
+    """
 
     payload: Payload
     way: Way
     listing: Optional[Payload] = None
     tablespaces: tuple[Tablespace, ...] = ()
+    inner_list: bytes = b""
     timeline: int = 0
     start: str = ""
     end: str = ""
     said: list[str] = field(default_factory=list)
 
 
+class UnfitParentError(RefusedError):
+    """The server takes no incremental base backup upon that parent; a full one may go."""
+
+
 # --- how to compress --------------------------------------------------------------------------------------------------
 
 
-def choose_way(context: Context, programs: Programs, *, tablespaces: bool) -> tuple[Way, str]:
+def choose_way(
+    context: Context, programs: Programs, *, tablespaces: bool, apart: bool = False, streamed: bool = False
+) -> tuple[Way, str]:
     """Return how to compress, and why in words: the first way of those that the configuration allows which all can go.
 
-    The server and its program are asked what their builds can do. Raise UsageError if none is left, UnreachableError or
-    RefusedError if the server lets nobody replicate.
+    With `apart` PostgreSQL's own list must be a file of its own, as an incremental one that builds on this one needs it. With
+    `streamed` all must come as one stream. The server and its program are asked what their builds can do. Raise UsageError if
+    none is left, UnreachableError or RefusedError if the server lets nobody replicate.
     """
     settings, encrypted = context.config.base, context.config.backup.encryption == "age"
     if encrypted and tablespaces:
@@ -127,15 +149,21 @@ def choose_way(context: Context, programs: Programs, *, tablespaces: bool) -> tu
             "A base backup of a server with tablespaces cannot be encrypted: pg_basebackup writes each to a file of its own.",
             hint="Say backup.encryption: none for it, and let the store encrypt (s3.sse), or back up by dumps.",
         )
+    if streamed and tablespaces:
+        raise RefusedError(
+            "A base backup of a server with tablespaces cannot be streamed to S3: pg_basebackup writes each to a file of its own.",
+            hint="Take it to this host (base.to: local), and bring it to S3 by pgops sync.",
+        )
     workers = settings.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     check_replication(context, programs)
     if settings.compression == "none":
-        return Way("none", "nobody", encrypted=encrypted), "none: as base.compression says"
+        return Way("none", "nobody", encrypted=encrypted, streamed=streamed), "none: as base.compression says"
     methods = ("zstd", "gzip") if settings.compression == "auto" else (settings.compression,)
     for method in methods:
-        for where in _places(settings, encrypted=encrypted, tablespaces=tablespaces):
+        for where in _places(settings, piped=encrypted or streamed, apart=tablespaces or apart):
             if _can(context, programs, method, where):
-                chosen = Way(method, where, settings.compression_level, workers if method == "zstd" else 0, encrypted)
+                threads = workers if method == "zstd" else 0
+                chosen = Way(method, where, settings.compression_level, threads, encrypted, streamed)
                 return chosen, "%s: %s" % (method, _WHY[where])
     raise UsageError(
         "Nothing here compresses with %s." % " or ".join(methods),
@@ -150,11 +178,11 @@ _WHY = {
 }
 
 
-def _places(settings: Base, *, encrypted: bool, tablespaces: bool) -> tuple[str, ...]:
-    if encrypted:
+def _places(settings: Base, *, piped: bool, apart: bool) -> tuple[str, ...]:
+    if piped:
         return ("program",)
     own = ("server", "client") if settings.compress_on == "auto" else (settings.compress_on,)
-    return own if tablespaces or settings.compress_on == "server" else (*own, "program")
+    return own if apart or settings.compress_on == "server" else (*own, "program")
 
 
 def _can(context: Context, programs: Programs, method: str, where: str) -> bool:
@@ -222,21 +250,34 @@ def wal_kept(context: Context, session: Session) -> Iterator[None]:
             session.rows("SELECT pg_drop_replication_slot(%s)", (name,))
 
 
-def take(context: Context, programs: Programs, sink: Sink, way: Way, tablespaces: Sequence[Tablespace]) -> Taken:
-    """Take a base backup into the folder of `sink`, and return what it is.
+def take(
+    context: Context,
+    programs: Programs,
+    sink: Sink,
+    way: Way,
+    tablespaces: Sequence[Tablespace],
+    *,
+    parent_list: Optional[Path] = None,
+) -> Taken:
+    """Take a base backup into the folder of `sink`, and return what it is: what changed since `parent_list`, the parent's
+    backup_manifest, or all.
 
     Raise DamagedError when the server found damaged blocks (details: `damaged`, a list of {file, block}), CommandError,
-    RefusedError or UnreachableError; what was written so far lies there then.
+    UnfitParentError, RefusedError or UnreachableError; what was written so far lies there then.
     """
     taken = Taken(Payload("%s/base.tar%s" % (FOLDER, codec.suffix(way.layers)), "tar", way.method, way.layers), way)
     try:
-        _run(context, programs, sink, taken)
+        _run(context, programs, sink, taken, parent_list)
     except CommandError as error:
+        if parent_list is not None and _UNFIT.search(error.stderr):
+            raise UnfitParentError(
+                "The server takes no incremental base backup upon that one: %s" % error.message, hint=_FULL
+            ) from None
         if _NO_WORKERS not in error.stderr or way.workers <= 1:
             raise _told(error, taken) from None
         context.warn("The compression cannot work with several threads here, so it has one.")
         alone = replace(way, workers=0)
-        return take(context, programs, sink, alone, tablespaces)
+        return take(context, programs, sink, alone, tablespaces, parent_list=parent_list)
     _read_range(taken)
     if not way.piped:
         taken.listing = Payload("%s/%s" % (FOLDER, base_list.NAME), "backup_manifest")
@@ -248,21 +289,33 @@ def take(context: Context, programs: Programs, sink: Sink, way: Way, tablespaces
     return taken
 
 
-def _run(context: Context, programs: Programs, sink: Sink, taken: Taken) -> None:
-    command = _command(context, programs, sink.folder, taken.way)
+def _run(context: Context, programs: Programs, sink: Sink, taken: Taken, parent_list: Optional[Path]) -> None:
+    command = _command(context, programs, sink.folder, taken.way, parent_list)
     if taken.way.piped:
         recipients = context.config.backup.recipients
         wrappers = codec.wrap(
             context.runner, taken.way.layers, level=context.config.base.compression_level, recipients=recipients
         )
-        sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
+        if taken.way.encrypted or taken.way.streamed:
+            _pick_list(context, sink, taken, command, wrappers)
+        else:
+            sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
         return
     watch = DirectoryWatch(context, sink, sink.folder / FOLDER, lambda: None)
     context.runner.run(command, watch=watch, on_line=taken.said.append)
 
 
-def _command(context: Context, programs: Programs, folder: Path, way: Way) -> Command:
+def _pick_list(context: Context, sink: Sink, taken: Taken, command: Command, wrappers: list[Command]) -> None:
+    """Let the tar go by on its way to the `wrappers`, and keep PostgreSQL's list from it."""
+    picker = Picker(base_list.NAME)
+    with flow(context.runner, [command], watch=sink.check_space, on_line=taken.said.append) as chunks:
+        sink.stream(taken.payload.path, wrappers, source=picker.through(chunks))
+    taken.inner_list = picker.content or b""
+
+
+def _command(context: Context, programs: Programs, folder: Path, way: Way, parent_list: Optional[Path]) -> Command:
     settings = context.config.base
+    upon = ("--incremental=%s" % parent_list,) if parent_list is not None else ()
     rate = ("--max-rate=%dk" % (parse_size(settings.max_rate) // 1024),) if settings.max_rate else ()
     return Command(
         (
@@ -278,6 +331,7 @@ def _command(context: Context, programs: Programs, folder: Path, way: Way) -> Co
             "--no-sync",
             "--verbose",
             *rate,
+            *upon,
         ),
         env=program_environment(context.config.postgres),
     )
@@ -312,8 +366,10 @@ def _read_range(taken: Taken) -> None:
 
 __all__ = (
     "FOLDER",
+    "INCREMENTAL_MAJOR",
     "LEAST_MAJOR",
     "Taken",
+    "UnfitParentError",
     "Way",
     "check_replication",
     "choose_way",

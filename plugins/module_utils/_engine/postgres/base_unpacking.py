@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""From the tars of a base backup to a data directory: unpacked by tar, held against PostgreSQL's list, tablespaces in new places."""
+"""From the tars of a base backup to a data directory: unpacked by tar, held against PostgreSQL's list, tablespaces in new places.
+
+Of an incremental one the whole chain is unpacked, inside the directories that are to be filled, and put together by
+pg_combinebackup; so it takes room in the right file systems, and what is left of a failure goes with them.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..context import Context
@@ -19,6 +24,7 @@ from .throwaway import give
 from .tools import Programs
 
 _TABLESPACE_MAP = "tablespace_map"
+_ROOM, _WHOLE = ".pgops-chain", "whole"
 # What pg_control remembers of the server, and a server that replays its WAL must not go below.
 _LEAST = {
     "max_connections setting": "max_connections",
@@ -44,6 +50,117 @@ def unpack(source: Source, base: Base, data: Path, account: str, locations: Mapp
         with create_private(data / NAME) as stream:
             stream.write(source.content_of(base.listing))
         give(account, data / NAME)
+
+
+def unpack_chain(
+    chain: Sequence[Source], programs: Programs, data: Path, account: str, locations: Mapping[str, Path]
+) -> None:
+    """Do as unpack() does for the last of `chain`, whose others are what it builds on, the full one first.
+
+    Raise what unpack() raises, DamagedError with what pg_combinebackup says, UnreachableError if it is not there.
+    """
+    links = [(source, _base(source)) for source in chain]
+    if len(links) == 1:
+        unpack(*links[0], data, account, locations)
+        return
+    check_combine(programs)
+    context, last = chain[-1].context, links[-1][1]
+    rooms = {oid: _room(place, account) for oid, place in locations.items()}
+    room = _room(data, account)
+    for number, (source, base) in enumerate(links):
+        places = {t.oid: rooms.get(t.oid, room) / ("%d-%s" % (number, t.oid)) for t in base.tablespaces}
+        try:
+            unpack(source, base, room / str(number), account, places)
+        except CommandError as error:
+            error.message = "%s cannot be unpacked: %s" % (source.set_id, error.message)
+            raise
+    moved = {rooms[t.oid] / ("%d-%s" % (len(links) - 1, t.oid)): rooms[t.oid] / _WHOLE for t in last.tablespaces}
+    context.reporter.phase("putting the chain of %d together" % len(links), 0)
+    _combine(context, programs, account, last, [room / str(n) for n in range(len(links))], moved)
+    for oid, inner in rooms.items():
+        _lift(inner)
+        link = room / _WHOLE / "pg_tblspc" / oid
+        link.unlink(missing_ok=True)
+        link.symlink_to(locations[oid])
+    _lift(room)
+    context.reporter.done()
+
+
+def unpacked_bytes(chain: Sequence[Source]) -> int:
+    """Return the room that unpack_chain() needs at most."""
+    bases = [_base(source) for source in chain]
+    parts = [base.own_bytes or base.bytes for base in bases] if len(bases) > 1 else []
+    return bases[-1].bytes + sum(parts)
+
+
+def check_combine(programs: Programs) -> None:
+    """Raise UnreachableError if there is no pg_combinebackup."""
+    if not programs.has("pg_combinebackup"):
+        raise UnreachableError(
+            "There is no pg_combinebackup %s in %s, which puts incremental base backups together."
+            % (programs.version, programs.directory),
+            hint="Install postgresql-client-%d, which it comes with." % programs.major,
+        )
+
+
+def _base(source: Source) -> Base:
+    if source.manifest.base is None:
+        raise DamagedError("The manifest of %s describes no base backup." % source.set_id)
+    return source.manifest.base
+
+
+def _room(place: Path, account: str) -> Path:
+    """Return a new directory inside `place`, which is made if it is not there."""
+    room = place / _ROOM
+    for path in (place, room):
+        path.mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o700)
+        give(account, path)
+    return room
+
+
+def _lift(room: Path) -> None:
+    """Move what was put together in `room` one directory up, and remove the rest."""
+    for entry in (room / _WHOLE).iterdir():
+        entry.rename(room.parent / entry.name)
+    shutil.rmtree(room)
+
+
+def _combine(
+    context: Context, programs: Programs, account: str, base: Base, parts: Sequence[Path], moved: Mapping[Path, Path]
+) -> None:
+    """Put `parts` together beside them; tablespaces of the last one are `moved` from and to there."""
+    tool, target = programs.path("pg_combinebackup"), parts[-1].with_name(_WHOLE)
+    devices = {path.parent.stat().st_dev for path in (target, *moved.values())}
+    # The parts go at once, so that their files may become those of the whole.
+    can_link = len(devices) == 1 and b"--link" in context.runner.run(Command((tool, "--help"), user=account)).stdout
+    options = ["--link"] if can_link else []
+    options += ["--tablespace-mapping=%s=%s" % (_mapped(old), _mapped(new)) for old, new in moved.items()]
+    command = Command(
+        (
+            tool,
+            "--no-sync",
+            "--manifest-checksums=%s" % base.algorithm,
+            "--output=%s" % target,
+            *options,
+            *(str(part) for part in parts),
+        ),
+        user=account,
+    )
+    try:
+        context.runner.run(command)
+    except CommandError as error:
+        if error.returncode < 0:  # killed: no verdict
+            raise UnreachableError(error.message, hint="Look for memory and limits of the account.") from None
+        if "No space left on device" in error.stderr:
+            raise
+        said = [line for line in error.stderr.splitlines() if "error:" in line] or [error.message]
+        raise DamagedError("The chain cannot be put together. %s" % "; ".join(said[:5])) from None
+
+
+def _mapped(path: Path) -> str:
+    """Return a path for --tablespace-mapping, where an equals sign parts two of them."""
+    return str(path).replace("=", "\\=")
 
 
 def _extract(source: Source, payload: Payload, folder: Path, account: str) -> None:
@@ -104,4 +221,11 @@ def least_settings(context: Context, programs: Programs, data: Path, account: st
     return found
 
 
-__all__ = ("least_settings", "unpack", "verify_unpacked", "write_tablespace_map")
+__all__ = (
+    "check_combine",
+    "least_settings",
+    "unpack_chain",
+    "unpacked_bytes",
+    "verify_unpacked",
+    "write_tablespace_map",
+)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from ..context import Context
 from ..core.choice import Choice
@@ -71,11 +71,13 @@ class Sink:
         path: str,
         commands: list[Command],
         *,
-        source: Optional[bytes] = None,
+        source: Union[bytes, Iterable[bytes], None] = None,
         watch: Optional[Any] = None,
         on_line: Optional[OnLine] = None,
     ) -> None:
         """Write what the pipeline `commands` gives (or `source`, if it is empty) to the new file `path`. Raise what they raise.
+
+        They read `source`, whole or in chunks.
 
         `on_line` hears what the programs say.
         """
@@ -92,11 +94,12 @@ class Sink:
                     written[1] = written[0]
                     self.check_space()
 
-            if not commands:
-                put(source or b"")
+            chunks = [source] if isinstance(source, bytes) else source
+            if commands:
+                self._context.runner.pipe(commands, source=chunks, sink=put, watch=watch, on_line=on_line)
             else:
-                whole = [source] if source is not None else None
-                self._context.runner.pipe(commands, source=whole, sink=put, watch=watch, on_line=on_line)
+                for chunk in chunks or ():
+                    put(chunk)
 
 
 def write_payload(context: Context, sink: Sink, path: str, form: str, content: bytes) -> Payload:

@@ -7,8 +7,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Optional, Union
+
+from .runner import Command, OnLine, Runner, Watch
 
 
 class _AbandonedError(Exception):
@@ -56,4 +58,30 @@ class Bridge(threading.Thread):
         self.join()
 
 
-__all__ = ("Bridge",)
+@contextlib.contextmanager
+def flow(
+    runner: Runner,
+    commands: Sequence[Command],
+    *,
+    source: Optional[Iterable[bytes]] = None,
+    watch: Optional[Watch] = None,
+    on_line: Optional[OnLine] = None,
+) -> Iterator[Iterator[bytes]]:
+    """Yield what the pipeline `commands` gives, as chunks to be pulled; it ends when the block does, wherever it is."""
+    over = threading.Event()
+
+    def look() -> None:
+        if watch is not None:
+            watch()
+        if over.is_set():  # a program that gives nothing hears of nothing else
+            raise _AbandonedError
+
+    bridge = Bridge(lambda put: runner.pipe(commands, source=source, sink=put, watch=look, on_line=on_line))
+    try:
+        yield bridge.chunks()
+    finally:
+        over.set()
+        bridge.abandon()
+
+
+__all__ = ("Bridge", "flow")

@@ -158,7 +158,10 @@ def _run(verb: str, record: dict[str, Any]) -> Optional[Run]:
             parse_iso(record["ended"]),
             str(record.get("reason") or ""),
             int(size)
-            if verb in ("backup", BASE_BACKUP) and size is not None and is_set_id(str(record.get("set")))
+            if verb in ("backup", BASE_BACKUP)
+            and size is not None
+            and is_set_id(str(record.get("set")))
+            and record.get("kind") != "incremental"  # as large as what changed
             else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, PgopsError):

@@ -46,10 +46,16 @@ SELECT pg_catalog.pg_last_wal_receive_lsn() > pg_catalog.pg_last_wal_replay_lsn(
 
 @dataclass(frozen=True)
 class Request:
-    """A backup of a kind (`logical` or `base`) as the configuration says; `dry_run` plans it and touches nothing."""
+    """A backup of a kind (`logical` or `base`) as the configuration says; `dry_run` plans it and touches nothing.
+
+    `incremental` is for base backups: `never`, `auto`, or the id of the set to build on; empty for what base.incremental says.
+    And so is `to`: `local` or `s3`, empty for what base.to says.
+    """
 
     dry_run: bool = False
     kind: str = KIND
+    incremental: str = ""
+    to: str = ""
 
 
 @dataclass
@@ -109,6 +115,10 @@ def backup(context: Context, request: Request) -> dict[str, Any]:
     """
     if request.kind not in KINDS:
         raise UsageError("%r is no kind of backup." % request.kind, hint="Use one of %s." % ", ".join(KINDS))
+    if (request.incremental or request.to) and request.kind != BASE:
+        raise UsageError(
+            "Only base backups can be incremental, or be taken straight to a place.", hint="Ask for one: kind base."
+        )
     try:
         return {"kind": request.kind, **_backup(context, request)}
     except PgopsError as error:
@@ -122,7 +132,7 @@ def _backup(context: Context, request: Request) -> dict[str, Any]:
         if not turn.mine:
             return turn.skipped()
         if request.kind == BASE:
-            return {**backup_base(context, dry_run=True), **turn.facts}
+            return {**backup_base(context, dry_run=True, incremental=request.incremental, to=request.to), **turn.facts}
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
         return {"changed": True, "plan": plan.result(), "uncovered": plan.uncovered, **turn.facts}
@@ -135,7 +145,7 @@ def _backup(context: Context, request: Request) -> dict[str, Any]:
         if turn.facts and context.config.s3 is None:
             context.warn("This group has no S3 place, so each node has only the sets that it made itself.")
         if request.kind == BASE:
-            return {**backup_base(context, dry_run=False), **turn.facts}
+            return {**backup_base(context, dry_run=False, incremental=request.incremental, to=request.to), **turn.facts}
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
             try:

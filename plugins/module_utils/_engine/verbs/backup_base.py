@@ -4,27 +4,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Optional
 
 from .. import __version__
 from ..context import Context
+from ..core.base_list import NAME as LIST
+from ..core.base_list import parse_list
 from ..core.errors import PgopsError, RefusedError
 from ..core.manifest import NAME, Base, Manifest, Payload, Tablespace, content_hash
 from ..core.sizes import parse_size
 from ..core.times import iso
 from ..places.catalog import Catalog
+from ..places.s3 import S3Place
 from ..postgres import inventory
-from ..postgres.base_taking import LEAST_MAJOR, Taken, Way, choose_way, take, wal_kept
+from ..postgres.base_taking import LEAST_MAJOR, Taken, UnfitParentError, Way, choose_way, take, wal_kept
 from ..postgres.connection import Server, Session, connect, server_facts
 from ..postgres.dumping import Sink
+from ..postgres.throwaway import clear_abandoned
 from ..postgres.tools import Programs, pick
+from ..system.durable import create_private
 from .making import check_room, files_of, free_id, server_files
+from .parents import AUTO, NEVER, Parent, find_parent, keep_list, wanted_parent
+from .streaming import StreamSink, check_stream_room, set_in_s3
 
-KIND = "base"
-# Data compress to a third or better, and WAL comes along.
-_GUESS = 0.5
+KIND, INCREMENTAL = "base", "incremental"
+# Data compress to a third or better, and WAL comes along. What changed is a small part, but nobody knows how small.
+_GUESS, _CHANGED = 0.5, 0.25
 _FACTS = """
 SELECT current_setting('wal_level'), current_setting('max_wal_senders')::int, pg_size_bytes(current_setting('wal_segment_size')),
   current_setting('data_checksums') = 'on'
@@ -45,14 +55,26 @@ class _Plan:
     server: Server
     programs: Programs
     way: Way
-    reason: str
+    reasons: tuple[str, ...]
     tablespaces: list[Tablespace]
     databases: list[dict[str, Any]]
     segment_bytes: int
     checksums: bool
+    parent: Optional[Parent] = None
+    there: Optional[S3Place] = None
     estimate: int = 0
     free: int = 0
     left_out: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """The kind of the set."""
+        return KIND if self.parent is None else INCREMENTAL
+
+    @property
+    def chain(self) -> list[str]:
+        """The sets that it builds on, the full one first."""
+        return [] if self.parent is None else list(self.parent.chain)
 
     @property
     def bytes(self) -> int:
@@ -62,11 +84,15 @@ class _Plan:
     def result(self) -> dict[str, Any]:
         """The plan as data."""
         return {
+            "place": "local" if self.there is None else self.there.name,
+            "kind": self.kind,
+            "parent": self.parent.id if self.parent is not None else None,
+            "chain": self.chain,
             "databases": [d["name"] for d in self.databases],
             "database_bytes": self.bytes,
             "estimated_bytes": self.estimate,
             "free_bytes": self.free,
-            "choices": {"base": {**self.way.shown(), "reasons": [self.reason]}},
+            "choices": {"base": {**self.way.shown(), "reasons": list(self.reasons)}},
             "tablespaces": [{"name": t.name, "path": t.path} for t in self.tablespaces],
             "uncovered": [],
             "left_out": self.left_out,
@@ -75,25 +101,41 @@ class _Plan:
         }
 
 
-def backup_base(context: Context, *, dry_run: bool) -> dict[str, Any]:
+def backup_base(context: Context, *, dry_run: bool, incremental: str = "", to: str = "") -> dict[str, Any]:
     """Make a base backup and return its facts. The caller holds the lock.
 
-    Result: `set`, `path`, `bytes`, `files`, `content`, `databases` (list of {name, database_bytes}), `uncovered`, `left_out`,
-    `choices`, `tablespaces` (list of {name, path}), `timeline`, `wal_start`, `wal_end`; a dry run has `plan` instead.
-    Raise RefusedError (no space, WAL level minimal, no rights), UsageError, UnreachableError, CommandError, or DamagedError
-    (blocks with a wrong checksum); no half-written set stays behind.
+    `incremental`: `never` for a full one, `auto`, or the id of the set to build on; empty for what base.incremental says.
+    `to`: `local`, `s3`, or empty for what base.to says.
+    Result: `place`, `kind` (base, incremental), `parent`, `chain` (ids of what it builds on, the full one first), `set`, `path`, `bytes`,
+    `files`, `content`, `databases` (list of {name, database_bytes}), `uncovered`, `left_out`, `choices`, `tablespaces` (list of
+    {name, path}), `timeline`, `wal_start`, `wal_end`; a dry run has `plan` instead.
+    Raise RefusedError (no space, WAL level minimal, no rights, nothing can be built on that set), UsageError, MissingError,
+    UnreachableError, CommandError, or DamagedError (blocks with a wrong checksum); no half-written set stays behind.
     """
+    wanted = wanted_parent(context, incremental)
+    there = context.s3() if (to or context.config.base.to) == "s3" else None
+    if not dry_run:
+        clear_abandoned(context, "backup")
     with connect(context.config.postgres) as session:
-        plan = _plan(context, session)
+        plan = _plan(context, session, wanted, there)
         if dry_run:
-            return {"changed": True, "plan": plan.result(), "uncovered": []}
+            return {"changed": True, "kind": plan.kind, "plan": plan.result(), "uncovered": []}
+        try:
+            return _make(context, session, plan)
+        except UnfitParentError as error:
+            if wanted != AUTO:
+                raise
+            context.warn("A full base backup is taken, and no incremental one: %s" % error.message)
+        full = "full: the server takes no incremental one"
+        plan.parent, plan.reasons = None, (*plan.reasons[:-1], full)
+        _plan_space(context, plan)
         return _make(context, session, plan)
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def _plan(context: Context, session: Session) -> _Plan:
+def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Place]) -> _Plan:
     server = server_facts(session)
     programs, warnings = pick(
         context.runner,
@@ -113,9 +155,13 @@ def _plan(context: Context, session: Session) -> _Plan:
         context.warn(
             "This cluster has no data checksums, so a damaged block is copied without notice (pg_checksums --enable adds them)."
         )
-    way, reason = choose_way(context, programs, tablespaces=bool(found))
+    parent, upon = find_parent(context, session, server, wanted, there=there)
+    way, reason = choose_way(
+        context, programs, tablespaces=bool(found), apart=wanted != NEVER, streamed=there is not None
+    )
     databases = [{"name": name, "bytes": int(size)} for name, size in session.rows(_DATABASES)]
-    plan = _Plan(server, programs, way, reason, found, databases, int(segment_bytes), bool(checksums))
+    reasons = (reason, *((upon,) if wanted != NEVER else ()))
+    plan = _Plan(server, programs, way, reasons, found, databases, int(segment_bytes), bool(checksums), parent, there)
     _plan_space(context, plan)
     return plan
 
@@ -135,9 +181,9 @@ def _check_settings(wal_level: str, senders: int) -> None:
 
 def _plan_space(context: Context, plan: _Plan) -> None:
     """Estimate what the set will take, and refuse to begin when that would fill the disk."""
-    ratio = 1.0 if plan.way.method == "none" else _GUESS
-    catalog = Catalog(context.local)
-    for previous in [name for name in catalog.ids() if name.endswith("-" + KIND)][:1]:
+    ratio = (1.0 if plan.way.method == "none" else _GUESS) * (_CHANGED if plan.parent is not None else 1.0)
+    catalog = Catalog(plan.there if plan.there is not None else context.local)
+    for previous in [name for name in catalog.ids() if name.endswith("-" + plan.kind)][:1]:
         try:
             manifest = catalog.manifest(previous)
         except PgopsError:
@@ -146,7 +192,10 @@ def _plan_space(context: Context, plan: _Plan) -> None:
         if manifest.base is not None and manifest.base.bytes and compressed == plan.way.method:
             ratio = 1.2 * manifest.size / manifest.base.bytes
     plan.estimate = int(plan.bytes * ratio) + 2 * plan.segment_bytes
-    plan.free = check_room(context, plan.estimate)
+    if plan.there is not None:
+        plan.free = check_stream_room(context, plan.there, plan.estimate)
+    else:
+        plan.free = check_room(context, plan.estimate)
 
 
 # --- make -------------------------------------------------------------------------------------------------------------
@@ -154,32 +203,75 @@ def _plan_space(context: Context, plan: _Plan) -> None:
 
 def _make(context: Context, session: Session, plan: _Plan) -> dict[str, Any]:
     started = context.clock()
-    name = free_id(context, KIND)
+    if plan.there is not None:
+        return _make_there(context, session, plan, plan.there, started)
+    name = free_id(context, plan.kind)
     with context.local.new_set(name) as folder:
         sink = Sink(context, folder, parse_size(context.config.backup.min_free))
-        context.reporter.phase("base backup", plan.estimate)
-        with wal_kept(context, session):
-            taken = take(context, plan.programs, sink, plan.way, plan.tablespaces)
-        context.reporter.done()
-        (epoch, next_xid), *_unused = session.rows(_END)
-        stopped = datetime.fromtimestamp(epoch, timezone.utc)
-        base = Base(
-            payload=taken.payload,
-            stopped=iso(stopped),
-            next_xid=int(next_xid),
-            wal_segment_bytes=plan.segment_bytes,
-            bytes=plan.bytes,
-            checksums=plan.checksums,
-            algorithm=context.config.base.manifest_checksums,
-            listing=_listing(sink, taken),
-            tablespaces=taken.tablespaces,
-            databases=tuple(plan.databases),
-        )
-        manifest = _manifest(context, session, plan, sink, taken, base=base, name=name, started=started)
+        manifest = _fill(context, session, plan, sink, name=name, started=started)
         encoded = manifest.encode()
         (folder / NAME).write_bytes(encoded)
         (folder / NAME).chmod(0o640)
     return _result(context, manifest, content_hash(encoded), plan)
+
+
+def _make_there(context: Context, session: Session, plan: _Plan, place: S3Place, started: datetime) -> dict[str, Any]:
+    taken_names = Catalog(place).files
+    name = free_id(context, plan.kind)
+    while name in taken_names:
+        time.sleep(0.1)
+        name = free_id(context, plan.kind)
+    with set_in_s3(context, place, name, plan.estimate) as sink:
+        manifest = _fill(context, session, plan, sink, name=name, started=started)
+        sent = {file.path for file in sink.sent}
+        place.upload_all(name, [(file, sink.folder / file.path) for file in manifest.files if file.path not in sent])
+        encoded = manifest.encode()
+        place.publish(name, encoded)
+    return _result(context, manifest, content_hash(encoded), plan)
+
+
+def _fill(context: Context, session: Session, plan: _Plan, sink: Sink, *, name: str, started: datetime) -> Manifest:
+    """Write all payloads of the set to `sink`, and return its manifest."""
+    taken = _take(context, session, plan, sink)
+    (epoch, next_xid), *_unused = session.rows(_END)
+    stopped = datetime.fromtimestamp(epoch, timezone.utc)
+    base = Base(
+        payload=taken.payload,
+        stopped=iso(stopped),
+        next_xid=int(next_xid),
+        wal_segment_bytes=plan.segment_bytes,
+        bytes=plan.bytes,
+        checksums=plan.checksums,
+        algorithm=context.config.base.manifest_checksums,
+        listing=_listing(sink, taken),
+        tablespaces=taken.tablespaces,
+        databases=tuple(plan.databases),
+        parent_content=plan.parent.source.content if plan.parent is not None else "",
+        own_bytes=_own_bytes(sink, taken) if plan.parent is not None else 0,
+        list_sha256=keep_list(context, name, taken.inner_list),
+    )
+    return _manifest(context, session, plan, sink, taken, base=base, name=name, started=started)
+
+
+def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
+    """Take it into the folder of `sink`; the list of what it builds on is at hand for that long."""
+    context.reporter.phase("%sbase backup" % ("" if plan.parent is None else "incremental "), plan.estimate)
+    with contextlib.ExitStack() as stack:
+        upon: Optional[Path] = None
+        if plan.parent is not None:
+            upon = stack.enter_context(context.scratch("backup")) / LIST
+            with create_private(upon) as stream:
+                stream.write(plan.parent.listing)
+        stack.enter_context(wal_kept(context, session))
+        taken = take(context, plan.programs, sink, plan.way, plan.tablespaces, parent_list=upon)
+    context.reporter.done()
+    return taken
+
+
+def _own_bytes(sink: Sink, taken: Taken) -> int:
+    """Return what the files of an incremental base backup take unpacked, as its list says."""
+    raw = taken.inner_list if taken.listing is None else (sink.folder / taken.listing.path).read_bytes()
+    return sum(file.size for file in parse_list(raw).files.values()) if raw else 0
 
 
 def _listing(sink: Sink, taken: Taken) -> Optional[Payload]:
@@ -205,7 +297,7 @@ def _manifest(
     return Manifest(
         id=name,
         instance=context.config.instance,
-        kind=KIND,
+        kind=plan.kind,
         started=iso(started),
         finished=iso(context.clock()),
         system_identifier=plan.server.system_identifier,
@@ -213,7 +305,8 @@ def _manifest(
         server_version_num=plan.server.version_num,
         tools={"pg_basebackup": plan.programs.version},
         engine=__version__,
-        files=files_of(sink.folder),
+        files=(*(sink.sent if isinstance(sink, StreamSink) else ()), *files_of(sink.folder)),
+        parent=plan.parent.id if plan.parent is not None else None,
         timeline=taken.timeline,
         wal_start=taken.start,
         wal_end=taken.end,
@@ -234,9 +327,12 @@ def _manifest(
 def _result(context: Context, manifest: Manifest, content: str, plan: _Plan) -> dict[str, Any]:
     return {
         "changed": True,
-        "kind": KIND,
+        "place": "local" if plan.there is None else plan.there.name,
+        "kind": plan.kind,
+        "parent": manifest.parent,
+        "chain": plan.chain,
         "set": manifest.id,
-        "path": "%s/sets/%s" % (context.local.root, manifest.id),
+        "path": "%s/sets/%s" % ((plan.there or context.local).root, manifest.id),
         "content": content,
         "bytes": manifest.size,
         "files": len(manifest.files),
@@ -251,4 +347,4 @@ def _result(context: Context, manifest: Manifest, content: str, plan: _Plan) -> 
     }
 
 
-__all__ = ("KIND", "backup_base")
+__all__ = ("INCREMENTAL", "KIND", "backup_base")

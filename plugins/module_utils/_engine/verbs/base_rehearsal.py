@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Callable
 
@@ -14,7 +14,13 @@ from ..context import Context
 from ..core.errors import CommandError, DamagedError, PgopsError, UnreachableError
 from ..core.manifest import Base
 from ..core.sizes import human_size
-from ..postgres.base_unpacking import least_settings, unpack, verify_unpacked, write_tablespace_map
+from ..postgres.base_unpacking import (
+    least_settings,
+    unpack_chain,
+    unpacked_bytes,
+    verify_unpacked,
+    write_tablespace_map,
+)
 from ..postgres.connection import Session, connect
 from ..postgres.fencing import fence_copy
 from ..postgres.throwaway import room_for_server, throwaway
@@ -35,13 +41,14 @@ class _BrokenError(DamagedError):
     """The set itself cannot be unpacked, or is not what PostgreSQL's list says."""
 
 
-def rehearse_base(context: Context, source: Source, base: Base, folder: Path) -> Rehearsal:
+def rehearse_base(context: Context, chain: Sequence[Source], base: Base, folder: Path) -> Rehearsal:
     """Start a throwaway server on the base backup in `folder`, let it become consistent, and return what that showed.
 
-    Raise PgopsError if no server of its version can be had.
+    `chain` is what it builds on, the full one first, and itself last, which `base` describes. Raise PgopsError if no server of
+    its version can be had.
     """
-    result = Rehearsal()
-    room, needed = room_for_server(context, folder), base.bytes + _MORE_ROOM
+    result, source = Rehearsal(), chain[-1]
+    room, needed = room_for_server(context, folder), unpacked_bytes(chain) + _MORE_ROOM
     if not source.fits(room, needed):
         result.cannot.append(
             "There is no room in %s to unpack the base backup, which needs %s beside what backup.min_free (%s) keeps free."
@@ -53,7 +60,7 @@ def rehearse_base(context: Context, source: Source, base: Base, folder: Path) ->
     def fill(programs: Programs, data: Path, account: str) -> Mapping[str, str]:
         locations = {t.oid: data.parent / ("tablespace-%s" % t.oid) for t in base.tablespaces}
         try:
-            unpack(source, base, data, account, locations)
+            unpack_chain(chain, programs, data, account, locations)
             tick[0] = lap(result, "unpack", tick[0])
             _verify(base, result, lambda: verify_unpacked(context, programs, data, account))
         except (DamagedError, CommandError) as error:

@@ -13,10 +13,11 @@ from ..context import Context
 from ..core.calendar import Calendar, parse
 from ..core.fingerprint import summary
 from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, limits, worst
-from ..core.manifest import NAME, Database, Manifest
+from ..core.manifest import Database, Manifest
 from ..core.naming import is_physical
 from ..core.times import iso, parse_iso, parse_span
 from ..places.catalog import Catalog
+from ..places.chains import broken, chain_of
 from ..runs import BASE_BACKUP
 from ..settings import base_calendar
 from .pins import read_pin
@@ -146,7 +147,7 @@ def _describe(context: Context, surveyed: Surveyed, catalog: Catalog, set_id: st
     if set_id in surveyed.damaged:
         return {**_unknown(), **described, "problem": "Its manifest cannot be read: %s" % surveyed.damaged[set_id]}
     manifest = catalog.manifest(set_id)
-    problem = _problem(catalog, manifest)
+    problem = broken(catalog, manifest)
     proofs = catalog.proof(set_id)
     described.update(
         begun=iso(manifest.begun),
@@ -159,6 +160,7 @@ def _describe(context: Context, surveyed: Surveyed, catalog: Catalog, set_id: st
         encryption=manifest.encryption,
         server_version=manifest.server_version,
         parent=manifest.parent,
+        chain=[] if problem or manifest.parent is None else [m.id for m in chain_of(catalog, set_id)[:-1]],
         complete=not problem,
         problem=problem,
         warnings=list(manifest.warnings),
@@ -171,27 +173,7 @@ def _describe(context: Context, surveyed: Surveyed, catalog: Catalog, set_id: st
 def _unknown() -> dict[str, Any]:
     """Return the keys that only a manifest can fill, so that every set has them."""
     blank = dict.fromkeys(("begun", "ended", "age_seconds", "encryption", "server_version", "parent"))
-    return {**blank, "files": 0, "databases": [], "warnings": []}
-
-
-def _problem(catalog: Catalog, manifest: Manifest) -> Optional[str]:
-    """Return what is wrong with the stored files as far as a listing tells, or None."""
-    stored = catalog.files[manifest.id]
-    missing = [f.path for f in manifest.files if f.path not in stored]
-    wrong = [f.path for f in manifest.files if f.path in stored and stored[f.path].size != f.size]
-    listed = {f.path for f in manifest.files} | {NAME}
-    said = [
-        "%s: %s" % (what, _few(paths)) for what, paths in (("missing", missing), ("of the wrong size", wrong)) if paths
-    ]
-    if said:
-        extra = len(set(stored) - listed)
-        return "Files are %s%s." % (", ".join(said), "; %d more are in no manifest" % extra if extra else "")
-    return None
-
-
-def _few(paths: list[str]) -> str:
-    shown = ", ".join(paths[:3])
-    return shown if len(paths) <= 3 else "%s and %d more" % (shown, len(paths) - 3)
+    return {**blank, "files": 0, "databases": [], "warnings": [], "chain": []}
 
 
 def _contents(database: Database, manifest: Manifest) -> dict[str, Any]:

@@ -24,7 +24,15 @@ from ..core.segments import parse_lsn
 from ..core.sizes import human_size
 from ..core.times import compact, parse_iso
 from ..places.catalog import Catalog
-from ..postgres.base_unpacking import least_settings, unpack, verify_unpacked, write_tablespace_map
+from ..places.chains import chain_of, failed
+from ..postgres.base_unpacking import (
+    check_combine,
+    least_settings,
+    unpack_chain,
+    unpacked_bytes,
+    verify_unpacked,
+    write_tablespace_map,
+)
 from ..postgres.connection import Session
 from ..postgres.debian import Cluster, cluster_of
 from ..postgres.fencing import NO_ARCHIVE, append_settings, fence_beside, forget_signals, write_file
@@ -70,7 +78,7 @@ class Request:
 @dataclass
 class _Work:
     request: Request
-    source: Source
+    chain: list[Source]
     base: Base
     chosen: Chosen
     programs: Programs
@@ -81,6 +89,11 @@ class _Work:
     refusals: list[str]
     cluster: Optional[Cluster] = None
     served: bool = False
+
+    @property
+    def source(self) -> Source:
+        """The set that is recovered; what it builds on comes before it in the chain."""
+        return self.chain[-1]
 
     @property
     def data(self) -> Path:
@@ -101,9 +114,10 @@ class _Work:
 def recover(context: Context, request: Request) -> dict[str, Any]:
     """Recover a server to the target and prove that it stopped there; it is left as the request says.
 
-    Result: `set`, `place`, `target`, `stopped` ({lsn, time, timeline, log}), `data_directory`, `kept` (the old one, if there was
-    one), `socket_directory`, `port`, `superuser` (who may log in there), `service` (that of systemd which is to run it, if one
-    is known), `running`, `databases`, `system_identifier`, `phases`, `remarks`; a dry run has `plan` instead.
+    Result: `set`, `chain` (what it builds on), `place`, `target`, `stopped` ({lsn, time, timeline, log}), `data_directory`,
+    `kept` (the old one, if there was one), `socket_directory`, `port`, `superuser` (who may log in there), `service` (that of
+    systemd which is to run it, if one is known), `running`, `databases`, `system_identifier`, `phases`, `remarks`; a dry run has
+    `plan` instead.
     Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError (it stopped
     elsewhere), PgopsError (the WAL ends before the target), CommandError or UnreachableError. What was there before is then
     as it was.
@@ -139,7 +153,9 @@ def _check(request: Request) -> None:
         ):
             raise UsageError("%s must be a path from the root, and %r is none." % (name, path))
     if request.set != "auto" and not (is_set_id(request.set) and is_physical(request.set)):
-        raise UsageError("%r names no base backup." % request.set, hint="Give an id that ends in -base, or auto.")
+        raise UsageError(
+            "%r names no base backup." % request.set, hint="Give an id that ends in -base or -incremental, or auto."
+        )
 
 
 # --- prepare ----------------------------------------------------------------------------------------------------------
@@ -148,15 +164,17 @@ def _check(request: Request) -> None:
 def _prepare(context: Context, request: Request) -> _Work:
     place = context.place(request.place)
     catalog = Catalog(place)
-    manifests = dict(_manifests(context, catalog))
+    manifests = dict(_manifests(context, catalog, request.set))
     windows = None
     if request.target.kind != "immediate" and _own_command(context):
         windows = windows_of(context, [base for base in map(base_of, manifests.values()) if base is not None])
     wanted = "" if request.set == "auto" else request.set
     candidates = [_candidate(m, m.base) for m in manifests.values() if m.base is not None]
     chosen = choose_base(request.target, candidates, windows, context.clock(), wanted=wanted)
-    source = Source(context, catalog, chosen.base.id, identity_file=context.config.restore.identity_file)
-    source.check_key()
+    key = context.config.restore.identity_file
+    chain = [Source(context, catalog, m.id, identity_file=key) for m in chain_of(catalog, chosen.base.id)]
+    for source in chain:
+        source.check_key()
     manifest = manifests[chosen.base.id]
     if manifest.base is None:
         raise DamagedError("The manifest of %s describes no base backup." % manifest.id)
@@ -166,7 +184,9 @@ def _prepare(context: Context, request: Request) -> _Work:
         command = context.config.restore.restore_command
         if command == Restore().restore_command:
             command = _our_command(context, manifest, refusals)
-    work = _Work(request, source, manifest.base, chosen, programs, account_of(context), {}, command, False, refusals)
+    if len(chain) > 1:
+        check_combine(programs)
+    work = _Work(request, chain, manifest.base, chosen, programs, account_of(context), {}, command, False, refusals)
     _check_directories(context, work)
     return work
 
@@ -202,12 +222,23 @@ def _archive_of(known: Config) -> tuple[Any, ...]:
     return (known.local.path, s3 and (s3.bucket, s3.prefix, s3.endpoint_url, s3.region))
 
 
-def _manifests(context: Context, catalog: Catalog) -> Iterator[tuple[str, Manifest]]:
+def _manifests(context: Context, catalog: Catalog, wanted: str) -> Iterator[tuple[str, Manifest]]:
+    """Yield the base backups of which all is there that they build on. Raise what is wrong with the one that is wanted."""
     for set_id in catalog.ids():
         if is_physical(set_id):
             try:
-                yield set_id, catalog.manifest(set_id)
+                chain = chain_of(catalog, set_id)
+                bad = failed(catalog, [manifest.id for manifest in chain])
+                if bad:
+                    context.warn(
+                        "%s failed its verification%s."
+                        % (bad, "" if set_id == wanted else ", so %s is not taken unless it is named" % set_id)
+                    )
+                if not bad or set_id == wanted:
+                    yield set_id, chain[-1]
             except PgopsError as error:
+                if set_id == wanted:
+                    raise
                 context.warn("The set %s is passed over: %s" % (set_id, error))
 
 
@@ -256,10 +287,11 @@ def _check_directories(context: Context, work: _Work) -> None:
     socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
         refusals.append("The path %s is too long for a socket." % socket)
-    if data.parent.is_dir() and not work.source.fits(data.parent, work.base.bytes):
+    needed = unpacked_bytes(work.chain)
+    if data.parent.is_dir() and not work.source.fits(data.parent, needed):
         refusals.append(
             "There is no room in %s: the base backup takes %s beside what backup.min_free (%s) keeps free."
-            % (data.parent, human_size(work.base.bytes), context.config.backup.min_free)
+            % (data.parent, human_size(needed), context.config.backup.min_free)
         )
 
 
@@ -321,7 +353,8 @@ def _plan(work: _Work) -> dict[str, Any]:
         "served": work.served,
         "service": work.service,
         "bytes": work.base.bytes,
-        "stored_bytes": manifest.size,
+        "stored_bytes": sum(source.manifest.size for source in work.chain),
+        "chain": [source.set_id for source in work.chain[:-1]],
         "tablespaces": {t.name: str(work.locations[t.oid]) for t in work.base.tablespaces},
         "remarks": list(work.chosen.remarks),
         "refusals": work.refusals,
@@ -361,6 +394,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
     return {
         "changed": True,
         "set": work.source.set_id,
+        "chain": [source.set_id for source in work.chain[:-1]],
         "place": work.source.place.name,
         "target": work.request.target.as_data(),
         "stopped": stopped.as_data(),
@@ -387,7 +421,7 @@ def _unpack(context: Context, work: _Work, undo: contextlib.ExitStack) -> Path:
         shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed: we hold the lock
     for path in (unpacked, *work.locations.values()):
         undo.callback(_clear, path, path.is_dir())
-    unpack(work.source, work.base, unpacked, work.account, work.locations)
+    unpack_chain(work.chain, work.programs, unpacked, work.account, work.locations)
     try:
         verify_unpacked(context, work.programs, unpacked, work.account)
     except DamagedError:

@@ -15,6 +15,7 @@ from typing import Any, Optional
 from ..context import Context
 from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
 from ..core.manifest import NAME, Manifest, content_hash, decode
+from ..core.naming import is_physical
 from ..core.retention import SetFacts, plan
 from ..core.times import parse_iso
 from ..places.base import EVIDENCE, SETS, Entry
@@ -77,8 +78,9 @@ class Push:
         """Plan and, unless `dry_run` holds, do what brings the sets `names` to S3; keep it in the Done."""
         wanted = wanted_sets(self._local, names or ("all",))
         there = set(self._remote.ids())
-        doomed = self._doomed([s for s in wanted if s not in there])
-        for set_id in self._in_order(wanted):
+        ordered = self._in_order(wanted)
+        doomed = self._doomed([s for s in ordered if s not in there])
+        for set_id in ordered:
             try:
                 step = self._compared(set_id) if set_id in there else self._missing(set_id, doomed)
             except (DamagedError, UsageError) as error:
@@ -101,20 +103,25 @@ class Push:
             self._clear_stale()
 
     def _in_order(self, wanted: Sequence[str]) -> list[str]:
-        """Return `wanted`, the newest first, but what a set builds on before it."""
+        """Return `wanted`, the newest first, but what a set builds on before it, also where nobody asked for that."""
         order: list[str] = []
-
-        def add(set_id: Optional[str]) -> None:
-            if set_id is None or set_id in order or set_id not in wanted:
-                return
-            with contextlib.suppress(PgopsError):
-                if not set_id.endswith("-logical"):
-                    add(self._local.manifest(set_id).parent)
-            order.append(set_id)
-
         for set_id in wanted:
-            add(set_id)
+            chain: list[str] = []
+            current: Optional[str] = set_id
+            while (
+                current is not None and current not in (*order, *chain) and NAME in self._local.files.get(current, {})
+            ):
+                chain.append(current)
+                current = self._parent(current)
+            order += reversed(chain)
         return order
+
+    def _parent(self, set_id: str) -> Optional[str]:
+        """Return what the set builds on, None where it builds on nothing or cannot be read."""
+        with contextlib.suppress(PgopsError):
+            if is_physical(set_id):
+                return self._local.manifest(set_id).parent
+        return None
 
     def _missing(self, set_id: str, doomed: Mapping[str, str]) -> Step:
         if set_id in doomed:
@@ -179,13 +186,18 @@ class Push:
             else:
                 verified = self._remote.verified(set_id)
                 parent = self._remote.manifest(set_id).parent if set_id.endswith("-incremental") else None
-        return SetFacts(set_id, begun, verified=verified, pinned=pinned, parent=parent)
+        physical = is_physical(set_id)
+        return SetFacts(set_id, begun, verified=verified, pinned=pinned, parent=parent, physical=physical)
 
     def _perform(self, step: Step) -> None:
         if step.action == "skip":
             return
         if step.action == "alarm":
             self._done.alarm(self._context, step.set_id, step.reason)
+            return
+        parent = self._parent(step.set_id)
+        if parent is not None and parent not in self._remote.ids() and parent not in self._done.sets:
+            self._done.alarm(self._context, step.set_id, "%s, which it builds on, is not there" % parent)
             return
         reporter = self._context.reporter
         reporter.phase("%s %s" % (step.action, step.set_id), sum(f.size for f in step.files))

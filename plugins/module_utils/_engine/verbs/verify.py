@@ -4,20 +4,23 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from .. import __version__
 from ..context import Context
 from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UnreachableError, UsageError
-from ..core.manifest import NAME, Base
+from ..core.manifest import NAME, Base, Manifest
 from ..core.naming import is_physical, is_set_id
 from ..core.sizes import human_size
 from ..core.times import iso
 from ..places.base import SETS
 from ..places.catalog import Catalog
+from ..places.chains import chain_of
 from ..places.evidence import FAILED, LEVELS, PASSED, UNDECIDED, store
 from ..places.local import LocalPlace
 from ..postgres.base_reading import check_base
@@ -226,17 +229,18 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
     """Go from level to level up to `asked`; stop where one fails or cannot be decided here."""
     with context.scratch("verify") as folder, claimed(context, folder):
         report.level = "checksum"
-        if asked == "checksum" or not _readable(source, report):
-            report.timed("checksum", lambda: _check_sums(source, report))
+        chain = _chain(source, report)
+        if asked == "checksum" or not all(_readable(link, report) for link in chain):
+            report.timed("checksum", lambda: _check_sums(chain, report))
             return
         if source.manifest.kind != KIND and source.manifest.base is None:
             raise DamagedError("The manifest of %s describes no base backup." % source.set_id)
         if source.manifest.base is not None:  # read where it lies: fetched and unpacked, it would need twice the room
-            report.timed("checksum", lambda: _check_sums(source, report))
-            _climb_base(context, source, source.manifest.base, asked, folder, report)
+            report.timed("checksum", lambda: _check_sums(chain, report))
+            _climb_base(context, chain, source.manifest.base, asked, folder, report)
             return
         staged = report.timed("fetch", lambda: _stage(context, source, folder, report))
-        report.timed("checksum", lambda: _check_sums(staged, report))
+        report.timed("checksum", lambda: _check_sums([staged], report))
         if not isinstance(staged.place, LocalPlace) and any(
             d.dump.format == "directory" for d in staged.manifest.databases
         ):
@@ -258,14 +262,32 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
             _rehearse(context, staged, folder, report)
 
 
-def _climb_base(context: Context, source: Source, base: Base, asked: str, folder: Path, report: _Report) -> None:
+def _chain(source: Source, report: _Report) -> list[Source]:
+    """Return the set and, before it, what it builds on: without all of them it restores nothing."""
+    if source.manifest.parent is None:
+        return [source]
+    manifests = chain_of(source.catalog, source.set_id)
+    report.checked["chain"] = [manifest.id for manifest in manifests]
+    key = source.identity_file
+    return [Source(source.context, source.catalog, m.id, identity_file=key) for m in manifests[:-1]] + [source]
+
+
+def _climb_base(
+    context: Context, chain: Sequence[Source], base: Base, asked: str, folder: Path, report: _Report
+) -> None:
     report.level = "structure"
-    report.findings += report.timed("structure", lambda: check_base(source, base))
+    parent: Optional[Manifest] = None
+    for link in chain:
+        if link.manifest.base is None:
+            raise DamagedError("The manifest of %s describes no base backup." % link.set_id)
+        found = report.timed("structure", functools.partial(check_base, link, link.manifest.base, parent))
+        report.findings += found if link is chain[-1] else ["%s: %s" % (link.set_id, text) for text in found]
+        parent = link.manifest
     if report.findings:
         report.outcome = FAILED
     elif asked == "restore":
         report.level = "restore"
-        _settle(report, rehearse_base(context, source, base, folder))
+        _settle(report, rehearse_base(context, chain, base, folder))
 
 
 def _readable(source: Source, report: _Report) -> bool:
@@ -282,20 +304,21 @@ def _readable(source: Source, report: _Report) -> bool:
     return False
 
 
-def _check_sums(source: Source, report: _Report) -> None:
+def _check_sums(chain: Sequence[Source], report: _Report) -> None:
     ways: dict[str, int] = {}
-    context = source.context
-    context.reporter.phase("checksums of %s" % source.set_id, source.manifest.size)
-    for file in source.manifest.files:
-        way = source.place.check_file(source.set_id, file, progress=context.reporter.advance)
-        ways[way] = ways.get(way, 0) + 1
-    context.reporter.done()
-    known = {f.path for f in source.manifest.files} | {NAME}
-    more = sorted(set(source.catalog.files[source.set_id]) - known)
-    if more:
-        report.remarks.append("Files that the manifest does not know: %s." % ", ".join(more[:5]))
-    report.checked["files"] = len(source.manifest.files)
-    report.checked["bytes"] = source.manifest.size
+    for source in chain:
+        context, manifest = source.context, source.manifest
+        context.reporter.phase("checksums of %s" % source.set_id, manifest.size)
+        for file in manifest.files:
+            way = source.place.check_file(source.set_id, file, progress=context.reporter.advance)
+            ways[way] = ways.get(way, 0) + 1
+        context.reporter.done()
+        known = {f.path for f in manifest.files} | {NAME}
+        more = sorted(set(source.catalog.files[source.set_id]) - known)
+        if more:
+            report.remarks.append("Files that the manifest does not know: %s." % ", ".join(more[:5]))
+    report.checked["files"] = sum(len(source.manifest.files) for source in chain)
+    report.checked["bytes"] = sum(source.manifest.size for source in chain)
     report.checked["how"] = ways
 
 

@@ -61,6 +61,7 @@ def test_a_good_night_is_ok_and_everything_about_the_set_is_told(world: Any) -> 
         "encryption": "none",
         "server_version": "18.3",
         "parent": None,
+        "chain": [],
         "complete": True,
         "problem": None,
         "warnings": [],

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import show
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import recovery, show
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import info, prune
 
 SET = "20261122T020000Z-logical"
@@ -34,6 +34,70 @@ BACKUP: dict[str, Any] = {
     "uncovered": [{"what": "database scratch", "why": "it is in backup.exclude_databases"}],
     "left_out": [],
 }
+
+
+FULL, CHILD = "20261122T020000Z-base", "20261123T020000Z-incremental"
+INCREMENTAL: dict[str, Any] = {
+    **BACKUP,
+    "kind": "incremental",
+    "parent": FULL,
+    "databases": [{"name": "shop", "database_bytes": 10240}],
+    "tablespaces": [],
+    "uncovered": [],
+    "path": "s3://b/db1/sets/" + CHILD,
+    "choices": {
+        "base": {"compression": "zstd", "by": "server", "reasons": ["zstd: it can", "incremental: upon " + FULL]}
+    },
+    "wal_start": "0/2000028",
+    "wal_end": "0/2000120",
+    "timeline": 1,
+}
+
+
+def test_an_incremental_backup_says_upon_what() -> None:
+    assert show.backup(INCREMENTAL, has_s3=False).splitlines() == [
+        "Backed up db1: 2.0 KiB in 9.2 s.",
+        "What changed since %s of 1 database and 0 tablespaces, zstd by the server; WAL 0/2000028 to 0/2000120 on timeline 1."
+        % FULL,
+        "Set: s3://b/db1/sets/" + CHILD,
+        "Next: pgops verify (prove that it restores)",
+    ]
+    plan = {
+        "databases": ["shop"],
+        "database_bytes": 10240,
+        "estimated_bytes": 2048,
+        "free_bytes": 4096,
+        "server_version": "18.4",
+        "from_standby": False,
+        "choices": INCREMENTAL["choices"],
+        "parent": CHILD,
+        "chain": [FULL, CHILD],
+    }
+    shown = show.backup({"instance": "db1", "plan": plan}, has_s3=False).splitlines()
+    assert "Incremental, upon %s; a recovery needs %s, %s." % (CHILD, FULL, CHILD) in shown
+    assert "As a base backup, zstd by the server (zstd: it can; incremental: upon %s)." % FULL in shown
+
+
+def test_the_plan_of_a_recovery_shows_the_chain() -> None:
+    target = {"kind": "end", "value": "", "inclusive": True, "timeline": "latest", "action": "promote"}
+    plan = {
+        "target": target,
+        "set": CHILD,
+        "place": "s3://b/db1",
+        "chain": [FULL],
+        "server_version": "18.4",
+        "base_stopped": "2026-11-23T02:01:00+00:00",
+        "data_directory": "/srv/copy",
+        "mode": "beside",
+        "bytes": 1024,
+        "replaces": False,
+        "tablespaces": {},
+        "remarks": [],
+        "refusals": [],
+    }
+    assert "  which builds on %s" % FULL in recovery.plan_text({"instance": "db1", "plan": plan}).splitlines()
+    alone = recovery.plan_text({"instance": "db1", "plan": {**plan, "chain": []}})
+    assert "builds on" not in alone
 
 
 def test_a_backup_in_a_few_aligned_lines() -> None:

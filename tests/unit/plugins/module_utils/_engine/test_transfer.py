@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import os
 import random
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, PgopsError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transfer import (
     MAX_PART_SIZE,
     MAX_PARTS,
@@ -28,6 +29,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transf
     digests,
     part_size_for,
     parts_of,
+    pieces,
     stretch,
 )
 
@@ -56,6 +58,23 @@ def test_a_part_size_keeps_within_what_s3_allows(size: int) -> None:
 def test_a_part_size_grows_only_where_it_must() -> None:
     assert part_size_for(MAX_PARTS * 16 * MIB, 16 * MIB) == 16 * MIB
     assert part_size_for(MAX_PARTS * 16 * MIB + 1, 16 * MIB) == 17 * MIB
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20), st.integers(1, 400))
+def test_what_comes_is_cut_into_parts_of_one_size(chunks: list[bytes], size: int) -> None:
+    whole, heard = b"".join(chunks), bytearray()
+    with tempfile.TemporaryDirectory() as name:
+        found = list(pieces(chunks, Path(name), size, heard.extend))
+        assert [piece.part for piece in found] == parts_of(len(whole), size)
+        assert b"".join(piece.path.read_bytes() for piece in found) == bytes(heard) == whole
+        assert all(hashlib.sha256(piece.path.read_bytes()).digest() == piece.digest for piece in found)
+        assert len(list(Path(name).iterdir())) == len(found)
+
+
+def test_what_does_not_end_is_too_large(tmp_path: Path) -> None:
+    with pytest.raises(PgopsError, match="larger than 10000 parts of 1 bytes"):
+        for piece in pieces(itertools.repeat(b"x"), tmp_path, 1, lambda _chunk: None):
+            piece.path.unlink()
 
 
 def test_the_checksum_of_parts_is_that_of_their_digests() -> None:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What pg_combinebackup says, as a person hears it, and what keeps it from saying anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    CommandError,
+    DamagedError,
+    PgopsError,
+    UnreachableError,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import base_unpacking
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.tools import Programs
+from ansible_collections.pgops.backup.plugins.module_utils._engine.source import Source
+
+
+def sets(world: Any, payload: bytes) -> list[Source]:
+    """A full base backup and one upon it, whose tars are `payload`."""
+    full = world.add("local", world.NOW, kind="base", payload=payload)
+    child = world.add("local", world.NOW, kind="incremental", parent=full, payload=payload)
+    catalog = Catalog(world.context().local)
+    return [Source(world.context(), catalog, set_id) for set_id in (full, child)]
+
+
+def programs(folder: Path, script: str) -> Programs:
+    """A pg_combinebackup that does what a test wants."""
+    tool = folder / "pg_combinebackup"
+    tool.write_text('#!/bin/sh\ncase "$*" in *--help*) exit 0 ;; esac\n' + script)
+    tool.chmod(0o755)
+    return Programs(folder, "17.2")
+
+
+EMPTY_TAR = bytes(10240)
+
+
+def test_what_it_says_about_a_chain_is_told(world: Any, tmp_path: Path) -> None:
+    tools = programs(
+        tmp_path, "echo 'pg_combinebackup: error: backup at \"1\" starts at LSN 0/5, but expected 0/3' >&2; exit 1"
+    )
+    with pytest.raises(DamagedError, match=r"cannot be put together. pg_combinebackup: error: .* but expected 0/3"):
+        base_unpacking.unpack_chain(sets(world, EMPTY_TAR), tools, tmp_path / "data", "", {})
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [("echo 'could not write: No space left on device' >&2; exit 1", CommandError), ("kill -9 $$", UnreachableError)],
+    ids=["full", "killed"],
+)
+def test_a_full_disk_and_a_kill_say_nothing_about_the_sets(
+    world: Any, tmp_path: Path, script: str, kind: type[PgopsError]
+) -> None:
+    with pytest.raises(kind):
+        base_unpacking.unpack_chain(sets(world, EMPTY_TAR), programs(tmp_path, script), tmp_path / "data", "", {})
+
+
+def test_what_cannot_be_unpacked_is_named(world: Any, tmp_path: Path) -> None:
+    chain = sets(world, b"no tar at all, and long enough to be looked at" * 50)
+    with pytest.raises(CommandError, match="%s cannot be unpacked" % chain[0].set_id):
+        base_unpacking.unpack_chain(chain, programs(tmp_path, "exit 0"), tmp_path / "data", "", {})
+
+
+def test_without_the_program_nothing_begins(world: Any, tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError, match="There is no pg_combinebackup") as caught:
+        base_unpacking.unpack_chain(sets(world, EMPTY_TAR), Programs(tmp_path, "17.2"), tmp_path / "data", "", {})
+    assert "postgresql-client-17" in caught.value.hint
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_room_for_a_chain_is_that_of_all_its_parts(world: Any) -> None:
+    chain = sets(world, EMPTY_TAR)
+    assert base_unpacking.unpacked_bytes(chain[:1]) == 1024
+    assert base_unpacking.unpacked_bytes(chain) == 3 * 1024
+    odd = world.add("local", world.NOW, kind="base", base=None, id="20200101T000000Z-base")
+    with pytest.raises(DamagedError, match="describes no base backup"):
+        base_unpacking.unpacked_bytes([Source(world.context(), Catalog(world.context().local), odd)])
