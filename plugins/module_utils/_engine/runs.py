@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from . import __version__
 from .context import Context
 from .core.errors import DISK_FULL, PgopsError
-from .core.times import iso, ordered
+from .core.times import iso, ordered, parse_iso
 from .system.durable import adopt, make_dirs, to_json, write_bytes
 
 FORMAT = 1
@@ -195,8 +195,21 @@ def history(state: Path, verb: str = "") -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def first_run(state: Path) -> Optional[str]:
+    """Return when the oldest run that is still recorded began, None where none is. It reads one record."""
+    folder = state / "runs"
+    for name in sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []:
+        if name.endswith(".json") and not name.startswith("."):
+            try:
+                begun = json.loads((folder / name).read_text(encoding="utf-8"))["begun"]
+                return iso(parse_iso(begun))
+            except (OSError, ValueError, KeyError, TypeError, PgopsError):
+                continue
+    return None
+
+
 def _of_base(record: Any) -> bool:
     return isinstance(record, dict) and record.get("kind") == "base"
 
 
-__all__ = ("BASE_BACKUP", "FORMAT", "Result", "append_log", "history", "perform")
+__all__ = ("BASE_BACKUP", "FORMAT", "Result", "append_log", "first_run", "history", "perform")

@@ -57,7 +57,7 @@ def _judge(options: argparse.Namespace) -> tuple[check.Verdict, Optional[str]]:
     which = options.check
     if which == "all" and (options.warning or options.critical):
         raise UsageError(
-            "-w and -c need to know of what: backup, sync, verify, space or size.", hint="pgops check backup -c 30h"
+            "-w and -c need to know of what: %s." % ", ".join(check.UNITS), hint="pgops check backup -c 30h"
         )
     ranges = [
         check.parse_range(text, check.UNITS[which]) if text else None for text in (options.warning, options.critical)

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta, timezone, tzinfo
 from typing import Any, Optional
 
 from .calendar import Calendar, last_before, longest_gap
-from .freshness import CLOCK_TOLERANCE, CRITICAL, OK, WARNING, worst
+from .freshness import CLOCK_TOLERANCE, CRITICAL, OK, WARNING, tried, worst
 from .freshness import Finding as Judged
 from .naming import is_physical
 from .sizes import human_size
@@ -405,15 +405,10 @@ def _clock(facts: Facts, now: datetime) -> Iterable[Trouble]:
 def _restore_test(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
     if limits.restore_test is None:
         return
-    start = facts.restored or facts.watched_since
-    if start is not None and now - start > limits.restore_test:
-        age = human_span((now - start).total_seconds())
-        text = "No restore has been tried for %s; one is wanted every %s." % (
-            age,
-            human_span(limits.restore_test.total_seconds()),
-        )
+    finding = tried(facts.restored, facts.watched_since, limits.restore_test, now)
+    if finding.since is not None:
         step = "Restore beside the original: pgops restore --database NAME --rename NAME NAME_test"
-        yield Trouble("restore-test", WARNING, text, start + limits.restore_test, step)
+        yield Trouble("restore-test", finding.severity, finding.text, finding.since, step)
 
 
 # --- one per cause ----------------------------------------------------------------------------------------------------

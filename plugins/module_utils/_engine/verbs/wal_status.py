@@ -65,6 +65,7 @@ def _look(context: Context, surveyed: Sequence[Surveyed]) -> tuple[Result, list[
         "spool": spool,
         "shipping": _shipping_data(shipping),
         "places": [_place(one, held[name], now) for name, one in places.items()],
+        "max_backlog_bytes": bounds.backlog,
         "findings": [finding.as_data() for finding in findings],
         "state": worst(finding.severity for finding in findings),
     }
