@@ -25,7 +25,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
-from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import hold, holder_since
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import Holder, hold, holder
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_facts
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import render, status
 from tests.faults.small_disk import fill, small_disk
@@ -688,16 +688,46 @@ def test_a_run_at_work_is_seen_by_its_lock(scheduled: House) -> None:
     begun = NOW.replace(hour=2)
     path = scheduled.state.parent / "locks" / "backup.lock"
     with hold(path, "backup of db1", clock=lambda: begun):
-        assert holder_since(path) == begun.isoformat()
+        assert holder(path) == Holder(os.getpid(), begun.isoformat())
         scheduled.now = NOW.replace(hour=5)
         assert "missed-run/backup" not in causes(alert.evaluate(scheduled.context()))
         scheduled.now = begun + DAY + HOUR
         assert "late-run/backup" in causes(alert.evaluate(scheduled.context()))
-    assert holder_since(path) is None
-    path.write_text(json.dumps({"pid": 2**22 + 1, "since": begun.isoformat(), "what": "x"}))
-    assert holder_since(path) is None, "it is dead"
+    assert holder(path) is None
     path.write_text(json.dumps({"pid": os.getpid(), "since": "some day", "what": "x"}))
     assert "late-run/backup" not in causes(alert.evaluate(scheduled.context()))
+
+
+def test_a_run_that_was_killed_is_told_until_another_one_has_ended(scheduled: House) -> None:
+    def said() -> list[str]:
+        return [text.partition(": db1: ")[0] for text in scheduled.said() if "cut short" in text]
+
+    scheduled.run("sync")
+    path = scheduled.state.parent / "locks" / "sync.lock"
+    begun = scheduled.later(HOUR).now
+    path.write_text(json.dumps({"pid": 2**22 + 1, "since": begun.isoformat(), "what": "sync of db1"}))
+    assert holder(path) == Holder(2**22 + 1, begun.isoformat(), alive=False)
+    alert.evaluate(scheduled.later(HOUR / 4).context())
+    assert said() == ["CRITICAL"]
+    assert "The sync that began at %s" % begun.strftime("%Y-%m-%d %H:%M:%S") in scheduled.said()[-1]
+    # A verification passes by and wipes the sign; that mends nothing.
+    with hold(path, "verify of db1", clock=lambda: scheduled.now, shared=True):
+        pass
+    alert.evaluate(scheduled.later(HOUR / 4).context())
+    assert said() == ["CRITICAL"]
+    scheduled.later(HOUR).run("sync")
+    assert said() == ["CRITICAL", "RECOVERED"]
+
+
+def test_a_prune_is_no_backup_though_it_holds_that_lock(scheduled: House) -> None:
+    scheduled.run()
+    locks, begun = scheduled.state.parent / "locks", scheduled.now
+    with (
+        hold(locks / "backup.lock", "backup of db1", clock=lambda: begun),
+        hold(locks / "sets.lock", "sets of db1", clock=lambda: begun),
+    ):
+        found = causes(alert.evaluate(scheduled.later(8 * DAY).context()))
+        assert [cause for cause in found if cause.startswith("late-run")] == ["late-run/prune"]
 
 
 def test_a_database_that_is_in_no_backup_is_told_when_it_appears(house: House) -> None:

@@ -79,7 +79,8 @@ class Disk:
 class Facts:
     """What is known. `runs` are by verb, the newest first; `sets` the newest first. What is None nobody can tell.
 
-    `running` says since when a verb is at work, `due` what this host starts by itself. `uncovered` are the databases
+    `running` says since when a verb is at work, `cut_short` when one began that was killed and that no other one has followed,
+    `due` what this host starts by itself. `uncovered` are the databases
     that the newest backup left out without being told to; `known_uncovered` those of them that have always been.
     `boot` is when the host came up, `ahead` by how much its clock is ahead of a server's (negative: behind).
     """
@@ -87,6 +88,7 @@ class Facts:
     judged: Sequence[Judged] = ()
     runs: Mapping[str, Sequence[Run]] = field(default_factory=dict)
     running: Mapping[str, datetime] = field(default_factory=dict)
+    cut_short: Mapping[str, datetime] = field(default_factory=dict)
     due: Mapping[str, Due] = field(default_factory=dict)
     sets: Sequence[SetFacts] = ()
     uncovered: Sequence[str] = ()
@@ -158,7 +160,9 @@ def troubles(facts: Facts, limits: Limits, now: datetime) -> list[Trouble]:
 
 def _runs(verb: str, facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
     runs = facts.runs.get(verb, ())
-    if runs and runs[0].outcome != "ok":
+    if verb in facts.cut_short:
+        yield _killed(verb, facts.cut_short[verb])
+    elif runs and runs[0].outcome != "ok":
         yield _failed(verb, runs)
     since = facts.running.get(verb)
     if since is not None:
@@ -187,6 +191,15 @@ def _failed(verb: str, runs: Sequence[Run]) -> Trouble:
         first.ended,
         "Read why in the log, mend it, then run: pgops %s" % _COMMANDS.get(verb, verb),
     )
+
+
+def _killed(verb: str, since: datetime) -> Trouble:
+    text = "The %s that began at %s was cut short and left no record: it was killed, or the host went down." % (
+        verb,
+        since.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
+    )
+    step = "See whether memory ran out (journalctl -k), then run: pgops %s" % _COMMANDS.get(verb, verb)
+    return Trouble("failed-run/%s" % verb, WARNING if verb == "prune" else CRITICAL, text, since, step)
 
 
 def _late(verb: str, since: datetime, facts: Facts, now: datetime) -> Iterable[Trouble]:

@@ -22,7 +22,7 @@ from ..core.times import parse_iso, parse_span
 from ..host.schedule import Places, started_by
 from ..runs import BASE_BACKUP, history
 from ..system.durable import free_bytes
-from ..system.lock import holder_since
+from ..system.lock import holder
 from ..system.zones import named_zone
 from .info import Request, calendars, describe, freshness
 from .survey import configured
@@ -33,6 +33,8 @@ _DAYS = 21
 _LOOK_AT_S3 = timedelta(hours=1)
 _REMEMBERED_CLOCK = timedelta(days=1)
 _LOCKS = {"backup": "backup", "sync": "sync", "verify": "verify", "prune": "sets"}
+# Both kinds of backups hold the same lock.
+_SAME = {"backup": ("backup", BASE_BACKUP)}
 _LEFT_OUT_ON_PURPOSE = "it is in backup.exclude_databases"
 _KEPT_OF_A_SET = ("id", "begun", "bytes", "complete", "verified", "proofs", "problem", "databases")
 _UPTIME = Path("/proc/uptime")
@@ -70,10 +72,14 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
     state.watched_since = state.watched_since or now
     places = _places(context, state, look_at_s3, remember, now)
     runs = {verb: _runs(context, verb) for verb in WATCHED}
+    boot = _boot(now)
+    running, died = _signed(context, boot)
+    state.cut_short = _cut_short({**state.cut_short, **died}, running, runs)
     facts = Facts(
         judged=[*freshness(context, places), *(wal_findings(context) if context.config.wal.enabled else ())],
         runs=runs,
-        running=_running(context),
+        running=running,
+        cut_short=state.cut_short,
         due=_due(context, state, now),
         sets=_sets(places),
         uncovered=_uncovered(context, state),
@@ -81,7 +87,7 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
         disk=_disk(context, state, now),
         restored=_restored(context),
         watched_since=state.watched_since,
-        boot=_boot(now),
+        boot=boot,
         ahead=state.ahead[0] if state.ahead and now - state.ahead[1] < _REMEMBERED_CLOCK else None,
     )
     return Gathered(facts, safe_lines(places, now))
@@ -189,16 +195,37 @@ def _uncovered(context: Context, state: State) -> list[str]:
     return []
 
 
-def _running(context: Context) -> dict[str, datetime]:
-    found = {}
-    for verb, name in _LOCKS.items():
-        since = holder_since(context.state / "locks" / ("%s.lock" % name))
-        if since is not None:
+def _signed(context: Context, boot: Optional[datetime]) -> tuple[dict[str, datetime], dict[str, datetime]]:
+    """Return since when each verb is at work, and when each began whose process is gone without having let go of its lock."""
+    found = {verb: holder(context.state / "locks" / ("%s.lock" % name)) for verb, name in _LOCKS.items()}
+    removing, making = found["prune"], found["backup"]
+    if removing and making and removing.pid == making.pid:
+        # So that no backup begins, a prune holds that lock as well.
+        found["backup"] = None
+    running: dict[str, datetime] = {}
+    died: dict[str, datetime] = {}
+    for verb, held in found.items():
+        if held is not None:
             try:
-                found[verb] = parse_iso(since)
+                since = parse_iso(held.since)
             except PgopsError:
                 continue
-    return found
+            # After a boot its number may be somebody else's.
+            alive = held.alive and not (boot is not None and since < boot)
+            (running if alive else died)[verb] = since
+    return running, died
+
+
+def _cut_short(
+    found: dict[str, datetime], running: dict[str, datetime], runs: dict[str, list[Run]]
+) -> dict[str, datetime]:
+    """Return those of `found` after which no other run of the verb has ended. The sign on the lock does not last as long."""
+    return {
+        verb: since
+        for verb, since in found.items()
+        if running.get(verb, since) <= since
+        and not any(run.ended >= since for name in _SAME.get(verb, (verb,)) for run in runs[name])
+    }
 
 
 def _due(context: Context, state: State, now: datetime) -> dict[str, Due]:
