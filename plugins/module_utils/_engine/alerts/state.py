@@ -119,6 +119,10 @@ def _check_look(s3: Any) -> None:
                 raise KeyError(key)
     if not all(key in s3 for key in ("place", "root", "reachable", "error", "newest", "newest_verified")):
         raise KeyError("s3")
+    if s3.get("wal") is not None and not all(
+        key in s3["wal"] for key in ("gaps", "contradictions", "recoverable_to", "segments")
+    ):
+        raise KeyError("wal")
 
 
 def from_data(data: Mapping[str, Any]) -> State:

@@ -258,7 +258,8 @@ _JUDGED = {
         "Stop the archiving of the copy, then look at: pgops wal status",
         timedelta(0),
     ),
-    "wal gap": ("wal-gap", "Run: pgops backup --kind base", timedelta(0)),
+    # What is shipped side by side arrives in no order, and what was seen in S3 is believed for an hour.
+    "wal gap": ("wal-gap", "Run: pgops backup --kind base", timedelta(minutes=90)),
     "wal room": ("wal-room", "Make room, or let the WAL leave for S3: pgops wal ship", timedelta(0)),
     "wal server": ("wal-server", "See whether the server runs and lets the role in: pgops wal status", _PATIENCE),
     "wal shipping": ("wal-shipping", "Run: pgops wal ship", timedelta(0)),

@@ -15,18 +15,20 @@ from ..alerts.state import State
 from ..context import Context
 from ..core.alerting import WATCHED, Disk, Due, Facts, Limits, Run, SetFacts
 from ..core.errors import PgopsError
+from ..core.freshness import Finding
 from ..core.naming import is_set_id
 from ..core.notices import safe_lines
 from ..core.sizes import parse_size
-from ..core.times import parse_iso, parse_span
+from ..core.times import iso, parse_iso, parse_span
+from ..core.wal_health import Holding
 from ..host.schedule import Places, started_by
 from ..runs import BASE_BACKUP, history
 from ..system.durable import free_bytes
 from ..system.lock import holder
 from ..system.zones import named_zone
 from .info import Request, calendars, describe, freshness
-from .survey import configured
-from .wal_status import wal_findings
+from .survey import Surveyed, configured, survey
+from .wal_status import holding, wal_findings
 
 _RECORDS = 30  # of each verb; more failures in a row are not counted
 _DAYS = 21
@@ -76,7 +78,7 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
     running, died = _signed(context, boot)
     state.cut_short = _cut_short({**state.cut_short, **died}, running, runs)
     facts = Facts(
-        judged=[*freshness(context, places), *(wal_findings(context) if context.config.wal.enabled else ())],
+        judged=[*freshness(context, places), *(_wal(context, state) if context.config.wal.enabled else ())],
         runs=runs,
         running=running,
         cut_short=state.cut_short,
@@ -103,8 +105,11 @@ def _places(context: Context, state: State, look_at_s3: bool, remember: bool, no
         state.s3, state.s3_asked = None, None
     elif state.s3 is None or look_at_s3 or old or not state.s3.get("reachable"):
         # First, as what is proven there is proven here, too.
-        (seen,) = describe(context, Request(places=("s3",)), remember=remember)
-        state.s3, state.s3_asked = _kept(seen, state.s3), now
+        surveyed = survey(context, ("s3",), remember=remember)
+        (seen,) = describe(context, Request(places=("s3",)), surveyed=surveyed)
+        before, state.s3, state.s3_asked = state.s3, _kept(seen, state.s3), now
+        if context.config.wal.enabled:
+            state.s3["wal"] = _kept_wal(context, surveyed[0], before)
     found = describe(context, Request(places=("local",)), alone=True)
     return [*found, state.s3] if state.s3 is not None else found
 
@@ -119,6 +124,28 @@ def _kept(place: dict[str, Any], before: Optional[dict[str, Any]]) -> dict[str, 
     if not place["reachable"] and before is not None:
         sets = before.get("sets") or []
     return {**kept, "sets": sets}
+
+
+def _kept_wal(context: Context, surveyed: Surveyed, before: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
+    """Return what is remembered of the WAL there; while it cannot be read, what was remembered before."""
+    held = surveyed.held(context.warn)
+    if held.error:
+        return before.get("wal") if before else None
+    seen = holding(surveyed.name, held, unmended=True)
+    return {
+        "gaps": list(seen.gaps),
+        "contradictions": list(seen.contradictions),
+        "recoverable_to": iso(seen.recoverable_to) if seen.recoverable_to else None,
+        "segments": seen.segments,
+    }
+
+
+def _wal(context: Context, state: State) -> list[Finding]:
+    seen = (state.s3 or {}).get("wal")
+    if not isinstance(seen, dict):
+        return wal_findings(context)
+    reached = parse_iso(seen["recoverable_to"]) if seen["recoverable_to"] else None
+    return wal_findings(context, Holding("s3", "", seen["gaps"], seen["contradictions"], reached, seen["segments"]))
 
 
 def _sets(places: list[dict[str, Any]]) -> list[SetFacts]:
