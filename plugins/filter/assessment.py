@@ -63,6 +63,10 @@ _value:
     answered:
       description: Whether C(pgops) could tell at all.
       type: bool
+    checks:
+      description: What is wrong, by the names of the questions; C(no answer) when C(pgops) could not tell.
+      type: list
+      elements: str
     needs:
       description: Which of V(backup), V(sync) and V(verify) would help.
       type: list
@@ -101,6 +105,7 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
             "instance": name,
             "protected": False,
             "answered": False,
+            "checks": ["no answer"],
             "needs": [],
             "places": [],
             "safe": [],
@@ -113,6 +118,7 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
         "instance": name,
         "protected": not asked & set(require),
         "answered": True,
+        "checks": list(dict.fromkeys(finding["check"] for finding in bad)),
         # A new set is neither off the server nor proven.
         "needs": _places_allow(list(QUESTIONS.values()) if "backup" in needs else needs, said),
         "places": [place["place"] for place in said["places"]],

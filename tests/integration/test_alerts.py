@@ -556,6 +556,9 @@ def test_a_state_that_cannot_be_written_is_told_and_so_is_the_trouble(
 
 
 def test_on_a_full_disk_each_thing_is_told_once_and_not_with_every_look(house: House) -> None:
+    def said(*, of_the_disk: bool = False) -> list[str]:
+        return [text for text in house.said() if ("leave no record" in text) == of_the_disk]
+
     with small_disk(4) as disk:
         (house.root / "state").symlink_to(disk)
         # The records of the runs find room, as the failures are to be known.
@@ -566,22 +569,23 @@ def test_on_a_full_disk_each_thing_is_told_once_and_not_with_every_look(house: H
         ballast = fill(disk)
         error = house.later(HOUR).fail("sync")
         assert any("could not be remembered" in w for w in error.details["warnings"])
-        assert house.said() == ["CRITICAL: db1: The last sync failed: No route to the server."]
+        assert said() == ["CRITICAL: db1: The last sync failed: No route to the server."]
         for _unused in range(4):
             alert.evaluate(house.later(HOUR / 4).context())
         house.fail("sync")
         house.fail("prune")
         house.fail("prune")
-        assert len(house.said()) == 2, "what is new is told, once"
+        assert len(said()) == 2, "what is new is told, once"
+        assert len(said(of_the_disk=True)) == 1, "and that the disk is full"
         for _unused in range(2):
             alert.send(house.later(HOUR / 4).context(), alert.Message("critical", "Words of a person."))
-        assert len(house.said()) == 4, "what a person says is told each time"
+        assert len(said()) == 4, "what a person says is told each time"
         house.later(DAY).fail("sync")
-        assert len([text for text in house.said()[4:] if "The last sync failed" in text]) == 1, "it lasts"
-        count = len(house.said())
+        assert len([text for text in said()[4:] if "The last sync failed" in text]) == 1, "it lasts"
+        count = len(said())
         ballast.unlink()
         alert.evaluate(house.later(HOUR / 4).context())
-        assert len(house.said()) == count, "nor is it told when there is room again"
+        assert len(said()) == count, "nor is it told when there is room again"
         assert not list((house.state.parent / "locks").glob("*.told"))
         held, _unused = state.load(house.state.parent)
         assert held.queue == []
@@ -600,7 +604,8 @@ def test_what_was_taken_while_the_disk_is_full_is_not_sent_again(house: House) -
         house.receiver.always, house.receiver.heard = None, []
         for _unused in range(4):
             alert.evaluate(house.later(HOUR / 4).context())
-        assert len(house.said()) == 1
+        # That the disk is full is told once as well.
+        assert sorted("leave no record" in text for text in house.said()) == [False, True]
 
 
 def test_two_looks_at_once_do_not_tell_twice(house: House) -> None:
@@ -823,6 +828,32 @@ def test_a_message_is_told_and_ended_by_its_key(tmp_path: Path, receiver: HttpRe
     assert (first["event_action"], second["event_action"]) == ("trigger", "resolve")
     assert first["dedup_key"] == second["dedup_key"] == result["key"] == "pgops/db1/message/disk"
     assert first["payload"]["summary"] == "WARNING: db1: The disk is being replaced."
+
+
+def test_what_is_to_be_told_once_is_told_again_when_it_changes_or_lasts(house: House) -> None:
+    def told(level: str, text: str, **options: Any) -> bool:
+        sent = alert.Message(level, text, "fleet", once=True, **options)
+        result = alert.send(house.later(HOUR).context(), sent)
+        assert bool(result["channels"]) == result["changed"]
+        return bool(result["changed"])
+
+    assert not told("ok", "All 500 hosts are protected."), "nothing was told that could be over"
+    assert told("critical", "2 of 500 hosts are not protected.", dry_run=True)
+    assert told("critical", "2 of 500 hosts are not protected.")
+    assert not told("critical", "2 of 500 hosts are not protected.")
+    assert not told("critical", "2 of 500 hosts are not protected.", dry_run=True)
+    assert told("critical", "400 of 500 hosts are not protected.")
+    house.later(DAY)
+    assert told("critical", "400 of 500 hosts are not protected."), "as an incident that lasts is"
+    assert told("ok", "All 500 hosts are protected.")
+    assert not told("ok", "All 500 hosts are protected.")
+    assert [text.partition(": db1: ")[0] for text in house.said()] == ["CRITICAL"] * 3 + ["RECOVERED"]
+    house.alerts["repeat"] = "0s"
+    assert told("warning", "Hm.")
+    house.later(30 * DAY)
+    assert not told("warning", "Hm."), "never again"
+    with pytest.raises(UsageError, match="Once of what"):
+        alert.send(house.context(), alert.Message("warning", "Hm.", once=True))
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def scenario(name: str, night: Night) -> dict[str, Any]:
     def firing(moment: datetime, alerts: tuple[str, ...]) -> dict[str, Any]:
         samples = [{"labels": '{alertname="%s"}' % alert, "value": 1} for alert in sorted(alerts)]
         return {
-            "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+            "expr": 'group by (alertname) (ALERTS{alertstate="firing"})',
             "eval_time": "%ds" % (moment - EPOCH).total_seconds(),
             "exp_samples": samples,
         }

@@ -62,9 +62,11 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
         }
         if not dry_run:
             _record(context, result, failure)
-            _publish(context, result)
         if watch is not None:
             _alert(context, watch, result, failure)
+        if not dry_run:
+            # Last, so that they tell whether the alerts were taken.
+            _publish(context, result)
         if isinstance(failure, PgopsError):
             failure.details = context.redactor.data(result)
     return context.redactor.data(result)  # type: ignore[no-any-return]
@@ -118,13 +120,10 @@ def _publish(context: Context, result: Result) -> None:
     """Write the numbers of the host anew, where that is wanted. That they cannot be written does not fail the run."""
     if not context.config.metrics.textfile_directory:
         return
-    from .verbs.metrics import publish  # it reads the records of the runs
+    from .verbs.metrics import publish_quietly  # it reads the records of the runs
 
-    try:
-        publish(context)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with them, the work is done
-        context.warn("The metrics could not be written: %s." % str(error).rstrip("."))
-        result["warnings"] = list(context.warnings)
+    publish_quietly(context)
+    result["warnings"] = list(context.warnings)
 
 
 def _outcome(failure: Optional[BaseException]) -> dict[str, Any]:

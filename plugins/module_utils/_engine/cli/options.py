@@ -463,6 +463,11 @@ def _alert(parser: Parser) -> None:
         default="",
         help="with send: what the message is about, so that a later one of the level ok ends it",
     )
+    parser.add(
+        "--once",
+        action="store_true",
+        help="with send and --key: tell the same again only after alerts.repeat, and an end only of what was told",
+    )
     _dry_run(parser)
 
 

@@ -80,9 +80,9 @@ class Facts:
     """What is known. `runs` are by verb, the newest first; `sets` the newest first. What is None nobody can tell.
 
     `running` says since when a verb is at work, `cut_short` when one began that was killed and that no other one has followed,
-    `due` what this host starts by itself. `uncovered` are the databases
-    that the newest backup left out without being told to; `known_uncovered` those of them that have always been.
-    `boot` is when the host came up, `ahead` by how much its clock is ahead of a server's (negative: behind).
+    `due` what this host starts by itself. `uncovered` are the databases that the newest backup left out without being told
+    to; `known_uncovered` those of them that have always been. `state` is the disk of the run records, `boot` when the host
+    came up, `ahead` by how much its clock is ahead of a server's (negative: behind).
     """
 
     judged: Sequence[Judged] = ()
@@ -94,6 +94,7 @@ class Facts:
     uncovered: Sequence[str] = ()
     known_uncovered: Sequence[str] = ()
     disk: Optional[Disk] = None
+    state: Optional[Disk] = None
     restored: Optional[datetime] = None
     watched_since: Optional[datetime] = None
     boot: Optional[datetime] = None
@@ -149,6 +150,7 @@ def troubles(facts: Facts, limits: Limits, now: datetime) -> list[Trouble]:
     found += _size(facts, limits, now)
     found += _coverage(facts, now)
     found += _disk(facts, limits, now)
+    found += _state(facts, now)
     found += _clock(facts, now)
     found += _restore_test(facts, limits, now)
     rank = (CRITICAL, WARNING, OK)
@@ -226,6 +228,9 @@ def _missed(verb: str, due: Due, facts: Facts, limits: Limits, now: datetime) ->
     if moment is None or moment < max(due.since, facts.watched_since or due.since):
         return
     if facts.boot is not None and facts.boot + limits.grace > now:
+        return
+    if _full(facts.state):
+        # It may have run and left no record; that nobody knows is told.
         return
     if facts.running and now - moment <= limits.wait + limits.grace:
         # It may be waiting for the one that runs.
@@ -383,6 +388,19 @@ def _disk(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
             human_span(left.total_seconds()),
         )
         yield Trouble("disk", WARNING, text, now, step)
+
+
+def _full(disk: Optional[Disk]) -> bool:
+    return disk is not None and disk.free < disk.floor
+
+
+def _state(facts: Facts, now: datetime) -> Iterable[Trouble]:
+    if facts.state is not None and _full(facts.state):
+        text = "%s has %s free: runs leave no record, so that status, metrics and alerts do not know of them." % (
+            facts.state.path,
+            human_size(facts.state.free),
+        )
+        yield Trouble("state-disk", CRITICAL, text, now, "Make room on the disk of state_dir, then run: pgops status")
 
 
 def days_left(disk: Disk) -> Optional[timedelta]:

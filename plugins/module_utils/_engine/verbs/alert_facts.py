@@ -23,6 +23,7 @@ from ..core.times import iso, parse_iso, parse_span
 from ..core.wal_health import Holding
 from ..host.schedule import Places, started_by
 from ..runs import BASE_BACKUP, history
+from ..system import durable
 from ..system.durable import free_bytes
 from ..system.lock import holder
 from ..system.zones import named_zone
@@ -39,15 +40,17 @@ _LOCKS = {"backup": "backup", "sync": "sync", "verify": "verify", "prune": "sets
 _SAME = {"backup": ("backup", BASE_BACKUP)}
 _LEFT_OUT_ON_PURPOSE = "it is in backup.exclude_databases"
 _KEPT_OF_A_SET = ("id", "begun", "bytes", "complete", "verified", "proofs", "problem", "databases")
+_STATE_FLOOR = 1 << 20  # bytes; a record has a few thousand
 _UPTIME = Path("/proc/uptime")
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """The facts, and what is still safe (sentences)."""
+    """The facts, what is still safe (sentences), and whether every place was looked at."""
 
     facts: Facts
     safe: tuple[str, ...]
+    looked: bool = True
 
 
 def limits(context: Context) -> Limits:
@@ -77,6 +80,7 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
     boot = _boot(now)
     running, died = _signed(context, boot)
     state.cut_short = _cut_short({**state.cut_short, **died}, running, runs)
+    looked = state.s3 is None or state.s3_asked == now
     facts = Facts(
         judged=[*freshness(context, places), *(_wal(context, state) if context.config.wal.enabled else ())],
         runs=runs,
@@ -87,12 +91,13 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
         uncovered=_uncovered(context, state),
         known_uncovered=state.known_uncovered or (),
         disk=_disk(context, state, now),
+        state=_state_disk(context),
         restored=_restored(context),
         watched_since=state.watched_since,
         boot=boot,
         ahead=state.ahead[0] if state.ahead and now - state.ahead[1] < _REMEMBERED_CLOCK else None,
     )
-    return Gathered(facts, safe_lines(places, now))
+    return Gathered(facts, safe_lines(places, now), looked)
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
@@ -281,6 +286,13 @@ def _disk(context: Context, state: State, now: datetime) -> Optional[Disk]:
     state.days[today] = min(free, state.days.get(today, free))
     state.days = {day: least for day, least in state.days.items() if (today - day).days < _DAYS}
     return Disk(path, free, parse_size(context.config.backup.min_free), dict(state.days))
+
+
+def _state_disk(context: Context) -> Optional[Disk]:
+    try:
+        return Disk(str(context.state), durable.free_bytes(context.state), _STATE_FLOOR)
+    except OSError:
+        return None
 
 
 def _boot(now: datetime) -> Optional[datetime]:

@@ -13,7 +13,7 @@ from ..alerts.health import health
 from ..alerts.health import lines as alert_lines
 from ..context import Context
 from ..core import volume
-from ..core.calendar import next_after
+from ..core.calendar import last_before, next_after
 from ..core.freshness import CRITICAL, OK, WARNING, Finding, tried, worst
 from ..core.naming import is_physical
 from ..core.sizes import human_size, parse_size
@@ -104,12 +104,17 @@ def _limits(context: Context) -> dict[str, dict[str, Optional[float]]]:
 
 
 def _schedule(context: Context) -> dict[str, Any]:
-    """Return when each verb runs next, and who on this host starts it: cron, systemd, or nobody (None)."""
+    """Return when each verb runs next and was due last, and who on this host starts it: cron, systemd, or nobody (None)."""
     zone = named_zone(context.config.schedule.timezone)
     runs = {}
     for verb, calendar in calendars(context).items():
         moment = next_after(calendar, context.clock(), zone)
-        runs[verb] = {"calendar": calendar.text, "next_run": iso(moment) if moment else None}
+        due = last_before(calendar, context.clock(), zone)
+        runs[verb] = {
+            "calendar": calendar.text,
+            "next_run": iso(moment) if moment else None,
+            "last_due": iso(due) if due else None,
+        }
     return {"started_by": started_by(Places(), context.config.instance) or None, "runs": runs}
 
 

@@ -393,6 +393,14 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return code, out
 
 
+def test_that_somebody_asked_is_remembered(capfd: pytest.CaptureFixture[str], config: Path, tmp_path: Path) -> None:
+    run(capfd, "--config", str(config), "check")
+    assert not (tmp_path / "state").exists(), "a question makes no directories"
+    (tmp_path / "state" / "db1").mkdir(parents=True)
+    run(capfd, "--config", str(config), "check")
+    assert (tmp_path / "state" / "db1" / "checked").stat().st_size == 0
+
+
 def test_the_program_answers_with_the_code_of_its_word(capfd: pytest.CaptureFixture[str], config: Path) -> None:
     code, out = run(capfd, "--config", str(config), "check")
     assert (code, out.startswith("PGOPS CRITICAL - There is no backup at all.")) == (2, True)
