@@ -64,6 +64,10 @@ _value:
     answered:
       description: Whether C(pgops) could tell at all.
       type: bool
+    checks:
+      description: What is wrong, by the names of the questions; C(no answer) when C(pgops) could not tell.
+      type: list
+      elements: str
     needs:
       description: Which of V(backup), V(base), V(sync) and V(verify) would help.
       type: list
@@ -108,6 +112,7 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
             "instance": name,
             "protected": False,
             "answered": False,
+            "checks": ["no answer"],
             "needs": [],
             "places": [],
             "safe": [],
@@ -123,6 +128,7 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
         "instance": name,
         "protected": not asked & set(require),
         "answered": True,
+        "checks": list(dict.fromkeys(finding["check"] for finding in bad)),
         "needs": _places_allow(needs, said),
         "places": [place["place"] for place in said["places"]],
         "safe": list(said.get("safe") or []),

@@ -43,6 +43,9 @@ _value:
   description: What is known of all hosts.
   type: dict
   contains:
+    fleet:
+      description: One message about all of them, a C(level) (V(ok) or V(critical)) and a C(text) that groups the hosts by what is wrong.
+      type: dict
     protected:
       description: The hosts all of whose instances are protected and on which nothing went wrong.
       type: list
@@ -65,6 +68,10 @@ _value:
 """
 
 
+# What fits into one message that somebody reads on a telephone.
+_MOST_CAUSES, _MOST_NAMES = 8, 5
+
+
 def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """Return which of `hosts` are protected, and lines that tell."""
     protected: dict[str, list[str]] = {}
@@ -81,12 +88,42 @@ def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]
             lines.append("%s: %s" % (host, title))
             lines += ["    %s" % text for text in said]
     return {
+        "fleet": _fleet(hosts, unprotected, hostvars),
         "protected": list(protected),
         "unprotected": list(unprotected),
         "worked": worked,
         "reasons": unprotected,
         "lines": lines,
     }
+
+
+def _fleet(hosts: Sequence[str], unprotected: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, str]:
+    """Return one message about all hosts: the level, and a text that only changes when what is wrong somewhere changes."""
+    if not unprotected:
+        return {"level": "ok", "text": "All %d hosts are protected." % len(hosts)}
+    groups: dict[str, list[str]] = {}
+    for host in unprotected:
+        for cause in _causes(hostvars[host].get("pgops_report") if host in hostvars else None):
+            groups.setdefault(cause, []).append(host)
+    lines = ["%d of %d hosts are not protected." % (len(unprotected), len(hosts))]
+    ranked = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    for cause, named in ranked[:_MOST_CAUSES]:
+        names = ", ".join(named[:_MOST_NAMES])
+        more = " and %d more" % (len(named) - _MOST_NAMES) if len(named) > _MOST_NAMES else ""
+        lines.append("%s: %d (%s%s)" % (cause, len(named), names, more))
+    if len(ranked) > _MOST_CAUSES:
+        lines.append("And %d other causes." % (len(ranked) - _MOST_CAUSES))
+    return {"level": "critical", "text": "\n".join(lines)}
+
+
+def _causes(report: Any) -> list[str]:
+    """Return what is wrong with a host that is not protected, by words that are the same on every host."""
+    if not isinstance(report, Mapping):
+        return ["not reached"]
+    bad = [one for one in report.get("instances") or [] if not one["protected"]]
+    found = [check for one in bad for check in one.get("checks") or ()]
+    found += ["a step of the play failed"] if report.get("trouble") else []
+    return list(dict.fromkeys(found)) or ["nothing is known"]
 
 
 def _reasons(report: Any) -> list[str]:

@@ -52,6 +52,12 @@ options:
     description:
       - What the message is about, so that a later one of O(level=ok) ends it.
     type: str
+  once:
+    description:
+      - Whether to tell the same level and text under O(key) again only after C(alerts.repeat), and to end only what was told, with
+        O(action=send). What is not told changes nothing. For a playbook that asks again and again.
+    type: bool
+    default: false
 seealso:
   - module: pgops.backup.backup_info
   - module: pgops.backup.pgops_config
@@ -76,6 +82,17 @@ EXAMPLES = r"""
     key: disk
   become: true
   become_user: postgres
+
+- name: Tell once of many hosts, from a controller with a configuration of its own
+  pgops.backup.backup_alert:
+    config: /etc/pgops/fleet.yml
+    action: send
+    level: critical
+    text: 3 of 500 hosts are not protected.
+    key: fleet
+    once: true
+  delegate_to: localhost
+  run_once: true
 
 - name: Look now what is wrong
   pgops.backup.backup_alert:
@@ -220,7 +237,7 @@ deliveries:
       said: 200 ok
       fresh: true
 channels:
-  description: What each channel answered.
+  description: What each channel answered. Empty when O(once) kept it from being told again.
   returned: with V(send) and V(test)
   type: list
   elements: dict
@@ -328,6 +345,7 @@ OWN: dict[str, dict[str, Any]] = {
     "level": {"type": "str", "choices": list(alert.LEVELS)},
     "text": {"type": "str"},
     "key": {"type": "str", "no_log": False},
+    "once": {"type": "bool", "default": False},
 }
 
 
@@ -340,11 +358,13 @@ def main() -> None:
         if wanted["action"] == "test":
             return alert.test(context, dry_run=task.check_mode)
         if wanted["action"] == "send":
-            message = alert.Message(wanted["level"], wanted["text"], wanted["key"] or "", task.check_mode)
+            message = alert.Message(
+                wanted["level"], wanted["text"], wanted["key"] or "", task.check_mode, wanted["once"]
+            )
             return alert.send(context, message)
         return alert.evaluate(context, dry_run=task.check_mode)
 
-    task.run(work, recorded=False)
+    task.run(work, recorded=wanted["action"] == "test")
 
 
 if __name__ == "__main__":

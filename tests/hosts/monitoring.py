@@ -44,9 +44,10 @@ def test_the_checks_answer_to_the_account_of_nrpe(host: Any) -> None:
     offered = host.file("/srv/pgops.cfg").content_string
     commands = dict(re.findall(r"^command\[(\S+)\]=(.*)$", offered, re.MULTILINE))
     instances = instances_of(host)
-    assert len(commands) == 6 * len(instances)
+    checks = ("all", "backup", "sync", "verify", "space", "size", "restore")
+    assert len(commands) == len(checks) * len(instances)
     for instance in instances:
-        for check in ("all", "backup", "sync", "verify", "space", "size"):
+        for check in checks:
             done = host.run("sudo -u games sh -c %s", commands["pgops_%s_%s" % (instance, check)])
             assert (done.rc, done.stdout.count("\n")) == (0, 1), done.stdout + done.stderr
             assert re.match(r"PGOPS[ A-Z]* OK - ", done.stdout)

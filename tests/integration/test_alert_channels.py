@@ -29,9 +29,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channe
     secrets_of,
     trouble_with_secrets,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.delivery import deliver, enqueue
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer as Accepted
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import DeliveryError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.sentry import parse_dsn, slug_of
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.incidents import Telling
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices import Notice, Origin, notice
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
@@ -241,6 +243,43 @@ def test_slack_mentions_nobody_and_is_never_too_long(receiver: HttpReceiver, ope
 def test_slack_that_says_anything_else_has_not_taken_it(receiver: HttpReceiver, open_channel: Open) -> None:
     receiver.answers.put(Answer(200, "channel_is_archived"))
     assert "channel_is_archived" in str(refused(open_channel("slack", {"webhook_url": receiver.url + "/slack"})))
+
+
+def test_a_bad_night_is_one_message_for_people_and_each_incident_for_programs(
+    receiver: HttpReceiver, open_channel: Open
+) -> None:
+    slack = open_channel("slack", {"webhook_url": receiver.url + "/slack"})
+    hook = open_channel("webhook", {"url": receiver.url + "/hook"})
+    night = [made(cause="cause-%d/x" % n, text="Trouble %d. " % n + "x" * 400 * n, rank=1 + (n == 2)) for n in range(5)]
+    night.append(made("recovered", cause="cause-9/x", text="The clock.", rank=2))
+
+    def told(*notices: Notice) -> list[dict[str, Any]]:
+        receiver.heard.clear()
+        held = State()
+        enqueue(held, [slack, hook], notices, lambda: NOW)
+        deliver(held, [slack, hook], Redactor(), lambda: NOW)
+        assert held.queue == []
+        assert len(receiver.of("/hook")) == len(notices)
+        return [heard.json for heard in receiver.of("/slack")]
+
+    (only,) = told(*night)
+    jsonschema.validate(only, SLACK)
+    assert only["text"].startswith("CRITICAL: db1-main: 5 in trouble, 1 over. Trouble 2. ")
+    shown = json.dumps(only)
+    for n in range(5):
+        assert "Trouble %d." % n in shown
+    assert "RECOVERED: This is over, after" in shown
+    assert "pgops status" in shown
+    over = [made("recovered", cause="cause-%d/x" % n, text="Trouble %d." % n) for n in range(4)]
+    (green,) = told(*over)
+    assert green["text"].startswith("RECOVERED: db1-main: 4 over. ")
+    assert green["attachments"][0]["color"] == "#2eb886"
+    assert len(told(*over[:3])) == 3, "a few are told one by one"
+    # A reminder of many does not wait behind what says the same.
+    held = State()
+    for _unused in range(2):
+        enqueue(held, [slack], [made("repeated", cause="cause-%d/x" % n) for n in range(4)], lambda: NOW)
+    assert len(held.queue) == 1
 
 
 # --- PagerDuty --------------------------------------------------------------------------------------------------------

@@ -122,7 +122,9 @@ def test_the_verb_alert(shop: Program, receiver: HttpReceiver, alerts: dict[str,
     assert shop("alert", "evaluate", "--quiet").stdout == ""
     assert receiver.heard == [], "the first night is still to come"
     assert "failed-run" not in shop("alert", "evaluate", "--dry-run").stdout
-    assert [r["verb"] for r in shop.site.records()] == [], "a look leaves no record"
+    kept = [(r["verb"], r.get("action", ""), r["outcome"]) for r in shop.site.records()]
+    tests = [("alert", "", "misused"), ("alert", "test", "ok"), ("alert", "test", "unreachable")]
+    assert sorted(kept) == tests, "a test leaves a record, a look does not"
 
 
 def test_a_dry_look_tells_what_it_would(shop: Program, receiver: HttpReceiver, alerts: dict[str, Any]) -> None:

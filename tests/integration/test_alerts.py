@@ -25,7 +25,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
-from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import hold, holder_since
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import Holder, hold, holder
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_facts
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import render, status
 from tests.faults.small_disk import fill, small_disk
@@ -556,6 +556,9 @@ def test_a_state_that_cannot_be_written_is_told_and_so_is_the_trouble(
 
 
 def test_on_a_full_disk_each_thing_is_told_once_and_not_with_every_look(house: House) -> None:
+    def said(*, of_the_disk: bool = False) -> list[str]:
+        return [text for text in house.said() if ("leave no record" in text) == of_the_disk]
+
     with small_disk(4) as disk:
         (house.root / "state").symlink_to(disk)
         # The records of the runs find room, as the failures are to be known.
@@ -566,22 +569,23 @@ def test_on_a_full_disk_each_thing_is_told_once_and_not_with_every_look(house: H
         ballast = fill(disk)
         error = house.later(HOUR).fail("sync")
         assert any("could not be remembered" in w for w in error.details["warnings"])
-        assert house.said() == ["CRITICAL: db1: The last sync failed: No route to the server."]
+        assert said() == ["CRITICAL: db1: The last sync failed: No route to the server."]
         for _unused in range(4):
             alert.evaluate(house.later(HOUR / 4).context())
         house.fail("sync")
         house.fail("prune")
         house.fail("prune")
-        assert len(house.said()) == 2, "what is new is told, once"
+        assert len(said()) == 2, "what is new is told, once"
+        assert len(said(of_the_disk=True)) == 1, "and that the disk is full"
         for _unused in range(2):
             alert.send(house.later(HOUR / 4).context(), alert.Message("critical", "Words of a person."))
-        assert len(house.said()) == 4, "what a person says is told each time"
+        assert len(said()) == 4, "what a person says is told each time"
         house.later(DAY).fail("sync")
-        assert len([text for text in house.said()[4:] if "The last sync failed" in text]) == 1, "it lasts"
-        count = len(house.said())
+        assert len([text for text in said()[4:] if "The last sync failed" in text]) == 1, "it lasts"
+        count = len(said())
         ballast.unlink()
         alert.evaluate(house.later(HOUR / 4).context())
-        assert len(house.said()) == count, "nor is it told when there is room again"
+        assert len(said()) == count, "nor is it told when there is room again"
         assert not list((house.state.parent / "locks").glob("*.told"))
         held, _unused = state.load(house.state.parent)
         assert held.queue == []
@@ -600,7 +604,8 @@ def test_what_was_taken_while_the_disk_is_full_is_not_sent_again(house: House) -
         house.receiver.always, house.receiver.heard = None, []
         for _unused in range(4):
             alert.evaluate(house.later(HOUR / 4).context())
-        assert len(house.said()) == 1
+        # That the disk is full is told once as well.
+        assert sorted("leave no record" in text for text in house.said()) == [False, True]
 
 
 def test_two_looks_at_once_do_not_tell_twice(house: House) -> None:
@@ -688,16 +693,46 @@ def test_a_run_at_work_is_seen_by_its_lock(scheduled: House) -> None:
     begun = NOW.replace(hour=2)
     path = scheduled.state.parent / "locks" / "backup.lock"
     with hold(path, "backup of db1", clock=lambda: begun):
-        assert holder_since(path) == begun.isoformat()
+        assert holder(path) == Holder(os.getpid(), begun.isoformat())
         scheduled.now = NOW.replace(hour=5)
         assert "missed-run/backup" not in causes(alert.evaluate(scheduled.context()))
         scheduled.now = begun + DAY + HOUR
         assert "late-run/backup" in causes(alert.evaluate(scheduled.context()))
-    assert holder_since(path) is None
-    path.write_text(json.dumps({"pid": 2**22 + 1, "since": begun.isoformat(), "what": "x"}))
-    assert holder_since(path) is None, "it is dead"
+    assert holder(path) is None
     path.write_text(json.dumps({"pid": os.getpid(), "since": "some day", "what": "x"}))
     assert "late-run/backup" not in causes(alert.evaluate(scheduled.context()))
+
+
+def test_a_run_that_was_killed_is_told_until_another_one_has_ended(scheduled: House) -> None:
+    def said() -> list[str]:
+        return [text.partition(": db1: ")[0] for text in scheduled.said() if "cut short" in text]
+
+    scheduled.run("sync")
+    path = scheduled.state.parent / "locks" / "sync.lock"
+    begun = scheduled.later(HOUR).now
+    path.write_text(json.dumps({"pid": 2**22 + 1, "since": begun.isoformat(), "what": "sync of db1"}))
+    assert holder(path) == Holder(2**22 + 1, begun.isoformat(), alive=False)
+    alert.evaluate(scheduled.later(HOUR / 4).context())
+    assert said() == ["CRITICAL"]
+    assert "The sync that began at %s" % begun.strftime("%Y-%m-%d %H:%M:%S") in scheduled.said()[-1]
+    # A verification passes by and wipes the sign; that mends nothing.
+    with hold(path, "verify of db1", clock=lambda: scheduled.now, shared=True):
+        pass
+    alert.evaluate(scheduled.later(HOUR / 4).context())
+    assert said() == ["CRITICAL"]
+    scheduled.later(HOUR).run("sync")
+    assert said() == ["CRITICAL", "RECOVERED"]
+
+
+def test_a_prune_is_no_backup_though_it_holds_that_lock(scheduled: House) -> None:
+    scheduled.run()
+    locks, begun = scheduled.state.parent / "locks", scheduled.now
+    with (
+        hold(locks / "backup.lock", "backup of db1", clock=lambda: begun),
+        hold(locks / "sets.lock", "sets of db1", clock=lambda: begun),
+    ):
+        found = causes(alert.evaluate(scheduled.later(8 * DAY).context()))
+        assert [cause for cause in found if cause.startswith("late-run")] == ["late-run/prune"]
 
 
 def test_a_database_that_is_in_no_backup_is_told_when_it_appears(house: House) -> None:
@@ -793,6 +828,32 @@ def test_a_message_is_told_and_ended_by_its_key(tmp_path: Path, receiver: HttpRe
     assert (first["event_action"], second["event_action"]) == ("trigger", "resolve")
     assert first["dedup_key"] == second["dedup_key"] == result["key"] == "pgops/db1/message/disk"
     assert first["payload"]["summary"] == "WARNING: db1: The disk is being replaced."
+
+
+def test_what_is_to_be_told_once_is_told_again_when_it_changes_or_lasts(house: House) -> None:
+    def told(level: str, text: str, **options: Any) -> bool:
+        sent = alert.Message(level, text, "fleet", once=True, **options)
+        result = alert.send(house.later(HOUR).context(), sent)
+        assert bool(result["channels"]) == result["changed"]
+        return bool(result["changed"])
+
+    assert not told("ok", "All 500 hosts are protected."), "nothing was told that could be over"
+    assert told("critical", "2 of 500 hosts are not protected.", dry_run=True)
+    assert told("critical", "2 of 500 hosts are not protected.")
+    assert not told("critical", "2 of 500 hosts are not protected.")
+    assert not told("critical", "2 of 500 hosts are not protected.", dry_run=True)
+    assert told("critical", "400 of 500 hosts are not protected.")
+    house.later(DAY)
+    assert told("critical", "400 of 500 hosts are not protected."), "as an incident that lasts is"
+    assert told("ok", "All 500 hosts are protected.")
+    assert not told("ok", "All 500 hosts are protected.")
+    assert [text.partition(": db1: ")[0] for text in house.said()] == ["CRITICAL"] * 3 + ["RECOVERED"]
+    house.alerts["repeat"] = "0s"
+    assert told("warning", "Hm.")
+    house.later(30 * DAY)
+    assert not told("warning", "Hm."), "never again"
+    with pytest.raises(UsageError, match="Once of what"):
+        alert.send(house.context(), alert.Message("warning", "Hm.", once=True))
 
 
 @pytest.mark.parametrize(

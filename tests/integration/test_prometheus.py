@@ -186,6 +186,19 @@ def _two_servers_archive(night: Night) -> None:
 
 def _one_of_them_goes(night: Night) -> None:
     min(_wal_of(night).iterdir()).unlink()
+    _wal_is_left_out(night)
+
+
+def _wants_restores(night: Night) -> None:
+    night.world.config = replace(night.world.config, alerts=Alerts(restore_test="3h"))
+
+
+def _nobody_says_how_wal_fares(night: Night) -> None:
+    night.world.config = replace(night.world.config, wal=Wal(enabled=True))
+
+
+def _wal_is_left_out(night: Night) -> None:
+    night.world.config = replace(night.world.config, wal=Wal())
 
 
 def _dead_channel(night: Night) -> None:
@@ -238,7 +251,10 @@ STORIES = {
     "disk full": Story(("PgopsDiskFull",), _set("free", 0), _set("free", 10**12)),
     "disk soon full": Story(("PgopsDiskSoonFull",), _set("free", MIB), _set("free", 10**12)),
     "clock": Story(("PgopsClockWrong",), _from_the_future, _delete_newest),
-    "two servers archive": Story(("PgopsWalNotSafe",), _two_servers_archive, _one_of_them_goes),
+    # No server answers in these two, which is a warning of its own.
+    "two servers archive": Story(("PgopsWalNotSafe", "PgopsWalAtRisk"), _two_servers_archive, _one_of_them_goes),
+    "nobody knows of the WAL": Story(("PgopsWalAtRisk",), _nobody_says_how_wal_fares, _wal_is_left_out),
+    "never restored": Story(("PgopsRestoreTestOverdue",), _wants_restores, lambda n: n.run("restore")),
     "nobody hears": Story(("PgopsAlertsNotDelivered",), _dead_channel, _live_channel),
     "nobody starts it": Story(("PgopsNotScheduled",), _set("starter", ""), _set("starter", "cron")),
     "stale": Story(("PgopsBackupTooOld", "PgopsMetricsStale"), _nothing, after=25.5 * HOUR, written=False),
@@ -290,7 +306,7 @@ def scenario(name: str, night: Night) -> dict[str, Any]:
     def firing(moment: datetime, alerts: tuple[str, ...]) -> dict[str, Any]:
         samples = [{"labels": '{alertname="%s"}' % alert, "value": 1} for alert in sorted(alerts)]
         return {
-            "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+            "expr": 'group by (alertname) (ALERTS{alertstate="firing"})',
             "eval_time": "%ds" % (moment - EPOCH).total_seconds(),
             "exp_samples": samples,
         }

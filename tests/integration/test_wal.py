@@ -18,9 +18,11 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.check import Verdict, judge
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_lsn, parse_stored
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import status as everything
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings, wal_status
 from demo.servers import PostgresServer
 from tests.integration.conftest import BUCKET, Servers, bindir_of, cursor, run_sql, wait_for
@@ -69,6 +71,11 @@ class Archiving:
         """What wal status says. It asks the server by a library that only the Python of the tests has."""
         built = config.load(self.host.root / "config.json", environ={}, host="h")
         return wal_status(Context(built, "h"))
+
+    def asked(self) -> Verdict:
+        """What pgops check wal says."""
+        built = config.load(self.host.root / "config.json", environ={}, host="h")
+        return judge(everything(Context(built, "h")), "wal")
 
     def heard(self) -> list[Finding]:
         """What the alerts are judged by."""
@@ -157,6 +164,12 @@ def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving
     status = archiving.status()
     checks = {(finding["check"], finding["severity"]) for finding in status["findings"]}
     assert {("wal archive", "ok"), ("wal shipping", "ok"), ("wal window", "ok")} <= checks, status["findings"]
+    asked = archiving.asked()
+    # The server of the tests has no archive_timeout, which is told; and nothing else.
+    assert (asked.code, asked.text.startswith("archive_timeout is 0")) == (1, True), asked.text
+    values = {value.label: value.number for value in asked.values}
+    assert values["wal_waiting"] < 16 * 2**20
+    assert (values["wal_pending"], values["wal_rpo"] < 120) == (0, True)
     assert status["server"]["system_identifier"] == archiving.system
     assert status["server"]["lag_bytes"] < 16 * 2**20
     place = next(place for place in status["places"] if place["place"] == "s3")
@@ -245,6 +258,7 @@ def test_a_server_that_cannot_archive_is_heard_of(archiving: Archiving) -> None:
         (found,) = [finding for finding in status["findings"] if finding["check"] == "wal archive"]
         assert found["severity"] == "critical"
         assert "cannot archive 0000000100" in found["text"]
+        assert (archiving.asked().code, found["text"] in archiving.asked().text) == (2, True)
         assert found["text"] in [heard.text for heard in archiving.heard()], "the alerts are judged by the same"
         assert "cannot be written" in archiving.server.log_file.read_text()
     finally:

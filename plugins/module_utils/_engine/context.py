@@ -84,6 +84,11 @@ class Context:
         return Path(self.config.state_dir) / self.config.instance
 
     @property
+    def asked(self) -> Path:
+        """The empty file whose age tells when pgops check was asked last."""
+        return self.state / "checked"
+
+    @property
     def local(self) -> LocalPlace:
         """The local place."""
         return LocalPlace(Path(self.config.local.path), self.config.instance)

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from . import __version__
 from .context import Context
 from .core.errors import DISK_FULL, PgopsError
-from .core.times import iso, ordered
+from .core.times import iso, ordered, parse_iso
 from .system.durable import adopt, make_dirs, to_json, write_bytes
 
 FORMAT = 1
@@ -62,9 +62,11 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
         }
         if not dry_run:
             _record(context, result, failure)
-            _publish(context, result)
         if watch is not None:
             _alert(context, watch, result, failure)
+        if not dry_run:
+            # Last, so that they tell whether the alerts were taken.
+            _publish(context, result)
         if isinstance(failure, PgopsError):
             failure.details = context.redactor.data(result)
     return context.redactor.data(result)  # type: ignore[no-any-return]
@@ -118,13 +120,10 @@ def _publish(context: Context, result: Result) -> None:
     """Write the numbers of the host anew, where that is wanted. That they cannot be written does not fail the run."""
     if not context.config.metrics.textfile_directory:
         return
-    from .verbs.metrics import publish  # it reads the records of the runs
+    from .verbs.metrics import publish_quietly  # it reads the records of the runs
 
-    try:
-        publish(context)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with them, the work is done
-        context.warn("The metrics could not be written: %s." % str(error).rstrip("."))
-        result["warnings"] = list(context.warnings)
+    publish_quietly(context)
+    result["warnings"] = list(context.warnings)
 
 
 def _outcome(failure: Optional[BaseException]) -> dict[str, Any]:
@@ -195,8 +194,21 @@ def history(state: Path, verb: str = "") -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def first_run(state: Path) -> Optional[str]:
+    """Return when the oldest run that is still recorded began, None where none is. It reads one record."""
+    folder = state / "runs"
+    for name in sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []:
+        if name.endswith(".json") and not name.startswith("."):
+            try:
+                begun = json.loads((folder / name).read_text(encoding="utf-8"))["begun"]
+                return iso(parse_iso(begun))
+            except (OSError, ValueError, KeyError, TypeError, PgopsError):
+                continue
+    return None
+
+
 def _of_base(record: Any) -> bool:
     return isinstance(record, dict) and record.get("kind") in ("base", "incremental")
 
 
-__all__ = ("BASE_BACKUP", "FORMAT", "Result", "append_log", "history", "perform")
+__all__ = ("BASE_BACKUP", "FORMAT", "Result", "append_log", "first_run", "history", "perform")

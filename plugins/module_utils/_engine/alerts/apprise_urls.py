@@ -16,6 +16,7 @@ class AppriseChannel(Channel):
     """All addresses together; a notice is accepted when one of them took it, and the others are named by their numbers."""
 
     name = "apprise"
+    bundles = True
 
     def send(self, notice: Notice) -> Answer:
         """Hand the notice to each address. Raise DeliveryError if none of them took it."""

@@ -35,12 +35,16 @@ class Beat:
 
 
 class Channel(abc.ABC):
-    """One way to people. `level` is the least that it hears of; `beats` whether it hears of runs."""
+    """One way to people. `level` is the least that it hears of; `beats` whether it hears of runs.
+
+    One that `bundles` is read by people, who would rather have one message of a bad night than ten.
+    """
 
     name = ""
     beats = False
     hears_notices = True
     hears_recoveries = True
+    bundles = False
 
     def __init__(self, config: Config, runner: Runner) -> None:
         self.alerts: Alerts = config.alerts

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Callable, Optional
 
 from ..core.incidents import REPEATED
-from ..core.notices import Notice
+from ..core.notices import Notice, bundle
 from ..core.redaction import Redactor
 from ..core.times import Clock
 from .channels import Channel
@@ -21,6 +21,7 @@ from .state import Health, State, Waiting
 _TRIES = 3
 _LONGEST_PAUSE = 5.0  # seconds; a service that asks for more is asked again by the next look
 _BUDGET = 60.0  # seconds for all channels together
+_MOST_AT_ONCE = 3
 _MOST_WAITING = 100  # for each channel
 _STUCK = timedelta(hours=24)  # what was not taken for so long no longer holds up what is behind it
 _MOST_STUCK = 3  # in one look, so that a channel that is away for days costs little
@@ -46,11 +47,15 @@ class Outcome:
 
 
 def enqueue(state: State, channels: Iterable[Channel], notices: Sequence[Notice], clock: Clock) -> None:
-    """Let each notice wait for the channels that hear of it. A reminder does not wait behind what says the same."""
+    """Let each notice wait for the channels that hear of it. A reminder does not wait behind what says the same.
+
+    More than a few at once are one message for a channel that people read.
+    """
     for channel in channels:
-        for notice in notices:
-            if not channel.hears(notice):
-                continue
+        heard = [notice for notice in notices if channel.hears(notice)]
+        if channel.bundles and len(heard) > _MOST_AT_ONCE:
+            heard = [bundle(heard)]
+        for notice in heard:
             mine = [w for w in state.queue if w.channel == channel.name]
             if notice.event == REPEATED and any(w.notice.key == notice.key for w in mine):
                 continue

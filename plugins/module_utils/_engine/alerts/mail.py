@@ -27,6 +27,7 @@ class EmailChannel(Channel):
     """One message to all addresses; it is accepted when the server took it for one of them, and says who is left out."""
 
     name = "email"
+    bundles = True
 
     def send(self, notice: Notice) -> Answer:
         """Send the mail. Raise DeliveryError if it is accepted for nobody."""

@@ -19,6 +19,7 @@ class SlackChannel(Channel):
     """A webhook posts into one channel of Slack."""
 
     name = "slack"
+    bundles = True
 
     def send(self, notice: Notice) -> Answer:
         """Post the notice. Raise DeliveryError if Slack does not say ok."""

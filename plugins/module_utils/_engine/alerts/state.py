@@ -48,11 +48,17 @@ class Health:
 
 @dataclass
 class State:
-    """All that is remembered. `due` maps a verb to its calendar and since when we know of it; `s3` is the last look there."""
+    """All that is remembered. `due` maps a verb to its calendar and since when we know of it; `s3` is the last look there.
+
+    `cut_short` tells when a run began that was killed, until another one of its verb has ended. `messages` maps the key of a
+    message that was not ended yet to what was last told under it, in short, and when.
+    """
 
     watched_since: Optional[datetime] = None
     incidents: dict[str, Incident] = field(default_factory=dict)
     due: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    cut_short: dict[str, datetime] = field(default_factory=dict)
+    messages: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     known_uncovered: Optional[list[str]] = None
     days: dict[date, int] = field(default_factory=dict)
     ahead: Optional[tuple[timedelta, datetime]] = None
@@ -69,6 +75,8 @@ class State:
             "watched_since": _out(self.watched_since),
             "incidents": {cause: incident.as_data() for cause, incident in self.incidents.items()},
             "due": {verb: {"calendar": text, "since": iso(since)} for verb, (text, since) in self.due.items()},
+            "cut_short": {verb: iso(since) for verb, since in self.cut_short.items()},
+            "messages": {key: {"told": told, "at": iso(at)} for key, (told, at) in self.messages.items()},
             "known_uncovered": self.known_uncovered,
             "days": {day.isoformat(): free for day, free in self.days.items()},
             "ahead": {"seconds": self.ahead[0].total_seconds(), "at": iso(self.ahead[1])} if self.ahead else None,
@@ -114,6 +122,10 @@ def _check_look(s3: Any) -> None:
                 raise KeyError(key)
     if not all(key in s3 for key in ("place", "root", "reachable", "error", "newest", "newest_verified")):
         raise KeyError("s3")
+    if s3.get("wal") is not None and not all(
+        key in s3["wal"] for key in ("gaps", "contradictions", "recoverable_to", "segments")
+    ):
+        raise KeyError("wal")
 
 
 def from_data(data: Mapping[str, Any]) -> State:
@@ -128,6 +140,11 @@ def from_data(data: Mapping[str, Any]) -> State:
         watched_since=_in(data["watched_since"]),
         incidents={str(cause): Incident.from_data(held) for cause, held in data["incidents"].items()},
         due={str(verb): (str(held["calendar"]), parse_iso(held["since"])) for verb, held in data["due"].items()},
+        # What an older version remembered has neither.
+        cut_short={str(verb): parse_iso(since) for verb, since in data.get("cut_short", {}).items()},
+        messages={
+            str(key): (str(held["told"]), parse_iso(held["at"])) for key, held in data.get("messages", {}).items()
+        },
         known_uncovered=None if data["known_uncovered"] is None else [str(n) for n in data["known_uncovered"]],
         days={date.fromisoformat(day): int(free) for day, free in data["days"].items()},
         ahead=(timedelta(seconds=float(ahead["seconds"])), parse_iso(ahead["at"])) if ahead else None,

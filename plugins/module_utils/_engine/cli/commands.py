@@ -159,19 +159,19 @@ def _alert(run: Run) -> Answer:
     from ..verbs import alert
 
     options = run.options
-    if options.action != "send" and (options.words or options.key):
+    if options.action != "send" and (options.words or options.key or options.once):
         raise UsageError("pgops alert %s takes no message." % options.action, hint="Only pgops alert send does.")
     if options.action == "evaluate":
         result = run.perform(lambda context: alert.evaluate(context, dry_run=run.dry_run))
         return Answer(result, lambda: show.alert_evaluate(result))
     if options.action == "test":
-        result = run.perform(lambda context: alert.test(context, dry_run=run.dry_run))
+        result = run.perform(lambda context: alert.test(context, dry_run=run.dry_run), recorded=True)
         return Answer(result, lambda: show.alert_channels(result))
     if len(options.words) < 2:
         raise UsageError(
             "What shall be told? Give a level and a text.", hint="Like: pgops alert send warning 'The disk is full'."
         )
-    wanted = alert.Message(options.words[0], " ".join(options.words[1:]), options.key, run.dry_run)
+    wanted = alert.Message(options.words[0], " ".join(options.words[1:]), options.key, run.dry_run, options.once)
     result = run.perform(lambda context: alert.send(context, wanted))
     return Answer(result, lambda: show.alert_channels(result))
 

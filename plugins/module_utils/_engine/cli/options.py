@@ -29,7 +29,7 @@ STAGES = (
     "yearly",
     "sign-off",
 )
-CHECKS = ("all", "backup", "base", "sync", "verify", "space", "size")
+CHECKS = ("all", "backup", "base", "sync", "verify", "space", "size", "wal", "restore")
 
 _EXIT_CODES = """\
 exit codes:
@@ -441,7 +441,8 @@ def _check(parser: Parser) -> None:
         default="all",
         choices=CHECKS,
         help="what is asked about: backup (its age), base (that of the newest base backup), sync (the copy off the server), "
-        "verify (the proof), space, size (of the newest set, against the usual), or all (the default)",
+        "verify (the proof), space, size (of the newest set, against the usual), wal (its archive, where wal.enabled "
+        "holds), restore (when one was last tried), or all (the default)",
     )
     parser.add(
         *("-w", "--warning"),
@@ -528,6 +529,11 @@ def _alert(parser: Parser) -> None:
         metavar="KEY",
         default="",
         help="with send: what the message is about, so that a later one of the level ok ends it",
+    )
+    parser.add(
+        "--once",
+        action="store_true",
+        help="with send and --key: tell the same again only after alerts.repeat, and an end only of what was told",
     )
     _dry_run(parser)
 
@@ -672,6 +678,7 @@ VERBS: tuple[_Verb, ...] = (
             "pgops check backup              how old is the newest backup, by the limit that the schedule sets (daily: 26h)\n"
             "pgops check backup -w 26h -c 50h\n"
             "pgops check space -c 20GiB:     less than 20 GiB free is critical\n"
+            "pgops check wal -w 5min -c 1h   how long WAL has been waiting to be archived, and for S3\n"
             "pgops check -v                  a line for each finding\n\n"
             "Not the exit codes below: a check ends with 0, 1, 2 or 3 (UNKNOWN, also for a broken configuration)."
         ),

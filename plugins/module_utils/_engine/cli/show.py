@@ -463,7 +463,10 @@ def alert_evaluate(result: Result) -> str:
 def alert_channels(result: Result) -> str:
     """Show what each channel answered."""
     if result["dry_run"]:
-        return _text(["Would go to %s." % ", ".join(c["channel"] for c in result["channels"])])
+        channels = ", ".join(c["channel"] for c in result["channels"])
+        return _text(["Would go to %s." % channels if channels else "Nothing would be told: it is known."])
+    if not result["channels"]:
+        return _text(["Nothing was told: it is known."])
     rows = [[c["channel"], "accepted" if c["accepted"] else "not accepted", c["said"]] for c in result["channels"]]
     return _text(_table(rows))
 

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta, timezone, tzinfo
 from typing import Any, Optional
 
 from .calendar import Calendar, last_before, longest_gap
-from .freshness import CLOCK_TOLERANCE, CRITICAL, OK, WARNING, worst
+from .freshness import CLOCK_TOLERANCE, CRITICAL, OK, WARNING, tried, worst
 from .freshness import Finding as Judged
 from .naming import is_physical
 from .sizes import human_size
@@ -84,19 +84,22 @@ class Disk:
 class Facts:
     """What is known. `runs` are by verb, the newest first; `sets` the newest first. What is None nobody can tell.
 
-    `running` says since when a verb is at work, `due` what this host starts by itself. `uncovered` are the databases
-    that the newest backup left out without being told to; `known_uncovered` those of them that have always been.
-    `boot` is when the host came up, `ahead` by how much its clock is ahead of a server's (negative: behind).
+    `running` says since when a verb is at work, `cut_short` when one began that was killed and that no other one has followed,
+    `due` what this host starts by itself. `uncovered` are the databases that the newest backup left out without being told
+    to; `known_uncovered` those of them that have always been. `state` is the disk of the run records, `boot` when the host
+    came up, `ahead` by how much its clock is ahead of a server's (negative: behind).
     """
 
     judged: Sequence[Judged] = ()
     runs: Mapping[str, Sequence[Run]] = field(default_factory=dict)
     running: Mapping[str, datetime] = field(default_factory=dict)
+    cut_short: Mapping[str, datetime] = field(default_factory=dict)
     due: Mapping[str, Due] = field(default_factory=dict)
     sets: Sequence[SetFacts] = ()
     uncovered: Sequence[str] = ()
     known_uncovered: Sequence[str] = ()
     disk: Optional[Disk] = None
+    state: Optional[Disk] = None
     restored: Optional[datetime] = None
     watched_since: Optional[datetime] = None
     boot: Optional[datetime] = None
@@ -152,6 +155,7 @@ def troubles(facts: Facts, limits: Limits, now: datetime) -> list[Trouble]:
     found += _size(facts, limits, now)
     found += _coverage(facts, now)
     found += _disk(facts, limits, now)
+    found += _state(facts, now)
     found += _clock(facts, now)
     found += _restore_test(facts, limits, now)
     rank = (CRITICAL, WARNING, OK)
@@ -163,7 +167,9 @@ def troubles(facts: Facts, limits: Limits, now: datetime) -> list[Trouble]:
 
 def _runs(verb: str, facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
     runs = facts.runs.get(verb, ())
-    if runs and runs[0].outcome != "ok":
+    if verb in facts.cut_short:
+        yield _killed(verb, facts.cut_short[verb])
+    elif runs and runs[0].outcome != "ok":
         yield _failed(verb, runs)
     since = facts.running.get(verb)
     if since is not None:
@@ -194,6 +200,15 @@ def _failed(verb: str, runs: Sequence[Run]) -> Trouble:
     )
 
 
+def _killed(verb: str, since: datetime) -> Trouble:
+    text = "The %s that began at %s was cut short and left no record: it was killed, or the host went down." % (
+        verb,
+        since.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
+    )
+    step = "See whether memory ran out (journalctl -k), then run: pgops %s" % _COMMANDS.get(verb, verb)
+    return Trouble("failed-run/%s" % verb, WARNING if verb == "prune" else CRITICAL, text, since, step)
+
+
 def _late(verb: str, since: datetime, facts: Facts, now: datetime) -> Iterable[Trouble]:
     """A run that takes three times as long as usual (an hour at least); at first, until the next one is due."""
     lengths = [(r.ended - r.begun).total_seconds() for r in facts.runs.get(verb, ())[:_COMPARED] if r.outcome == "ok"]
@@ -218,6 +233,9 @@ def _missed(verb: str, due: Due, facts: Facts, limits: Limits, now: datetime) ->
     if moment is None or moment < max(due.since, facts.watched_since or due.since):
         return
     if facts.boot is not None and facts.boot + limits.grace > now:
+        return
+    if _full(facts.state):
+        # It may have run and left no record; that nobody knows is told.
         return
     if facts.running and now - moment <= limits.wait + limits.grace:
         # It may be waiting for the one that runs.
@@ -253,7 +271,8 @@ _JUDGED = {
         "Stop the archiving of the copy, then look at: pgops wal status",
         timedelta(0),
     ),
-    "wal gap": ("wal-gap", "Run: pgops backup --kind base", timedelta(0)),
+    # What is shipped side by side arrives in no order, and what was seen in S3 is believed for an hour.
+    "wal gap": ("wal-gap", "Run: pgops backup --kind base", timedelta(minutes=90)),
     "wal room": ("wal-room", "Make room, or let the WAL leave for S3: pgops wal ship", timedelta(0)),
     "wal server": ("wal-server", "See whether the server runs and lets the role in: pgops wal status", _PATIENCE),
     "wal shipping": ("wal-shipping", "Run: pgops wal ship", timedelta(0)),
@@ -379,6 +398,19 @@ def _disk(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
         yield Trouble("disk", WARNING, text, now, step)
 
 
+def _full(disk: Optional[Disk]) -> bool:
+    return disk is not None and disk.free < disk.floor
+
+
+def _state(facts: Facts, now: datetime) -> Iterable[Trouble]:
+    if facts.state is not None and _full(facts.state):
+        text = "%s has %s free: runs leave no record, so that status, metrics and alerts do not know of them." % (
+            facts.state.path,
+            human_size(facts.state.free),
+        )
+        yield Trouble("state-disk", CRITICAL, text, now, "Make room on the disk of state_dir, then run: pgops status")
+
+
 def days_left(disk: Disk) -> Optional[timedelta]:
     """Return how long the disk lasts at its pace; None when it does not fill up, or nobody can tell yet.
 
@@ -413,15 +445,10 @@ def _clock(facts: Facts, now: datetime) -> Iterable[Trouble]:
 def _restore_test(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
     if limits.restore_test is None:
         return
-    start = facts.restored or facts.watched_since
-    if start is not None and now - start > limits.restore_test:
-        age = human_span((now - start).total_seconds())
-        text = "No restore has been tried for %s; one is wanted every %s." % (
-            age,
-            human_span(limits.restore_test.total_seconds()),
-        )
+    finding = tried(facts.restored, facts.watched_since, limits.restore_test, now)
+    if finding.since is not None:
         step = "Restore beside the original: pgops restore --database NAME --rename NAME NAME_test"
-        yield Trouble("restore-test", WARNING, text, start + limits.restore_test, step)
+        yield Trouble("restore-test", finding.severity, finding.text, finding.since, step)
 
 
 # --- one per cause ----------------------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from .errors import UsageError
 from .freshness import CRITICAL, OK, WARNING, worst
 from .sizes import human_size, parse_size
-from .times import human_span, parse_span
+from .times import human_span, parse_iso, parse_span
 
 CODES = {OK: 0, WARNING: 1, CRITICAL: 2}
 UNKNOWN = 3
@@ -31,6 +31,11 @@ _ABOUT = {
     "verify": ("verification", "failed set", "damaged set", "run of verify"),
     "space": ("disk",),
     "size": ("size", "no databases"),
+    "wal": (
+        *("wal archive", "wal timeout", "wal server", "wal shipping", "wal room"),
+        *("wal window", "wal gap", "wal contradiction", "wal local", "wal s3"),
+    ),
+    "restore": ("restore test",),
 }
 CHECKS = ("all", *_ABOUT)
 _HINTS = {
@@ -137,13 +142,21 @@ def _bounded(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Measure:
-    """The number that the ranges of a check are about: of which finding, where it is found and how it is said."""
+    """The number that the ranges of a check are about: of which findings, where it is found and how it is said.
 
-    finding: str
+    Of ages, only a finding that has one is about the number; another of its name is there for another reason.
+    """
+
+    findings: tuple[str, ...]
     unit: str
+    label: str
     find: Callable[[Mapping[str, Any]], Optional[float]]
     say: Callable[[float], str]
     default: Callable[[Mapping[str, Any]], tuple[str, str]]
+
+    def is_about(self, finding: Mapping[str, Any]) -> bool:
+        """Tell whether `finding` says how large the number is, and nothing else."""
+        return finding["check"] in self.findings and (self.unit != "seconds" or finding["age_seconds"] is not None)
 
 
 def _age_of(check: str) -> Callable[[Mapping[str, Any]], Optional[float]]:
@@ -169,28 +182,68 @@ def _age(seconds: float) -> str:
     return "%s old" % human_span(seconds)
 
 
+def _wal_lag(result: Mapping[str, Any]) -> Optional[float]:
+    """Return for how long the oldest WAL has been waiting to be archived, or for S3; None where the server does not tell."""
+    wal = result["wal"]
+    if not wal or not wal["server"]:
+        return None
+    server, shipping = wal["server"], wal["shipping"]
+    since = [server["ready_since"] if server["ready"] else None]
+    since.append(shipping["pending_since"] if shipping and shipping["pending"] else None)
+    now = parse_iso(result["now"])
+    ages = [(now - parse_iso(moment)).total_seconds() for moment in since if moment]
+    # A role that may not look into pg_wal cannot tell how long its files wait, only when the last one was archived.
+    ages += [float(server["lag_seconds"])] if server["ready"] is None else []
+    return max([0.0, *ages])
+
+
+def _untested(result: Mapping[str, Any]) -> Optional[float]:
+    age = result["restore_test"]["age_seconds"]
+    return None if age is None else float(age)
+
+
 _MEASURES = {
-    "backup": _Measure("backup", "seconds", _age_of("backup"), _age, _limits("backup")),
-    "base": _Measure("base backup", "seconds", _age_of("base backup"), _age, _limits("base")),
-    "sync": _Measure("off-site copy", "seconds", _age_of("off-site copy"), _age, _limits("offsite")),
-    "verify": _Measure("verification", "seconds", _age_of("verification"), _age, _limits("verification")),
+    "backup": _Measure(("backup",), "seconds", "backup_age", _age_of("backup"), _age, _limits("backup")),
+    "base": _Measure(("base backup",), "seconds", "base_age", _age_of("base backup"), _age, _limits("base")),
+    "sync": _Measure(("off-site copy",), "seconds", "sync_age", _age_of("off-site copy"), _age, _limits("offsite")),
+    "verify": _Measure(
+        ("verification",), "seconds", "verify_age", _age_of("verification"), _age, _limits("verification")
+    ),
     "space": _Measure(
-        "disk",
+        ("disk",),
         "bytes",
+        "space_free",
         lambda result: float(result["disk"]["free_bytes"]),
         lambda number: "%s free" % human_size(number),
         lambda result: ("", "%d:" % result["disk"]["min_free_bytes"]),
     ),
     "size": _Measure(
-        "size",
+        ("size",),
         "percent",
+        "size_off",
         lambda result: None if result["size"]["deviation"] is None else abs(100.0 * result["size"]["deviation"]),
         lambda number: "%.0f %% off the usual size" % number,
         lambda result: (_plain(100.0 * result["size"]["allowed"]), ""),
     ),
+    "wal": _Measure(
+        ("wal archive", "wal shipping"),
+        "seconds",
+        "wal_lag",
+        _wal_lag,
+        lambda seconds: "WAL waits for %s" % human_span(seconds),
+        _limits("wal"),
+    ),
+    "restore": _Measure(
+        ("restore test",),
+        "seconds",
+        "restore_age",
+        _untested,
+        lambda seconds: "none was tried for %s" % human_span(seconds),
+        _limits("restore_test"),
+    ),
 }
 UNITS = {name: measure.unit for name, measure in _MEASURES.items()}
-_LABELS = {"seconds": ("%s_age", "s"), "bytes": ("%s_free", "B"), "percent": ("%s_off", "%")}
+_UOM = {"seconds": "s", "bytes": "B", "percent": "%"}
 
 
 def judge(
@@ -201,6 +254,8 @@ def judge(
     A range takes the place of the limit that follows from the schedule. A failed run or a set that is damaged counts all the
     same, and so does a backup that is not there at all. `all` takes no ranges.
     """
+    if which == "wal" and not result["wal"]:
+        return unknown("The configuration does not archive WAL (wal.enabled), so that there is nothing to ask about.")
     findings = [f for f in result["findings"] if which == "all" or f["check"] in _ABOUT[which]]
     if warning is not None or critical is not None:
         findings = _overridden(result, which, findings, warning, critical)
@@ -215,9 +270,11 @@ def judge(
 
 
 def _nothing(result: Mapping[str, Any], which: str) -> str:
-    """Say that there is nothing to say: sizes that are as usual leave no finding, nor do base backups that nobody waits for."""
+    """Say that there is nothing to say: sizes that are as usual, and what nobody waits for or demands, leave no finding."""
     if which == "base":
         return "No base backups are scheduled (schedule.base)."
+    if which == "restore":
+        return _nothing_demanded(result["restore_test"])
     size = result["size"]
     if size["deviation"] is None:
         return "There are too few sets yet to know a usual size."
@@ -225,6 +282,13 @@ def _nothing(result: Mapping[str, Any], which: str) -> str:
         human_size(size["bytes"]),
         human_size(size["median_bytes"]),
     )
+
+
+def _nothing_demanded(tested: Mapping[str, Any]) -> str:
+    said = "No restore was tried here yet"
+    if tested["when"]:
+        said = "The last restore was tried %s ago (%s)" % (human_span(tested["age_seconds"]), tested["verb"])
+    return "%s; alerts.restore_test demands none." % said
 
 
 def _overridden(
@@ -243,12 +307,13 @@ def _overridden(
     for found, range_ in ((WARNING, warning), (CRITICAL, critical)):
         if range_ is not None and range_.alarms(number):
             severity, limit = found, range_
-    said = next((f["text"] for f in findings if f["check"] == measure.finding), "")
+    measured = [f for f in findings if measure.is_about(f)]
+    said = " ".join(f["text"] for f in measured)
     text = "%s: %s%s." % (which, measure.say(number), ", the range is %s" % limit.text if limit else "")
-    judged = {"check": measure.finding, "severity": severity, "text": text}
-    if severity == OK and said.endswith(".") and measure.unit == "seconds":
+    judged = {"check": measure.findings[0], "severity": severity, "text": text}
+    if severity == OK and said.endswith(".") and measure.unit == "seconds" and len(measured) == 1:
         judged["text"] = said.partition("; it must")[0].partition(". Run:")[0].rstrip(".") + "."
-    return [judged, *(f for f in findings if f["check"] != measure.finding)]
+    return [judged, *(f for f in findings if not measure.is_about(f))]
 
 
 def _values(result: Mapping[str, Any], which: str, warning: Optional[Range], critical: Optional[Range]) -> list[Value]:
@@ -258,18 +323,34 @@ def _values(result: Mapping[str, Any], which: str, warning: Optional[Range], cri
         number = measure.find(result)
         if number is None:
             continue
-        label, uom = _LABELS[measure.unit]
         limits = measure.default(result)
         if warning is not None or critical is not None:
             limits = (warning.text if warning else "", critical.text if critical else "")
-        found.append(Value(label % name, number, uom, *limits))
+        found.append(Value(measure.label, number, _UOM[measure.unit], *limits))
     if which in ("all", "size", "backup") and result["size"]["bytes"] is not None:
         found.append(Value("backup_size", float(result["size"]["bytes"]), "B"))
+    if which in ("all", "wal"):
+        found += _wal_values(result)
     if which in ("all", "backup"):
         good = result["runs"].get("backup", {}).get("last_ok")
         if good is not None:
             found.append(Value("backup_time", float(good["seconds"]), "s"))
     return found
+
+
+def _wal_values(result: Mapping[str, Any]) -> Iterator[Value]:
+    """Yield what waits to be archived and for S3, and how far behind the best place a recovery would end."""
+    wal = result["wal"]
+    if not wal:
+        return
+    most = "%d" % wal["max_backlog_bytes"]
+    if wal["server"]:
+        yield Value("wal_waiting", float(wal["server"]["lag_bytes"]), "B", most)
+    if wal["shipping"]:
+        yield Value("wal_pending", float(wal["shipping"]["pending_bytes"]), "B", most)
+    behind = [place["rpo_seconds"] for place in wal["places"] if place["rpo_seconds"] is not None]
+    if behind:
+        yield Value("wal_rpo", max(0.0, float(min(behind))), "s")
 
 
 __all__ = (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Callable, Optional
 
@@ -64,6 +64,7 @@ class Line:
 
 _OPERATOR, _DBA, _SECURITY, _OWNER, _MANAGER = "operator", "database", "security", "data owner", "management"
 _SIGN = "Sign it when it is so."
+_TOLD = "pgops alert test; who got it signs."
 _RESTORE = "pgops restore --database NAME --rename NAME NAME_test"
 
 LINES: tuple[Line, ...] = (
@@ -80,7 +81,7 @@ LINES: tuple[Line, ...] = (
     Line("deployment.lock", _SECURITY, "Object Lock keeps backups from being removed by anybody", "locked", "A new bucket: storage_object_lock.", True),
     Line("deployment.public", _SECURITY, "The bucket is closed to the public", "private", "Apply the role storage.", True),
     Line("deployment.metrics", _OPERATOR, "A monitoring system asks about the backups", "monitored", "Apply the role monitoring.", True),
-    Line("deployment.alert", _OPERATOR, "An alert that was sent as a test reached a person, by two ways", "", _SIGN),
+    Line("deployment.alert", _OPERATOR, "An alert that was sent as a test reached a person, by two ways", "told", _TOLD, True),
     Line("day-1.backup", _OPERATOR, "There is a recent backup", "backup", "pgops backup"),
     Line("day-1.covered", _DBA, "Every database is in it, or left out on purpose", "covered", "Check backup.databases and its like.", True),
     Line("day-1.copy", _OPERATOR, "There is a recent copy off the server", "offsite", "pgops sync"),
@@ -102,7 +103,7 @@ LINES: tuple[Line, ...] = (
     Line("monthly.restore", _DBA, "A database was restored for a test this month", "restored", _RESTORE, True),
     Line("monthly.store", _OPERATOR, "The store was tried this month", "probed", "pgops probe"),
     Line("monthly.whole", _OPERATOR, "All sets in all places are whole", "whole", "pgops verify --level checksum all"),
-    Line("monthly.alert", _OPERATOR, "An alert that was sent as a test reached a person", "", _SIGN),
+    Line("monthly.alert", _OPERATOR, "An alert that was sent as a test reached a person", "told", _TOLD, True),
     Line("monthly.growth", _DBA, "The growth of the databases and the places was looked at", "", _SIGN),
     Line("quarterly.credentials", _SECURITY, "The credentials of the store and the server were renewed", "renewed", "Renew them; apply the role agent.", True),
     Line("quarterly.drill", _OPERATOR, "A server was recovered elsewhere", "drilled", "Recover elsewhere by the runbook.", True),
@@ -124,6 +125,7 @@ LINES: tuple[Line, ...] = (
 class Facts:
     """What is known: status() and the clock, the newest runs (at least 40 days of them), modes of files, the bucket's settings.
 
+    `metrics_read` tells whether node_exporter reads the file (None: it cannot be seen), `asked` when pgops check was asked last.
     `files` are dicts of path, kind (secret or directory), mode and modified (None where they are not there). `bucket` is None
     where there is none; `bucket_error` says why its settings could not be read. `signed` are the signatures, the oldest first.
     """
@@ -138,6 +140,8 @@ class Facts:
     store_encryption: str = ""
     metrics_file: str = ""
     metrics_written: Optional[datetime] = None
+    metrics_read: Optional[bool] = None
+    asked: Optional[datetime] = None
     config_path: str = ""
     signed: Sequence[Mapping[str, Any]] = ()
 
@@ -295,6 +299,12 @@ def _run_of(*verbs: str, good: str = "") -> Callable[[Facts, int], Answer]:
     return ask
 
 
+def _drilled(facts: Facts, days: int) -> Answer:
+    """Tick by a drill, or by a recovery of the whole server to somewhere else."""
+    beside = [r for r in facts.runs if r.get("verb") == "drill" or r.get("mode") == "beside"]
+    return _run_of("drill", "recover")(replace(facts, runs=beside), days)
+
+
 def _seven_days(facts: Facts, days: int) -> Answer:
     """In the last seven days there was no longer pause between backups than the schedule allows.
 
@@ -349,7 +359,26 @@ def _covered(facts: Facts, days: int) -> Answer:
     return Answer(OPEN, "No backup is recorded that succeeded.")
 
 
+# How long after its time a run may end before it is missed: others may be in its way.
+_LATE = timedelta(hours=8)
+
+
+def _missed(facts: Facts) -> list[str]:
+    """Return the verbs of the schedule that did not run when they were due last."""
+    begun = [parse_iso(record["begun"]) for record in facts.runs[-1:]]
+    missed = []
+    for verb, run in facts.status["schedule"]["runs"].items():
+        due = parse_iso(run["last_due"]) if run["last_due"] else None
+        if due is None or facts.now - due < _LATE or not begun or due < begun[0]:
+            continue
+        last = facts.status["runs"].get(verb, {}).get("last")
+        if last is None or parse_iso(last["ended"]) < due:
+            missed.append(verb)
+    return missed
+
+
 def _scheduled(facts: Facts, days: int) -> Answer:
+    """Something is to start the runs, and did when they were due last."""
     del days
     schedule = facts.status["schedule"]
     if not schedule["started_by"]:
@@ -358,6 +387,10 @@ def _scheduled(facts: Facts, days: int) -> Answer:
     lacking += ["sync"] if _has_store(facts) and "sync" not in schedule["runs"] else []
     if lacking:
         return Answer(OPEN, "%s starts the runs, but not of: %s." % (schedule["started_by"], ", ".join(lacking)))
+    missed = _missed(facts)
+    if missed:
+        said = "%s is to start them, but when it was due last, there was no run of: %s."
+        return Answer(OPEN, said % (schedule["started_by"], ", ".join(missed)))
     shown = ", ".join("%s %s" % (verb, run["calendar"]) for verb, run in schedule["runs"].items())
     return Answer(DONE, "%s starts them: %s." % (schedule["started_by"], shown), facts.now)
 
@@ -450,13 +483,38 @@ def _archive_said(rules: Any) -> str:
 
 
 def _monitored(facts: Facts, days: int) -> Answer:
+    """Somebody asked pgops check within a day, or node_exporter reads what the last run wrote."""
     del days
+    if facts.asked is not None and facts.now - facts.asked <= timedelta(days=1):
+        return Answer(DONE, "pgops check was last asked %s ago." % _ago(facts, facts.asked), facts.asked)
     if not facts.metrics_file:
-        return Answer(OPEN, "metrics.textfile_directory is not set; sign it if something asks pgops check.")
+        return Answer(OPEN, "Nobody asked pgops check within a day, and metrics.textfile_directory is not set.")
     if facts.metrics_written is None:
         return Answer(OPEN, "%s is not there." % facts.metrics_file)
-    said = "%s was written %s ago." % (facts.metrics_file, _ago(facts, facts.metrics_written))
-    return Answer(DONE, said, facts.metrics_written)
+    said = "%s was written %s ago" % (facts.metrics_file, _ago(facts, facts.metrics_written))
+    ended = max((parse_iso(record["ended"]) for record in facts.runs[:1]), default=facts.metrics_written)
+    if ended - facts.metrics_written > timedelta(minutes=10):
+        return Answer(OPEN, "%s, and not by the last run." % said, facts.metrics_written)
+    if facts.metrics_read is None:
+        return Answer(UNKNOWN, "%s; whether anybody reads it cannot be seen from here." % said, facts.metrics_written)
+    if not facts.metrics_read:
+        return Answer(OPEN, "%s, but no node_exporter on this host reads that directory." % said, facts.metrics_written)
+    return Answer(DONE, "%s, and node_exporter reads that directory." % said, facts.metrics_written)
+
+
+def _told(facts: Facts, days: int) -> Answer:
+    """Say what the last test of the alerts gave. That a person got it, only that person can tell."""
+    del days
+    for record in facts.runs:
+        if record.get("verb") == "alert" and record.get("action") == "test":
+            when = parse_iso(record["ended"])
+            told = [c for c in record.get("channels") or () if isinstance(c, Mapping)]
+            taken = [str(c.get("channel")) for c in told if c.get("accepted")]
+            lost = [str(c.get("channel")) for c in told if not c.get("accepted")]
+            said = "The last test, %s ago, was taken by %s" % (_ago(facts, when), ", ".join(taken) or "nobody")
+            said += ", and not by %s." % ", ".join(lost) if lost else "."
+            return Answer(OPEN, "%s Whether it reached a person is to be signed." % said, when)
+    return Answer(OPEN, "No test of the alerts is recorded.")
 
 
 def _ago(facts: Facts, when: datetime) -> str:
@@ -468,7 +526,7 @@ _PROOFS: Mapping[str, Callable[[Facts, int], Answer]] = {
     "backup": _finding("backup", "no databases"),
     "configured": _configured,
     "covered": _covered,
-    "drilled": _run_of("drill"),
+    "drilled": _drilled,
     "encrypted": _encrypted,
     "locked": _bucket("object_lock", _lock_said, "It has no Object Lock with a time by default."),
     "modes": _modes,
@@ -486,6 +544,7 @@ _PROOFS: Mapping[str, Callable[[Facts, int], Answer]] = {
     "seven-days": _seven_days,
     "sizes": _sizes,
     "space": _finding("disk"),
+    "told": _told,
     "verified": _verified,
     "versions": _bucket(
         "versioning", lambda said: "Versions are on." if said == "Enabled" else "", "It keeps no versions."

@@ -148,6 +148,30 @@ def judge(facts: Facts, limits: Limits, now: datetime) -> list[Finding]:
     return findings
 
 
+def tried(last: Optional[datetime], start: Optional[datetime], allowed: timedelta, now: datetime) -> Finding:
+    """Return the finding whether a restore was tried within `allowed`; without a `last` one, it is waited for from `start`."""
+    check, begun = "restore test", last or start
+    if begun is None:
+        return Finding(check, OK, "No restore was tried yet, as nothing has run here.")
+    age = now - begun
+    span, wanted = human_span(max(0.0, age.total_seconds())), human_span(allowed.total_seconds())
+    late = age > allowed
+    if late:
+        text = "No restore has been tried for %s; one is wanted every %s." % (span, wanted)
+    elif last is not None:
+        text = "The last restore was tried %s ago." % span
+    else:
+        text = "No restore was tried yet; the first is wanted within %s." % wanted
+    return Finding(
+        check,
+        WARNING if late else OK,
+        text,
+        since=begun + allowed if late else None,
+        age_seconds=age.total_seconds(),
+        limit_seconds=allowed.total_seconds(),
+    )
+
+
 def worst(severities: Iterable[str]) -> str:
     """Return the worst of `severities`; ok when there are none."""
     return max(severities, key=_RANK.__getitem__, default=OK)
@@ -245,5 +269,6 @@ __all__ = (
     "judge",
     "limit",
     "limits",
+    "tried",
     "worst",
 )

@@ -35,6 +35,8 @@ _HELP = {
     "verification_newest_timestamp_seconds": "When a restore was last proven, of a set that is there and counts as verified.",
     "verification_limit_seconds": "How old the newest proof may become before it warns and before it is critical.",
     "verification_start_timestamp_seconds": "From when on a proof is waited for: the newest proof, else the oldest backup.",
+    "restore_test_start_timestamp_seconds": "From when on a restore is waited for: the newest that was tried, else the first run.",
+    "restore_test_limit_seconds": "How long ago the newest restore that was tried may be; only where one is demanded.",
     "recovery_point_timestamp_seconds": "The moment that a recovery from the place would bring back now.",
     "place_reachable": "Whether the place could be read.",
     "place_bytes": "Bytes in the place.",
@@ -136,6 +138,10 @@ def _whole(samples: _Samples, result: Mapping[str, Any]) -> None:
     for severity in ("warning", "critical"):
         limit = limits["verification"]["%s_seconds" % severity]
         samples.add("verification_limit_seconds", limit, severity=severity)
+    tested = limits["restore_test"]["warning_seconds"]
+    if tested is not None:
+        samples.moment("restore_test_start_timestamp_seconds", result["restore_test"]["since"])
+        samples.add("restore_test_limit_seconds", tested)
 
 
 def _complete(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from .incidents import MESSAGE, RAISED, RECOVERED, REPEATED, TEST, Telling
+from .incidents import MESSAGE, OPENED, RAISED, RECOVERED, REPEATED, TEST, Telling
 from .redaction import Redactor
 from .times import human_span, iso, parse_iso
 
@@ -92,6 +92,33 @@ def notice(telling: Telling, origin: Origin, redactor: Redactor, now: datetime) 
     return _made(telling, origin, redactor, now, (lead, text))
 
 
+def bundle(notices: Sequence[Notice]) -> Notice:
+    """Return one notice that says what `notices` of one look say. It is as loud as the loudest of those that are not over."""
+    loudest = max(notices, key=lambda n: (not n.ends, n.rank))
+    events = {n.event for n in notices}
+    count = {event: sum(n.event == event for n in notices) for event in events}
+    over = count.get(RECOVERED, 0)
+    news = ["%d in trouble" % (len(notices) - over)] if over < len(notices) else []
+    news += ["%d over" % over] if over else []
+    lead = _LEADS[RECOVERED] if over == len(notices) else loudest.level.upper()
+    lines = ["%s: %s" % (_LEADS.get(n.event, n.level.upper()), " ".join(n.text.split())) for n in notices]
+    # Each has its share, so that none is left out.
+    share = max(40, _TEXT // len(lines) - 1)
+    return replace(
+        loudest,
+        event=events.pop() if len(events) == 1 else OPENED,
+        cause="several",
+        key=key_of(Origin(loudest.instance, loudest.host), "several"),
+        group="pgops/several",
+        since=min(n.since for n in notices),
+        subject=clean(
+            "%s: %s: %s. %s" % (lead, loudest.instance, ", ".join(news), loudest.text), _SUBJECT, lines=False
+        ),
+        text=clean("\n".join(clean(line, share, lines=False) for line in lines), _TEXT),
+        step=clean("See each with what to do next: pgops status", _LINE, lines=False),
+    )
+
+
 def message(
     *, level: str, rank: int, text: str, key: str, event: str, origin: Origin, redactor: Redactor, now: datetime
 ) -> Notice:
@@ -163,4 +190,4 @@ def _age(begun: Any, now: datetime) -> str:
     return human_span(max(0.0, (now - parse_iso(str(begun))).total_seconds())) if begun else "some time"
 
 
-__all__ = ("FORMAT", "Notice", "Origin", "clean", "key_of", "message", "notice", "safe_lines")
+__all__ = ("FORMAT", "Notice", "Origin", "bundle", "clean", "key_of", "message", "notice", "safe_lines")

@@ -141,8 +141,18 @@ def _backlog(server: ServerWal, bounds: Bounds, now: datetime) -> Finding:
     said = "%s of WAL are not archived yet" % human_size(server.lag_bytes)
     if waiting > 1:
         said += "; %d files wait, the oldest for %s" % (waiting, human_span(max(0.0, age.total_seconds())))
-    late = age > bounds.lag or server.lag_bytes > bounds.backlog
-    return Finding("wal archive", WARNING if late else OK, said + ".", since=server.last_archived_time)
+    much = server.lag_bytes > bounds.backlog
+    severity = WARNING if much or age > bounds.lag else OK
+    return _waiting("wal archive", severity, said + ".", server.last_archived_time, age, bounds, much=much)
+
+
+def _waiting(
+    check: str, severity: str, text: str, since: Optional[datetime], age: timedelta, bounds: Bounds, *, much: bool
+) -> Finding:
+    """Return a finding about WAL that waits; where it is too much, its age is not what the finding is about."""
+    if much:
+        return Finding(check, severity, text, since=since)
+    return Finding(check, severity, text, since, max(0.0, age.total_seconds()), bounds.lag.total_seconds())
 
 
 def _shipping(shipping: Shipping, bounds: Bounds, now: datetime) -> Finding:
@@ -164,9 +174,11 @@ def _shipping(shipping: Shipping, bounds: Bounds, now: datetime) -> Finding:
         return Finding("wal shipping", OK, "All archived WAL is in S3.")
     said = "%d files (%s) of WAL wait for S3" % (shipping.pending, human_size(shipping.pending_bytes))
     age = now - shipping.pending_since if shipping.pending_since else timedelta(0)
-    late = age > bounds.lag or shipping.pending_bytes > bounds.backlog
+    much = shipping.pending_bytes > bounds.backlog
+    late = much or age > bounds.lag
     why = ": %s" % shipping.error if shipping.error else "; does pgops wal ship run?" if late else "."
-    return Finding("wal shipping", WARNING if late else OK, said + why, since=shipping.pending_since)
+    severity = WARNING if late else OK
+    return _waiting("wal shipping", severity, said + why, shipping.pending_since, age, bounds, much=much)
 
 
 def _room(room: Room) -> Finding:

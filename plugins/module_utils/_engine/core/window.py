@@ -68,12 +68,16 @@ class Gap:
 
 @dataclass(frozen=True)
 class Window:
-    """What can be recovered on the way to one timeline of one cluster. Without a stretch there is WAL, but no base for it."""
+    """What can be recovered on the way to one timeline of one cluster. Without a stretch there is WAL, but no base for it.
+
+    `open_gaps` are the gaps that no younger base backup makes up for: what came after them cannot be reached.
+    """
 
     system_identifier: str
     timeline: int
     stretches: tuple[Stretch, ...]
     gaps: tuple[Gap, ...]
+    open_gaps: tuple[Gap, ...] = ()
 
     def as_data(self) -> dict[str, object]:
         """Return it as JSON knows it: positions as PostgreSQL writes them, moments in ISO 8601."""
@@ -148,7 +152,9 @@ def _window(
             stretches[-1] = dataclasses.replace(before, bases=(*before.bases, base.id))
         else:
             stretches.append(stretch)
-    return Window(system_identifier, timeline, tuple(stretches), tuple(_gaps(path, present)))
+    gaps = list(_gaps(path, present))
+    unmended = [gap for number, gap in gaps if stretches and start_of(number, size) >= stretches[-1].end]
+    return Window(system_identifier, timeline, tuple(stretches), tuple(gap for _number, gap in gaps), tuple(unmended))
 
 
 class _Path:
@@ -190,11 +196,12 @@ def _reach(base: Base, path: _Path, present: Mapping[str, datetime]) -> Optional
     return Stretch(base.end, base.ended, start_of(number, path.size), end_time, (base.id,))
 
 
-def _gaps(path: _Path, present: Mapping[str, datetime]) -> Iterator[Gap]:
+def _gaps(path: _Path, present: Mapping[str, datetime]) -> Iterator[tuple[int, Gap]]:
+    """Yield each gap with the number of its first segment."""
     numbers = path.numbers(present)
     for before, after in zip(numbers, numbers[1:]):
         if after > before + 1:
-            yield Gap(path.name(before + 1), path.name(after - 1), after - before - 1)
+            yield before + 1, Gap(path.name(before + 1), path.name(after - 1), after - before - 1)
 
 
 # --- what nobody needs ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import contextlib
 import os
 import pwd
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Optional
@@ -173,7 +173,7 @@ def _of_instance(host: Host, request: Request, instance: Instance, name: str, er
                 continue
             spread = min(delay, _LONGEST_ALERT_DELAY) if verb == "alert" else delay
             jobs.append(Job(instance.name, verb, calendar, instance.config, zone, zone_name, spread, wait, paths))
-    return jobs
+    return [replace(job, looked_after=any(other.verb == "alert" for other in jobs)) for job in jobs]
 
 
 def _default(known: Config, schedule: Schedule, verb: str) -> str:

@@ -31,7 +31,10 @@ _WAITS_FOR_NOBODY = ("alert",)
 
 @dataclass(frozen=True)
 class Job:
-    """One verb of one instance (`base` is a backup of that kind), and when. `paths` are the directories that it may write."""
+    """One verb of one instance (`base` is a backup of that kind), and when. `paths` are the directories that it may write.
+
+    With `looked_after`, a job of the same host looks for trouble and tells people.
+    """
 
     instance: str
     verb: str
@@ -42,6 +45,7 @@ class Job:
     delay: timedelta = timedelta(0)
     wait: str = ""
     paths: tuple[str, ...] = ()
+    looked_after: bool = False
 
     @property
     def unit(self) -> str:
@@ -74,7 +78,7 @@ Documentation=man:pgops(1)
 # A run that is caught up after a boot finds the network and the server there.
 Wants=network-online.target
 After=network-online.target postgresql.service
-
+%(failure)s
 [Service]
 Type=oneshot
 User=%(account)s
@@ -129,6 +133,11 @@ SystemCallErrorNumber=EPERM
 # RemoveIPC= stays off: it would remove the shared memory of the database server, whose account this is.
 """
 
+_FAILURE = """\
+# A run tells of its failure itself, unless it was killed. Then somebody looks at once, and tells.
+OnFailure=pgops-alert@%s.service
+"""
+
 _TIMER = """\
 %(head)s
 [Unit]
@@ -152,6 +161,7 @@ def service(job: Job, common: Common) -> str:
     return _SERVICE % {
         "head": HEAD,
         "does": _DOES[job.verb],
+        "failure": _FAILURE % job.instance if job.looked_after and job.verb != "alert" else "",
         "verb": job.verb,
         "instance": job.instance,
         "account": common.account,

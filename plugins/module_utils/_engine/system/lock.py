@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Callable, Optional
@@ -50,14 +51,14 @@ def hold(
                 break
             except BlockingIOError:
                 left = deadline - time.monotonic()
-                holder = _holder(stream)
+                who = _holder(stream)
                 if left <= 0:
                     raise BusyError(
-                        "Another run is in the way: %s." % holder, hint="Try again when it has ended."
+                        "Another run is in the way: %s." % who, hint="Try again when it has ended."
                     ) from None
-                if holder != told:
-                    told = holder
-                    on_wait(holder)
+                if who != told:
+                    told = who
+                    on_wait(who)
                 time.sleep(min(_POLL_SECONDS, left))
         died = _signed(stream)
         # A reader wipes the name of a holder that was killed; nobody else can have written one beside it.
@@ -69,19 +70,32 @@ def hold(
                 _sign(stream, "")
 
 
-def holder_since(path: Path) -> Optional[str]:
-    """Return since when (ISO 8601) a process that is still there holds the lock file `path` alone, None if none does.
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock alone, since when (ISO 8601), and whether it is still there: one that is not was killed."""
+
+    pid: int
+    since: str
+    alive: bool = True
+
+
+def holder(path: Path) -> Optional[Holder]:
+    """Return who has signed the lock file `path`, None if nobody has.
 
     The lock is not tried, as even that moment could keep out somebody who does not wait.
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        os.kill(int(facts["pid"]), 0)
-        return str(facts["since"])
-    except PermissionError:
-        return str(facts["since"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        pid, since = int(facts["pid"]), str(facts["since"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass
+    except (OSError, OverflowError):
+        return Holder(pid, since, alive=False)
+    return Holder(pid, since)
 
 
 def _open(path: Path) -> IO[str]:
@@ -117,4 +131,4 @@ def _signed(stream: IO[str]) -> str:
         return ""
 
 
-__all__ = ("hold", "holder_since")
+__all__ = ("Holder", "hold", "holder")

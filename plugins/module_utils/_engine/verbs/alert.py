@@ -8,6 +8,7 @@ After each run the same look follows by itself (after_run). Whatever goes wrong 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 import uuid
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from ..system.lock import hold
 from ..system.zones import named_zone
 from .alert_facts import gather, limits
 from .info import calendars
+from .metrics import publish_quietly
 
 Result = dict[str, Any]
 
@@ -57,7 +59,10 @@ def evaluate(context: Context, *, dry_run: bool = False) -> Result:
     channel did not take something new: it is tried again with the next look.
     """
     _need_channel(context)
-    result = _look(context, look_at_s3=False, dry_run=dry_run)
+    result, looked = _look(context, look_at_s3=False, dry_run=dry_run)
+    if looked and not dry_run:
+        # Otherwise they would only be as young as the last run.
+        publish_quietly(context)
     lost = [d for d in result["deliveries"] if not d["accepted"] and d["fresh"]]
     if lost:
         error = UnreachableError(
@@ -69,7 +74,8 @@ def evaluate(context: Context, *, dry_run: bool = False) -> Result:
     return result
 
 
-def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> Result:
+def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> tuple[Result, bool]:
+    """Return what evaluate() returns, and whether every place was looked at."""
     found = _opened(context)
     with _state(context, dry_run=dry_run) as state:
         now = context.clock()
@@ -79,7 +85,7 @@ def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> Result:
         origin = Origin(context.config.instance, context.host, gathered.safe)
         notices = [notice(telling, origin, context.redactor, now) for telling in tellings]
         outcomes = [] if dry_run else _deliver(context, state, found, notices)
-        return _result(state, current, notices, outcomes)
+        return _result(state, current, notices, outcomes), gathered.looked
 
 
 def policy(context: Context) -> Policy:
@@ -120,20 +126,24 @@ def _delivery(outcome: Outcome) -> Result:
 
 @dataclass(frozen=True)
 class Message:
-    """What somebody wants told: `level` is ok, info, warning or critical; ok ends what was told under the same `key`."""
+    """What somebody wants told: `level` is ok, info, warning or critical; ok ends what was told under the same `key`.
+
+    With `once`, the same is told again only after the time that a lasting incident is, and an end only of what was told.
+    """
 
     level: str
     text: str
     key: str = ""
     dry_run: bool = False
+    once: bool = False
 
 
 def send(context: Context, wanted: Message) -> Result:
     """Tell a message to every channel that hears of its level.
 
     Result: `level`, `key`, `channels` (list of {channel, accepted, said}), `undelivered`; a dry run has `channels` without
-    answers. Raise UsageError for what cannot be told, UnreachableError when a channel did not take it: it then waits for
-    the next look.
+    answers, and what was told already has none (`changed` is False). Raise UsageError for what cannot be told,
+    UnreachableError when a channel did not take it: it then waits for the next look.
     """
     _need_channel(context)
     if wanted.level not in LEVELS:
@@ -144,6 +154,8 @@ def send(context: Context, wanted: Message) -> Result:
         raise UsageError(
             "The level ok ends something, and needs to know what.", hint="Give the key of the earlier message."
         )
+    if wanted.once and not wanted.key:
+        raise UsageError("Once of what? The same is known by its key.", hint="Give a key with once.")
     found = _opened(context)
     over = wanted.level == "ok"
     made = message(
@@ -163,14 +175,33 @@ def send(context: Context, wanted: Message) -> Result:
             hint="Lower the level of a channel, or raise that of the message.",
         )
     result: Result = {"changed": True, "level": wanted.level, "key": made.key, "undelivered": 0}
-    if wanted.dry_run:
-        return {**result, "channels": [{"channel": c.name, "accepted": None, "said": ""} for c in hearing]}
-    with _state(context) as state:
+    with _state(context, dry_run=wanted.dry_run) as state:
+        if wanted.once and _told_already(context, state, wanted):
+            return {**result, "changed": False, "channels": [], "undelivered": len(state.queue)}
+        if wanted.dry_run:
+            return {**result, "channels": [{"channel": c.name, "accepted": None, "said": ""} for c in hearing]}
+        if over:
+            state.messages.pop(wanted.key, None)
+        elif wanted.key:
+            state.messages[wanted.key] = (_digest(wanted), context.clock())
         outcomes = [o for o in _deliver(context, state, hearing, [made], others=found) if o.notice is made]
         result["undelivered"] = len(state.queue)
     said = {o.channel: o for o in outcomes}
     result["channels"] = [_answer(c.name, said.get(c.name)) for c in hearing]
     return _judged(result, "It waits, and is tried again with the next look (pgops alert evaluate).")
+
+
+def _digest(wanted: Message) -> str:
+    return hashlib.sha256(("%s %s" % (wanted.level, wanted.text)).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _told_already(context: Context, state: State, wanted: Message) -> bool:
+    held = state.messages.get(wanted.key)
+    if wanted.level == "ok" or held is None:
+        return held is None and wanted.level == "ok"
+    told, at = held
+    repeat = policy(context).repeat
+    return told == _digest(wanted) and (not repeat or context.clock() - at < repeat)
 
 
 def _answer(name: str, outcome: Optional[Outcome]) -> Result:
@@ -182,12 +213,12 @@ def _answer(name: str, outcome: Optional[Outcome]) -> Result:
 def test(context: Context, *, dry_run: bool = False) -> Result:
     """Send a test to each channel, and return what each answered.
 
-    Result: `channels` (list of {channel, accepted, said, seconds}). Raise UsageError without a channel, UnreachableError
+    Result: `action` (test), `channels` (list of {channel, accepted, said, seconds}). Raise UsageError without a channel, UnreachableError
     when one did not accept.
     """
     _need_channel(context)
     found = _opened(context)
-    result: Result = {"changed": not dry_run, "channels": []}
+    result: Result = {"changed": not dry_run, "action": "test", "channels": []}
     if dry_run:
         return {
             **result,
@@ -280,7 +311,7 @@ def after_run(context: Context, watch: Watch, record: Result) -> None:
     """Tell of a run that has ended and been recorded, and of all else that there is to tell. It never fails."""
     try:
         troubled = _tell_end(context, watch, record)
-        result = _look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False)
+        result, _looked = _look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False)
         troubled += ["%s: %s" % (d["channel"], d["said"]) for d in result["deliveries"] if not d["accepted"]]
         if troubled:
             context.warn("An alert was not taken by %s" % "; ".join(dict.fromkeys(troubled)))

@@ -15,35 +15,42 @@ from ..alerts.state import State
 from ..context import Context
 from ..core.alerting import WATCHED, Disk, Due, Facts, Limits, Run, SetFacts
 from ..core.errors import PgopsError
+from ..core.freshness import Finding
 from ..core.naming import is_set_id
 from ..core.notices import safe_lines
 from ..core.sizes import parse_size
-from ..core.times import parse_iso, parse_span
+from ..core.times import iso, parse_iso, parse_span
+from ..core.wal_health import Holding
 from ..host.schedule import Places, started_by
 from ..runs import BASE_BACKUP, history
+from ..system import durable
 from ..system.durable import free_bytes
-from ..system.lock import holder_since
+from ..system.lock import holder
 from ..system.zones import named_zone
 from .info import Request, calendars, describe, freshness
-from .survey import configured
-from .wal_status import wal_findings
+from .survey import Surveyed, configured, survey
+from .wal_status import holding, wal_findings
 
 _RECORDS = 30  # of each verb; more failures in a row are not counted
 _DAYS = 21
 _LOOK_AT_S3 = timedelta(hours=1)
 _REMEMBERED_CLOCK = timedelta(days=1)
 _LOCKS = {"backup": "backup", "sync": "sync", "verify": "verify", "prune": "sets"}
+# Both kinds of backups hold the same lock.
+_SAME = {"backup": ("backup", BASE_BACKUP)}
 _LEFT_OUT_ON_PURPOSE = "it is in backup.exclude_databases"
 _KEPT_OF_A_SET = ("id", "begun", "bytes", "complete", "verified", "proofs", "problem", "databases")
+_STATE_FLOOR = 1 << 20  # bytes; a record has a few thousand
 _UPTIME = Path("/proc/uptime")
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """The facts, and what is still safe (sentences)."""
+    """The facts, what is still safe (sentences), and whether every place was looked at."""
 
     facts: Facts
     safe: tuple[str, ...]
+    looked: bool = True
 
 
 def limits(context: Context) -> Limits:
@@ -70,21 +77,27 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
     state.watched_since = state.watched_since or now
     places = _places(context, state, look_at_s3, remember, now)
     runs = {verb: _runs(context, verb) for verb in WATCHED}
+    boot = _boot(now)
+    running, died = _signed(context, boot)
+    state.cut_short = _cut_short({**state.cut_short, **died}, running, runs)
+    looked = state.s3 is None or state.s3_asked == now
     facts = Facts(
-        judged=[*freshness(context, places), *(wal_findings(context) if context.config.wal.enabled else ())],
+        judged=[*freshness(context, places), *(_wal(context, state) if context.config.wal.enabled else ())],
         runs=runs,
-        running=_running(context),
+        running=running,
+        cut_short=state.cut_short,
         due=_due(context, state, now),
         sets=_sets(places),
         uncovered=_uncovered(context, state),
         known_uncovered=state.known_uncovered or (),
         disk=_disk(context, state, now),
+        state=_state_disk(context),
         restored=_restored(context),
         watched_since=state.watched_since,
-        boot=_boot(now),
+        boot=boot,
         ahead=state.ahead[0] if state.ahead and now - state.ahead[1] < _REMEMBERED_CLOCK else None,
     )
-    return Gathered(facts, safe_lines(places, now))
+    return Gathered(facts, safe_lines(places, now), looked)
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
@@ -97,8 +110,11 @@ def _places(context: Context, state: State, look_at_s3: bool, remember: bool, no
         state.s3, state.s3_asked = None, None
     elif state.s3 is None or look_at_s3 or old or not state.s3.get("reachable"):
         # First, as what is proven there is proven here, too.
-        (seen,) = describe(context, Request(places=("s3",)), remember=remember)
-        state.s3, state.s3_asked = _kept(seen, state.s3), now
+        surveyed = survey(context, ("s3",), remember=remember)
+        (seen,) = describe(context, Request(places=("s3",)), surveyed=surveyed)
+        before, state.s3, state.s3_asked = state.s3, _kept(seen, state.s3), now
+        if context.config.wal.enabled:
+            state.s3["wal"] = _kept_wal(context, surveyed[0], before)
     found = describe(context, Request(places=("local",)), alone=True)
     return [*found, state.s3] if state.s3 is not None else found
 
@@ -113,6 +129,28 @@ def _kept(place: dict[str, Any], before: Optional[dict[str, Any]]) -> dict[str, 
     if not place["reachable"] and before is not None:
         sets = before.get("sets") or []
     return {**kept, "sets": sets}
+
+
+def _kept_wal(context: Context, surveyed: Surveyed, before: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
+    """Return what is remembered of the WAL there; while it cannot be read, what was remembered before."""
+    held = surveyed.held(context.warn)
+    if held.error:
+        return before.get("wal") if before else None
+    seen = holding(surveyed.name, held, unmended=True)
+    return {
+        "gaps": list(seen.gaps),
+        "contradictions": list(seen.contradictions),
+        "recoverable_to": iso(seen.recoverable_to) if seen.recoverable_to else None,
+        "segments": seen.segments,
+    }
+
+
+def _wal(context: Context, state: State) -> list[Finding]:
+    seen = (state.s3 or {}).get("wal")
+    if not isinstance(seen, dict):
+        return wal_findings(context)
+    reached = parse_iso(seen["recoverable_to"]) if seen["recoverable_to"] else None
+    return wal_findings(context, Holding("s3", "", seen["gaps"], seen["contradictions"], reached, seen["segments"]))
 
 
 def _sets(places: list[dict[str, Any]]) -> list[SetFacts]:
@@ -192,16 +230,37 @@ def _uncovered(context: Context, state: State) -> list[str]:
     return []
 
 
-def _running(context: Context) -> dict[str, datetime]:
-    found = {}
-    for verb, name in _LOCKS.items():
-        since = holder_since(context.state / "locks" / ("%s.lock" % name))
-        if since is not None:
+def _signed(context: Context, boot: Optional[datetime]) -> tuple[dict[str, datetime], dict[str, datetime]]:
+    """Return since when each verb is at work, and when each began whose process is gone without having let go of its lock."""
+    found = {verb: holder(context.state / "locks" / ("%s.lock" % name)) for verb, name in _LOCKS.items()}
+    removing, making = found["prune"], found["backup"]
+    if removing and making and removing.pid == making.pid:
+        # So that no backup begins, a prune holds that lock as well.
+        found["backup"] = None
+    running: dict[str, datetime] = {}
+    died: dict[str, datetime] = {}
+    for verb, held in found.items():
+        if held is not None:
             try:
-                found[verb] = parse_iso(since)
+                since = parse_iso(held.since)
             except PgopsError:
                 continue
-    return found
+            # After a boot its number may be somebody else's.
+            alive = held.alive and not (boot is not None and since < boot)
+            (running if alive else died)[verb] = since
+    return running, died
+
+
+def _cut_short(
+    found: dict[str, datetime], running: dict[str, datetime], runs: dict[str, list[Run]]
+) -> dict[str, datetime]:
+    """Return those of `found` after which no other run of the verb has ended. The sign on the lock does not last as long."""
+    return {
+        verb: since
+        for verb, since in found.items()
+        if running.get(verb, since) <= since
+        and not any(run.ended >= since for name in _SAME.get(verb, (verb,)) for run in runs[name])
+    }
 
 
 def _due(context: Context, state: State, now: datetime) -> dict[str, Due]:
@@ -230,6 +289,13 @@ def _disk(context: Context, state: State, now: datetime) -> Optional[Disk]:
     state.days[today] = min(free, state.days.get(today, free))
     state.days = {day: least for day, least in state.days.items() if (today - day).days < _DAYS}
     return Disk(path, free, parse_size(context.config.backup.min_free), dict(state.days))
+
+
+def _state_disk(context: Context) -> Optional[Disk]:
+    try:
+        return Disk(str(context.state), durable.free_bytes(context.state), _STATE_FLOOR)
+    except OSError:
+        return None
 
 
 def _boot(now: datetime) -> Optional[datetime]:

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
@@ -18,12 +19,16 @@ from ..core.checklist import Facts, check_name, judge, line_of
 from ..core.errors import PgopsError
 from ..core.times import iso
 from ..runs import history
+from ..settings import Alerts
 from ..system.durable import make_dirs, to_json, write_bytes
 from .bucket import look
 from .metrics import path_of
 from .status import status
 
 FORMAT = 1
+# node_exporter's option, and what Debian's has it read where nobody says otherwise.
+_TEXTFILE = "--collector.textfile.directory"
+_USUAL = "/var/lib/prometheus/node-exporter"
 # A run of each verb in each hour of a quarter is more than the history holds.
 _MANY = 2000
 
@@ -48,6 +53,8 @@ def checklist(context: Context, stages: Sequence[str] = (), *, config_path: str 
         store_encryption=config.s3.sse if config.s3 is not None else "",
         metrics_file=str(metrics_file) if metrics_file else "",
         metrics_written=_facts_of(metrics_file)[1] if metrics_file else None,
+        metrics_read=_exported(config.metrics.textfile_directory) if metrics_file else None,
+        asked=_facts_of(context.asked)[1],
         config_path=config_path,
         signed=signatures(context),
     )
@@ -116,6 +123,7 @@ def _files(context: Context, config_path: str) -> list[dict[str, Any]]:
         config.postgres.ssl_key,
         config.s3.credentials_file if config.s3 is not None else "",
         config.restore.identity_file,
+        *_alert_secrets(config.alerts),
     )
     wanted = [("secret", path) for path in named if path]
     wanted += [("directory", str(context.local.home)), ("directory", str(context.state))]
@@ -124,6 +132,31 @@ def _files(context: Context, config_path: str) -> list[dict[str, Any]]:
         mode, modified = _facts_of(Path(path))
         found.append({"path": path, "kind": kind, "mode": mode, "modified": modified})
     return found
+
+
+def _alert_secrets(alerts: Alerts) -> Iterator[str]:
+    """Yield the path of every file that holds a secret of a channel."""
+    for section in dataclasses.fields(alerts):
+        held = getattr(alerts, section.name)
+        if dataclasses.is_dataclass(held):
+            names = (field.name for field in dataclasses.fields(held))
+            yield from (str(getattr(held, name)) for name in names if name.endswith("_file"))
+
+
+def _exported(directory: str, processes: Path = Path("/proc")) -> Optional[bool]:
+    """Tell whether a node_exporter runs here that reads `directory`; None where the processes of others cannot be seen."""
+    found = False
+    for entry in processes.glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        found = True
+        if "node" in words[0] and words[0].endswith("exporter"):
+            named = [word.partition("=")[2] or after for word, after in zip(words, words[1:]) if _TEXTFILE in word]
+            if any(os.path.normpath(name) == os.path.normpath(directory) for name in named or [_USUAL]):
+                return True
+    return False if found and (processes / "1" / "cmdline").exists() else None
 
 
 def _facts_of(path: Path) -> tuple[Optional[int], Optional[datetime]]:

@@ -38,6 +38,16 @@ def publish(context: Context) -> None:
     metrics(context, write=True)
 
 
+def publish_quietly(context: Context) -> None:
+    """Write the metrics where that is wanted. That they cannot be written is a warning, whatever it is: the work is done."""
+    if not context.config.metrics.textfile_directory:
+        return
+    try:
+        publish(context)
+    except Exception as error:  # noqa: BLE001 - as said
+        context.warn("The metrics could not be written: %s." % str(error).rstrip("."))
+
+
 def path_of(context: Context) -> Path:
     """Return the file of this instance in the directory that the configuration names."""
     return Path(context.config.metrics.textfile_directory) / ("pgops-%s.prom" % context.config.instance)
@@ -53,4 +63,4 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-__all__ = ("metrics", "path_of", "publish")
+__all__ = ("metrics", "path_of", "publish", "publish_quietly")

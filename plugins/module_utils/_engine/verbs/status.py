@@ -13,13 +13,13 @@ from ..alerts.health import health
 from ..alerts.health import lines as alert_lines
 from ..context import Context
 from ..core import volume
-from ..core.calendar import next_after
-from ..core.freshness import CRITICAL, OK, WARNING, Finding, worst
+from ..core.calendar import last_before, next_after
+from ..core.freshness import CRITICAL, OK, WARNING, Finding, tried, worst
 from ..core.naming import is_physical
 from ..core.sizes import human_size, parse_size
-from ..core.times import human_span, iso, parse_iso
+from ..core.times import human_span, iso, parse_iso, parse_span
 from ..host.schedule import Places, started_by
-from ..runs import BASE_BACKUP, history
+from ..runs import BASE_BACKUP, first_run, history
 from ..system.durable import free_bytes
 from ..system.zones import named_zone
 from .info import Request, calendars, expected, info
@@ -34,8 +34,9 @@ _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 def status(context: Context) -> dict[str, Any]:
     """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, `size`,
-    `limits` (seconds), `alerts`, `wal` (wal_status(), None where the WAL is not archived), all `findings` (the worst first),
-    `safe` and `next` (sentences) and the overall `state`. It changes nothing.
+    `restore_test` (the newest restore that succeeded), `limits` (seconds), `alerts`, `wal` (wal_status(), None where the WAL
+    is not archived), all `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`. It changes
+    nothing.
     """
     surveyed = survey(context)
     known = info(context, Request(), surveyed)
@@ -47,9 +48,10 @@ def status(context: Context) -> dict[str, Any]:
     }
     alerts = health(context)
     wal = wal_status(context, surveyed) if context.config.wal.enabled else None
+    tested = _restore_test(context, runs)
     size = volume.measure(described for place in known["places"] for described in place["sets"])
     judged = alert_findings(alerts) + _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
-    judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases)
+    judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases) + _tested(context, tested)
     findings = [*known["freshness"], *(wal["findings"] if wal else []), *(finding.as_data() for finding in judged)]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
     return {
@@ -61,6 +63,7 @@ def status(context: Context) -> dict[str, Any]:
         "schedule": _schedule(context),
         "disk": disk,
         "size": size,
+        "restore_test": tested,
         "limits": _limits(context),
         "alerts": alerts,
         "wal": wal,
@@ -83,8 +86,14 @@ def _newest_runs(state: Path, verb: str) -> dict[str, Any]:
 
 def _limits(context: Context) -> dict[str, dict[str, Optional[float]]]:
     """Return how old things may become, in seconds; None where nothing warns before it is critical."""
-    limits = expected(context)
+    limits, tested = expected(context), context.config.alerts.restore_test
+    waits = parse_span(context.config.wal.max_lag).total_seconds()
     return {
+        "wal": {"warning_seconds": waits, "critical_seconds": None},
+        "restore_test": {
+            "warning_seconds": parse_span(tested).total_seconds() if tested else None,
+            "critical_seconds": None,
+        },
         "backup": {"warning_seconds": None, "critical_seconds": limits.backup.total_seconds()},
         "offsite": {"warning_seconds": None, "critical_seconds": limits.offsite.total_seconds()},
         "verification": {
@@ -96,12 +105,17 @@ def _limits(context: Context) -> dict[str, dict[str, Optional[float]]]:
 
 
 def _schedule(context: Context) -> dict[str, Any]:
-    """Return when each verb runs next, and who on this host starts it: cron, systemd, or nobody (None)."""
+    """Return when each verb runs next and was due last, and who on this host starts it: cron, systemd, or nobody (None)."""
     zone = named_zone(context.config.schedule.timezone)
     runs = {}
     for verb, calendar in calendars(context).items():
         moment = next_after(calendar, context.clock(), zone)
-        runs[verb] = {"calendar": calendar.text, "next_run": iso(moment) if moment else None}
+        due = last_before(calendar, context.clock(), zone)
+        runs[verb] = {
+            "calendar": calendar.text,
+            "next_run": iso(moment) if moment else None,
+            "last_due": iso(due) if due else None,
+        }
     return {"started_by": started_by(Places(), context.config.instance) or None, "runs": runs}
 
 
@@ -129,6 +143,25 @@ def _failed_runs(runs: dict[str, dict[str, Any]]) -> list[Finding]:
             text = "The last %s %s: %s" % (verb, _ended(last), last.get("reason") or "it gave no reason.")
             found.append(Finding("run of %s" % verb, WARNING, text, since=parse_iso(last["ended"])))
     return found
+
+
+def _restore_test(context: Context, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return when a restore last succeeded (`when`, by which `verb`), since when one is waited for, and how long that is."""
+    good = [
+        (records["last_ok"]["ended"], verb) for verb, records in runs.items() if verb in _BY_HAND if records["last_ok"]
+    ]
+    when, verb = max(good, key=lambda one: parse_iso(one[0]), default=(None, None))
+    since = when or first_run(context.state)
+    age = (context.clock() - parse_iso(since)).total_seconds() if since else None
+    return {"when": when, "verb": verb, "since": since, "age_seconds": age}
+
+
+def _tested(context: Context, tested: dict[str, Any]) -> list[Finding]:
+    wanted = context.config.alerts.restore_test
+    if not wanted:
+        return []
+    last, start = (parse_iso(tested[key]) if tested[key] else None for key in ("when", "since"))
+    return [tried(last, start, parse_span(wanted), context.clock())]
 
 
 def _ended(record: dict[str, Any]) -> str:
@@ -182,6 +215,7 @@ _STEPS = (
     ("damaged set", "Do not restore from the damaged set; take another, and back up again."),
     ("run of verify", "Read why the verification failed, then run: pgops verify --level restore."),
     ("verification", "Run: pgops verify --level restore."),
+    ("restore test", "Restore beside the original: pgops restore --database NAME --rename NAME NAME_test."),
     ("size", "Compare the newest sets (pgops info --details): has a database gone, or grown?"),
     ("run of prune", "Read why pruning failed, then run: pgops prune."),
     ("wal archive", "Look into the server's log why WAL is not archived: pgops wal status."),

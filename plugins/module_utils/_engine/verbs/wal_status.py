@@ -36,18 +36,22 @@ def wal_status(context: Context, surveyed: Optional[Sequence[Surveyed]] = None) 
     return _look(context, survey(context) if surveyed is None else surveyed)[0]
 
 
-def wal_findings(context: Context) -> list[Finding]:
+def wal_findings(context: Context, away: Optional[Holding] = None) -> list[Finding]:
     """Judge the archiving as wal_status() does, without asking S3: how that fares is told by the newest shipping.
 
-    Where there is S3, the WAL here is only the newest, and what it lacks says nothing.
+    `away` is what S3 held when somebody looked last. Where there is S3, the WAL here is only the newest, and what it lacks
+    says nothing. Of gaps, those count that no younger base backup has made up for.
     """
-    found = _look(context, survey(context, ("local",), alone=True))[1]
-    if context.config.s3 is None:
-        return found
-    return [finding for finding in found if finding.check not in ("wal gap", "wal window")]
+    (local,) = survey(context, ("local",), alone=True)
+    here = holding("local", local.held(context.warn), unmended=True)
+    if context.config.s3 is not None:
+        here = dataclasses.replace(here, gaps=(), segments=0)
+    return _look(context, [local], [here, *([away] if away is not None else [])])[1]
 
 
-def _look(context: Context, surveyed: Sequence[Surveyed]) -> tuple[Result, list[Finding]]:
+def _look(
+    context: Context, surveyed: Sequence[Surveyed], holdings: Optional[Sequence[Holding]] = None
+) -> tuple[Result, list[Finding]]:
     now = context.clock()
     server, server_facts, server_error = _ask_server(context)
     places = {one.name: one for one in surveyed}
@@ -56,7 +60,9 @@ def _look(context: Context, surveyed: Sequence[Surveyed]) -> tuple[Result, list[
     shipping = _shipping(context) if context.config.s3 is not None else None
     wal = context.config.wal
     bounds = Bounds(parse_span(wal.max_lag), parse_size(wal.max_backlog), parse_span(wal.ship_every))
-    findings = judge(server, server_error, shipping, room, [_holding(*one) for one in held.items()], bounds, now)
+    if holdings is None:
+        holdings = [holding(*one) for one in held.items()]
+    findings = judge(server, server_error, shipping, room, holdings, bounds, now)
     result = {
         "changed": False,
         "now": iso(now),
@@ -65,6 +71,7 @@ def _look(context: Context, surveyed: Sequence[Surveyed]) -> tuple[Result, list[
         "spool": spool,
         "shipping": _shipping_data(shipping),
         "places": [_place(one, held[name], now) for name, one in places.items()],
+        "max_backlog_bytes": bounds.backlog,
         "findings": [finding.as_data() for finding in findings],
         "state": worst(finding.severity for finding in findings),
     }
@@ -100,10 +107,10 @@ def _recoverable_to(held: Held) -> Optional[datetime]:
     return max((one.stretches[-1].end_time for one in held.windows if one.stretches), default=None)
 
 
-def _holding(name: str, held: Held) -> Holding:
-    gaps = [
-        gap.first if gap.count == 1 else "%s to %s" % (gap.first, gap.last) for one in held.windows for gap in one.gaps
-    ]
+def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
+    """Return what a place holds, to be judged; with `unmended`, without the gaps that a younger base backup has made up for."""
+    found_gaps = [gap for one in held.windows for gap in (one.open_gaps if unmended else one.gaps)]
+    gaps = [gap.first if gap.count == 1 else "%s to %s" % (gap.first, gap.last) for gap in found_gaps]
     found = held.lineages.values()
     return Holding(
         name,
@@ -209,4 +216,4 @@ def window_lines(windows: Sequence[Result]) -> list[str]:
     return lines
 
 
-__all__ = ("render", "wal_findings", "wal_status", "window_lines")
+__all__ = ("holding", "render", "wal_findings", "wal_status", "window_lines")

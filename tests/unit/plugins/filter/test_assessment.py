@@ -138,3 +138,43 @@ def test_nothing_is_said_twice() -> None:
         "db1-main: More.",
         "db1-main: still safe - local: a set.",
     ]
+
+
+def fleet(reports: dict[str, Any]) -> dict[str, str]:
+    return summary(list(reports), {host: {"pgops_report": report} for host, report in reports.items()})["fleet"]
+
+
+def test_five_hundred_hosts_with_one_trouble_are_one_message_that_fits_a_telephone() -> None:
+    lost = {"instances": [judged({"off-site place": "critical"})]}
+    late = {"instances": [judged({"backup": "critical", "disk": "warning"})]}
+    hosts: dict[str, Any] = {"db%03d" % n: lost for n in range(480)}
+    hosts |= {"old%d" % n: late for n in range(7)} | {"gone%d" % n: None for n in range(3)}
+    hosts |= {"well%d" % n: {"instances": [judged({})]} for n in range(10)}
+    told = fleet(hosts)
+    assert told["level"] == "critical"
+    assert told["text"].splitlines() == [
+        "490 of 500 hosts are not protected.",
+        "off-site place: 480 (db000, db001, db002, db003, db004 and 475 more)",
+        "backup: 7 (old0, old1, old2, old3, old4 and 2 more)",
+        "disk: 7 (old0, old1, old2, old3, old4 and 2 more)",
+        "not reached: 3 (gone0, gone1, gone2)",
+    ]
+    # However long each has been so: the same trouble is the same text.
+    assert fleet(hosts) == told
+    assert len(told["text"]) < 1500
+
+
+def test_a_fleet_in_which_everything_is_wrong_is_told_in_bounds_and_one_in_good_order_in_a_line() -> None:
+    hosts = {
+        "db%d" % n: {"instances": [judged({"wrong %d" % n: "critical", "backup": "critical"})], "trouble": []}
+        for n in range(20)
+    }
+    text = fleet(hosts)["text"]
+    assert len(text.splitlines()) == 10
+    assert text.endswith("And 13 other causes.")
+    assert fleet({"db1": {"instances": [judged({})]}}) == {"level": "ok", "text": "All 1 hosts are protected."}
+    broken = {"instances": [judged({})], "trouble": ["Oh."]}
+    assert "a step of the play failed: 1 (db1)" in fleet({"db1": broken})["text"]
+    mute = {"instances": assessment([{"item": {"key": "m"}, "rc": 2, "stdout": ""}])}
+    assert "no answer: 1 (db1)" in fleet({"db1": mute})["text"]
+    assert "nothing is known: 1 (db1)" in fleet({"db1": {"instances": []}})["text"]

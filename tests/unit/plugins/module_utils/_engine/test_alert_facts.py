@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import hashlib
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State, from_data
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import Limits, troubles
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import stored_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Wal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert_facts
@@ -139,7 +143,7 @@ def test_a_host_that_tells_no_uptime_is_judged_all_the_same(
 
 def test_where_the_wal_is_archived_its_health_is_asked_for(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [Finding("wal archive", "critical", "The server cannot archive.", since=world.now)]
-    monkeypatch.setattr(alert_facts, "wal_findings", lambda _context: told)
+    monkeypatch.setattr(alert_facts, "wal_findings", lambda _context, _away=None: told)
     world.add("local", world.now - HOUR)
     world.add("s3", world.now - HOUR)
     assert "wal-archive" not in causes(world, State()), "nothing is archived"
@@ -147,6 +151,47 @@ def test_where_the_wal_is_archived_its_health_is_asked_for(world: Any, monkeypat
     context.config = dataclasses.replace(context.config, wal=Wal(enabled=True))
     facts = gather(context, State(), look_at_s3=False).facts
     assert "wal-archive" in [t.cause for t in troubles(facts, Limits(), world.now)]
+
+
+def put_wal(world: Any, *numbers: int) -> None:
+    """Have S3 hold segments of the cluster whose base backups the world makes."""
+    for number in numbers:
+        content = b"%d" % number
+        name = stored_name("0000000100000000%08X" % number, hashlib.sha256(content).hexdigest(), ".gz")
+        world.memory.write("wal/7300000000000000001/0000000100000000/%s" % name, gzip.compress(content))
+
+
+def test_wal_that_s3_lacks_is_told_until_a_base_backup_makes_up_for_it(make_world: Any) -> None:
+    world = make_world(wal={"enabled": True}, postgres={"login_unix_socket": "/nowhere"})
+    state = State()
+    world.add("s3", world.now - 2 * HOUR, kind="base")
+    put_wal(world, 2, 3, 6)
+    found = {f.check: f for f in gather(world.context(), state, look_at_s3=True).facts.judged}
+    assert "000000010000000000000004 to 000000010000000000000005" in found["wal gap"].text
+    assert "WAL is missing in s3" in found["wal gap"].text
+    assert "wal window" not in found or found["wal window"].severity == "ok"
+    # Remembered, also over a restart, and while the place does not answer.
+    state = from_data(json.loads(json.dumps(state.as_data())))
+    assert "wal-gap" in causes(world, state)
+    world.memory.down = True
+    assert "wal-gap" in causes(world, state, look_at_s3=True)
+    world.memory.down = False
+    world.add("s3", world.now, kind="base", wal_start="0/6000028", wal_end="0/6000120")
+    assert "wal-gap" not in causes(world, state, look_at_s3=True)
+    damaged = state.as_data()
+    del damaged["s3"]["wal"]["gaps"]
+    with pytest.raises(KeyError):
+        from_data(damaged)
+
+
+def test_two_servers_that_archive_to_s3_are_told(make_world: Any) -> None:
+    world = make_world(wal={"enabled": True}, postgres={"login_unix_socket": "/nowhere"})
+    world.add("s3", world.now - 2 * HOUR, kind="base")
+    put_wal(world, 2, 3)
+    assert "wal-contradiction" not in causes(world, State())
+    other = stored_name("000000010000000000000003", hashlib.sha256(b"other").hexdigest(), ".gz")
+    world.memory.write("wal/7300000000000000001/0000000100000000/%s" % other, gzip.compress(b"other"))
+    assert "wal-contradiction" in causes(world, State())
 
 
 def test_a_base_backup_says_nothing_of_databases_that_are_left_out(world: Any) -> None:

@@ -359,6 +359,25 @@ def test_wal_that_is_not_safe_is_told() -> None:
     assert found(judged=[judged("wal server")])["wal-server"].patience > timedelta(0)
 
 
+def test_a_disk_on_which_no_record_fits_is_told_and_no_run_is_missed_for_want_of_one() -> None:
+    overdue = {"due": {"backup": NIGHTLY}, "watched_since": LONG_AGO}
+    assert list(found(**overdue)) == ["missed-run/backup"]
+    full = found(state=Disk("/var/lib/pgops/db1", 4096, 1 << 20), **overdue)
+    assert list(full) == ["state-disk"]
+    assert full["state-disk"].level == "critical"
+    assert "/var/lib/pgops/db1 has 4.0 KiB free" in full["state-disk"].text
+    assert not found(state=Disk("/var/lib/pgops/db1", 1 << 20, 1 << 20))
+
+
+def test_a_run_that_was_killed_is_told_in_the_place_of_the_last_that_ended() -> None:
+    failed = [run(outcome="failed", reason="No route.")]
+    only = found(runs={"backup": failed}, cut_short={"backup": NOW - HOUR})["failed-run/backup"]
+    assert "No route" not in only.text
+    assert "began at 2026-11-22 07:00:00 UTC was cut short" in only.text
+    assert (only.level, only.since) == ("critical", NOW - HOUR)
+    assert found(cut_short={"prune": NOW})["failed-run/prune"].level == "warning"
+
+
 def test_a_restore_test_that_is_overdue_is_told_where_one_is_wanted() -> None:
     wanted = Limits(restore_test=30 * DAY)
     assert not found(restored=LONG_AGO)

@@ -19,8 +19,16 @@ from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import checking, options
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core import check
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import check, wal_health
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_health import (
+    Bounds,
+    Holding,
+    Room,
+    ServerWal,
+    Shipping,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Schedule
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
@@ -197,6 +205,162 @@ def test_a_size_that_is_as_usual_is_told_and_too_few_sets_know_none(world: Any) 
     assert "as large as usual" in found.text
 
 
+# --- WAL and restores -------------------------------------------------------------------------------------------------
+
+
+def archived(world: Any, **facts: Any) -> dict[str, Any]:
+    """Return the status of an instance whose WAL is archived as `facts` of the server and of the shipping say."""
+    shipping = {name: facts.pop(name) for name in ("pending", "pending_bytes", "pending_since") if name in facts}
+    server = {**dict.fromkeys(("last_archived_time", "last_failed_time", "ready_since")), **facts}
+    known = ServerWal(
+        **{  # type: ignore[arg-type]
+            "archive_mode": "on",
+            "archive_command": "pgops wal archive %p",
+            "archive_timeout": 60,
+            "segment_size": 1 << 24,
+            "lag_bytes": 4711,
+            "last_archived": "000000010000000000000007",
+            "last_failed": "",
+            "failed_count": 0,
+            "ready": 0,
+            **server,
+        }
+    )
+    sent = Shipping(
+        shipping.get("pending", 0), shipping.get("pending_bytes", 0), shipping.get("pending_since"), "", None
+    )
+    bounds = Bounds(timedelta(minutes=10), 1 << 30)
+    room = Room(1 << 40, 1, 0.0)
+    told = wal_health.judge(known, "", sent, room, [Holding("s3", recoverable_to=world.now)], bounds, world.now)
+    moments = {"ready_since": known.ready_since, "pending_since": sent.pending_since}
+    texts = {name: iso(moment) if moment else None for name, moment in moments.items()}
+    result = status(world.context())
+    findings = [f for f in result["findings"] if not f["check"].startswith("wal ")]
+    findings += [finding.as_data() for finding in told]
+    wal = {
+        "server": {"lag_bytes": known.lag_bytes, "lag_seconds": 17.0, "ready": known.ready, **texts},
+        "shipping": {"pending": sent.pending, "pending_bytes": sent.pending_bytes, **texts},
+        "max_backlog_bytes": 1 << 30,
+        "places": [{"place": "local", "rpo_seconds": None}, {"place": "s3", "rpo_seconds": 42.0}],
+    }
+    return {**result, "findings": findings, "wal": wal}
+
+
+def of_wal(world: Any, *, warning: str = "", critical: str = "", **facts: Any) -> check.Verdict:
+    ranges = [check.parse_range(text, "seconds") if text else None for text in (warning, critical)]
+    return check.judge(archived(world, **facts), "wal", *ranges)
+
+
+def test_wal_that_is_archived_and_away_is_well_and_says_how_far_behind_a_recovery_would_be(world: Any) -> None:
+    safe(world)
+    found = of_wal(world)
+    assert (found.code, [v.text() for v in found.values]) == (
+        0,
+        [
+            "wal_lag=0s;600;;0",
+            "wal_waiting=4711B;1073741824;;0",
+            "wal_pending=0B;1073741824;;0",
+            "wal_rpo=42s;;;0",
+        ],
+    )
+    assert LINE.fullmatch(found.output("PGOPS WAL"))
+    assert {v.label for v in check.judge(archived(world), "all").values} >= {"wal_lag", "wal_rpo", "backup_age"}
+
+
+def test_wal_that_waits_longer_than_it_may_warns_and_ranges_say_how_long_that_is(world: Any) -> None:
+    late = {"ready": 3, "ready_since": world.now - timedelta(minutes=20)}
+    found = of_wal(world, **late)
+    assert (found.code, value(found, "wal_lag").number) == (1, 1200)
+    assert "3 files wait, the oldest for 20 min" in found.text
+    assert of_wal(world, warning="30min", **late).code == 0
+    assert of_wal(world, warning="5min", critical="15min", **late).code == 2
+    pending = {"pending": 2, "pending_bytes": 100, "pending_since": world.now - HOUR}
+    assert (of_wal(world, **pending).code, value(of_wal(world, **pending), "wal_lag").number) == (1, 3600)
+    assert of_wal(world, warning="2h", **late, **pending).code == 0
+    assert of_wal(world, critical="30min", **late, **pending).code == 2
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"archive_mode": "off"}, "archive_mode is off"),
+        ({"archive_command": "/bin/true"}, "does not call pgops"),
+        ({"lag_bytes": 2 << 30}, "2.0 GiB of WAL are not archived"),
+        ({"pending": 9, "pending_bytes": 2 << 30}, "wait for S3"),
+        ({"archive_timeout": 0}, "archive_timeout is 0"),
+    ],
+)
+def test_a_range_of_time_hides_nothing_else_that_is_wrong_with_wal(
+    world: Any, facts: dict[str, Any], said: str
+) -> None:
+    found = of_wal(world, critical="1d", **facts)
+    assert found.code > 0
+    assert said in found.text
+
+
+def test_a_role_that_may_not_look_into_pg_wal_is_judged_by_what_was_archived_last(world: Any) -> None:
+    assert value(of_wal(world, ready=None), "wal_lag").number == 17
+
+
+def test_a_server_that_says_nothing_of_its_wal_has_no_number_and_warns(make_world: Any) -> None:
+    world = make_world(wal={"enabled": True}, postgres={"login_unix_socket": "/nowhere"})
+    safe(world)
+    found = verdict(world, "wal", critical="1h")
+    assert found.code == 1
+    assert "How the server archives is unknown" in found.text
+    assert [v.label for v in found.values] == ["wal_pending"]
+
+
+def test_where_wal_is_not_archived_there_is_nothing_to_ask(world: Any) -> None:
+    safe(world)
+    found = verdict(world, "wal", warning="5min")
+    assert (found.code, found.values) == (3, ())
+    assert "wal.enabled" in found.text
+
+
+def restored(world: Any, verb: str = "restore", error: Any = None) -> None:
+    def work(context: Any) -> dict[str, Any]:
+        del context
+        if error:
+            raise error
+        return {}
+
+    with contextlib.suppress(PgopsError):
+        perform(world.context(), verb, work)
+
+
+def test_a_restore_that_nobody_tries_is_told_where_one_is_wanted(make_world: Any) -> None:
+    world = make_world(alerts={"restore_test": "90d"})
+    safe(world)
+    assert verdict(world, "restore").text == "No restore was tried yet, as nothing has run here."
+    restored(world, "backup")
+    assert (verdict(world, "restore").code, value(verdict(world, "restore"), "restore_age").warning) == (0, "7776000")
+    world.now += 91 * DAY
+    late = verdict(world, "restore")
+    assert late.code == 1
+    assert "No restore has been tried for 91 d 0 h; one is wanted every 90 d 0 h." in late.text
+    restored(world, error=PgopsError("No."))
+    assert verdict(world, "restore").code == 1
+    restored(world, "recover")
+    assert verdict(world, "restore").code == 0
+    assert verdict(world, "restore").text == "The last restore was tried 0.0 s ago."
+    assert "restore_age" in {v.label for v in verdict(world).values}
+
+
+def test_ranges_ask_for_restores_where_the_configuration_does_not(world: Any) -> None:
+    safe(world)
+    assert verdict(world, "restore", warning="30d").code == 0
+    assert "No restore was tried here yet" in verdict(world, "restore").text
+    restored(world)
+    world.now += 31 * DAY
+    assert verdict(world, "restore").code == 0
+    assert "31 d 0 h ago (restore); alerts.restore_test demands none" in verdict(world, "restore").text
+    assert verdict(world, "restore", warning="30d").code == 1
+    assert (
+        "restore: none was tried for 31 d 0 h, the range is 2592000." in verdict(world, "restore", critical="30d").text
+    )
+
+
 @given(st.text(max_size=900), st.integers(0, 3))
 def test_the_line_is_one_line_whatever_it_says(text: str, code: int) -> None:
     out = check.Verdict(code, "x" + text, ("y" + text,), (check.Value("age", 1.5, "s"),)).output("PGOPS", verbose=True)
@@ -227,6 +391,14 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     assert err == ""
     assert code in (0, 1, 2, 3)
     return code, out
+
+
+def test_that_somebody_asked_is_remembered(capfd: pytest.CaptureFixture[str], config: Path, tmp_path: Path) -> None:
+    run(capfd, "--config", str(config), "check")
+    assert not (tmp_path / "state").exists(), "a question makes no directories"
+    (tmp_path / "state" / "db1").mkdir(parents=True)
+    run(capfd, "--config", str(config), "check")
+    assert (tmp_path / "state" / "db1" / "checked").stat().st_size == 0
 
 
 def test_the_program_answers_with_the_code_of_its_word(capfd: pytest.CaptureFixture[str], config: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Optional
 
@@ -95,6 +95,7 @@ def good_week(world: Any) -> None:
 PROVABLE = {line.id for line in core.LINES if line.proof}
 # What nothing of a good week tells: whole drills, and the age of credentials that no file holds.
 NOT_TOLD = {"week-4.drill", "quarterly.drill", "quarterly.credentials", "before.encryption", "deployment.metrics"}
+NOT_TOLD |= {"deployment.alert", "monthly.alert"}  # a person must say that it arrived
 
 
 def test_nothing_is_ticked_without_evidence(make_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,15 +236,106 @@ def test_credentials_are_renewed_when_their_file_is(make_world: Any, tmp_path: P
     assert lines(world)["before.encryption"]["ticked"]
 
 
-def test_metrics_that_were_written_tick_the_monitoring(make_world: Any, tmp_path: Path) -> None:
+def test_metrics_that_were_written_and_are_read_tick_the_monitoring(
+    make_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Optional[bool]] = [None]
+    monkeypatch.setattr(verb, "_exported", lambda _directory: read[0])
+    # The moments of files are this machine's, and so those of the runs must be.
     world = make_world(
         metrics={"textfile_directory": str(tmp_path)},
         backup={"encryption": "age", "recipients": ["age1"], "min_free": "1"},
     )
-    assert "is not there" in lines(world)["deployment.metrics"]["seen"]
+    world.now = datetime.now(UTC)
+
+    def seen() -> tuple[str, str]:
+        line = lines(world)["deployment.metrics"]
+        return line["state"], line["seen"]
+
+    assert "is not there" in seen()[1]
     ran(world, "backup")
-    assert lines(world)["deployment.metrics"]["ticked"]
+    assert seen()[0] == "unknown"
+    read[0] = False
+    assert (seen()[0], "no node_exporter on this host reads" in seen()[1]) == ("open", True)
+    read[0] = True
+    assert (seen()[0], "node_exporter reads that directory" in seen()[1]) == ("done", True)
+    file = tmp_path / "pgops-db1.prom"
+    os.utime(file, (world.now.timestamp() - 3600, world.now.timestamp() - 3600))
+    assert (seen()[0], "not by the last run" in seen()[1]) == ("open", True)
     assert lines(world)["before.encryption"]["seen"] == "backup.encryption is age."
+
+
+def test_somebody_who_asks_pgops_check_ticks_the_monitoring_for_a_day(world: Any) -> None:
+    ran(world, "backup")
+    assert "Nobody asked pgops check" in lines(world)["deployment.metrics"]["seen"]
+    mark = world.context().asked
+    mark.touch()
+    for hours, done in ((23, True), (25, False)):
+        moment = (world.now - hours * HOUR).timestamp()
+        os.utime(mark, (moment, moment))
+        assert lines(world)["deployment.metrics"]["ticked"] == done
+
+
+def test_a_node_exporter_is_known_by_what_it_reads(tmp_path: Path) -> None:
+    def process(number: int, *words: str) -> None:
+        (tmp_path / str(number)).mkdir(exist_ok=True)
+        (tmp_path / str(number) / "cmdline").write_bytes("\0".join([*words, ""]).encode())
+
+    assert verb._exported("/srv/numbers", tmp_path) is None, "nothing can be seen"
+    process(1, "/sbin/init")
+    process(7, "grep", "node_exporter")
+    assert verb._exported("/srv/numbers", tmp_path) is False
+    process(8, "/usr/bin/prometheus-node-exporter")
+    assert verb._exported("/srv/numbers", tmp_path) is False
+    assert verb._exported("/var/lib/prometheus/node-exporter/", tmp_path) is True, "as Debian has it"
+    process(9, "node_exporter", "--collector.textfile.directory=/srv/numbers")
+    assert verb._exported("/srv/numbers", tmp_path) is True
+    process(9, "node_exporter", "--collector.textfile.directory", "/srv/others")
+    assert verb._exported("/srv/others", tmp_path) is True
+    assert verb._exported("/srv/numbers", tmp_path) is False
+
+
+def test_a_schedule_that_starts_nothing_is_no_schedule(world: Any) -> None:
+    ran(world, "backup")
+    assert lines(world)["deployment.schedule"]["ticked"], "nothing has been due yet"
+    good_week(world)
+    assert lines(world)["deployment.schedule"]["ticked"]
+    world.now += 20 * HOUR
+    assert lines(world)["deployment.schedule"]["ticked"], "it may still wait for another run"
+    world.now += 8 * HOUR
+    line = lines(world)["deployment.schedule"]
+    assert (line["ticked"], line["state"]) == (False, "open")
+    assert line["seen"].endswith("when it was due last, there was no run of: backup, sync, verify.")
+
+
+def test_what_a_test_of_the_alerts_gave_is_shown_to_who_signs(world: Any) -> None:
+    assert lines(world)["deployment.alert"]["seen"] == "No test of the alerts is recorded."
+    told = [{"channel": "slack", "accepted": True}, {"channel": "email", "accepted": False}]
+    ran(world, "alert", action="test", channels=told)
+    world.now += HOUR
+    line = lines(world)["deployment.alert"]
+    assert line["seen"].startswith("The last test, 1 h 0 min ago, was taken by slack, and not by email.")
+    assert (line["ticked"], line["signable"]) == (False, True)
+    verb.sign(world.context(), "monthly.alert", "Ada")
+    assert lines(world)["monthly.alert"]["by"] == "Ada"
+    ran(world, "alert", action="test", channels=told[1:])
+    assert "taken by nobody, and not by email" in lines(world)["deployment.alert"]["seen"]
+
+
+def test_a_recovery_to_somewhere_else_is_a_drill(world: Any) -> None:
+    ran(world, "recover", mode="in_place")
+    assert not lines(world)["week-4.drill"]["ticked"]
+    ran(world, "recover", mode="beside")
+    assert {"week-4.drill", "quarterly.drill"} <= ticked(world)
+
+
+def test_secrets_of_channels_are_looked_at(make_world: Any, tmp_path: Path) -> None:
+    secret = tmp_path / "slack"
+    secret.touch(mode=0o600)
+    world = make_world(alerts={"slack": {"webhook_url_file": str(secret)}})
+    assert lines(world)["deployment.files"]["ticked"]
+    secret.chmod(0o644)
+    assert "slack has mode 0644" in lines(world)["deployment.files"]["seen"]
 
 
 # --- signatures -------------------------------------------------------------------------------------------------------

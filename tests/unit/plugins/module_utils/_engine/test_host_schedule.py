@@ -168,6 +168,11 @@ def test_where_there_is_a_channel_somebody_looks_every_quarter_of_an_hour(machin
     service = machine.unit("pgops-alert@db1-main.service")
     assert "ExecStart=%s alert evaluate --config %s\n" % (machine.program, machine.config) in service
     assert "OnCalendar=*-*-* *:00,15,30,45:00" in machine.unit("pgops-alert@db1-main.timer")
+    assert "OnFailure" not in service, "it would start itself"
+    unit_part = machine.unit("pgops-backup@db1-main.service").partition("[Service]")[0]
+    assert "\nOnFailure=pgops-alert@db1-main.service\n" in unit_part, "who was killed tells nobody"
+    machine.lay(machine.request("systemd", machine.instance(jobs={"alert": ""})))
+    assert "OnFailure" not in machine.unit("pgops-backup@db1-main.service")
     machine.lay(machine.request("cron", machine.instance(jobs={"alert": ""})))
     assert not [line for line in machine.table() if " alert " in line]
 

@@ -18,7 +18,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UnreachableError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import first_run, history, perform
 
 
 def records(world: Any, verb: str = "") -> list[dict[str, Any]]:
@@ -166,6 +166,19 @@ def test_a_broken_record_is_passed_over(world: Any) -> None:
     (folder / "20261123T000000Z-backup-1.json").write_text("{")
     (folder / ".20261123T000000Z-backup-2.json.1.tmp").write_text("")
     assert len(records(world)) == 1
+
+
+def test_the_first_run_is_the_oldest_that_can_be_read(world: Any) -> None:
+    assert first_run(world.context().state) is None
+    perform(world.context(), "backup", lambda _context: {})
+    folder = world.context().state / "runs"
+    for name, content in (
+        ("20000101T000000Z-backup-1.json", "{"),
+        ("20010101T000000Z-sync-1.json", '{"begun": "soon"}'),
+    ):
+        (folder / name).write_text(content)
+    (folder / ".19990101T000000Z-sync-1.json").write_text('{"begun": "1999-01-01T00:00:00+00:00"}')
+    assert first_run(world.context().state) == "2026-11-22T08:00:00+00:00"
 
 
 def test_old_records_are_forgotten(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,6 +261,7 @@ def test_the_next_runs_are_told_and_that_nobody_starts_them(world: Any, monkeypa
     assert result["schedule"]["runs"]["backup"] == {
         "calendar": "15 4 * * *",
         "next_run": "2026-11-22T22:45:00+00:00",
+        "last_due": "2026-11-21T22:45:00+00:00",
     }
     assert "prune" not in result["schedule"]["runs"]
     assert "nothing on this host starts it" in render(result, colour=False)

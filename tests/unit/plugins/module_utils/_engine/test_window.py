@@ -61,6 +61,10 @@ def test_a_missing_segment_ends_the_window_until_the_next_base():
         (int(9.4 * SIZE), 12 * SIZE, ("9.2-base",)),
     ]
     assert window.gaps == (Gap(segment_name(1, 6, SIZE), segment_name(1, 7, SIZE), 2),)
+    assert window.open_gaps == (), "the younger base backup makes up for it"
+    (before,) = windows(SYSTEM, [base(3.1, 3.5)], present, {}, SIZE)
+    assert before.open_gaps == before.gaps == window.gaps
+    assert windows(SYSTEM, [], present, {}, SIZE)[0].open_gaps == (), "without a base that is another trouble"
     assert window.as_data()["gaps"] == [
         {"first": "000000010000000000000006", "last": "000000010000000000000007", "count": 2}
     ]

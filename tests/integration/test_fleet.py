@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One message for many hosts: the playbook status asks them all, and people hear once of what is wrong and of its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    HttpReceiver,
+    receiver_here,
+)
+from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    Program,
+    program_builder,
+    shop_program,
+)
+from tests.tools.collection_tree import ROOT
+
+
+class Controller:
+    """A machine that asks hosts which are all this machine, and has a configuration of its own by which it tells people."""
+
+    def __init__(self, folder: Path, shop: Program, url: str) -> None:
+        self.folder, self.shop = folder, shop
+        self.program = folder / "pgops"
+        told = "".join(
+            "export %s=%s\n" % (name, shop.environ[name]) for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+        )
+        self.program.write_text('#!/bin/sh\n%sexec %s -m pgops "$@"\n' % (told, sys.executable))
+        self.program.chmod(0o755)
+        self.config = folder / "fleet.yml"
+        data = {
+            "instance": "fleet",
+            "state_dir": str(folder / "fleet"),
+            "log_dir": "",
+            "alerts": {"webhook": {"url": url}},
+        }
+        self.config.write_text(json.dumps(data))
+        self.config.chmod(0o600)
+
+    def ask(self, *hosts: str) -> subprocess.CompletedProcess[str]:
+        """Run the playbook for these hosts, of which those that are called lost are no machines at all."""
+        inventory = {
+            "databases": {
+                "hosts": {
+                    host: {
+                        "ansible_host": "203.0.113.1",
+                        "ansible_connection": "ssh",
+                        "ansible_ssh_args": "-o ConnectTimeout=1",
+                    }
+                    if host.startswith("lost")
+                    else {}
+                    for host in hosts
+                },
+                "vars": {
+                    "ansible_connection": "local",
+                    "ansible_become": False,
+                    "ansible_python_interpreter": sys.executable,
+                },
+            }
+        }
+        path = self.folder / "hosts.json"
+        path.write_text(json.dumps({"all": {"children": inventory}}))
+        extra: dict[str, Any] = {
+            "pgops_play_program": str(self.program),
+            "pgops_play_instances": [{"key": "db1-main", "value": str(self.shop.config)}],
+            "pgops_require": ["backup"],
+            "pgops_fleet_config": str(self.config),
+            "ansible_python_interpreter": sys.executable,
+        }
+        words = [sys.executable, "-m", "ansible.cli.playbook", "-i", str(path), "-e", json.dumps(extra)]
+        return subprocess.run(
+            [*words, "pgops.backup.status"],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "LANG": "C.UTF-8",
+                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
+                "ANSIBLE_NOCOLOR": "1",
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+
+
+def test_people_hear_once_of_many_hosts_and_once_that_it_is_over(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    for _unused in range(2):
+        said = controller.ask("db1", "db2", "lost1")
+        assert "0 of 3 protected" in said.stdout, said.stdout + said.stderr
+        (only,) = receiver.of("/hook")
+    text = only.json["text"].splitlines()
+    assert text[0] == "3 of 3 hosts are not protected."
+    assert "backup: 2 (db1, db2)" in text
+    assert "not reached: 1 (lost1)" in text
+    assert (only.json["instance"], only.json["level"], only.json["event"]) == ("fleet", "critical", "message")
+    shop("backup")
+    said = controller.ask("db1", "db2")
+    assert said.returncode == 0, said.stdout + said.stderr
+    _first, last = receiver.of("/hook")
+    assert (last.json["event"], last.json["text"]) == ("recovered", "All 2 hosts are protected.")
+    assert last.json["key"] == only.json["key"] == "pgops/fleet/message/fleet-databases"
