@@ -22,9 +22,9 @@ def instances_of(host: Any) -> dict[str, str]:
     return found
 
 
-def runs_of(host: Any, instance: str) -> list[dict[str, Any]]:
+def runs_of(host: Any, instance: str, state_dir: str = "/var/lib/pgops") -> list[dict[str, Any]]:
     """Return what is recorded of every run, the oldest first."""
-    folder = f"/var/lib/pgops/{instance}/runs"
+    folder = f"{state_dir}/{instance}/runs"
     said = host.check_output(
         "python3 -c %s %s",
         "import glob, json, sys; print(json.dumps("

@@ -29,6 +29,12 @@ def asked(host: Any, database: str, sql: str, port: int = 5432) -> str:
     return said
 
 
+def finished_segment(host: Any) -> str:
+    """Let the server finish the segment of WAL that it writes, with something in it, and return its name."""
+    asked(host, "postgres", "SELECT pg_logical_emit_message(true, 'lab', 'finished')")
+    return asked(host, "postgres", "SELECT pg_walfile_name(pg_switch_wal())")
+
+
 def databases_of(host: Any, port: int = 5432) -> set[str]:
     """Return the names of the databases of a server, without the templates."""
     return set(asked(host, "postgres", "SELECT datname FROM pg_database WHERE NOT datistemplate", port).splitlines())

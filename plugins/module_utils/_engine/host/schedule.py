@@ -41,6 +41,7 @@ class Places:
     stamps: Path = Path("/var/lib/systemd/timers")
     running: Path = Path("/run/systemd/system")
     cron_programs: tuple[Path, ...] = CRON_PROGRAMS
+    mailer: Path = Path("/usr/sbin/sendmail")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     _check_host(host, request)
     if request.kind == CRON:
         _check_zones(host, request, jobs)
+        _check_mail(host, request, jobs)
         wanted = {request.places.cron_table: crontab(jobs, request.common, local_name())} if jobs else {}
     else:
         wanted = _units(request, jobs)
@@ -253,6 +255,20 @@ def _check_zones(host: Host, request: Request, jobs: Sequence[Job]) -> None:
                 % (local_name() or "of its own", job.zone_name),
                 hint="Use kind: systemd, or leave timezone empty and write the times on the host's clock.",
             )
+
+
+def _check_mail(host: Host, request: Request, jobs: Sequence[Job]) -> None:
+    """Warn of each instance whose failed jobs would reach nobody: cron has nothing to mail by, and there is no alert."""
+    if not request.common.mailto or request.places.mailer.exists():
+        return
+    told = {job.instance for job in jobs if job.verb == "alert"}
+    quiet = sorted({job.instance for job in jobs} - told)
+    if quiet:
+        host.warn(
+            "A failed job of %s reaches nobody: this host has no %s, so that cron mails nothing to %s, and there is no channel"
+            " for alerts. Install a program that delivers mail (the package dma is a small one), or set up alerts."
+            % (", ".join(quiet), request.places.mailer, request.common.mailto)
+        )
 
 
 def _same_clock(one: tzinfo, other: tzinfo, host: Host) -> bool:

@@ -73,7 +73,9 @@ class Machine:
             stamps=root / "stamps",
             running=root / "running",
             cron_programs=(root / "sbin" / "cron", root / "sbin" / "crond"),
+            mailer=root / "sbin" / "sendmail",
         )
+        self.places.mailer.touch()
         self.config = root / "etc" / "config.yml"
         self.config.write_text(
             '{"instance": "db1-main", "local": {"path": "/srv/b"}, "state_dir": "/srv/s", "log_dir": "/srv/l"}'
@@ -175,6 +177,19 @@ def test_where_there_is_a_channel_somebody_looks_every_quarter_of_an_hour(machin
     assert "OnFailure" not in machine.unit("pgops-backup@db1-main.service")
     machine.lay(machine.request("cron", machine.instance(jobs={"alert": ""})))
     assert not [line for line in machine.table() if " alert " in line]
+
+
+def test_where_cron_can_mail_nothing_and_nobody_is_alerted_a_person_is_told(machine: Machine) -> None:
+    instances = [machine.instance("db1-main"), machine.instance("db1-other", jobs={"alert": "*/15 * * * *"})]
+    assert machine.lay(machine.request("cron", *instances))["warnings"] == []
+    machine.places.mailer.unlink()
+    (warning,) = machine.lay(machine.request("cron", *instances))["warnings"]
+    assert warning.startswith("A failed job of db1-main reaches nobody: ")
+    assert "mails nothing to root" in warning
+    assert "dma" in warning
+    assert machine.lay(machine.request("cron", *instances, mailto=""))["warnings"] == [], "nobody asked for mail"
+    machine.boot()
+    assert machine.lay(machine.request("systemd", *instances))["warnings"] == []
 
 
 def test_a_second_run_changes_nothing_and_a_dry_run_touches_nothing(machine: Machine) -> None:

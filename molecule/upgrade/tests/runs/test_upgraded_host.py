@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from typing import Any
+
+from tests.hosts import instances_of
+from tests.hosts.bare import NOTHING
+from tests.hosts.shop import asked, finished_segment, is_the_shop
+from tests.tools.lab.machines import until
+
+SERVICE = "pgops_wal_ship@up12-main"
+
+
+def test_its_backups_are_still_read(host: Any) -> None:
+    for config in instances_of(host).values():
+        assert host.run("sudo -u postgres pgops --config %s verify --level structure", config).rc == 0
+
+
+def test_the_program_stays_while_a_server_archives_with_it(ansible_play: Any, host: Any) -> None:
+    said = ansible_play("away.yml", lab_role="agent")
+    assert said.returncode != 0
+    assert "wal_archive_state: absent first" in " ".join((said.stdout + said.stderr).split())
+    assert host.service(SERVICE).is_running
+    assert [path for path in NOTHING if path.startswith("/etc/cron") and not host.file(path).exists] == []
+    assert host.run("pgops version").rc == 0
+
+
+def test_the_archiving_ends_without_a_server_that_keeps_its_wal(ansible_play: Any, host: Any) -> None:
+    assert ansible_play("away.yml", lab_role="wal_archive").returncode == 0
+    assert not host.service(SERVICE).is_running
+    assert host.run("systemctl list-unit-files --all --no-legend %s", "pgops_wal_ship*").stdout == ""
+    segment = finished_segment(host)
+    newest = "SELECT last_archived_wal FROM pg_stat_archiver"
+    assert until(lambda: asked(host, "postgres", newest) >= segment, 60) is not None
+    again = ansible_play("away.yml", "--check", lab_role="wal_archive")
+    assert again.returncode == 0
+    assert "changed=0" in again.stdout
+
+
+def test_then_the_program_goes_and_the_backups_stay(ansible_play: Any, host: Any) -> None:
+    assert ansible_play("away.yml", lab_role="agent").returncode == 0
+    assert [path for path in NOTHING if host.file(path).exists] == []
+    assert host.file("/backups/postgres/up12-main/sets").listdir()
+    is_the_shop(host)
