@@ -92,19 +92,20 @@ def test_encrypted_no_plain_byte_leaves(
     assert (report["outcome"], report["level"]) == ("passed", "structure"), report
 
 
-def test_what_cannot_work_is_refused(servers: Servers, make_site: MakeSite, store: MotoS3) -> None:
-    site = make_site(servers.get("base plain", 18))
+def test_what_cannot_work_is_refused(server: PostgresServer, make_site: MakeSite, store: MotoS3) -> None:
+    site = make_site(server)
     with pytest.raises(UsageError, match="no S3 place"):
         take(site)
     with pytest.raises(UsageError, match="Only base backups"):
         take(site, kind="logical")
-    spaced = servers.get("base spaced", 18)
-    if not run_sql(spaced, "postgres", "SELECT 1 FROM pg_tablespace WHERE spcname = 'far'"):
-        give_tablespace(spaced, "far")
-    site = make_site(spaced)
     site.use_s3(store)
-    with pytest.raises(RefusedError, match="with tablespaces cannot be streamed to S3") as caught:
-        take(site, dry_run=True)
+    folder = give_tablespace(server, "away")
+    try:
+        with pytest.raises(RefusedError, match="with tablespaces cannot be streamed to S3") as caught:
+            take(site, dry_run=True)
+    finally:
+        run_sql(server, "postgres", "DROP TABLESPACE away")
+        shutil.rmtree(folder)
     assert "pgops sync" in caught.value.hint
 
 
