@@ -263,6 +263,11 @@ channels:
       accepted: true
       said: 200 ok
       seconds: 0.31
+action:
+  description: That this was a test; its run is recorded.
+  returned: with V(test)
+  type: str
+  sample: test
 undelivered:
   description: How many messages wait for a channel that did not take them.
   returned: with V(evaluate) and V(send)

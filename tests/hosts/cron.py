@@ -12,7 +12,13 @@ __all__ = (
     "test_there_is_no_timer_as_well",
 )
 
-TIMES = {"backup": "0 2 * * *", "sync": "30 2 * * *", "verify": "0 3 * * *", "prune": "0 1 * * 0"}
+TIMES = {
+    "backup": "0 2 * * *",
+    "sync": "30 2 * * *",
+    "verify": "0 3 * * *",
+    "prune": "0 1 * * 0",
+    "alert": "*/15 * * * *",
+}
 
 
 def test_the_file_is_one_that_cron_reads(host: Any) -> None:

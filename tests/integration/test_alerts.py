@@ -715,6 +715,10 @@ def test_a_run_that_was_killed_is_told_until_another_one_has_ended(scheduled: Ho
     alert.evaluate(scheduled.later(HOUR / 4).context())
     assert said() == ["CRITICAL"]
     assert "The sync that began at %s" % begun.strftime("%Y-%m-%d %H:%M:%S") in scheduled.said()[-1]
+    # Another one that is at work is not yet one that succeeded.
+    with hold(path, "sync of db1", clock=lambda: scheduled.now):
+        alert.evaluate(scheduled.later(HOUR / 4).context())
+    assert said() == ["CRITICAL"]
     # A verification passes by and wipes the sign; that mends nothing.
     with hold(path, "verify of db1", clock=lambda: scheduled.now, shared=True):
         pass

@@ -79,7 +79,7 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
     runs = {verb: _runs(context, verb) for verb in WATCHED}
     boot = _boot(now)
     running, died = _signed(context, boot)
-    state.cut_short = _cut_short({**state.cut_short, **died}, running, runs)
+    state.cut_short = _cut_short({**state.cut_short, **died}, runs)
     looked = state.s3 is None or state.s3_asked == now
     facts = Facts(
         judged=[*freshness(context, places), *(_wal(context, state) if context.config.wal.enabled else ())],
@@ -251,15 +251,12 @@ def _signed(context: Context, boot: Optional[datetime]) -> tuple[dict[str, datet
     return running, died
 
 
-def _cut_short(
-    found: dict[str, datetime], running: dict[str, datetime], runs: dict[str, list[Run]]
-) -> dict[str, datetime]:
+def _cut_short(found: dict[str, datetime], runs: dict[str, list[Run]]) -> dict[str, datetime]:
     """Return those of `found` after which no other run of the verb has ended. The sign on the lock does not last as long."""
     return {
         verb: since
         for verb, since in found.items()
-        if running.get(verb, since) <= since
-        and not any(run.ended >= since for name in _SAME.get(verb, (verb,)) for run in runs[name])
+        if not any(run.ended >= since for name in _SAME.get(verb, (verb,)) for run in runs[name])
     }
 
 
