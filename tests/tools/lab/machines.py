@@ -61,8 +61,8 @@ _HOST_PACKAGES = (
     "sudo",
     "tzdata",
 )
-# What its apt can install.
-OFFERED = (
+# What the apt of every host can install.
+_OFFERED = (
     "acl",
     "age",
     "bash-completion",
@@ -80,13 +80,19 @@ OFFERED = (
     "python3-yaml",
     "zstd",
 )
-SUITES = ("bookworm", "trixie")
+# By the release: that, and what the scenarios bring to their hosts before the collection comes. NAME/RELEASE is a package of
+# another release, as a server has that was upgraded and kept its older PostgreSQL.
+OFFERED: Mapping[str, tuple[str, ...]] = {
+    "bookworm": _OFFERED,
+    "trixie": (*_OFFERED, "etcd-server", "patroni", "postgresql-15/bookworm", "python3-etcd"),
+}
+SUITES = tuple(OFFERED)
 STORE = "ceph"
 
 
 def host_recipe(suite: str) -> roots.Recipe:
     """Return the root file system of a host."""
-    return roots.Recipe(suite, _HOST_PACKAGES, _HERE / "root.sh", OFFERED)
+    return roots.Recipe(suite, _HOST_PACKAGES, _HERE / "root.sh", OFFERED[suite])
 
 
 @dataclass

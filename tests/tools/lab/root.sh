@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # root.sh ROOT: makes a root file system a host of the lab. The packages in OFFERED are not installed: they lie in the
-# host's own apt repository with all that they need, because a host of the lab reaches no other.
+# host's own apt repository with all that they need, because a host of the lab reaches no other. NAME/RELEASE comes from
+# that release of Debian.
 set -eu
 root=$1
 inside() { chroot "$root" "$@"; }
@@ -16,6 +17,13 @@ echo 'UseDNS no' >"$root/etc/ssh/sshd_config.d/lab.conf"
 
 # Each host makes its own cluster: two copies of this one would have one system identifier.
 inside pg_lsclusters -h | while read -r version name rest; do inside pg_dropcluster --stop "$version" "$name"; done
+
+for one in $OFFERED; do
+    case $one in
+    */*) sed -n "s/^\\(deb .*\\) [a-z]* main\$/\\1 ${one#*/} main/p" "$root/etc/apt/sources.list" >"$root/etc/apt/sources.list.d/${one#*/}.list" ;;
+    esac
+done
+inside apt-get -qq update
 
 install -d "$root/srv/apt/partial"
 # shellcheck disable=SC2086 # a list of names

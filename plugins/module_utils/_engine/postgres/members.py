@@ -19,10 +19,11 @@ from .connection import Session, connect
 _CATCH_UP_SECONDS = 3.0
 _LOOK_EVERY_SECONDS = 0.2
 
-# What only one of the two kinds may be asked is asked of that one.
+# What only one of the two kinds may be asked is asked of that one. A primary sends what it has flushed; what it has only
+# written may stay with it for seconds, where nobody commits.
 _FACTS = """
 SELECT r.standby, pg_catalog.pg_postmaster_start_time()::text,
-  CASE WHEN NOT r.standby THEN (pg_catalog.pg_current_wal_lsn() - '0/0')::text END,
+  CASE WHEN NOT r.standby THEN (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::text END,
   CASE WHEN NOT r.standby THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END,
   (pg_catalog.pg_last_wal_receive_lsn() - '0/0')::text,
   CASE WHEN r.standby THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END
