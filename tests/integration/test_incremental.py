@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
@@ -21,7 +22,13 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, info, prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
+    backup,
+    backup_base,
+    info,
+    parents,
+    prune,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request as Sync
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import sync
 from demo.servers import MotoS3, PostgresServer, wheel_bindir
@@ -454,6 +461,57 @@ def test_a_chain_goes_on_after_a_switch_of_the_timeline(servers: Servers, make_s
     }
     (report,) = site.verify("restore", sections={"verify": {"assertions": [assertion]}})["sets"]
     assert (report["set"], report["outcome"]) == (taken["set"], "passed"), report
+
+
+def test_no_chain_crosses_a_fork_inside_its_parent(story: Chain, other: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recovery from an older set ends while the next one was taken, and is promoted: the server itself would build on that one."""
+    first = story.site.manifest(story.bases[1])
+    result = story.recover(lsn=first.wal_start, set=story.bases[0])
+    copied = run_copy(result)
+    copied("CREATE TABLE filler AS SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 10000) i")
+    ((behind,),) = ask(result, "SELECT pg_current_wal_insert_lsn() > '%s'::pg_lsn" % first.wal_end)
+    assert behind
+    ((hba,),) = ask(result, "SHOW hba_file")
+    Path(hba).write_text("local all,replication all trust\n")
+    copied("ALTER SYSTEM SET summarize_wal = on")
+    copied("SELECT pg_reload_conf()")
+    copied("CHECKPOINT")
+    login = {"login_host": "", "login_unix_socket": result["socket_directory"], "login_port": result["port"]}
+    forked = {"postgres": {**login, "login_user": "postgres", "login_password_file": ""}}
+    for set_id in story.bases[1:]:
+        with pytest.raises(RefusedError, match="left it at .*, before %s was whole" % set_id) as caught:
+            take(other, set_id, **forked)
+        assert "--incremental never" in caught.value.hint
+    before = other.sets()
+    taken = take(other, **forked)
+    assert (taken["kind"], taken["timeline"]) == ("base", 2)
+    assert "A full base backup is taken" in other.warnings
+    assert len(other.sets()) == len(before) + 1
+    assert take(other, dry_run=True, **forked)["plan"]["parent"] == taken["set"]
+    # One of an engine that did not look is found by its proof.
+    with monkeypatch.context() as patch:
+        for module in (parents, backup_base):
+            patch.setattr(module, "check_history", lambda *_given: None)
+        mixed = take(other, story.bases[1], **forked)
+    assert (mixed["kind"], mixed["timeline"]) == ("incremental", 2)
+    with pytest.raises(DamagedError, match="Its timeline left that of %s at .*two histories" % story.bases[1]):
+        other.verify("structure", sets=(mixed["set"],))
+
+
+def run_copy(result: dict[str, Any]) -> Callable[[str], None]:
+    """Return what runs statements in a copy, each by itself."""
+
+    def run(sql: str) -> None:
+        where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": "postgres"}
+        connection = psycopg2.connect(**where)
+        connection.autocommit = True
+        try:
+            with connection.cursor() as asked:
+                asked.execute(sql)
+        finally:
+            connection.close()
+
+    return run
 
 
 def test_one_that_is_interrupted_leaves_nothing_for_long(server: PostgresServer, make_site: MakeSite) -> None:

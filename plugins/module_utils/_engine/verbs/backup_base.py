@@ -29,7 +29,7 @@ from ..postgres.throwaway import clear_abandoned
 from ..postgres.tools import Programs, pick
 from ..system.durable import create_private
 from .making import check_room, files_of, free_id, server_files
-from .parents import AUTO, NEVER, Parent, find_parent, keep_list, wanted_parent
+from .parents import AUTO, NEVER, Parent, check_history, find_parent, keep_list, wanted_parent
 from .streaming import StreamSink, check_stream_room, set_in_s3
 
 KIND, INCREMENTAL = "base", "incremental"
@@ -265,6 +265,8 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
         stack.enter_context(wal_kept(context, session))
         taken = take(context, plan.programs, sink, plan.way, plan.tablespaces, parent_list=upon)
     context.reporter.done()
+    if plan.parent is not None:  # the server may have been promoted since it was asked
+        check_history(context, session, plan.parent, taken.timeline)
     return taken
 
 
