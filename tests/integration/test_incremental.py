@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.evidence import store as store_proof
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
     backup,
     backup_base,
@@ -274,18 +279,27 @@ def test_another_set_under_the_parents_name_is_no_parent(story: Chain, other: Si
 
 
 def test_a_damaged_parent_is_found_and_nothing_is_built_on_it(story: Chain, other: Site) -> None:
+    for set_id in story.bases:
+        prove(other, set_id)
+    assert Catalog(other.engine().local).find("latest_verified") == story.bases[2]
     flip(other.set_folder(story.bases[0]) / "base" / "base.tar.gz")
     folder = story.folder()
     with from_sets_of(story, other), pytest.raises(PgopsError, match=story.bases[0]):
         story.recover(folder, end="yes")
     assert list(folder.iterdir()) == []
-    with pytest.raises(DamagedError):
+    with pytest.raises(DamagedError, match="- %s: %s: base/base.tar.gz in " % (story.bases[2], story.bases[0])):
         other.verify("checksum", sets=(story.bases[2],))
+    # The rot is the parent's, so none that stands on it is verified any more, and prune does not count on them.
+    catalog = Catalog(other.engine().local)
+    assert [set_id for set_id in story.bases if catalog.verified(set_id)] == []
+    (about,) = (p for p in catalog.proofs if p.set_id == story.bases[0] and p.outcome == "failed")
+    assert (about.level, about.content, about.place) == ("checksum", catalog.content(story.bases[0]), "local")
+    report = json.loads(catalog.place.read(about.path))
+    assert report["findings"][0].startswith("Found while %s was verified: base/base.tar.gz" % story.bases[2])
     with pytest.raises(RefusedError, match="%s failed its verification" % story.bases[2]):
         take(other, story.bases[2], dry_run=True)
-    with from_sets_of(story, other):
-        plan = story.recover(folder, end="yes", dry_run=True)["plan"]
-        assert plan["set"] == story.bases[1]  # nobody has looked at that one since
+    with from_sets_of(story, other), pytest.raises(RefusedError):
+        story.recover(folder, end="yes", dry_run=True)
     taken = take(other)
     assert (taken["kind"], taken["parent"]) == ("base", None)
     assert "failed its verification" in other.warnings
@@ -294,8 +308,19 @@ def test_a_damaged_parent_is_found_and_nothing_is_built_on_it(story: Chain, othe
         assert story.recover(folder, end="yes", dry_run=True)["plan"]["set"] == taken["set"]
 
 
+def prove(site: Site, set_id: str) -> None:
+    """Keep that a set was restored, as a verification does."""
+    place = site.engine().local
+    facts = {"set": set_id, "content": Catalog(place).content(set_id), "place": "local", "level": "restore"}
+    store_proof(place, {**facts, "outcome": "passed", "finished": iso(datetime.now(UTC))})
+
+
 def test_what_is_missing_in_a_parent_is_told(story: Chain, other: Site) -> None:
+    prove(other, story.bases[1])
     next((other.set_folder(story.bases[1]) / "base").glob("[0-9]*.tar.gz")).unlink()
+    with pytest.raises(DamagedError, match="which is not whole: Files are missing"):
+        other.verify("checksum", sets=(story.bases[2],))
+    assert not Catalog(other.engine().local).verified(story.bases[1])
     with from_sets_of(story, other), pytest.raises(DamagedError, match="which is not whole: Files are missing"):
         story.recover(end="yes", set=story.bases[2])
 
