@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import Place
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.evidence import store as store_proof
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
@@ -211,6 +212,8 @@ def test_it_is_proven_by_a_restore_through_the_chain(story: Chain) -> None:
 
 def test_from_s3_alone(story: Chain, other: Site, store: MotoS3) -> None:
     other.use_s3(store)
+    # What failed here is no matter of the copies there.
+    prove(other, story.bases[0], "checksum", "failed", hours=1)
     # Asked for the last one only, it brings what that builds on before it.
     assert sync(other.engine(), Sync(sets=(story.bases[2],)))["sets"] == story.bases
     shutil.rmtree(other.home)
@@ -219,6 +222,7 @@ def test_from_s3_alone(story: Chain, other: Site, store: MotoS3) -> None:
         assert story.rows(result) == upto(16)
         assert ask(result, SUMS) == run_sql(story.server, "shop", SUMS)
         assert result["chain"] == story.bases[:2]
+    prove(other, story.bases[0], room=other.engine().s3())
     # A host whose sets are in S3 only builds on those when it is told to.
     assert take(other, dry_run=True)["plan"]["kind"] == "base"
     taken = take(other, story.bases[2])
@@ -298,8 +302,10 @@ def test_a_damaged_parent_is_found_and_nothing_is_built_on_it(story: Chain, othe
     assert report["findings"][0].startswith("Found while %s was verified: base/base.tar.gz" % story.bases[2])
     with pytest.raises(RefusedError, match="%s failed its verification" % story.bases[2]):
         take(other, story.bases[2], dry_run=True)
-    with from_sets_of(story, other), pytest.raises(RefusedError):
+    with from_sets_of(story, other), pytest.raises(RefusedError, match="is taken by itself") as refused:
         story.recover(folder, end="yes", dry_run=True)
+    assert all(set_id in refused.value.message for set_id in story.bases)
+    assert "--place" in refused.value.hint
     taken = take(other)
     assert (taken["kind"], taken["parent"]) == ("base", None)
     assert "failed its verification" in other.warnings
@@ -308,11 +314,19 @@ def test_a_damaged_parent_is_found_and_nothing_is_built_on_it(story: Chain, othe
         assert story.recover(folder, end="yes", dry_run=True)["plan"]["set"] == taken["set"]
 
 
-def prove(site: Site, set_id: str) -> None:
-    """Keep that a set was restored, as a verification does."""
-    place = site.engine().local
-    facts = {"set": set_id, "content": Catalog(place).content(set_id), "place": "local", "level": "restore"}
-    store_proof(place, {**facts, "outcome": "passed", "finished": iso(datetime.now(UTC))})
+def prove(
+    site: Site,
+    set_id: str,
+    level: str = "restore",
+    outcome: str = "passed",
+    *,
+    room: Place | None = None,
+    hours: int = 0,
+) -> None:
+    """Keep, in `room` if not here, what came out of proving a set of this host so many hours ago, as a verification does."""
+    place = room or site.engine().local
+    facts = {"set": set_id, "content": Catalog(place).content(set_id), "place": "local", "level": level}
+    store_proof(place, {**facts, "outcome": outcome, "finished": iso(datetime.now(UTC) - timedelta(hours=hours))})
 
 
 def test_what_is_missing_in_a_parent_is_told(story: Chain, other: Site) -> None:
