@@ -555,16 +555,20 @@ def run_copy(result: dict[str, Any]) -> Callable[[str], None]:
 
 def test_one_that_is_interrupted_leaves_nothing_for_long(server: PostgresServer, make_site: MakeSite) -> None:
     site = make_site(server, base={"incremental": "auto"})
+    work = site.root / "room of many"
+    work.mkdir()
+    site.options["work_dir"] = str(work)
     full = take(site)["set"]
     with process_of("backup", site.data(base={"max_rate": "32KiB"}), {"kind": "base"}) as process:
         wait_for(lambda: [n for n in site.sets() if n.startswith(".unfinished-")], seconds=LONG)
         sending = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%INCREMENTAL%' AND backend_type = 'walsender'"
         wait_for(lambda: run_sql(server, "postgres", sending), seconds=LONG)
         process.kill()
+    assert list(work.iterdir()) != []
     taken = take(site)
     assert (taken["kind"], taken["parent"]) == ("incremental", full)
     assert site.sets() == sorted([full, taken["set"]])
-    assert list((site.root / "state" / site.instance / "work").iterdir()) == []
+    assert list(work.iterdir()) == []
 
 
 def test_damaged_blocks_that_changed_are_told(server: PostgresServer, make_site: MakeSite) -> None:
