@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
@@ -21,7 +24,17 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, info, prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import Place
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.evidence import store as store_proof
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
+    backup,
+    backup_base,
+    info,
+    parents,
+    prune,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request as Sync
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import sync
 from demo.servers import MotoS3, PostgresServer, wheel_bindir
@@ -199,6 +212,8 @@ def test_it_is_proven_by_a_restore_through_the_chain(story: Chain) -> None:
 
 def test_from_s3_alone(story: Chain, other: Site, store: MotoS3) -> None:
     other.use_s3(store)
+    # What failed here is no matter of the copies there.
+    prove(other, story.bases[0], "checksum", "failed", hours=1)
     # Asked for the last one only, it brings what that builds on before it.
     assert sync(other.engine(), Sync(sets=(story.bases[2],)))["sets"] == story.bases
     shutil.rmtree(other.home)
@@ -207,6 +222,7 @@ def test_from_s3_alone(story: Chain, other: Site, store: MotoS3) -> None:
         assert story.rows(result) == upto(16)
         assert ask(result, SUMS) == run_sql(story.server, "shop", SUMS)
         assert result["chain"] == story.bases[:2]
+    prove(other, story.bases[0], room=other.engine().s3())
     # A host whose sets are in S3 only builds on those when it is told to.
     assert take(other, dry_run=True)["plan"]["kind"] == "base"
     taken = take(other, story.bases[2])
@@ -267,18 +283,29 @@ def test_another_set_under_the_parents_name_is_no_parent(story: Chain, other: Si
 
 
 def test_a_damaged_parent_is_found_and_nothing_is_built_on_it(story: Chain, other: Site) -> None:
+    for set_id in story.bases:
+        prove(other, set_id)
+    assert Catalog(other.engine().local).find("latest_verified") == story.bases[2]
     flip(other.set_folder(story.bases[0]) / "base" / "base.tar.gz")
     folder = story.folder()
     with from_sets_of(story, other), pytest.raises(PgopsError, match=story.bases[0]):
         story.recover(folder, end="yes")
     assert list(folder.iterdir()) == []
-    with pytest.raises(DamagedError):
+    with pytest.raises(DamagedError, match="- %s: %s: base/base.tar.gz in " % (story.bases[2], story.bases[0])):
         other.verify("checksum", sets=(story.bases[2],))
+    # The rot is the parent's, so none that stands on it is verified any more, and prune does not count on them.
+    catalog = Catalog(other.engine().local)
+    assert [set_id for set_id in story.bases if catalog.verified(set_id)] == []
+    (about,) = (p for p in catalog.proofs if p.set_id == story.bases[0] and p.outcome == "failed")
+    assert (about.level, about.content, about.place) == ("checksum", catalog.content(story.bases[0]), "local")
+    report = json.loads(catalog.place.read(about.path))
+    assert report["findings"][0].startswith("Found while %s was verified: base/base.tar.gz" % story.bases[2])
     with pytest.raises(RefusedError, match="%s failed its verification" % story.bases[2]):
         take(other, story.bases[2], dry_run=True)
-    with from_sets_of(story, other):
-        plan = story.recover(folder, end="yes", dry_run=True)["plan"]
-        assert plan["set"] == story.bases[1]  # nobody has looked at that one since
+    with from_sets_of(story, other), pytest.raises(RefusedError, match="is taken by itself") as refused:
+        story.recover(folder, end="yes", dry_run=True)
+    assert all(set_id in refused.value.message for set_id in story.bases)
+    assert "--place" in refused.value.hint
     taken = take(other)
     assert (taken["kind"], taken["parent"]) == ("base", None)
     assert "failed its verification" in other.warnings
@@ -287,8 +314,27 @@ def test_a_damaged_parent_is_found_and_nothing_is_built_on_it(story: Chain, othe
         assert story.recover(folder, end="yes", dry_run=True)["plan"]["set"] == taken["set"]
 
 
+def prove(
+    site: Site,
+    set_id: str,
+    level: str = "restore",
+    outcome: str = "passed",
+    *,
+    room: Place | None = None,
+    hours: int = 0,
+) -> None:
+    """Keep, in `room` if not here, what came out of proving a set of this host so many hours ago, as a verification does."""
+    place = room or site.engine().local
+    facts = {"set": set_id, "content": Catalog(place).content(set_id), "place": "local", "level": level}
+    store_proof(place, {**facts, "outcome": outcome, "finished": iso(datetime.now(UTC) - timedelta(hours=hours))})
+
+
 def test_what_is_missing_in_a_parent_is_told(story: Chain, other: Site) -> None:
+    prove(other, story.bases[1])
     next((other.set_folder(story.bases[1]) / "base").glob("[0-9]*.tar.gz")).unlink()
+    with pytest.raises(DamagedError, match="which is not whole: Files are missing"):
+        other.verify("checksum", sets=(story.bases[2],))
+    assert not Catalog(other.engine().local).verified(story.bases[1])
     with from_sets_of(story, other), pytest.raises(DamagedError, match="which is not whole: Files are missing"):
         story.recover(end="yes", set=story.bases[2])
 
@@ -456,18 +502,73 @@ def test_a_chain_goes_on_after_a_switch_of_the_timeline(servers: Servers, make_s
     assert (report["set"], report["outcome"]) == (taken["set"], "passed"), report
 
 
+def test_no_chain_crosses_a_fork_inside_its_parent(story: Chain, other: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recovery from an older set ends while the next one was taken, and is promoted: the server itself would build on that one."""
+    first = story.site.manifest(story.bases[1])
+    result = story.recover(lsn=first.wal_start, set=story.bases[0])
+    copied = run_copy(result)
+    copied("CREATE TABLE filler AS SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 10000) i")
+    ((behind,),) = ask(result, "SELECT pg_current_wal_insert_lsn() > '%s'::pg_lsn" % first.wal_end)
+    assert behind
+    ((hba,),) = ask(result, "SHOW hba_file")
+    Path(hba).write_text("local all,replication all trust\n")
+    copied("ALTER SYSTEM SET summarize_wal = on")
+    copied("SELECT pg_reload_conf()")
+    copied("CHECKPOINT")
+    login = {"login_host": "", "login_unix_socket": result["socket_directory"], "login_port": result["port"]}
+    forked = {"postgres": {**login, "login_user": "postgres", "login_password_file": ""}}
+    for set_id in story.bases[1:]:
+        with pytest.raises(RefusedError, match="left it at .*, before %s was whole" % set_id) as caught:
+            take(other, set_id, **forked)
+        assert "--incremental never" in caught.value.hint
+    before = other.sets()
+    taken = take(other, **forked)
+    assert (taken["kind"], taken["timeline"]) == ("base", 2)
+    assert "A full base backup is taken" in other.warnings
+    assert len(other.sets()) == len(before) + 1
+    assert take(other, dry_run=True, **forked)["plan"]["parent"] == taken["set"]
+    # One of an engine that did not look is found by its proof.
+    with monkeypatch.context() as patch:
+        for module in (parents, backup_base):
+            patch.setattr(module, "check_history", lambda *_given: None)
+        mixed = take(other, story.bases[1], **forked)
+    assert (mixed["kind"], mixed["timeline"]) == ("incremental", 2)
+    with pytest.raises(DamagedError, match="Its timeline left that of %s at .*two histories" % story.bases[1]):
+        other.verify("structure", sets=(mixed["set"],))
+
+
+def run_copy(result: dict[str, Any]) -> Callable[[str], None]:
+    """Return what runs statements in a copy, each by itself."""
+
+    def run(sql: str) -> None:
+        where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": "postgres"}
+        connection = psycopg2.connect(**where)
+        connection.autocommit = True
+        try:
+            with connection.cursor() as asked:
+                asked.execute(sql)
+        finally:
+            connection.close()
+
+    return run
+
+
 def test_one_that_is_interrupted_leaves_nothing_for_long(server: PostgresServer, make_site: MakeSite) -> None:
     site = make_site(server, base={"incremental": "auto"})
+    work = site.root / "room of many"
+    work.mkdir()
+    site.options["work_dir"] = str(work)
     full = take(site)["set"]
     with process_of("backup", site.data(base={"max_rate": "32KiB"}), {"kind": "base"}) as process:
         wait_for(lambda: [n for n in site.sets() if n.startswith(".unfinished-")], seconds=LONG)
         sending = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%INCREMENTAL%' AND backend_type = 'walsender'"
         wait_for(lambda: run_sql(server, "postgres", sending), seconds=LONG)
         process.kill()
+    assert list(work.iterdir()) != []
     taken = take(site)
     assert (taken["kind"], taken["parent"]) == ("incremental", full)
     assert site.sets() == sorted([full, taken["set"]])
-    assert list((site.root / "state" / site.instance / "work").iterdir()) == []
+    assert list(work.iterdir()) == []
 
 
 def test_damaged_blocks_that_changed_are_told(server: PostgresServer, make_site: MakeSite) -> None:

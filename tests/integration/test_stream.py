@@ -131,9 +131,11 @@ def test_one_that_is_killed_is_no_set_and_its_parts_go(
 ) -> None:
     site = make_site(server)
     site.use_s3(store)
+    work = site.root / "room of many"
+    work.mkdir()
+    site.options["work_dir"] = str(work)
     slow = site.data(base={"max_rate": "32KiB", "to": "s3"})
     with process_of("backup", slow, {"kind": "base"}) as process:
-        work = site.root / "state" / site.instance / "work"
         wait_for(lambda: list(work.glob("backup-*/parts/part-1")), seconds=LONG)
         process.kill()
     assert [path for path in in_s3(site) if path.endswith("manifest.json")] == []

@@ -12,7 +12,12 @@ from ..core import chain as chains
 from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError
 from ..core.manifest import NAME, Manifest
 from .catalog import Catalog
-from .evidence import FAILED, PASSED
+from .evidence import FAILED, LEVELS, PASSED
+
+_ANOTHER = "and the set of that name is another one now."
+_REPLACED = (
+    "No sync mends that. Recover from a set that does not need it, and take a full base backup (--incremental never)."
+)
 
 
 def chain_of(catalog: Catalog, set_id: str) -> list[Manifest]:
@@ -29,17 +34,24 @@ def chain_of(catalog: Catalog, set_id: str) -> list[Manifest]:
     except PgopsError as error:
         if isinstance(error, MissingError) and NAME not in catalog.files.get(set_id, {}):
             raise
-        raise DamagedError("%s builds on what cannot be read: %s" % (set_id, error.message)) from None
+        raise DamagedError(
+            "%s builds on what cannot be read: %s" % (set_id, error.message), hint=_next(catalog, set_id)
+        ) from None
     for parent, child in zip(found, found[1:]):
         why = _why_not(catalog, parent, child)
         if why:
-            raise DamagedError(
-                "%s builds on %s, %s" % (set_id, parent.id, why),
-                hint="Bring it back from the other place (pgops sync), or recover from a set that does not need it.",
-            )
+            # A sync leaves alone what has other content on both sides.
+            hint = _REPLACED if why == _ANOTHER else _next(catalog, set_id)
+            raise DamagedError("%s builds on %s, %s" % (set_id, parent.id, why), hint=hint)
     if found[0].kind == "incremental":
         raise DamagedError("The manifest of %s names nothing that it builds on." % found[0].id)
     return found
+
+
+def _next(catalog: Catalog, set_id: str) -> str:
+    """Return what to do when something is missing below `set_id`: a pull brings what it builds on, a push only from this host."""
+    command = "pgops sync" if catalog.place.name == "s3" else "pgops sync --pull %s" % set_id
+    return "Bring it back from the other place (%s), or recover from a set that does not need it." % command
 
 
 def _why_not(catalog: Catalog, parent: Manifest, child: Manifest) -> str:
@@ -49,7 +61,7 @@ def _why_not(catalog: Catalog, parent: Manifest, child: Manifest) -> str:
     if parent.system_identifier != child.system_identifier:
         return "which is of another cluster (%s)." % parent.system_identifier
     if child.base.parent_content and catalog.content(parent.id) != child.base.parent_content:
-        return "and the set of that name is another one now."
+        return _ANOTHER
     missing = problem(catalog, parent)
     return "which is not whole: %s" % missing if missing else ""
 
@@ -66,19 +78,24 @@ def broken(catalog: Catalog, manifest: Manifest) -> Optional[str]:
     return None
 
 
-def failed(catalog: Catalog, ids: Sequence[str]) -> str:
-    """Return the last set of the chain `ids` that failed in some place and has not passed there since; empty if there is none.
+def failed(catalog: Catalog, ids: Sequence[str], *, place: str = "") -> str:
+    """Return the last set of the chain `ids` that failed in `place` and has not passed there since; empty if there is none.
 
-    A set that passes proves what it builds on.
+    Without a `place` any counts. A set that passes proves what it builds on, and a pass says nothing of a deeper level.
     """
-    passed: dict[str, datetime] = {}
+    passed: dict[tuple[str, str], datetime] = {}
     for set_id in reversed(ids):
-        content, lost = catalog.content(set_id), dict[str, datetime]()
+        content, lost = catalog.content(set_id), dict[tuple[str, str], datetime]()
         for proof in catalog.proofs:  # the oldest first
-            if proof.set_id == set_id and proof.content == content and proof.outcome in (PASSED, FAILED):
-                held = passed if proof.outcome == PASSED else lost
-                held[proof.place] = max(proof.when, held.get(proof.place, proof.when))
-        if any(place not in passed or when >= passed[place] for place, when in lost.items()):
+            if proof.set_id != set_id or proof.content != content or place not in ("", proof.place):
+                continue
+            if proof.outcome == FAILED:
+                lost[proof.place, proof.level] = proof.when
+            elif proof.outcome == PASSED:
+                for level in LEVELS[: LEVELS.index(proof.level) + 1]:
+                    key = (proof.place, level)
+                    passed[key] = max(proof.when, passed.get(key, proof.when))
+        if any(key not in passed or when >= passed[key] for key, when in lost.items()):
             return set_id
     return ""
 

@@ -14,10 +14,12 @@ from typing import Optional
 from ..core import base_list
 from ..core.errors import CommandError, DamagedError
 from ..core.manifest import Base, Manifest, Payload
+from ..core.segments import HISTORY, kind, parse_history, parse_lsn, show_lsn
 from ..source import Source
 
 _CHUNK = 1024 * 1024
 _MOST_FINDINGS = 50
+_WAL = "pg_wal/"
 
 
 @dataclass
@@ -27,6 +29,7 @@ class _Seen:
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
     listing: Optional[bytes] = None
     label: bytes = b""
+    histories: dict[str, bytes] = field(default_factory=dict)
 
 
 def check_base(source: Source, base: Base, parent: Optional[Manifest] = None) -> list[str]:
@@ -58,7 +61,7 @@ def check_base(source: Source, base: Base, parent: Optional[Manifest] = None) ->
     findings = _compare(seen, listed) + _missing_wal(source, base, seen)
     if listed.system_identifier and listed.system_identifier != source.manifest.system_identifier:
         findings.append("It is of the cluster %s, and not of that in the manifest." % listed.system_identifier)
-    findings += _built_wrong(seen, parent)
+    findings += _built_wrong(source.manifest, seen, parent)
     more = len(findings) - _MOST_FINDINGS
     return findings[:_MOST_FINDINGS] + (["And %d more." % more] if more > 0 else [])
 
@@ -106,9 +109,14 @@ def _read_tar(source: Source, payload: Payload, prefix: str, seen: _Seen) -> Non
                 if path == base_list.NAME:
                     seen.listing = content.read()
                     continue
-                if path == base_list.LABEL:
-                    seen.label = content.read()
-                    seen.files[path] = (len(seen.label), hashlib.sha256(seen.label).hexdigest())
+                name = path[len(_WAL) :] if path.startswith(_WAL) else ""
+                if path == base_list.LABEL or kind(name) == HISTORY:
+                    small = content.read()
+                    if name:
+                        seen.histories[name] = small
+                    else:
+                        seen.label = small
+                    seen.files[path] = (len(small), hashlib.sha256(small).hexdigest())
                     continue
                 digest, size = hashlib.sha256(), 0
                 while True:
@@ -138,7 +146,7 @@ def _compare(seen: _Seen, listed: base_list.BaseList) -> list[str]:
     return findings + ["%s is in no list of PostgreSQL's." % path for path in more]
 
 
-def _built_wrong(seen: _Seen, parent: Optional[Manifest]) -> list[str]:
+def _built_wrong(manifest: Manifest, seen: _Seen, parent: Optional[Manifest]) -> list[str]:
     since = base_list.built_on(seen.label)
     if parent is None:
         return ["It is an incremental one, and its manifest does not say so."] if since else []
@@ -146,6 +154,27 @@ def _built_wrong(seen: _Seen, parent: Optional[Manifest]) -> list[str]:
         return [
             "It holds what changed since %s, and %s began at %s."
             % (since or "the beginning", parent.id, parent.wal_start)
+        ]
+    return _forked(manifest, seen, parent)
+
+
+def _forked(manifest: Manifest, seen: _Seen, parent: Manifest) -> list[str]:
+    """Return that the parent ended behind the point where this one's timeline left its own: together they are no one's past."""
+    own, before = manifest.timeline or 1, parent.timeline or 1
+    raw = seen.histories.get("%08X.history" % own)
+    if own == before or raw is None:
+        return []
+    try:
+        ancestors = parse_history(raw.decode("utf-8", "replace"))
+    except ValueError as error:
+        return ["The history of timeline %d in it cannot be read: %s." % (own, error)]
+    fork = next((position for number, position, _reason in ancestors if number == before), None)
+    if fork is None:
+        return ["It is of timeline %d, which does not come from timeline %d, that of %s." % (own, before, parent.id)]
+    if fork < parse_lsn(parent.wal_end or "0/0"):
+        return [
+            "Its timeline left that of %s at %s, before %s was whole (%s): they hold two histories."
+            % (parent.id, show_lsn(fork), parent.id, parent.wal_end)
         ]
     return []
 

@@ -25,11 +25,11 @@ from ..postgres import inventory
 from ..postgres.base_taking import LEAST_MAJOR, Taken, UnfitParentError, Way, choose_way, take, wal_kept
 from ..postgres.connection import Server, Session, connect, server_facts
 from ..postgres.dumping import Sink
-from ..postgres.throwaway import clear_abandoned
+from ..postgres.throwaway import claimed, clear_abandoned
 from ..postgres.tools import Programs, pick
 from ..system.durable import create_private
 from .making import check_room, files_of, free_id, server_files
-from .parents import AUTO, NEVER, Parent, find_parent, keep_list, wanted_parent
+from .parents import AUTO, NEVER, Parent, check_history, find_parent, keep_list, wanted_parent
 from .streaming import StreamSink, check_stream_room, set_in_s3
 
 KIND, INCREMENTAL = "base", "incremental"
@@ -259,12 +259,16 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
     with contextlib.ExitStack() as stack:
         upon: Optional[Path] = None
         if plan.parent is not None:
-            upon = stack.enter_context(context.scratch("backup")) / LIST
+            folder = stack.enter_context(context.scratch("backup"))
+            stack.enter_context(claimed(context, folder))
+            upon = folder / LIST
             with create_private(upon) as stream:
                 stream.write(plan.parent.listing)
         stack.enter_context(wal_kept(context, session))
         taken = take(context, plan.programs, sink, plan.way, plan.tablespaces, parent_list=upon)
     context.reporter.done()
+    if plan.parent is not None:  # the server may have been promoted since it was asked
+        check_history(context, session, plan.parent, taken.timeline)
     return taken
 
 

@@ -16,7 +16,7 @@ from ..core.chain import full_due, unsummarized
 from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
 from ..core.manifest import Base, Manifest
 from ..core.naming import is_physical, is_set_id
-from ..core.segments import parse_lsn, show_lsn
+from ..core.segments import parse_history, parse_lsn, show_lsn
 from ..core.times import parse_span
 from ..places.base import Place
 from ..places.catalog import Catalog
@@ -25,6 +25,7 @@ from ..postgres.base_taking import INCREMENTAL_MAJOR, UnfitParentError
 from ..postgres.connection import Server, Session
 from ..source import Source
 from ..system.durable import make_dirs, write_bytes
+from ..wal.holdings import histories, lineages
 from .survey import configured, survey
 
 AUTO, NEVER = "auto", "never"
@@ -32,7 +33,16 @@ _SUMMARIES = """
 SELECT tli::bigint, (start_lsn - '0/0')::bigint, (end_lsn - '0/0')::bigint FROM pg_catalog.pg_available_wal_summaries()
 """
 _SUMMARIZED = "SELECT (summarized_lsn - '0/0')::bigint FROM pg_catalog.pg_get_wal_summarizer_state()"
+# Of a standby the control file knows what a base backup of it begins with.
+_TIMELINE = """
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+  THEN greatest(c.timeline_id, r.min_recovery_end_timeline)
+  ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END
+FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_control_recovery() r
+"""
+_HISTORY = "SELECT pg_catalog.pg_read_file(%s)"
 _KEPT_LISTS = 64
+_FORKED = "Take a full one: pgops backup --kind base --incremental never. Chains go on from there."
 _HOW = "Set summarize_wal to on at the server (a reload is enough), and take a full base backup after that."
 
 
@@ -83,6 +93,9 @@ def find_parent(
         due = _due(context, found) if wanted == AUTO else ""
         if due:
             return None, "full: %s" % due
+        now = session.allowed(_TIMELINE)
+        if now and now[0][0]:  # what it began with in the end is looked at when it is taken
+            check_history(context, session, found, int(now[0][0]))
         _check_summaries(session, found)
     except UnfitParentError as error:
         if wanted != AUTO:
@@ -127,6 +140,54 @@ def _check_summaries(session: Session, parent: Parent) -> None:
             % (show_lsn(gap), parent.id),
             hint="Take a full one. wal_summary_keep_time says how long the server keeps them, and summarize_wal must stay on.",
         )
+
+
+def check_history(context: Context, session: Session, parent: Parent, timeline: int) -> None:
+    """Raise UnfitParentError unless all that the parent holds lies in the past of `timeline`, that of the server.
+
+    The server itself accepts a parent which ends behind the fork, and would so mix two histories.
+    """
+    manifest = parent.source.manifest
+    own, end = manifest.timeline or 1, parse_lsn(manifest.wal_end or "0/0")
+    if own == timeline:
+        return
+    ancestors = _history(context, session, manifest.system_identifier, timeline)
+    fork = next((position for number, position, _reason in ancestors or () if number == own), None)
+    if fork is not None and fork >= end:
+        return
+    why = "the history of that one cannot be read"
+    if fork is not None:
+        why = "that one left it at %s, before %s was whole (%s)" % (show_lsn(fork), parent.id, show_lsn(end))
+    elif ancestors is not None:
+        why = "that one does not come from it"
+    raise UnfitParentError(
+        "%s is of timeline %d, and the server is on timeline %d: %s." % (parent.id, own, timeline, why), hint=_FORKED
+    )
+
+
+def _history(
+    context: Context, session: Session, system_identifier: str, timeline: int
+) -> Optional[list[tuple[int, int, str]]]:
+    """Return the ancestors of a timeline, as the server's own history file or the one in the archive says; None if there is none."""
+    if timeline == 1:
+        return []
+    rows = session.allowed(_HISTORY, ("pg_wal/%08X.history" % timeline,))
+    if rows:
+        try:
+            return parse_history(str(rows[0][0]))
+        except ValueError as error:
+            context.warn("The history of timeline %d at the server cannot be read: %s" % (timeline, error))
+            return None
+    for place in context.places():
+        try:
+            lineage = lineages(place).get(system_identifier)
+            if lineage is not None and len(lineage.files.get("%08X.history" % timeline, ())) == 1:
+                found = histories(place, lineage, context.warn).get(timeline)
+                if found is not None:
+                    return found
+        except (PgopsError, OSError) as error:
+            context.warn("The WAL in %s could not be listed: %s" % (place.root, error))
+    return None
 
 
 # --- the set ----------------------------------------------------------------------------------------------------------
@@ -259,4 +320,4 @@ def _list_of(source: Source, base: Base) -> bytes:
     return raw
 
 
-__all__ = ("AUTO", "NEVER", "Parent", "find_parent", "keep_list", "wanted_parent")
+__all__ = ("AUTO", "NEVER", "Parent", "check_history", "find_parent", "keep_list", "wanted_parent")

@@ -164,7 +164,13 @@ def _check(request: Request) -> None:
 def _prepare(context: Context, request: Request) -> _Work:
     place = context.place(request.place)
     catalog = Catalog(place)
-    manifests = dict(_manifests(context, catalog, request.set))
+    passed_over = list[str]()
+    manifests = dict(_manifests(context, catalog, request.set, passed_over))
+    if passed_over and not manifests:
+        raise RefusedError(
+            "No base backup in %s is taken by itself: %s." % (place.root, "; ".join(passed_over)),
+            hint="Look in the other place (--place), or name the one to take with --set: one whose verification failed may still do.",
+        )
     windows = None
     if request.target.kind != "immediate" and _own_command(context):
         windows = windows_of(context, [base for base in map(base_of, manifests.values()) if base is not None])
@@ -222,13 +228,24 @@ def _archive_of(known: Config) -> tuple[Any, ...]:
     return (known.local.path, s3 and (s3.bucket, s3.prefix, s3.endpoint_url, s3.region))
 
 
-def _manifests(context: Context, catalog: Catalog, wanted: str) -> Iterator[tuple[str, Manifest]]:
-    """Yield the base backups of which all is there that they build on. Raise what is wrong with the one that is wanted."""
+def _manifests(
+    context: Context, catalog: Catalog, wanted: str, passed_over: list[str]
+) -> Iterator[tuple[str, Manifest]]:
+    """Yield the base backups of which all is there that they build on, and add to `passed_over` why others are not taken.
+
+    Only what failed in this very place counts. Raise what is wrong with the one that is wanted.
+    """
     for set_id in catalog.ids():
         if is_physical(set_id):
             try:
                 chain = chain_of(catalog, set_id)
-                bad = failed(catalog, [manifest.id for manifest in chain])
+                bad = failed(catalog, [manifest.id for manifest in chain], place=catalog.place.name)
+                if bad and set_id != wanted:
+                    passed_over.append(
+                        "%s failed its verification" % bad
+                        if bad == set_id
+                        else "%s builds on %s, which failed its verification" % (set_id, bad)
+                    )
                 if bad:
                     context.warn(
                         "%s failed its verification%s."
@@ -239,6 +256,7 @@ def _manifests(context: Context, catalog: Catalog, wanted: str) -> Iterator[tupl
             except PgopsError as error:
                 if set_id == wanted:
                     raise
+                passed_over.append("%s: %s" % (set_id, error.message.rstrip(".")))
                 context.warn("The set %s is passed over: %s" % (set_id, error))
 
 

@@ -17,6 +17,7 @@ from ..core.sizes import human_size, parse_size
 from ..places.s3 import S3Place
 from ..postgres.base_taking import FOLDER
 from ..postgres.dumping import Sink
+from ..postgres.throwaway import claimed
 from ..system.bridge import flow
 from ..system.durable import free_bytes
 from ..system.runner import Command, OnLine
@@ -76,7 +77,7 @@ def set_in_s3(context: Context, place: S3Place, set_id: str, expected: int) -> I
         context.warn(
             "%d unfinished uploads older than %d days were given up in %s." % (len(stale), _STALE.days, place.root)
         )
-    with context.scratch("backup") as scratch:
+    with context.scratch("backup") as scratch, claimed(context, scratch):
         folder, room = scratch / "set", scratch / "parts"
         for path in (folder, room):
             path.mkdir(mode=0o700)

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -20,7 +21,7 @@ from ..core.sizes import human_size
 from ..core.times import iso
 from ..places.base import SETS
 from ..places.catalog import Catalog
-from ..places.chains import chain_of
+from ..places.chains import chain_of, problem
 from ..places.evidence import FAILED, LEVELS, PASSED, UNDECIDED, store
 from ..places.local import LocalPlace
 from ..postgres.base_reading import check_base
@@ -173,6 +174,16 @@ class _Report:
     level: str = ""
     outcome: str = PASSED
     short: bool = False  # it passed, but this host could not go as deep as was asked
+    # What is wrong with sets that this one builds on, by their ids: they failed, too, and all else that builds on them.
+    faulty: dict[str, list[str]] = field(default_factory=dict)
+
+    def blame(self, link: str, last: str, found: Sequence[str]) -> None:
+        """Keep what was found in `link` of the chain of the set `last`."""
+        if found:
+            self.outcome = FAILED
+            self.findings += found if link == last else ["%s: %s" % (link, text) for text in found]
+            if link != last:
+                self.faulty.setdefault(link, []).extend(found)
 
     def timed(self, phase: str, work: Callable[[], Any]) -> Any:
         tick = time.monotonic()
@@ -219,6 +230,10 @@ def _verify_one(context: Context, catalog: Catalog, set_id: str, asked: str) -> 
         "host": context.host,
         "engine": __version__,
     }
+    for link, found in report.faulty.items():
+        alone = {"set": link, "content": catalog.content(link), "phases": {}, "checked": {}, "remarks": []}
+        said = {"outcome": FAILED, "findings": ["Found while %s was verified: %s" % (set_id, text) for text in found]}
+        store(catalog.place, context.redactor.data({**facts, **alone, **said}))
     for remark in report.remarks:
         context.warn("%s: %s" % (set_id, remark))
     evidence = store(catalog.place, context.redactor.data(facts))
@@ -237,10 +252,13 @@ def _climb(context: Context, source: Source, asked: str, report: _Report) -> Non
             raise DamagedError("The manifest of %s describes no base backup." % source.set_id)
         if source.manifest.base is not None:  # read where it lies: fetched and unpacked, it would need twice the room
             report.timed("checksum", lambda: _check_sums(chain, report))
-            _climb_base(context, chain, source.manifest.base, asked, folder, report)
+            if not report.findings:
+                _climb_base(context, chain, source.manifest.base, asked, folder, report)
             return
         staged = report.timed("fetch", lambda: _stage(context, source, folder, report))
         report.timed("checksum", lambda: _check_sums([staged], report))
+        if report.findings:
+            return
         if not isinstance(staged.place, LocalPlace) and any(
             d.dump.format == "directory" for d in staged.manifest.databases
         ):
@@ -266,10 +284,27 @@ def _chain(source: Source, report: _Report) -> list[Source]:
     """Return the set and, before it, what it builds on: without all of them it restores nothing."""
     if source.manifest.parent is None:
         return [source]
-    manifests = chain_of(source.catalog, source.set_id)
+    try:
+        manifests = chain_of(source.catalog, source.set_id)
+    except DamagedError:
+        report.faulty.update(_not_whole(source.catalog, source.set_id))
+        raise
     report.checked["chain"] = [manifest.id for manifest in manifests]
     key = source.identity_file
     return [Source(source.context, source.catalog, m.id, identity_file=key) for m in manifests[:-1]] + [source]
+
+
+def _not_whole(catalog: Catalog, set_id: str) -> dict[str, list[str]]:
+    """Return which of the sets that `set_id` builds on miss files of their own, as far as they can be read."""
+    found: dict[str, list[str]] = {}
+    parent = catalog.manifest(set_id).parent
+    with contextlib.suppress(DamagedError, MissingError, UsageError):
+        while parent is not None and parent not in found:
+            manifest = catalog.manifest(parent)
+            missing = problem(catalog, manifest)
+            found[parent] = [missing] if missing else []
+            parent = manifest.parent
+    return {link: texts for link, texts in found.items() if texts}
 
 
 def _climb_base(
@@ -280,12 +315,13 @@ def _climb_base(
     for link in chain:
         if link.manifest.base is None:
             raise DamagedError("The manifest of %s describes no base backup." % link.set_id)
-        found = report.timed("structure", functools.partial(check_base, link, link.manifest.base, parent))
-        report.findings += found if link is chain[-1] else ["%s: %s" % (link.set_id, text) for text in found]
+        try:
+            found = report.timed("structure", functools.partial(check_base, link, link.manifest.base, parent))
+        except (DamagedError, MissingError) as error:
+            found = [error.message]
+        report.blame(link.set_id, chain[-1].set_id, found)
         parent = link.manifest
-    if report.findings:
-        report.outcome = FAILED
-    elif asked == "restore":
+    if not report.findings and asked == "restore":
         report.level = "restore"
         _settle(report, rehearse_base(context, chain, base, folder))
 
@@ -305,14 +341,19 @@ def _readable(source: Source, report: _Report) -> bool:
 
 
 def _check_sums(chain: Sequence[Source], report: _Report) -> None:
+    """Hold each file of the chain against its manifest, also of the sets behind one that is damaged."""
     ways: dict[str, int] = {}
     for source in chain:
         context, manifest = source.context, source.manifest
         context.reporter.phase("checksums of %s" % source.set_id, manifest.size)
-        for file in manifest.files:
-            way = source.place.check_file(source.set_id, file, progress=context.reporter.advance)
-            ways[way] = ways.get(way, 0) + 1
-        context.reporter.done()
+        try:
+            for file in manifest.files:
+                way = source.place.check_file(source.set_id, file, progress=context.reporter.advance)
+                ways[way] = ways.get(way, 0) + 1
+        except (DamagedError, MissingError) as error:
+            report.blame(source.set_id, chain[-1].set_id, [error.message])
+        finally:
+            context.reporter.done()
         known = {f.path for f in manifest.files} | {NAME}
         more = sorted(set(source.catalog.files[source.set_id]) - known)
         if more:

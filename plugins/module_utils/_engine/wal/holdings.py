@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Callable, Optional
@@ -25,7 +25,8 @@ from ..core.segments import (
 from ..core.times import parse_iso
 from ..core.window import Base, Window, needless, windows
 from ..places.base import Entry, Place
-from ..places.catalog import Catalog
+from ..places.catalog import Catalog, readable
+from ..places.chains import chain_of
 from .pack import content_size
 from .spool import TREE, opened
 
@@ -167,7 +168,7 @@ def look(place: Place, catalog: Catalog, hear: Hears, elsewhere: Optional[Held] 
     held = Held()
     try:
         held.lineages = lineages(place)
-        bases, unread = bases_of(catalog, catalog.ids())
+        bases, unread = bases_of(catalog, _standing(place, catalog, hear))
         for set_id in unread:
             hear("Whether %s in %s can begin a recovery is unknown: its manifest does not tell." % (set_id, place.root))
         for identifier, lineage in sorted(held.lineages.items()):
@@ -181,6 +182,18 @@ def look(place: Place, catalog: Catalog, hear: Hears, elsewhere: Optional[Held] 
     except OSError as error:
         held.error = "%s cannot be read: %s." % (place.root, error)
     return held
+
+
+def _standing(place: Place, catalog: Catalog, hear: Hears) -> Iterator[str]:
+    """Yield the ids of the sets but for those that miss what they build on: they begin no recovery."""
+    for set_id in catalog.ids():
+        if set_id.endswith("-incremental") and readable(catalog, set_id) is None:
+            try:
+                chain_of(catalog, set_id)
+            except DamagedError as error:
+                hear("%s in %s begins no recovery: %s" % (set_id, place.root, error.message))
+                continue
+        yield set_id
 
 
 __all__ = (

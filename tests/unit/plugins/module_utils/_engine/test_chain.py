@@ -132,8 +132,22 @@ def test_what_is_missing_or_wrong_below_is_told(world: Any) -> None:
     assert "%s builds on %s, which is not whole: Files are of the wrong size" % (ids[2], ids[0]) in said
     shutil.rmtree(folder / ids[0])
     catalog = Catalog(world.context().local)
-    with pytest.raises(DamagedError, match="builds on what cannot be read: There is no set %s" % ids[0]):
+    with pytest.raises(DamagedError, match="builds on what cannot be read: There is no set %s" % ids[0]) as caught:
         chain_of(catalog, ids[1])
+    assert "(pgops sync --pull %s)" % ids[1] in caught.value.hint
+
+
+def test_the_next_step_is_one_that_can_help(world: Any) -> None:
+    """A pull brings what is missing here, a push what is missing there, and neither replaces a set."""
+    ids, there = build(world), build(world, "s3")
+    (world.context().local.home / "sets" / ids[1] / "base" / "base.tar").unlink()
+    world.memory.delete(["sets/%s/base/base.tar" % there[0]])
+    with pytest.raises(DamagedError, match="which is not whole") as caught:
+        chain_of(Catalog(world.context().local), ids[2])
+    assert "(pgops sync --pull %s)" % ids[2] in caught.value.hint
+    with pytest.raises(DamagedError, match="which is not whole") as caught:
+        chain_of(Catalog(world.memory), there[2])
+    assert "(pgops sync)" in caught.value.hint
 
 
 def test_a_place_that_is_gone_says_nothing_about_a_chain(world: Any) -> None:
@@ -169,6 +183,10 @@ def test_another_set_under_the_name_of_the_parent_is_not_the_parent(world: Any) 
     said = broken(catalog, catalog.manifest(child))
     assert said is not None
     assert "and the set of that name is another one now" in said
+    with pytest.raises(DamagedError, match="is another one now") as caught:
+        chain_of(catalog, child)
+    assert "pgops sync" not in caught.value.hint
+    assert "take a full base backup" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -181,6 +199,20 @@ def test_a_manifest_that_does_not_say_what_it_builds_on_is_damaged(
     found = world.add("local", world.NOW, kind=kind, parent=parent)
     with pytest.raises(DamagedError, match="what it builds on"):
         Catalog(world.context().local).manifest(found)
+
+
+@pytest.mark.parametrize(
+    ("level", "cleared"), [("checksum", False), ("structure", True), ("restore", True)], ids=["above", "same", "below"]
+)
+@pytest.mark.parametrize("by", [0, 2], ids=["itself", "what builds on it"])
+def test_a_pass_clears_failures_that_are_no_deeper(world: Any, level: str, cleared: bool, by: int) -> None:
+    ids = build(world)
+    world.prove("local", ids[0], level="structure", outcome="failed", when=world.NOW)
+    world.prove("local", ids[by], level=level, when=world.NOW + DAY)
+    catalog = Catalog(world.context().local)
+    assert failed(catalog, ids) == ("" if cleared else ids[0])
+    assert failed(catalog, ids, place="local") == ("" if cleared else ids[0])
+    assert failed(catalog, ids, place="s3") == ""
 
 
 def test_a_set_is_not_verified_any_more_when_what_it_builds_on_failed(world: Any) -> None:

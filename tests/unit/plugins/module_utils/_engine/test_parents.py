@@ -34,13 +34,20 @@ class Server:
         self.summarize = summarize
         self.summaries: Optional[list[tuple[int, int, int]]] = [(1, 0, START + 100), (1, START + 100, START + 5000)]
         self.reached: Optional[int] = START + 5000
+        self.timeline: Optional[int] = 1
+        self.history: Optional[str] = None
 
     def value(self, _sql: str) -> str:
         return self.summarize
 
-    def allowed(self, sql: str) -> Optional[list[Any]]:
+    def allowed(self, sql: str, parameters: Any = None) -> Optional[list[Any]]:
         if "pg_available_wal_summaries" in sql:
             return self.summaries
+        if "pg_control_checkpoint" in sql:
+            return None if self.timeline is None else [(self.timeline,)]
+        if "pg_read_file" in sql:
+            assert parameters == ("pg_wal/%08X.history" % (self.timeline or 0),)
+            return None if self.history is None else [(self.history,)]
         return None if self.reached is None else [(self.reached,)]
 
 
@@ -150,6 +157,54 @@ def test_whether_the_server_knows_what_changed(world: Any, summaries: Any, reach
     found, _why, warnings = find(world, server=server)
     assert found is None
     assert "A full base backup is taken" in warnings
+
+
+@pytest.mark.parametrize(
+    ("timeline", "history", "said"),
+    [
+        (2, "1\t0/2000120\tno recovery target", ""),  # where the parent ends
+        (2, "1\t0/200011F\tbefore", "that one left it at 0/200011F, before .* was whole"),
+        (10, "1\t0/2000120\tx\n2\t0/9000000\ty", ""),
+        (3, "2\t0/9000000\tx", "that one does not come from it"),
+        (2, "nonsense", "the history of that one cannot be read"),
+        (2, None, "the history of that one cannot be read"),
+        (None, None, ""),  # when it is taken, it shows
+    ],
+)
+def test_a_chain_crosses_a_fork_that_lies_behind_its_parent_only(
+    world: Any, timeline: Any, history: Any, said: str
+) -> None:
+    full, server = add(world), Server()
+    server.timeline, server.history = timeline, history
+    if not said:
+        assert find(world, full, server)[0].id == full
+        return
+    with pytest.raises(UnfitParentError, match=said) as caught:
+        find(world, full, server)
+    assert "--incremental never" in caught.value.hint
+    found, _why, warnings = find(world, server=server)
+    assert found is None
+    assert "A full base backup is taken, and no incremental one: %s is of timeline 1" % full in warnings
+
+
+def test_a_parent_of_a_later_timeline_is_none(world: Any) -> None:
+    full = add(world, timeline=2)
+    with pytest.raises(
+        UnfitParentError, match=r"is of timeline 2, and the server is on timeline 1: .* not come from it"
+    ):
+        find(world, full)
+
+
+@pytest.mark.parametrize(("fork", "fits"), [("0/2000120", True), ("0/2000100", False)])
+def test_the_archive_knows_the_history_where_the_role_may_not_ask(world: Any, fork: str, fits: bool) -> None:
+    full, server = add(world), Server()
+    server.timeline = 2
+    content = b"1\t%s\tno recovery target\n" % fork.encode()
+    digest = hashlib.sha256(content).hexdigest()
+    world.memory.write("wal/%s/00000002.history-%s" % (SYSTEM, digest), content)
+    found, _why, warnings = find(world, server=server)
+    assert (found is not None and found.id == full) == fits
+    assert ("was whole" in warnings) != fits
 
 
 def test_nothing_is_built_on_what_may_be_damaged(world: Any) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -269,6 +270,28 @@ def test_status_knows_the_windows_of_both_places(archive):
     screen = status_verb.render(whole, False)
     assert "Recoverable to any moment" in screen
     assert "Take a new base backup" in screen
+
+
+def test_what_misses_its_parent_begins_no_recovery(archive):
+    for number in (1, 2, 3):
+        archive.segment(number)
+    full = archive.base("local", NOW - 2 * HOUR, 1)
+    range_ = {"timeline": 1, "wal_start": show_lsn(2 * SIZE + 100), "wal_end": show_lsn(2 * SIZE + 500)}
+    child = archive.world.add("local", NOW - HOUR, kind="incremental", parent=full, **range_)
+
+    def stretches():
+        context = archive.world.context()
+        (window,) = info(context, Info())["places"][0]["windows"]
+        return [stretch["bases"] for stretch in window["stretches"]], "\n".join(context.warnings)
+
+    assert stretches() == ([[full, child]], "")
+    shutil.rmtree(archive.home / "sets" / full)
+    found, warnings = stretches()
+    assert found == []
+    assert "%s in %s begins no recovery: " % (child, archive.home) in warnings
+    # Its WAL stays for as long as it does: the parent may be brought back.
+    prune(archive.world.context(), Prune(places=("local",)))
+    assert all((archive.home / "wal" / SYSTEM).glob("*/%s*" % segment_name(1, number, SIZE)) for number in (2, 3))
 
 
 def test_without_wal_nothing_is_asked_and_nothing_said(make_world):
