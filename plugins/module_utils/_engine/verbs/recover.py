@@ -482,7 +482,7 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
     else:
         forget_signals(data)
         settings = {**NO_ARCHIVE, "primary_conninfo": "", "primary_slot_name": ""}
-    settings.update({"restore_command": work.command or "false", "hot_standby": "on", **request.target.settings()})
+    settings.update({"restore_command": work.command or "false", "hot_standby": "on", **work.chosen.followed(request.target).settings()})
     append_settings(data, work.account, settings)
     write_file(data / "recovery.signal", "", work.account)
 
