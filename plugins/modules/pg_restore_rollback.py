@@ -94,7 +94,7 @@ kept:
   type: str
   sample: /var/lib/postgresql/17/main.before-20261122T093000Z
 aside:
-  description: Where what the recovery had made lies now.
+  description: Where what the recovery had made lies now; empty where nothing lay there, as after a run that was killed.
   returned: success, with O(data_directory)
   type: str
   sample: /var/lib/postgresql/17/main.rolled-back-20261122T101500Z

@@ -226,7 +226,7 @@ def test_a_verification_that_is_killed_at_any_moment_leaves_nothing_after_the_ne
 def homes(program: Program) -> list[Path]:
     """Return the directories of throwaway servers, where root has them and where others do."""
     mine = list(program.site.root.glob("state/*/work/verify-*/server/data"))
-    return mine + list(Path("/var/tmp").glob("pgops-verify-%s-*" % program.site.instance))
+    return mine + list(Path("/var/tmp").glob("pgops-*-%s-*" % program.site.instance))
 
 
 VERIFY_STEPS: dict[str, Callable[[Program], Any]] = {

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
-from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover, rescue, rollback_data
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
@@ -280,6 +282,30 @@ def test_directories_that_hold_something_are_refused_all_at_once(copies: Story) 
     assert sorted(path.name for path in folder.iterdir()) == ["data"]
 
 
+def test_a_data_directory_is_named_by_itself(copies: Story) -> None:
+    """Of a link only that would be renamed; and what lies beside a path with .. in it is not what its words say."""
+    folder = copies.folder()
+    (folder / "real").mkdir()
+    (folder / "data").symlink_to(folder / "real")
+    for mode in ("in_place", "beside"):
+        plan = copies.recover(folder, end="yes", mode=mode, dry_run=True)["plan"]
+        assert any(
+            "%s is a symbolic link: name the directory itself, " % (folder / "data") in t for t in plan["refusals"]
+        )
+    for wrong in ({"data_directory": "%s/real/../data" % folder}, {"tablespaces": {"far": "%s/.." % folder}}):
+        with pytest.raises(UsageError, match=r"a path from the root without \.\."):
+            copies.recover(folder, end="yes", **wrong)
+
+
+def test_a_process_number_that_a_power_loss_left_behind_is_no_server(copies: Story) -> None:
+    folder = copies.folder()
+    (folder / "data").mkdir()
+    (folder / "data" / "postmaster.pid").write_text("%d\n%s\n" % (os.getpid(), folder / "data"))
+    asked = {"end": "yes", "mode": "in_place", "confirm": str(folder / "data"), "dry_run": True}
+    plan = copies.recover(folder, **asked)["plan"]
+    assert (plan["served"], plan["refusals"]) == (False, [])
+
+
 def test_a_restore_of_databases_is_sent_here(copies: Story) -> None:
     with pytest.raises(UsageError, match="names no base backup"):
         copies.recover(end="yes", set="20261122T020000Z-logical")
@@ -311,20 +337,25 @@ def test_a_damaged_set_leaves_nothing(copies: Story) -> None:
 # --- one database, or a table of it -------------------------------------------------------------------------------------
 
 
-def rescued(story: Story, **asked: Any) -> dict[str, Any]:
+def rescued(story: Story, *, sections: Any = None, **asked: Any) -> dict[str, Any]:
     """Rescue as the program does; the target is what of `asked` is one."""
     kinds = {k: asked.pop(k) for k in KINDS if k in asked}
     request = rescue.Request(target=parse_target(kinds), **asked)
-    context = story.site.engine()
+    context = story.site.engine(**(sections or {}))
     context.config_file, context.program = story.config_file, story.program
     return runs.perform(context, "rescue", lambda c: rescue.rescue(c, request), dry_run=request.dry_run)
 
 
-def left_behind(story: Story) -> list[str]:
+def left_behind(story: Story, *work_dirs: Path) -> list[str]:
     """Files and servers of copies that are still there."""
-    work = story.site.engine().state / "work"
-    found = [str(path) for path in work.iterdir()] if work.is_dir() else []
-    found += [str(p) for p in Path("/var/tmp").glob("pgops-verify-%s-*" % story.site.instance)]
+    homes = [story.site.engine().state / "work", *work_dirs]
+    found = [str(path) for home in homes if home.is_dir() for path in home.iterdir()]
+    found += [str(p) for p in Path("/var/tmp").glob("pgops-*-%s-*" % story.site.instance)]
+    mine = (*("%s/" % home for home in homes), "/var/tmp/pgops-rescue-%s-" % story.site.instance)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            lives = os.readlink(process / "cwd")  # a server lives in its data directory, also when that is gone
+            found += [lives] if lives.startswith(mine) else []
     return found
 
 
@@ -337,6 +368,7 @@ def test_a_database_is_rescued_beside_the_one_that_runs(story: Story) -> None:
     assert [row[0] for row in run_sql(story.server, "as it was", "SELECT i FROM log ORDER BY i")] == upto(13)
     assert run_sql(story.server, "shop", "SELECT count(*) FROM log") == [(ROWS,)]
     assert result["compared"]["rows"] == 13
+    assert result["roles_created"] == []
     assert datetime.fromisoformat(result["stopped"]["time"]) <= story.moments[13]
     assert set(result["phases"]) == {"recover", "dump", "load"}
     assert left_behind(story) == []
@@ -344,6 +376,44 @@ def test_a_database_is_rescued_beside_the_one_that_runs(story: Story) -> None:
     with pytest.raises(RefusedError, match="There is a database 'as it was' already"):
         rescued(story, time=moment, database="shop", into="as it was")
     run_sql(story.server, "postgres", 'DROP DATABASE "as it was"')
+
+
+def test_what_a_killed_rescue_left_behind_goes_with_the_next(story: Story, tmp_path: Path) -> None:
+    """Also where others may use the working directory: files, and the copy that runs on."""
+    work = story.server.root / "work of rescues"
+    work.mkdir(mode=0o755)
+    moment = story.moments[13].isoformat()
+    program = Program(tmp_path / "program", story.site)
+    program.configure(work_dir=str(work))
+    words = ("rescue", "--database", "shop", "--as-root", "--into", "it", "--to-time", moment, "--yes", "--quiet")
+    process = program.start(*words)
+    try:
+        # Before it is promoted, and so long before its end.
+        wait_for(lambda: process.poll() is not None or bool(list(work.glob("**/data/postmaster.pid"))), seconds=60)
+        assert process.poll() is None, process.communicate()
+    finally:
+        process.kill()
+        process.communicate()
+    assert any(lives.endswith("/data") for lives in left_behind(story, work))
+    sections = {"work_dir": str(work)}
+    rescued(story, sections=sections, time=moment, database="shop", into="it")
+    assert story.site.warnings.count("which a run that was cut short left behind") >= 1
+    assert left_behind(story, work) == []
+    run_sql(story.server, "postgres", "DROP DATABASE it")
+
+
+def test_an_interrupted_rescue_ends_its_copy(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right behind the recovery, when nothing but its files tells yet that it runs."""
+    perform = recover._settle
+
+    def interrupted(*given: Any) -> list[str]:
+        perform(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recover, "_settle", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rescued(story, time=story.moments[13].isoformat(), database="shop", into="it")
+    assert left_behind(story) == []
 
 
 # --- in place ---------------------------------------------------------------------------------------------------------
@@ -419,17 +489,32 @@ def test_debians_configuration_is_found_and_its_service_named(copies: Story, mon
     conf.parent.mkdir(parents=True)
     (folder / "hba.conf").write_text("local all all trust\n")
     conf.write_text(
-        "data_directory = '%s'\nport = %d\nunix_socket_directories = '%s'\nlisten_addresses = ''\nhba_file = '%s/hba.conf'\n"
+        "data_directory = '%s'\nport = %d\nunix_socket_directories = '%s'\nlisten_addresses = 'localhost'\nhba_file = '%s/hba.conf'\n"
         % (data, free_port(), folder, folder)
     )
     own(copies.server, *folder.rglob("*"))
     monkeypatch.setattr(recover, "cluster_of", lambda path: debian.cluster_of(path, etc))
+    prove, doors = recover._prove, list[dict[str, str]]()
+
+    def proves(work: Any, recovery: recovering.Recovery, stopped: Any) -> list[str]:
+        with recovery.session() as session:
+            names = (*fencing.UNPROVEN, "unix_socket_directories")
+            doors.append({name: session.value("SELECT current_setting('%s', true)" % name) for name in names})
+        return prove(work, recovery, stopped)
+
+    monkeypatch.setattr(recover, "_prove", proves)
     service = "postgresql@%s-main" % major
     asked = {"mode": "in_place", "leave": "stopped"}
     first = copies.recover(folder, time=copies.moments[9].isoformat(), **asked)
     assert (first["service"], first["running"], first["kept"]) == (service, False, "")
     assert not any("names the data directory" in text for text in first["remarks"])
     assert not (data / "postmaster.pid").exists()
+    # Until it was proven nobody else could come in, whatever its configuration says; and no job of its own ran.
+    (door,) = doors
+    private = Path(door.pop("unix_socket_directories"))
+    assert door == fencing.UNPROVEN
+    assert private != folder
+    assert not private.exists()
     # As its service does.
     copies.start(conf)
     asked["tablespaces"] = {"far": str(folder / "farther")}
@@ -492,6 +577,57 @@ def test_it_proves_where_it_stopped(copies: Story, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DamagedError, match="which is after the target"):
         copies.recover(folder, time=copies.moments[18].isoformat())
     assert list(folder.iterdir()) == []
+
+
+def paused_process(data: Path) -> int:
+    """Stop the server of `data` from doing anything at all, as a checkpoint on a slow disk would; return its process."""
+    pid = int((data / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def test_a_shutdown_that_takes_long_is_waited_for(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its service is to start the server: what still shuts down then would be taken for one that runs."""
+    folder = copies.folder()
+    (folder / "postgresql.conf").write_text("unix_socket_directories = '%s'\nport = %d\n" % (folder, free_port()))
+    own(copies.server, folder / "postgresql.conf")
+    monkeypatch.setattr(recovering, "_STOP_SECONDS", 1)
+    stop, modes = recovering.Recovery._stop, list[str]()
+
+    def slowly(recovery: recovering.Recovery, mode: str) -> None:
+        modes.append(mode)
+        pid = paused_process(recovery.data) if len(modes) == 1 else 0
+        stop(recovery, mode)
+        if pid:
+            os.kill(pid, signal.SIGCONT)
+
+    monkeypatch.setattr(recovering.Recovery, "_stop", slowly)
+    asked = {"mode": "in_place", "leave": "stopped", "config_file": str(folder / "postgresql.conf")}
+    result = copies.recover(folder, time=copies.moments[9].isoformat(), **asked)
+    assert result["running"] is False
+    assert not (folder / "data" / "postmaster.pid").exists()
+    assert set(modes) == {"fast"}
+
+
+def test_nothing_is_removed_under_a_server_that_does_not_end(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copies.folder()
+    monkeypatch.setattr(recovering, "_STOP_SECONDS", 1)
+    paused: list[int] = []
+
+    def fails(work: Any, _recovery: Any, _stopped: Any) -> list[str]:
+        paused.append(paused_process(work.data))
+        raise DamagedError("it is another one")
+
+    monkeypatch.setattr(recover, "_prove", fails)
+    try:
+        with pytest.raises(DamagedError, match="it is another one"):
+            copies.recover(folder, time=copies.moments[9].isoformat())
+        assert (folder / "data" / "PG_VERSION").is_file()
+        assert (folder / "far away").is_dir()
+        assert "does not end. Nothing is removed under it" in str(copies.site.warnings)
+    finally:
+        for pid in paused:
+            os.kill(pid, signal.SIGCONT)
 
 
 # --- with our own archive, whose gaps are known -----------------------------------------------------------------------

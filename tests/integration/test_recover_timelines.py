@@ -124,7 +124,11 @@ def test_a_second_recovery_over_a_recovered_server(switched: Story, monkeypatch:
         switched.stop(folder)
     assert rows_at(switched, end="yes") == ([*upto(8), 101, 102], 4)
     assert rows_at(switched, time=switched.moments[101].isoformat()) == ([*upto(8), 101], 4)
-    assert rows_at(switched, time=switched.moments[10].isoformat(), timeline="2")[0] == upto(10)
+    # The latest one would be brought to row 8 only.
+    for target in ({"time": switched.moments[10].isoformat()}, {"xid": switched.xids[10]}):
+        with pytest.raises(RefusedError, match="may lie on timeline 2 and on timeline 3"):
+            switched.recover(dry_run=True, tablespaces={}, **target)
+        assert rows_at(switched, timeline="2", **target)[0] == upto(10)
 
 
 def test_an_upgrade_begins_a_new_lineage_and_the_old_one_can_still_be_restored(tmp_path: Path) -> None:

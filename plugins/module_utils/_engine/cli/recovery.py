@@ -239,6 +239,7 @@ def rescue_text(result: Result) -> str:
         % (stopped["lsn"], stopped["time"] or "a moment that is not known"),
         "  Compared with the copy: %s." % (counted or "nothing"),
         *("  Left out: %s" % text for text in result["left_out"]),
+        *(["  Roles created: %s." % ", ".join(result["roles_created"])] if result["roles_created"] else []),
     ]
     return "\n".join(lines) + "\n"
 

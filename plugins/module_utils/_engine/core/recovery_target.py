@@ -8,6 +8,7 @@ before is asked here, and the end is held against the target afterwards.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -204,11 +205,27 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The base backup to begin with, what should be known about that choice, and where the WAL for it ends (0: unknown)."""
+    """The base backup to begin with, what should be known about that choice, and where the WAL for it ends (0: unknown).
+
+    `timeline` is the one that was looked at for that, 0 where nobody could look.
+    """
 
     base: Candidate
     remarks: tuple[str, ...] = ()
     reach: int = 0
+    timeline: int = 0
+
+    def followed(self, target: Target) -> Target:
+        """Return the target with the timeline that was looked at for the latest one.
+
+        To PostgreSQL the latest is also one of which there is a history file alone. What the base backup is on is called the
+        current one, of which it asks no history file.
+        """
+        if target.timeline != "latest" or not self.timeline:
+            return target
+        return dataclasses.replace(
+            target, timeline="current" if self.timeline == self.base.timeline else str(self.timeline)
+        )
 
 
 def choose_base(
@@ -216,7 +233,8 @@ def choose_base(
 ) -> Chosen:
     """Return the base backup that reaches `target` with the least WAL, or `wanted` if that reaches it.
 
-    `windows` are what the WAL archive can do, None when nobody can tell. Raise RefusedError that says why each cannot.
+    `windows` are what the WAL archive can do, of each timeline, None when nobody can tell. Raise RefusedError that says why
+    each cannot, or that the target lies on several timelines, none of which was named.
     """
     if not bases:
         raise RefusedError("There is no base backup.", hint="Take one: pgops backup --kind base.")
@@ -233,7 +251,10 @@ def choose_base(
             continue
         why_not = _too_late(target, base) or _cut_off(target, base, windows)
         if not why_not:
-            return Chosen(base, tuple(_remarks(target, windows, wanted, base)), _reach(target, base, windows))
+            _check_branches(target, base, windows or ())
+            remarks = tuple(_remarks(target, windows, wanted, base))
+            window = _window(target, base, windows or ()) if target.kind != "immediate" else None
+            return Chosen(base, remarks, _reach(target, base, windows), window.timeline if window is not None else 0)
         reasons.append("%s: %s" % (base.id, why_not))
     if not reasons:
         raise RefusedError("There is no base backup %s." % wanted, hint="'pgops info' lists them.")
@@ -282,6 +303,38 @@ def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]
             gap,
         )
     return ""
+
+
+def _check_branches(target: Target, base: Candidate, windows: Sequence[Window]) -> None:
+    """Raise RefusedError if the target may as well lie on a branch of the history that the latest timeline left behind.
+
+    PostgreSQL would follow the latest, stop before its first transaction, and be content with that.
+    """
+    window = _window(target, base, windows)
+    if window is None or target.timeline != "latest" or target.kind not in ("time", "lsn", "xid"):
+        return
+    for other in windows:
+        if other is window or other.system_identifier != base.system_identifier:
+            continue
+        parted = window.parts_at(other)
+        if base.end <= parted and _covers(target, window, parted) and _covers(target, other, parted):
+            raise RefusedError(
+                "%s may lie on timeline %d and on timeline %d: they parted at the LSN %s, and the archive holds WAL of both"
+                " behind that." % (_capital(target.shown), other.timeline, window.timeline, show_lsn(parted)),
+                hint="Nothing was touched. Say which one is meant, timeline %d or %d (--timeline, or timeline of the module and"
+                " the playbook). If it lies before they parted, both lead to it." % (other.timeline, window.timeline),
+            )
+
+
+def _covers(target: Target, window: Window, parted: int) -> bool:
+    """Tell whether the target may lie in WAL of the window behind the LSN `parted`."""
+    stretches = [s for s in window.stretches if s.end > parted]
+    if target.kind == "time" and target.moment is not None:
+        moment = target.moment
+        return any(s.start_time <= moment <= s.end_time for s in stretches)
+    if target.kind == "lsn":
+        return target.position > parted and any(s.start <= target.position <= s.end for s in stretches)
+    return bool(stretches)
 
 
 def _reach(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> int:

@@ -28,6 +28,7 @@ from .segments import (
 from .times import iso
 
 Histories = Mapping[int, Sequence[tuple[int, int, str]]]
+_NEVER = 1 << 64  # behind every LSN
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Gap:
 class Window:
     """What can be recovered on the way to one timeline of one cluster. Without a stretch there is WAL, but no base for it.
 
-    `open_gaps` are the gaps that no younger base backup makes up for: what came after them cannot be reached.
+    `open_gaps` are the gaps that no younger base backup makes up for: what came after them cannot be reached. `history` is the
+    way to the timeline: its ancestors, the first one first, and the LSN at which each was left.
     """
 
     system_identifier: str
@@ -78,6 +80,21 @@ class Window:
     stretches: tuple[Stretch, ...]
     gaps: tuple[Gap, ...]
     open_gaps: tuple[Gap, ...] = ()
+    history: tuple[tuple[int, int], ...] = ()
+
+    def parts_at(self, other: Window) -> int:
+        """Return the LSN up to which the ways to this timeline and to that of the `other` are one; 0 if they never are."""
+        position = 0
+        for (mine, left), (theirs, there_left) in zip(self._legs(), other._legs()):
+            if mine != theirs:
+                break
+            position = min(left, there_left)
+            if left != there_left:
+                break
+        return position
+
+    def _legs(self) -> tuple[tuple[int, int], ...]:
+        return (*self.history, (self.timeline, _NEVER))
 
     def as_data(self) -> dict[str, object]:
         """Return it as JSON knows it: positions as PostgreSQL writes them, moments in ISO 8601."""
@@ -154,7 +171,14 @@ def _window(
             stretches.append(stretch)
     gaps = list(_gaps(path, present))
     unmended = [gap for number, gap in gaps if stretches and start_of(number, size) >= stretches[-1].end]
-    return Window(system_identifier, timeline, tuple(stretches), tuple(gap for _number, gap in gaps), tuple(unmended))
+    return Window(
+        system_identifier,
+        timeline,
+        tuple(stretches),
+        tuple(gap for _number, gap in gaps),
+        tuple(unmended),
+        tuple((ancestor, switch) for ancestor, switch, _reason in history),
+    )
 
 
 class _Path:

@@ -18,18 +18,22 @@ NO_ARCHIVE = {
     "archive_cleanup_command": "",
     "recovery_end_command": "",
 }
-# Nothing of the original may act in a copy: no subscription may take over a publisher's slot, no job may start.
-ALONE = {
-    **NO_ARCHIVE,
+# No subscription may take over a publisher's slot, no job may start, no client come in.
+UNPROVEN = {
     "cron.launch_active_jobs": "off",
     "listen_addresses": "",
+    "max_logical_replication_workers": "0",
+    "synchronous_standby_names": "",
+}
+# Nothing of the original may act in a copy.
+ALONE = {
+    **NO_ARCHIVE,
+    **UNPROVEN,
     "log_destination": "stderr",
     "logging_collector": "off",
-    "max_logical_replication_workers": "0",
     "primary_conninfo": "",
     "primary_slot_name": "",
     "ssl": "off",
-    "synchronous_standby_names": "",
 }
 
 
@@ -85,6 +89,7 @@ def write_file(path: Path, text: str, account: str) -> None:
 __all__ = (
     "ALONE",
     "NO_ARCHIVE",
+    "UNPROVEN",
     "append_settings",
     "fence_beside",
     "fence_copy",

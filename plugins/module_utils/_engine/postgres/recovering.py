@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _POLL_SECONDS = 0.2
 _TELL_SECONDS = 15.0
 _BEGIN_SECONDS = 2.0
 _STOP_SECONDS = 120
+_SERVERS = ("postgres", "postmaster")
 _GOES_ON, _PAUSES, _PROMOTED = "goes on", "pauses", "promoted"
 _NOT_RUNNING = 3
 # In English, and where we can read it: what the server says is a part of the proof.
@@ -92,12 +94,27 @@ class Recovery:
             raise UnreachableError("The server did not start: %s" % (self.last_words() or error.message)) from None
 
     def stop(self) -> None:
-        """Stop the server, if it runs."""
+        """Stop the server, if it runs, in order, and wait until it has ended; that takes as long as its checkpoint takes."""
+        begun = time.monotonic()
+        self._stop("fast")
+        while is_served(self.data):
+            self.context.reporter.note(
+                "warning: the server still shuts down, since %s" % human_span(time.monotonic() - begun)
+            )
+            time.sleep(_POLL_SECONDS)
+            self._stop("fast")
+
+    def abandon(self) -> bool:
+        """End the server at once, as it is thrown away. Tell whether it has ended."""
+        self._stop("immediate")
+        return not is_served(self.data)
+
+    def _stop(self, mode: str) -> None:
         command = Command(
             (
                 self.programs.path("pg_ctl"),
                 "stop",
-                "--mode=fast",
+                "--mode=%s" % mode,
                 "--wait",
                 "--silent",
                 "--timeout=%d" % _STOP_SECONDS,
@@ -210,4 +227,22 @@ class Recovery:
         )
 
 
-__all__ = ("LOG", "Recovery")
+def is_served(data: Path) -> bool:
+    """Tell whether a server runs on the data directory: its file names a process, and that one lives there.
+
+    A file that a power loss left behind may name anybody's process. Where it cannot be told whose it is, its name counts.
+    """
+    try:
+        text = (data / "postmaster.pid").read_text(encoding="utf-8", errors="replace")
+        process = Path("/proc/%d" % abs(int(text.split("\n")[0])))
+        if process.stat().st_uid != data.stat().st_uid:  # PostgreSQL insists on it
+            return False
+        try:
+            return os.path.samefile(process / "cwd", data)
+        except PermissionError:
+            return (process / "comm").read_text(encoding="utf-8", errors="replace").strip() in _SERVERS
+    except (OSError, ValueError):
+        return False
+
+
+__all__ = ("LOG", "Recovery", "is_served")

@@ -58,7 +58,7 @@ _START_SECONDS = 600
 _STOP_SECONDS = 60
 _SOCKETS = "pgops-socket-"
 _ROOM_FOR_SOCKETS = 60
-_PREFIX = "pgops-verify-%s-"
+_PREFIX = "pgops-%s-%s-"  # label, instance
 _MARKER = "pgops.json"
 _REMOVALS = 100
 _PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_restore", "psql")
@@ -160,11 +160,14 @@ def room_for_server(context: Context, folder: Path) -> Path:
     return Path(context.config.work_dir or "/var/tmp")  # noqa: S108  # mkdtemp makes a private directory in it
 
 
-def home_for_server(context: Context, folder: Path, account: str) -> Path:
-    """Make and return a private directory for the files of a server: in `folder`, or where its `account` can reach it."""
+def home_for_server(context: Context, folder: Path, account: str, label: str = "verify") -> Path:
+    """Make and return a private directory for the files of a server: in `folder`, or where its `account` can reach it.
+
+    `label` is that of its verb, which alone clears what it left behind: another one could take a new directory for abandoned.
+    """
     room = room_for_server(context, folder)
     if account:
-        return Path(tempfile.mkdtemp(prefix=_PREFIX % context.config.instance, dir=room))
+        return Path(tempfile.mkdtemp(prefix=_PREFIX % (label, context.config.instance), dir=room))
     home = room / "server"
     home.mkdir(mode=0o700)
     return home
@@ -257,7 +260,7 @@ def stop_server(context: Context, programs: Programs, data: Path, account: str) 
 def clear_abandoned(context: Context, label: str = "verify") -> None:
     """End throwaway servers of this instance that a killed run left behind, and remove their files.
 
-    `label` is that of the scratch folders, `verify` or `restore`; only under the lock of that name.
+    `label` is that of the scratch folders, `verify`, `restore` or `rescue`; only under the lock of that name.
 
     A folder in a directory that others may use as well is touched only if its marker names this instance and nobody
     holds the marker's lock.
@@ -266,14 +269,14 @@ def clear_abandoned(context: Context, label: str = "verify") -> None:
     found = dict.fromkeys(private.glob(label + "-*"), True)
     if context.config.work_dir:
         found.update((folder, False) for folder in shared.glob(label + "-*") if folder not in found)
-    if label == "verify":
-        found.update((folder, False) for folder in shared.glob(_PREFIX % context.config.instance + "*"))
+    prefix = _PREFIX % (label, context.config.instance)
+    found.update((folder, False) for folder in shared.glob(prefix + "*"))
     for folder, own in found.items():
         with contextlib.ExitStack() as stack:
-            if not _vacant(context, folder, own, stack):
+            if not _vacant(context, folder, own, prefix, stack):
                 continue
             try:
-                ended = _end_servers(context, folder)
+                ended = end_servers(context, folder)
             except (OSError, ValueError) as error:
                 context.warn("What a run left behind in %s could not be examined: %s." % (folder, error))
                 continue
@@ -296,7 +299,7 @@ def _removed(folder: Path) -> bool:
     return False
 
 
-def _vacant(context: Context, folder: Path, own: bool, stack: contextlib.ExitStack) -> bool:
+def _vacant(context: Context, folder: Path, own: bool, prefix: str, stack: contextlib.ExitStack) -> bool:
     """Tell whether `folder` is this instance's and nobody lives in it; its lock is held until `stack` ends.
 
     What lies in this instance's `own` state directory is its own without a marker, too.
@@ -307,7 +310,7 @@ def _vacant(context: Context, folder: Path, own: bool, stack: contextlib.ExitSta
             return False
         handle = os.open(folder / _MARKER, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return own or _just_made(context, folder)
+        return own or _just_made(folder, prefix)
     except OSError:
         return False
     stack.callback(os.close, handle)
@@ -316,13 +319,12 @@ def _vacant(context: Context, folder: Path, own: bool, stack: contextlib.ExitSta
             return False
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, ValueError, KeyError, TypeError):
-        return _just_made(context, folder)
+        return _just_made(folder, prefix)
     return True
 
 
-def _just_made(context: Context, folder: Path) -> bool:
+def _just_made(folder: Path, prefix: str) -> bool:
     """Tell whether a run of this instance was killed before it had put more than an empty marker into `folder`."""
-    prefix = _PREFIX % context.config.instance
     if not folder.name.startswith(prefix) or not re.fullmatch(r"[a-z0-9_]{8}", folder.name[len(prefix) :]):
         return False  # `db-` begins the folders of an instance `db-1`, too
     try:
@@ -348,7 +350,11 @@ def _ourselves(context: Context) -> set[int]:
     return owners
 
 
-def _end_servers(context: Context, folder: Path) -> bool:
+def end_servers(context: Context, folder: Path) -> bool:
+    """End the server whose data are in `folder`, if there is one, and remove its socket's directory. Tell whether none is left.
+
+    Raise OSError or ValueError if it cannot be found out.
+    """
     for pid_file in (folder / "data" / "postmaster.pid", folder / "server" / "data" / "postmaster.pid"):
         data = pid_file.parent
         if data.resolve() != folder.resolve() / data.relative_to(folder) or not pid_file.is_file():
@@ -402,6 +408,7 @@ __all__ = (
     "account_of",
     "claimed",
     "clear_abandoned",
+    "end_servers",
     "give",
     "home_for_server",
     "room_for_server",

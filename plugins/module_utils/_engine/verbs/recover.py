@@ -35,8 +35,8 @@ from ..postgres.base_unpacking import (
 )
 from ..postgres.connection import Session
 from ..postgres.debian import Cluster, cluster_of
-from ..postgres.fencing import NO_ARCHIVE, append_settings, fence_beside, forget_signals, write_file
-from ..postgres.recovering import Recovery
+from ..postgres.fencing import NO_ARCHIVE, UNPROVEN, append_settings, fence_beside, forget_signals, write_file
+from ..postgres.recovering import Recovery, is_served
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
 from ..postgres.tools import Programs
 from ..settings import Config, Postgres, Restore
@@ -148,14 +148,17 @@ def _check(request: Request) -> None:
         ("The directory of the socket", request.socket_directory),
         *(("The directory of the tablespace %s" % name, path) for name, path in request.tablespaces.items()),
     ]:
-        if (path or name == "The data directory") and (
-            not path.startswith("/") or "\n" in path or path != path.rstrip("/")
-        ):
-            raise UsageError("%s must be a path from the root, and %r is none." % (name, path))
+        if (path or name == "The data directory") and not is_plain(path):
+            raise UsageError("%s must be a path from the root without .., and %r is none." % (name, path))
     if request.set != "auto" and not (is_set_id(request.set) and is_physical(request.set)):
         raise UsageError(
             "%r names no base backup." % request.set, hint="Give an id that ends in -base or -incremental, or auto."
         )
+
+
+def is_plain(path: str) -> bool:
+    """Tell whether the path begins at the root, and what lies beside it can be told by its words alone: none is `..`."""
+    return path.startswith("/") and "\n" not in path and path == path.rstrip("/") and ".." not in path.split("/")
 
 
 # --- prepare ----------------------------------------------------------------------------------------------------------
@@ -284,8 +287,7 @@ def _check_directories(context: Context, work: _Work) -> None:
     if request.mode == "in_place":
         work.cluster = cluster_of(data)
         _check_cluster(work)
-    if not data.parent.is_dir():
-        refusals.append("%s does not exist, so %s cannot be made in it." % (data.parent, data.name))
+    refusals += _misplaced(data)
     if occupied and request.mode == "beside":
         refusals.append("%s is not empty." % data)
     elif occupied:
@@ -311,6 +313,13 @@ def _check_directories(context: Context, work: _Work) -> None:
             "There is no room in %s: the base backup takes %s beside what backup.min_free (%s) keeps free."
             % (data.parent, human_size(needed), context.config.backup.min_free)
         )
+
+
+def _misplaced(data: Path) -> Iterator[str]:
+    if not data.parent.is_dir():
+        yield "%s does not exist, so %s cannot be made in it." % (data.parent, data.name)
+    if data.is_symlink():  # it alone would be renamed, and its target started by whoever knows that
+        yield "%s is a symbolic link: name the directory itself, %s." % (data, os.path.realpath(data))
 
 
 def _check_cluster(work: _Work) -> None:
@@ -345,16 +354,6 @@ def _check_tablespaces(work: _Work) -> None:
             refusals.append(
                 "%s does not exist, so the tablespace %s cannot lie in it." % (path.parent, tablespace.name)
             )
-
-
-def is_served(data: Path) -> bool:
-    """Tell whether a server runs on the data directory, as far as its file says."""
-    try:
-        pid = int((data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")[0])
-        os.kill(abs(pid), 0)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _plan(work: _Work) -> dict[str, Any]:
@@ -392,9 +391,10 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         sockets = _sockets(work, undo)
         _configure(context, work, unpacked, sockets)
         kept = _put_in_place(context, work, unpacked, undo)
-        recovery = _recovery(context, work, sockets)
+        alone = _alone(work, undo)
+        recovery = _recovery(context, work, sockets, alone)
         tick = time.monotonic()
-        undo.callback(recovery.stop)
+        undo.callback(_throw_away, context, recovery, undo, kept)
         context.reporter.phase("recovering to %s" % work.request.target.shown)
         recovery.start()
         stopped = recovery.wait()
@@ -406,7 +406,8 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
     running = work.request.leave == "running"
     if not running:
         recovery.stop()
-        running = recovery.runs()
+    if alone is not None:
+        shutil.rmtree(alone, ignore_errors=True)
     for remark in left:
         context.warn(remark)
     return {
@@ -483,6 +484,16 @@ def _sockets(work: _Work, undo: contextlib.ExitStack) -> Optional[Path]:
     return path
 
 
+def _alone(work: _Work, undo: contextlib.ExitStack) -> Optional[Path]:
+    """Return a private directory for the socket of the server itself, where its service opens it to others afterwards."""
+    if work.request.mode != "in_place" or work.request.leave != "stopped":
+        return None
+    path = socket_directory()
+    undo.callback(shutil.rmtree, path, ignore_errors=True)
+    give(work.account, path)
+    return path
+
+
 def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path]) -> None:
     """Write what the recovery needs into the data directory, and the fence around it."""
     request = work.request
@@ -500,7 +511,13 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
     else:
         forget_signals(data)
         settings = {**NO_ARCHIVE, "primary_conninfo": "", "primary_slot_name": ""}
-    settings.update({"restore_command": work.command or "false", "hot_standby": "on", **request.target.settings()})
+    settings.update(
+        {
+            "restore_command": work.command or "false",
+            "hot_standby": "on",
+            **work.chosen.followed(request.target).settings(),
+        }
+    )
     append_settings(data, work.account, settings)
     write_file(data / "recovery.signal", "", work.account)
 
@@ -525,13 +542,30 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
     return kept
 
 
-def _recovery(context: Context, work: _Work, sockets: Optional[Path]) -> Recovery:
+def _throw_away(context: Context, recovery: Recovery, undo: contextlib.ExitStack, kept: Optional[Path]) -> None:
+    """End the server, whose recovery failed. While it runs nothing is taken away under it: all stays as it is then."""
+    ended = False
+    try:
+        ended = recovery.abandon()
+    finally:  # also where somebody loses patience
+        if not ended:
+            undo.pop_all()
+            context.warn(
+                "The server in %s failed, and does not end. Nothing is removed under it: end it, remove that directory%s."
+                % (recovery.data, ", and give %s its name again" % kept if kept else "")
+            )
+
+
+def _recovery(context: Context, work: _Work, sockets: Optional[Path], alone: Optional[Path]) -> Recovery:
     superuser = (work.source.manifest.roles or {}).get("bootstrap") or "postgres"
     # postgresql.conf may name another one, as on Debian, which -D does not outdo.
     options = ["-c data_directory=%s" % _quoted(str(work.data))]
     if sockets is not None:
         postgres = Postgres(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
         return Recovery(context, work.programs, work.data, work.account, postgres, options)
+    if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
+        options += ["-c %s=%s" % (name, _quoted(value)) for name, value in UNPROVEN.items()]
+        options.append("-c unix_socket_directories=%s" % _quoted(str(alone)))
     if work.config_file:
         options.append("-c config_file=%s" % _quoted(work.config_file))
     return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options)
@@ -564,7 +598,7 @@ def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
         raise DamagedError(
             "The server recovered, but not to %s:\n%s"
             % (work.request.target.shown, "\n".join("  - %s" % text for text in found)),
-            hint="It was stopped, and what was there before is as it was.",
+            hint="It is stopped, and what was there before is as it was, unless a warning says that it does not end.",
         )
     return names
 
@@ -607,4 +641,4 @@ def _forget_target(work: _Work, session: Session, stopped: Stopped) -> str:
     )
 
 
-__all__ = ("LEAVES", "MODES", "Request", "is_served", "recover")
+__all__ = ("LEAVES", "MODES", "Request", "is_plain", "recover")

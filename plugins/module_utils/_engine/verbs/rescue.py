@@ -28,11 +28,10 @@ from ..postgres.throwaway import (
     account_of,
     claimed,
     clear_abandoned,
+    end_servers,
     give,
     home_for_server,
     room_for_server,
-    server_programs,
-    stop_server,
 )
 from ..settings import Backup, Config, Local, Postgres
 from .backup import Request as BackupRequest
@@ -83,7 +82,7 @@ def rescue(context: Context, request: Request) -> dict[str, Any]:
     """Bring the database back beside what is there, proven twice: where the copy stopped, and what was loaded from it.
 
     Result: `set`, `place`, `target`, `stopped` (as of a recovery), `database`, `name`, `tables`, `compared`, `bytes`, `phases`,
-    `left_out`, `remarks`; a dry run has `plan` instead and touches nothing.
+    `left_out`, `roles_created`, `remarks`; a dry run has `plan` instead and touches nothing.
     Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError, CommandError or
     UnreachableError. Whatever goes wrong, the copy is gone and nothing is left on the server.
     """
@@ -102,7 +101,9 @@ def rescue(context: Context, request: Request) -> dict[str, Any]:
             )
         # What was planned is what is done, also when a newer set has appeared since.
         request = dataclasses.replace(request, set=planned["set"], place=planned["place"])
-        with context.scratch(_LABEL) as folder:
+        with context.scratch(_LABEL) as folder, contextlib.ExitStack() as stack:
+            if context.config.work_dir:  # others may use it as well, and the next run must know whose this is
+                stack.enter_context(claimed(context, folder))
             return _perform(context, request, folder)
 
 
@@ -176,11 +177,8 @@ def _perform(context: Context, request: Request, folder: Path) -> dict[str, Any]
         )
         with _timed(phases, "recover"):
             copy = recover(context, asked)
-        try:
-            with _timed(phases, "dump"):
-                made = _dump(context, request, copy, folder)
-        finally:
-            _end(context, copy, int(planned["plan"]["server_version"].split(".")[0]))
+        with _timed(phases, "dump"):
+            made = _dump(context, request, copy, folder)
     with _timed(phases, "load"):
         loaded = _load(context, request, made, folder)
     (one,) = loaded["databases"]
@@ -194,6 +192,7 @@ def _perform(context: Context, request: Request, folder: Path) -> dict[str, Any]
         "bytes": loaded["bytes"],
         "phases": phases,
         "left_out": one["left_out"],
+        "roles_created": loaded["roles_created"],
         "remarks": [*copy["remarks"], *loaded["remarks"], *one["remarks"]],
     }
 
@@ -207,22 +206,24 @@ def _timed(phases: dict[str, float], name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _home(context: Context, folder: Path) -> Iterator[Path]:
-    """Yield a private directory that the account of the copy can reach; it is removed at the end."""
+    """Yield a private directory that the account of the copy can reach; the copy in it is ended, and it is removed.
+
+    Whenever a signal comes: that the copy runs is written there, and nothing that was to be remembered is lost.
+    """
     account = account_of(context)
-    home = home_for_server(context, folder, account)
+    home = home_for_server(context, folder, account, _LABEL)
     try:
         with claimed(context, home):
             give(account, home)
             yield home
     finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _end(context: Context, copy: dict[str, Any], major: int) -> None:
-    """Stop the copy at once: it is thrown away."""
-    programs = server_programs(context, major, exactly=True)
-    stop_server(context, programs, Path(copy["data_directory"]), account_of(context))
-    shutil.rmtree(copy["socket_directory"], ignore_errors=True)
+        ended = False
+        with contextlib.suppress(OSError, ValueError):
+            ended = end_servers(context, home)
+        if ended:
+            shutil.rmtree(home, ignore_errors=True)
+        else:
+            context.warn("The copy in %s does not end. Stop it, and remove that directory." % home)
 
 
 def _dump(context: Context, request: Request, copy: dict[str, Any], folder: Path) -> str:

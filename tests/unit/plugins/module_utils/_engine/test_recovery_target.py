@@ -239,6 +239,60 @@ def test_what_is_not_archived_yet_is_told() -> None:
     assert choose_base(Target("end", timeline="current"), bases, held, NOW).base == bases[0]
 
 
+def branched(bases: list[Candidate], left: int = 15, until: int = 20) -> list[Any]:
+    """Timeline 1 up to the segment `until`; timeline 2 left it in the midst of `left`, ten hours after the first was archived."""
+    known = [Base(b.id, b.system_identifier, b.timeline, b.end // SIZE * SIZE, b.end, b.stopped) for b in bases]
+    names = {segment_name(1, number, SIZE): at(40 - number) for number in range(10, until + 1)}
+    names.update({segment_name(2, number, SIZE): at(26 - number) for number in range(left, 24)})
+    return windows(SYSTEM, known, names, {2: [(1, left * SIZE + 0x500, "")]}, SIZE, each=True)
+
+
+@pytest.mark.parametrize("target", [Target("time", at(22)), Target("lsn", position=17 * SIZE), Target("xid", xid=2200)])
+def test_what_may_lie_on_two_branches_is_refused_until_one_is_named(target: Target) -> None:
+    """Somebody recovered to a moment in segment 15, and now wants what came after that in the first history."""
+    bases = [base(10, 30)]
+    held = branched(bases)
+    with pytest.raises(
+        RefusedError, match="may lie on timeline 1 and on timeline 2: they parted at the LSN 0/F000500"
+    ) as caught:
+        choose_base(target, bases, held, NOW)
+    assert "timeline 1 or 2" in caught.value.hint
+    for name, number in (("1", 1), ("2", 2), ("current", 1)):
+        chosen = choose_base(dataclasses.replace(target, timeline=name), bases, held, NOW)
+        assert (chosen.base, chosen.timeline) == (bases[0], number)
+
+
+@pytest.mark.parametrize(
+    ("target", "until"),
+    [
+        (Target("time", at(5)), 20),  # the first history was over by then
+        (Target("lsn", position=14 * SIZE), 20),  # before they part
+        (Target("lsn", position=22 * SIZE), 20),  # where only the second is
+        (Target("end"), 20),
+        (Target("time", at(22)), 14),  # a failover: the first history ends where the second begins
+        (Target("xid", xid=2200), 14),
+    ],
+)
+def test_what_can_only_be_meant_on_the_latest_timeline_is_recovered(target: Target, until: int) -> None:
+    bases = [base(10, 30)]
+    chosen = choose_base(target, bases, branched(bases, until=until), NOW)
+    assert (chosen.base, chosen.timeline) == (bases[0], 2)
+    # PostgreSQL is told the number: its latest may be one of which there is a history file alone.
+    assert chosen.followed(target).settings()["recovery_target_timeline"] == "2"
+
+
+def test_postgresql_is_told_the_timeline_that_was_looked_at() -> None:
+    bases = [base(10, 30)]
+    target = Target("time", at(22))
+    chosen = choose_base(target, bases, archive(bases, {n: 40 - n for n in range(10, 30)}), NOW)
+    assert chosen.followed(target).settings()["recovery_target_timeline"] == "current"
+    named = dataclasses.replace(target, timeline="7")
+    assert chosen.followed(named) == named
+    assert choose_base(target, bases, None, NOW).followed(target) == target
+    immediate = choose_base(Target("immediate"), bases, branched(bases), NOW)
+    assert immediate.timeline == 0
+
+
 numbers = st.integers(min_value=1, max_value=40)
 
 

@@ -71,9 +71,10 @@ def test_a_rescue_tells_what_it_would_do_and_did() -> None:
         **plan,
         "compared": {"rows": 7, "large_objects": 0},
         "left_out": ["a foreign key"],
+        "roles_created": ["seller"],
         "tables": [],
     }
     text = recovery.rescue_text({**done, "target": TARGET})
     assert text.startswith("Rescued the database 'shop' of db1-main in 44.1 s.\n")
     assert "Compared with the copy: 0 large objects, 7 rows." in text
-    assert text.endswith("Left out: a foreign key\n")
+    assert text.endswith("Left out: a foreign key\n  Roles created: seller.\n")

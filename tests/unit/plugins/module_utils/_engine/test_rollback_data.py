@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ def test_a_service_is_named_and_a_server_that_runs_is_in_the_way(
     cluster = debian.Cluster("17", "main", tmp_path / "postgresql.conf")
     monkeypatch.setattr(module, "cluster_of", lambda _data: cluster)
     (data / "postmaster.pid").write_text("%d\n" % os.getpid())
+    # After a power loss the number may be anybody's, here ours.
+    assert rollback_data(world.context(), Request(str(data), dry_run=True))["served"] is False
+    monkeypatch.chdir(data)  # where a server lives
     assert rollback_data(world.context(), Request(str(data), dry_run=True))["served"] is True
     with pytest.raises(RefusedError, match="A server runs on") as caught:
         rollback_data(world.context(), Request(str(data)))
@@ -69,14 +73,56 @@ def test_a_service_is_named_and_a_server_that_runs_is_in_the_way(
 def test_what_is_not_there_cannot_come_back(world: Any, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="There is no data directory"):
         rollback_data(world.context(), Request(str(tmp_path / "main")))
+    with pytest.raises(MissingError, match="There is no data directory"):
+        rollback_data(world.context(), Request(str(tmp_path / "nowhere" / "main")))
     data = lay_out(tmp_path)
     with pytest.raises(MissingError, match="that was kept of"):
         rollback_data(world.context(), Request(str(data)))
     for named in (tmp_path / "nothing", Path("/")):
         with pytest.raises((MissingError, UsageError)):
             rollback_data(world.context(), Request(str(data), kept=str(named)))
-    with pytest.raises(UsageError, match="path from the root"):
-        rollback_data(world.context(), Request("main"))
+    for path in ("main", "%s/../main" % data):
+        with pytest.raises(UsageError, match="path from the root"):
+            rollback_data(world.context(), Request(path))
+    (data / "PG_VERSION").unlink()
+    with pytest.raises(MissingError, match="is no data directory"):
+        rollback_data(world.context(), Request(str(data)))
+
+
+def test_a_run_that_was_killed_between_its_renames_is_ended(world: Any, tmp_path: Path) -> None:
+    """That of the recovery, or that of an earlier rollback: there is nothing to put aside."""
+    data = lay_out(tmp_path, "main.before-20261122T070000Z")
+    data.rename(tmp_path / "main.rolled-back-20261122T075900Z")
+    planned = rollback_data(world.context(), Request(str(data), dry_run=True))
+    assert not data.exists()
+    context = world.context()
+    assert rollback_data(context, Request(str(data))) == planned
+    assert (planned["aside"], planned["kept"]) == ("", str(data) + ".before-20261122T070000Z")
+    assert said(data) == "main.before-20261122T070000Z"
+    assert context.warnings == []
+
+
+def test_only_what_was_kept_of_it_or_is_of_the_same_cluster_gets_its_place(world: Any, tmp_path: Path) -> None:
+    data = lay_out(tmp_path, "other", "other.before-20261122T070000Z")
+    for path, identifier in ((data, 7312345678901234567), (tmp_path / "other", 7312345678901234568)):
+        (path / "global").mkdir()
+        (path / "global" / "pg_control").write_bytes(identifier.to_bytes(8, sys.byteorder))
+    for wrong in ("other", "other.before-20261122T070000Z"):
+        with pytest.raises(RefusedError, match="is of another cluster"):
+            rollback_data(world.context(), Request(str(data), kept=str(tmp_path / wrong)))
+    assert said(data) == "main"
+    (tmp_path / "other" / "global" / "pg_control").write_bytes((data / "global" / "pg_control").read_bytes())
+    rollback_data(world.context(), Request(str(data), kept=str(tmp_path / "other")))
+    assert said(data) == "other"
+
+
+def test_a_symbolic_link_is_no_data_directory(world: Any, tmp_path: Path) -> None:
+    real = lay_out(tmp_path, "main.before-20261122T070000Z")
+    real.rename(tmp_path / "real")
+    real.symlink_to(tmp_path / "real")
+    with pytest.raises(RefusedError, match="is a symbolic link") as caught:
+        rollback_data(world.context(), Request(str(real)))
+    assert str(tmp_path / "real") in caught.value.hint
 
 
 def test_when_the_kept_one_cannot_be_renamed_all_is_as_it_was(
