@@ -92,9 +92,9 @@ options:
         V(none) - none.
       - What C(ALTER ROLE ALL SET) had set concerns everybody on the server. It is set again with V(all), or on a server
         that holds no databases yet; otherwise it is left alone, and the result says so.
+      - Defaults to V(missing); with O(recovery) to V(none), as a role that the server lacks there was dropped since.
     type: str
     choices: [missing, all, none]
-    default: missing
   ownership:
     description:
       - Whether to restore owners and privileges. Without them everything belongs to who restores.
@@ -634,7 +634,7 @@ OWN: dict[str, dict[str, Any]] = {
     "tables": {"type": "list", "elements": "str", "default": []},
     "rename": {"type": "dict", "default": {}},
     "mode": {"type": "str", "choices": ["create", "swap", "into_empty"], "default": "create"},
-    "globals": {"type": "str", "choices": ["missing", "all", "none"], "default": "missing"},
+    "globals": {"type": "str", "choices": ["missing", "all", "none"]},
     "ownership": {"type": "bool", "default": True},
     "confirm": {"type": "list", "elements": "str", "default": []},
 }
@@ -692,7 +692,7 @@ def rescue_of(params: dict[str, Any], *, dry_run: bool) -> Rescue:
         into=str(params["rename"].get(database, "")),
         set=base_of(params["set"]),
         place=params["place"],
-        globals=params["globals"],
+        globals=params["globals"] or Rescue.globals,
         ownership=params["ownership"],
         dry_run=dry_run,
     )
@@ -766,7 +766,7 @@ def main() -> None:
         tables=tuple(params["tables"]),
         rename={old: str(new) for old, new in params["rename"].items()},
         mode=params["mode"],
-        globals=params["globals"],
+        globals=params["globals"] or Request.globals,
         ownership=params["ownership"],
         confirm=tuple(params["confirm"]),
         dry_run=task.check_mode,

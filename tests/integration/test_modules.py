@@ -587,21 +587,24 @@ def test_a_base_backup_and_a_recovery_beside_the_server(shop: Site) -> None:
     planned = shop.play(task("pg_backup", CHECK, kind="base", base={"compress_on": "client"})).result
     assert planned["plan"]["choices"]["base"]["by"] in ("client", "program")
     assert shop.everything() == before
+    run_sql(shop.server, "postgres", "CREATE ROLE left_since LOGIN")
+    taken = shop.play(task("pg_backup", kind="base")).result
+    run_sql(shop.server, "postgres", "DROP ROLE left_since")
     try:
         played = shop.play(
-            task("pg_backup", kind="base"),
             task("pg_restore_from_backup", CHECK, place="local", recovery=copy),
             task("pg_restore_from_backup", place="local", recovery={**copy, "time": "2026-11-22 14:31:07"}),
             task("pg_restore_from_backup", place="local", recovery=copy),
             task("pg_restore_from_backup", place="local", recovery=copy),
             task("pg_restore_from_backup", CHECK, **rescue),
             task("pg_restore_from_backup", **rescue),
+            task("pg_restore_from_backup", **{**rescue, "globals": "missing", "rename": {"shop": "then_too"}}),
             task("pg_restore_from_backup", **{**rescue, "databases": ["shop", "postgres"]}),
             task("pg_restore_from_backup", place="local", recovery={"stop": "immediate"}),
             task("pg_restore_rollback", data_directory=copy["data_directory"]),
             task("pg_restore_rollback", data_directory=copy["data_directory"], databases=["shop"]),
         )
-        taken, plan, unclear, recovered, again, *others = played.results
+        plan, unclear, recovered, again, *others = played.results
         assert taken["set"].endswith("-base")
         assert plan["plan"]["set"] == taken["set"]
         assert plan["plan"]["refusals"] == []
@@ -615,10 +618,12 @@ def test_a_base_backup_and_a_recovery_beside_the_server(shop: Site) -> None:
             assert asked.fetchone() == (500,)
         assert "is not empty" in again["msg"]
         assert again["exit_code"] == 5
-        would, rescued, many, nowhere, nothing_kept, both = others
+        would, rescued, with_roles, many, nowhere, nothing_kept, both = others
         assert (would["plan"]["name"], would["plan"]["refusals"], would["dry_run"]) == ("then", [], True)
         assert not rescued.get("failed"), rescued["msg"]
         assert (rescued["verb"], rescued["name"], rescued["database"]) == ("rescue", "then", "shop")
+        assert rescued["roles_created"] == [], "who was dropped since does not come back unasked"
+        assert with_roles["roles_created"] == ["left_since"]
         assert run_sql(shop.server, "then", "SELECT count(*) FROM shop.sales") == [(500,)]
         assert run_sql(shop.server, "then", "SELECT to_regclass('shop.goods')") == [(None,)]
         assert "names the one that is rescued" in many["msg"]

@@ -16,6 +16,7 @@ from tests.hosts.shop import asked, databases_of, is_the_shop
 
 FROM_RA = {"target": "rc", "from_instance": "ra-main", "place": "s3"}
 MAIN = "/var/lib/postgresql/15/main"
+DROP_IN = "/etc/systemd/system/postgresql@15-main.service.d"
 COPY, SOCKETS = "/srv/copy", "/tmp/pitr"
 HALF = 20
 
@@ -101,6 +102,10 @@ def test_in_the_place_of_the_server_and_back(rc: Any, playbook: Any, written: An
     assert said.returncode != 0
     assert f"replace {MAIN} on rc" in " ".join((said.stdout + said.stderr).split())
     assert databases_of(rc) == {"postgres"}
+    said = playbook("restore", **asks, service="postgresql", confirm=f"replace {MAIN} on rc")
+    assert said.returncode != 0
+    assert "is run by the service postgresql@15-main" in " ".join((said.stdout + said.stderr).split())
+    assert databases_of(rc) == {"postgres"}
     said = playbook("restore", **asks, confirm=f"replace {MAIN} on rc")
     assert said.returncode == 0
     assert rc.check_output("systemctl is-active postgresql@15-main") == "active"
@@ -120,6 +125,30 @@ def test_a_recovery_in_place_that_fails_leaves_the_server_as_it_was(rc: Any, pla
     assert said.returncode != 0
     assert "The server runs again as it was." in " ".join((said.stdout + said.stderr).split())
     assert rc.check_output("systemctl is-active postgresql@15-main") == "active"
+    assert databases_of(rc) == {"postgres"}
+
+
+def test_a_service_that_does_not_start_what_was_recovered_is_told_and_undone(rc: Any, playbook: Any) -> None:
+    rc.check_output("install -d %s", DROP_IN)
+    rc.check_output(
+        "printf '[Service]\\nExecStartPre=/bin/false\\n' > %s/broken.conf && systemctl daemon-reload", DROP_IN
+    )
+    asks = {**FROM_RA, "to": "immediate", "data_directory": MAIN, "mode": "in_place"}
+    said = playbook("restore", **asks, confirm=f"replace {MAIN} on rc")
+    assert said.returncode != 0
+    told = " ".join((said.stdout + said.stderr).split())
+    assert f"{MAIN} is recovered and proven, but the service postgresql@15-main does not run it" in told
+    assert f"The one before is kept as {MAIN}.before-" in told
+    assert "restore_rollback" in told
+    assert "runs again as it was" not in told
+    rc.check_output("rm -r %s && systemctl daemon-reload", DROP_IN)
+    # Nothing ran when it was asked to roll back, so nothing is started then.
+    undo = {"target": "rc", "data_directory": MAIN, "confirm": f"roll back {MAIN} on rc"}
+    said = playbook("restore_rollback", **undo)
+    assert said.returncode == 0
+    assert "so none was started. To start it: systemctl start postgresql@15-main" in " ".join(said.stdout.split())
+    assert rc.run("systemctl is-active postgresql@15-main").stdout.strip() != "active"
+    rc.check_output("systemctl reset-failed postgresql@15-main; systemctl start postgresql@15-main")
     assert databases_of(rc) == {"postgres"}
 
 

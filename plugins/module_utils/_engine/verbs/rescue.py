@@ -82,7 +82,7 @@ def rescue(context: Context, request: Request) -> dict[str, Any]:
     """Bring the database back beside what is there, proven twice: where the copy stopped, and what was loaded from it.
 
     Result: `set`, `place`, `target`, `stopped` (as of a recovery), `database`, `name`, `tables`, `compared`, `bytes`, `phases`,
-    `left_out`, `roles_created`, `remarks`; a dry run has `plan` instead and touches nothing.
+    `roles_created`, `left_out`, `remarks`; a dry run has `plan` instead and touches nothing.
     Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError, CommandError or
     UnreachableError. Whatever goes wrong, the copy is gone and nothing is left on the server.
     """
@@ -191,8 +191,8 @@ def _perform(context: Context, request: Request, folder: Path) -> dict[str, Any]
         "compared": one["compared"],
         "bytes": loaded["bytes"],
         "phases": phases,
-        "left_out": one["left_out"],
         "roles_created": loaded["roles_created"],
+        "left_out": one["left_out"],
         "remarks": [*copy["remarks"], *loaded["remarks"], *one["remarks"]],
     }
 
