@@ -406,6 +406,37 @@ def test_rows_that_are_excluded_are_absent_and_reported(parts: PostgresServer, m
     assert site.verify("restore")["sets"][0]["outcome"] == "passed"
 
 
+@pytest.mark.parametrize("shape", ["directory", "custom"])
+def test_filters_too_many_for_a_command_line_are_read_by_pg_dump(
+    bench: PostgresServer, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    """With names that mean something to whoever reads them; an older pg_dump cannot, and that is told before it runs."""
+    odd = ('sch\'ema # "x"', 'ta"b\nle .* $')
+    name = "many_%s" % shape
+    schema, table = ('"%s"' % part.replace('"', '""') for part in odd)
+    create_database(
+        bench,
+        name,
+        "CREATE SCHEMA %s; CREATE TABLE %s.%s AS SELECT 'odd-row' t; CREATE TABLE kept AS SELECT 'kept-row' t"
+        % (schema, schema, table),
+    )
+    site = make_site(bench)
+    monkeypatch.setattr(dumping, "_longest", lambda: 0)
+    asked = {"databases": [name], "format": shape, "exclude_table_data": ["%s.%s" % (schema, table)]}
+    result = site.backup(**asked)
+    if shape == "directory":
+        (folder,) = site.root.glob("backups/*/sets/%s/databases/*" % result["set"])
+        pg_restore = [bench.bindir / "pg_restore", "--file=-", folder]
+        text = subprocess.run(pg_restore, check=True, capture_output=True, text=True).stdout
+    else:
+        text = script(site, result["set"], name)
+    assert "kept-row" in text and "odd-row" not in text and "CREATE TABLE %s.%s (" % (schema, table) in text
+    monkeypatch.setattr(dumping, "_FILTER_FILE", 99)
+    with pytest.raises(RefusedError, match="too many for a command line"):
+        site.backup(**asked)
+    assert len(site.sets()) == 1
+
+
 def test_a_filter_that_matches_nothing_anywhere_is_an_error(parts: PostgresServer, make_site: MakeSite) -> None:
     site = make_site(parts)
     with pytest.raises(MissingError, match="no database to back up"):

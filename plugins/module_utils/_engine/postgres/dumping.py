@@ -34,6 +34,8 @@ from .tools import Programs
 ANEW = 2
 _SETTLE_SECONDS = 10.0
 _SPACE_EVERY = 64 * 1024 * 1024
+_FILTER_FILE = 17  # the first pg_dump that reads filters
+_ARGUMENT_BYTES = 9  # that the kernel counts for each argument: a pointer, and the end
 _EXTENSIONS = {"custom": ".dump", "plain": ".sql", "directory": ""}
 
 
@@ -352,8 +354,9 @@ def _run_pg_dump(
         "--snapshot=%s" % snapshot,
         "--lock-wait-timeout=%d" % (parse_span(context.config.backup.lock_wait_timeout).total_seconds() * 1000),
         *_compress(job),
-        *_filters(job.scope),
     ]
+    filters, listed = _filters(job)
+    arguments += filters
     if job.server.in_recovery:
         arguments.append("--no-unlogged-table-data")
     environment = {**program_environment(context.config.postgres), "PGAPPNAME": application}
@@ -367,7 +370,7 @@ def _run_pg_dump(
         # Files are fsynced once, when the set is published.
         arguments += ["--jobs=%d" % choice.jobs, "--no-sync", "--file=%s" % target]
         command = Command((*arguments, database_argument(job.database)), env=environment)
-        context.runner.run(command, watch=DirectoryWatch(context, sink, target, check))
+        context.runner.run(command, stdin=listed, watch=DirectoryWatch(context, sink, target, check))
     else:
         command = Command((*arguments, database_argument(job.database)), env=environment)
         wrappers = codec.wrap(
@@ -378,7 +381,7 @@ def _run_pg_dump(
             sink.check_space()
             check()
 
-        sink.stream(path, [command, *wrappers], watch=look)
+        sink.stream(path, [command, *wrappers], source=listed or None, watch=look)
     outside = next((layer for layer in choice.layers if layer != "age"), "none")
     return Payload(path, choice.format, choice.native if choice.native != "none" else outside, choice.layers)
 
@@ -392,15 +395,34 @@ def _compress(job: DumpJob) -> list[str]:
     return ["--compress=%d" % (choice.level or 0)]
 
 
-def _filters(scope: inventory.Scope) -> list[str]:
-    """Return pg_dump's filters; a name in double quotes is taken literally by its patterns."""
-    return [
-        *("--schema=%s" % quote_ident(s) for s in scope.schemas),
-        *("--exclude-schema=%s" % quote_ident(s) for s in scope.exclude_schemas),
-        *("--table=%s" % qualified(*t) for t in scope.tables),
-        *("--exclude-table=%s" % qualified(*t) for t in scope.exclude_tables),
-        *("--exclude-table-data=%s" % qualified(*t) for t in scope.exclude_table_data),
+def _filters(job: DumpJob) -> tuple[list[str], bytes]:
+    """Return pg_dump's filters as arguments, or, where they are too many for that, what it is to read.
+
+    A name in double quotes is taken literally by its patterns. Raise RefusedError if this pg_dump can do neither.
+    """
+    scope = job.scope
+    wanted = [
+        *(("--schema", "include schema", quote_ident(s)) for s in scope.schemas),
+        *(("--exclude-schema", "exclude schema", quote_ident(s)) for s in scope.exclude_schemas),
+        *(("--table", "include table", qualified(*t)) for t in scope.tables),
+        *(("--exclude-table", "exclude table", qualified(*t)) for t in scope.exclude_tables),
+        *(("--exclude-table-data", "exclude table_data", qualified(*t)) for t in scope.exclude_table_data),
     ]
+    arguments = ["%s=%s" % (option, pattern) for option, _words, pattern in wanted]
+    if sum(len(os.fsencode(argument)) + _ARGUMENT_BYTES for argument in arguments) <= _longest():
+        return arguments, b""
+    if job.programs.major < _FILTER_FILE:
+        raise RefusedError(
+            "The filters name %d schemas and tables of %r, too many for a command line, and pg_dump reads them from elsewhere from"
+            " %d on only; here is %s." % (len(wanted), job.database, _FILTER_FILE, job.programs.version),
+            hint="Take the whole database, or a newer pg_dump (postgres.bin_dir).",
+        )
+    return ["--filter=-"], "".join("%s %s\n" % (words, pattern) for _o, words, pattern in wanted).encode()
+
+
+def _longest() -> int:
+    """Return how many bytes of arguments surely fit on a command line, beside an environment."""
+    return os.sysconf("SC_ARG_MAX") // 2
 
 
 class DirectoryWatch:
