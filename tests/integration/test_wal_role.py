@@ -30,7 +30,16 @@ class Controller:
         (place / "backup").symlink_to(ROOT)
         host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
         (root / "inventory.yml").write_text(yaml.safe_dump({"databases": {"hosts": {"db1": host}}}))
-        (root / "pgops").write_text('#!/bin/sh\necho "$PWD" "$@" >> "%s/calls"\n' % root)
+        # The program itself, by a configuration that lies here.
+        (root / "pgops.d").mkdir()
+        (root / "pgops.d" / "pgops").symlink_to(ROOT / "plugins" / "module_utils" / "_engine")
+        (root / "config.yml").write_text(
+            yaml.safe_dump({"instance": "db1-main", "local": {"path": str(root / "backups")}})
+        )
+        (root / "pgops").write_text(
+            f'#!/bin/sh\necho "$PWD" "$@" >> "{root}/calls"\n'
+            f'PYTHONPATH={root}/pgops.d PGOPS_CONFIG={root}/config.yml exec {sys.executable} -m pgops "$1" "$2" "$3" "$6"\n'
+        )
         (root / "pgops").chmod(0o755)
         self.variables: dict[str, Any] = {
             "pgops_postgres": {"login_port": server.port},
@@ -106,14 +115,57 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     assert run_sql(server, "postgres", "SHOW archive_timeout") == [("1min",)]
 
     # It was promoted once, while it did not archive.
-    (server.data_dir / "pg_wal" / "00000002.history").touch()
+    (server.data_dir / "pg_wal" / "00000002.history").write_text("1\t0/3000000\tno recovery target specified\n")
     assert not (tmp_path / "calls").exists()
     changed, _said = ansible.play()
-    assert changed == 0
-    called = "wal archive --config /etc/pgops/config.yml pg_wal/00000002.history"
+    assert changed == 1
+    called = "wal archive --verbose --config /etc/pgops/config.yml pg_wal/00000002.history"
     assert (tmp_path / "calls").read_text() == "%s %s\n" % (server.data_dir, called)
+    assert len(list((tmp_path / "backups").rglob("00000002.history*"))) == 1
+    changed, _said = ansible.play()
+    assert changed == 0, "it is there already"
 
     _changed, said = ansible.play(failed=1, pgops_wal={})
     assert "No instance of db1 archives its WAL" in said
     _changed, said = ansible.play(failed=1, wal_archive_program="/nowhere/pgops")
     assert "Apply the role agent first" in said
+
+
+@pytest.mark.slow
+def test_archiving_ends_where_the_configuration_asks_for_it_no_more(servers: Servers, tmp_path: Path) -> None:
+    server = servers.get("wal-role-end", 18)
+    ansible = Controller(tmp_path, server)
+    # One is elsewhere, and was never set up from here.
+    far = {"name": "far", "postgres": {"login_host": "db9.example.com"}, "wal": {"enabled": True}}
+    away: dict[str, Any] = {
+        "wal_archive_state": "absent",
+        "pgops_wal": {"enabled": False},
+        "pgops_instances": [{"name": "db1-main"}, far],
+    }
+    command = "%s wal archive --config /etc/pgops/config.yml %%p" % (tmp_path / "pgops")
+    run_sql(server, "postgres", "ALTER SYSTEM SET archive_mode = on")
+    run_sql(server, "postgres", "ALTER SYSTEM SET archive_command = '%s'" % command)
+    server.stop()
+    server.start()
+    changed, said = ansible.play(**away)
+    assert changed == 1
+    assert settings(server) == {"archive_command": "/bin/true"}, (
+        "without one it would keep all its WAL until the restart"
+    )
+    assert "once more" in said
+
+    server.stop()
+    server.start()
+    changed, said = ansible.play("--check", **away)
+    assert changed == 1
+    assert "Would take the archive_command of db1-main out" in said
+    assert settings(server) == {"archive_command": "/bin/true"}
+    changed, _said = ansible.play(**away)
+    assert changed == 1
+    assert settings(server) == {}
+
+    # Of somebody else, it stays.
+    run_sql(server, "postgres", "ALTER SYSTEM SET archive_command = '/usr/bin/other %p'")
+    changed, _said = ansible.play(**away)
+    assert changed == 0
+    assert settings(server) == {"archive_command": "/usr/bin/other %p"}

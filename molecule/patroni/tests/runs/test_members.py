@@ -31,15 +31,17 @@ def test_the_replica_backed_up_and_the_leader_left_it_to_it(machine: Any) -> Non
     told = {
         name: [run for run in runs_of(machine(name), INSTANCE) if run["verb"] == "backup"] for name in ("pt1", "pt2")
     }
-    assert [run.get("skipped") for run in told["pt2"]] == [None]
+    assert [run.get("skipped") for run in told["pt2"]] == [None, None], "a dump, and as it archives, a base backup"
+    assert sorted(run["set"].rpartition("-")[2] for run in told["pt2"]) == ["base", "logical"]
     assert told["pt1"]
     assert [run for run in told["pt1"] if "pt2" not in run["skipped"]] == []
 
 
-def test_the_bucket_has_one_set_and_it_is_proven(machine: Any, s3: Any, bucket: str) -> None:
+def test_the_bucket_has_one_set_of_each_kind_and_they_are_proven(machine: Any, s3: Any, bucket: str) -> None:
     found = objects_of(s3, bucket, f"database-backups/{INSTANCE}/sets/")
     manifests = [key for key in found if key.endswith("/manifest.json")]
-    assert len(manifests) == 1
-    assert json.loads(s3.get_object(Bucket=bucket, Key=manifests[0])["Body"].read())["from_standby"] is True
+    assert sorted(key.split("/")[-2].rpartition("-")[2] for key in manifests) == ["base", "logical"]
+    for key in manifests:
+        assert json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())["from_standby"] is True
     verified = [run for name in ("pt1", "pt2") for run in runs_of(machine(name), INSTANCE) if run["verb"] == "verify"]
     assert "ok" in [run["outcome"] for run in verified if not run.get("skipped")]

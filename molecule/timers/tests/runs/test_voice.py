@@ -12,7 +12,7 @@ from tests.hosts.monitoring import firing, nrpe
 from tests.hosts.voice import PATIENCE, Listener, newest_payload
 from tests.tools.lab.machines import until
 
-INSTANCE, OTHER = "db13-main", "db13-reports"
+INSTANCE, OTHER = "db13-main", "db13-older"
 CAUSE = "failed-run/backup"
 
 

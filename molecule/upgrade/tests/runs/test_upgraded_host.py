@@ -16,6 +16,12 @@ def test_its_backups_are_still_read(host: Any) -> None:
         assert host.run("sudo -u postgres pgops --config %s verify --level structure", config).rc == 0
 
 
+def test_the_settings_of_its_server_come_back_by_their_tag(playbook: Any, host: Any) -> None:
+    asked(host, "postgres", "ALTER SYSTEM RESET archive_timeout")
+    assert playbook("site", "--tags", "wal_archive_configure").returncode == 0
+    assert asked(host, "postgres", "SHOW archive_timeout") == "1min"
+
+
 def test_the_program_stays_while_a_server_archives_with_it(ansible_play: Any, host: Any) -> None:
     said = ansible_play("away.yml", lab_role="agent")
     assert said.returncode != 0
@@ -35,6 +41,17 @@ def test_the_archiving_ends_without_a_server_that_keeps_its_wal(ansible_play: An
     again = ansible_play("away.yml", "--check", lab_role="wal_archive")
     assert again.returncode == 0
     assert "changed=0" in again.stdout
+
+
+def test_what_somebody_wrote_by_hand_keeps_the_program_too(ansible_play: Any, host: Any) -> None:
+    by_hand = "/etc/postgresql/15/main/conf.d/by_hand.conf"
+    host.check_output("echo \"archive_command = '/usr/local/bin/pgops wal archive %%p'\" > %s", by_hand)
+    try:
+        said = ansible_play("away.yml", lab_role="agent")
+        assert said.returncode != 0
+        assert f"{by_hand} still needs pgops" in " ".join((said.stdout + said.stderr).split())
+    finally:
+        host.check_output("rm %s", by_hand)
 
 
 def test_then_the_program_goes_and_the_backups_stay(ansible_play: Any, host: Any) -> None:
