@@ -601,7 +601,7 @@ def test_an_interrupted_backup_leaves_neither_files_nor_processes(bench: Postgre
             )[0][0]
         )
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         assert site.sets() == []
         wait_for(lambda: idle(bench))
 

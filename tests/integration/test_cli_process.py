@@ -64,7 +64,7 @@ def test_a_signal_in_the_middle_of_a_sync_ends_it_and_the_next_one_goes_on(
     program.site.use_s3(store)
     program.configure()
     set_id = program.json("backup")["set"]
-    process = program.start("sync", "--set", "s3.bandwidth_limit=100KiB")
+    process = program.start("sync", "--set", "s3.bandwidth_limit=20KiB")
     assert process.stderr is not None
     wait_for(lambda: "push" in process.stderr.readline())
     time.sleep(1)

@@ -44,6 +44,11 @@ GLOBALS = ("missing", "all", "none")
 _PREFIX = "pgops-restore-"
 
 
+# What parallel workers of pg_restore can do to each other, and one alone cannot: block each other (partitions, foreign keys),
+# or grant on a table before another has granted the use of its schema to who grants.
+_SELF_MADE = (("deadlock detected", "deadlocked with itself"), ("permission denied for schema", "granted out of order"))
+
+
 @dataclass(frozen=True)
 class Request:
     """What to bring back, from where, and how.
@@ -406,10 +411,10 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
     try:
         _fill(context, work, job, session, work.options)
     except CommandError as error:
-        if "deadlock detected" not in error.message or work.options.jobs < 2 or work.request.mode == "into_empty":
+        met = next((what for said, what in _SELF_MADE if said in error.message), None)
+        if met is None or work.options.jobs < 2 or work.request.mode == "into_empty":
             raise
-        # Parallel workers of pg_restore can block each other (partitions, foreign keys); alone it cannot.
-        context.warn("The parallel restore of %r deadlocked with itself; it was begun anew with one job." % job.name)
+        context.warn("The parallel restore of %r %s; it was begun anew with one job." % (job.name, met))
         swapping.drop(session, job.temporary)
         _fill(context, work, job, session, dataclasses.replace(work.options, jobs=1))
     context.reporter.done()
