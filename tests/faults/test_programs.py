@@ -14,7 +14,7 @@ import pytest
 from demo.servers import PostgresServer, system_bindirs
 from tests.faults.aftermath import fails, works_again
 from tests.integration.cli_fixtures import Program
-from tests.integration.conftest import Servers, create_database, empty
+from tests.integration.conftest import Servers, create_database, empty, run_sql
 
 MakeProgram = Callable[..., Program]
 
@@ -39,6 +39,37 @@ def test_programs_that_are_not_there_are_named(shop: Program, tmp_path: Path) ->
     fails(shop, "backup", *nowhere, code=2, says="has no pg_dump", hint="Check bin_dir")
     assert shop.site.sets() == []
     works_again(shop)
+
+
+IN_EACH_OTHERS_WAY = """#!/bin/sh
+case "$*" in *--jobs=2*) echo "pg_restore: error: could not execute query: ERROR:  %s" >&2; exit 1;; esac
+exec "%s/pg_restore" "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("deadlock detected", "deadlocked with itself"),
+        ("permission denied for schema sales", "granted out of order"),
+    ],
+)
+def test_workers_of_pg_restore_in_each_others_way_are_followed_by_one(
+    shop: Program, tmp_path: Path, said: str, told: str
+) -> None:
+    """Which worker comes first is chance, so a pg_restore that says it stands in front of the real one."""
+    bindir = shop.site.server.bindir
+    for path in bindir.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "pg_restore").unlink()
+    (tmp_path / "pg_restore").write_text(IN_EACH_OTHERS_WAY % (said, bindir))
+    (tmp_path / "pg_restore").chmod(0o755)
+    shop("backup", "--set", "backup.databases=[shop]", "--set", "backup.format=directory", "--set", "backup.jobs=2")
+    alike = ("restore", "latest", "--rename", "shop", "copy", "--database", "shop", "--yes", "--jobs", "2")
+    result = shop.json(*alike, "--set", "postgres.bin_dir=%s" % tmp_path)
+    assert "The parallel restore of 'copy' %s; it was begun anew with one job." % told in result["warnings"]
+    assert run_sql(shop.site.server, "copy", "SELECT count(*) FROM shop.goods") == [(50,)]
+    run_sql(shop.site.server, "postgres", "DROP DATABASE copy")
 
 
 def builds() -> list[int]:
