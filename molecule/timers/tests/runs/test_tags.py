@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-LOST = ("/etc/pgops.rules.yml", "/etc/systemd/system/pgops-prune@db13-main.timer")
+LOST = ("/etc/prometheus/rules/pgops.yml", "/etc/systemd/system/pgops-prune@db13-main.timer")
 OTHER = "/usr/share/bash-completion/completions/pgops"
 
 
