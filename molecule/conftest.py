@@ -57,7 +57,8 @@ def _last_words(host: Any) -> Iterator[tuple[str, str]]:
         except RuntimeError as problem:
             yield f"{name} is not reached", str(problem)
             return
-        yield f"{name}: {command}", (said.stdout_bytes + said.stderr_bytes).decode("utf-8", "replace")
+        # A line may be cut within a letter.
+        yield f"{name}: {command}", (said.stdout_bytes + said.stderr_bytes).decode(errors="replace")
 
 
 @pytest.fixture(scope="session")
