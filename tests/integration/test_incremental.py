@@ -456,6 +456,31 @@ def test_what_nothing_can_be_built_on_is_told(server: PostgresServer, make_site:
     assert take(site, "auto", dry_run=True)["plan"]["kind"] == "incremental"
 
 
+def test_a_program_that_compresses_is_no_obstacle(server: PostgresServer, make_site: MakeSite) -> None:
+    """Neither the server nor pg_basebackup has zstd inside: this host keeps the list that the stream of the program holds."""
+    site = make_site(server, base={"incremental": "auto", "compression": "zstd"})
+    plan = take(site, dry_run=True)["plan"]
+    assert plan["choices"]["base"]["by"] == "program"
+    full, child = take(site), take(site)
+    assert (full["kind"], child["kind"], child["parent"]) == ("base", "incremental", full["set"])
+    (report,) = site.verify("structure")["sets"]
+    assert (report["set"], report["outcome"]) == (child["set"], "passed"), report
+    # With any method, what has its list in a file of its own comes first.
+    assert take(site, dry_run=True, base={"compression": "auto"})["plan"]["choices"]["base"]["by"] == "server"
+    with pytest.raises(UsageError, match="Nothing here compresses with zstd") as caught:
+        take(site, dry_run=True, base={"compress_on": "server"})
+    assert caught.value.hint == "A program cannot do it here, only this server: set base.compression to gzip or auto."
+
+
+def test_an_older_server_goes_on_as_before(servers: Servers, make_site: MakeSite) -> None:
+    site = make_site(servers.get("base plain", 16), base={"incremental": "auto"})
+    before = take(site, "never", dry_run=True)["plan"]["choices"]["base"]
+    assert take(site, dry_run=True)["plan"]["choices"]["base"] == {
+        **before,
+        "reasons": [*before["reasons"], "full: no incremental one can be taken"],
+    }
+
+
 def test_a_chain_may_be_encrypted(server: PostgresServer, make_site: MakeSite, age_key: Callable[[str], Key]) -> None:
     """This host keeps the list that PostgreSQL needs, and cannot read the sets."""
     key = age_key("one")

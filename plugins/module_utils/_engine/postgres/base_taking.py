@@ -69,7 +69,7 @@ _FULL = "Take a full base backup: pgops backup --kind base --incremental never."
 @dataclass(frozen=True)
 class Way:
     """How a base backup is compressed: by which method, by whom (`server`, `client`, `program`, or nobody), encrypted or not,
-    and whether it is `streamed` to another place while it is taken.
+    whether it is `streamed` to another place while it is taken, and whether PostgreSQL's list is kept `apart` for what builds on it.
     """
 
     method: str
@@ -78,6 +78,7 @@ class Way:
     workers: int = 0
     encrypted: bool = False
     streamed: bool = False
+    apart: bool = False
 
     @property
     def piped(self) -> bool:
@@ -139,9 +140,10 @@ def choose_way(
 ) -> tuple[Way, str]:
     """Return how to compress, and why in words: the first way of those that the configuration allows which all can go.
 
-    With `apart` PostgreSQL's own list must be a file of its own, as an incremental one that builds on this one needs it. With
-    `streamed` all must come as one stream. The server and its program are asked what their builds can do. Raise UsageError if
-    none is left, UnreachableError or RefusedError if the server lets nobody replicate.
+    With `apart` an incremental one that builds on this one will need PostgreSQL's own list: best in a file of its own, which a
+    program cannot write, so that one is the last choice. With `streamed` all must come as one stream. The server and its program
+    are asked what their builds can do. Raise UsageError if none is left, UnreachableError or RefusedError if the server lets
+    nobody replicate.
     """
     settings, encrypted = context.config.base, context.config.backup.encryption == "age"
     if encrypted and tablespaces:
@@ -159,15 +161,19 @@ def choose_way(
     if settings.compression == "none":
         return Way("none", "nobody", encrypted=encrypted, streamed=streamed), "none: as base.compression says"
     methods = ("zstd", "gzip") if settings.compression == "auto" else (settings.compression,)
-    for method in methods:
-        for where in _places(settings, piped=encrypted or streamed, apart=tablespaces or apart):
-            if _can(context, programs, method, where):
-                threads = workers if method == "zstd" else 0
-                chosen = Way(method, where, settings.compression_level, threads, encrypted, streamed)
-                return chosen, "%s: %s" % (method, _WHY[where])
+    own, last = _places(settings, piped=encrypted or streamed, tablespaces=tablespaces)
+    pairs = [(method, where) for method in methods for where in (*own, *(() if apart else last))]
+    for method, where in pairs + [(method, where) for method in methods for where in (last if apart else ())]:
+        if _can(context, programs, method, where):
+            threads = workers if method == "zstd" else 0
+            chosen = Way(method, where, settings.compression_level, threads, encrypted, streamed, apart)
+            return chosen, "%s: %s" % (method, _WHY[where])
     raise UsageError(
         "Nothing here compresses with %s." % " or ".join(methods),
-        hint="Install the package %s, or set base.compression." % methods[0],
+        hint="Install the package %s, or set base.compression." % methods[0]
+        if "program" in (*own, *last)
+        else "A program cannot do it here, only %s: set base.compression to gzip or auto."
+        % " or ".join(_BUILDS[where] for where in own),
     )
 
 
@@ -178,11 +184,15 @@ _WHY = {
 }
 
 
-def _places(settings: Base, *, piped: bool, apart: bool) -> tuple[str, ...]:
+_BUILDS = {"server": "this server", "client": "this pg_basebackup"}
+
+
+def _places(settings: Base, *, piped: bool, tablespaces: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return who may compress, and who where those cannot: a program gets one stream, which holds no tablespaces."""
     if piped:
-        return ("program",)
+        return ("program",), ()
     own = ("server", "client") if settings.compress_on == "auto" else (settings.compress_on,)
-    return own if apart or settings.compress_on == "server" else (*own, "program")
+    return own, () if tablespaces or settings.compress_on == "server" else ("program",)
 
 
 def _can(context: Context, programs: Programs, method: str, where: str) -> bool:
@@ -296,7 +306,7 @@ def _run(context: Context, programs: Programs, sink: Sink, taken: Taken, parent_
         wrappers = codec.wrap(
             context.runner, taken.way.layers, level=context.config.base.compression_level, recipients=recipients
         )
-        if taken.way.encrypted or taken.way.streamed:
+        if taken.way.encrypted or taken.way.streamed or taken.way.apart:
             _pick_list(context, sink, taken, command, wrappers)
         else:
             sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)

@@ -22,7 +22,16 @@ from ..core.times import iso
 from ..places.catalog import Catalog
 from ..places.s3 import S3Place
 from ..postgres import inventory
-from ..postgres.base_taking import LEAST_MAJOR, Taken, UnfitParentError, Way, choose_way, take, wal_kept
+from ..postgres.base_taking import (
+    INCREMENTAL_MAJOR,
+    LEAST_MAJOR,
+    Taken,
+    UnfitParentError,
+    Way,
+    choose_way,
+    take,
+    wal_kept,
+)
 from ..postgres.connection import Server, Session, connect, server_facts
 from ..postgres.dumping import Sink
 from ..postgres.throwaway import claimed, clear_abandoned
@@ -156,9 +165,8 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
             "This cluster has no data checksums, so a damaged block is copied without notice (pg_checksums --enable adds them)."
         )
     parent, upon = find_parent(context, session, server, wanted, there=there)
-    way, reason = choose_way(
-        context, programs, tablespaces=bool(found), apart=wanted != NEVER, streamed=there is not None
-    )
+    apart = wanted != NEVER and server.major >= INCREMENTAL_MAJOR
+    way, reason = choose_way(context, programs, tablespaces=bool(found), apart=apart, streamed=there is not None)
     databases = [{"name": name, "bytes": int(size)} for name, size in session.rows(_DATABASES)]
     reasons = (reason, *((upon,) if wanted != NEVER else ()))
     plan = _Plan(server, programs, way, reasons, found, databases, int(segment_bytes), bool(checksums), parent, there)
