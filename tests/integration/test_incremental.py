@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times im
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import Place
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.evidence import store as store_proof
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import base_taking
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
     backup,
     backup_base,
@@ -401,7 +403,9 @@ def test_without_summaries_a_full_one_is_taken_or_it_is_refused(server: Postgres
     assert site.sets() == [full, again["set"]]
 
 
-def test_what_only_the_server_itself_knows_is_told_the_same_way(server: PostgresServer, make_site: MakeSite) -> None:
+def test_what_only_the_server_itself_knows_is_told_the_same_way(
+    server: PostgresServer, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A role that may not ask for summaries learns it when the backup begins."""
     run_sql(server, "postgres", "DROP ROLE IF EXISTS copier; CREATE ROLE copier LOGIN REPLICATION PASSWORD 'x'")
     run_sql(server, "postgres", "REVOKE EXECUTE ON FUNCTION pg_available_wal_summaries() FROM PUBLIC")
@@ -419,6 +423,12 @@ def test_what_only_the_server_itself_knows_is_told_the_same_way(server: Postgres
         assert again["kind"] == "base"
         assert "WAL summaries are required" in site.warnings
         assert len(site.sets()) == count + 1
+        # A server that says so in another language.
+        lose_summaries(server)
+        monkeypatch.setattr(base_taking, "_UNFIT", re.compile("zusammengefasst"))
+        assert take(site)["kind"] == "base"
+        assert "A full base backup is taken, and no incremental one: " in site.warnings
+        assert len(site.sets()) == count + 2
     finally:
         run_sql(server, "postgres", "GRANT EXECUTE ON FUNCTION pg_available_wal_summaries() TO PUBLIC")
 

@@ -41,7 +41,16 @@ _START = re.compile(r"write-ahead log start point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+) o
 _END = re.compile(r"write-ahead log end point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+)")
 _NO_WORKERS = "could not set compression worker count"
 # So the server says that it cannot tell what changed since the parent.
-_UNFIT = re.compile("WAL summar|[Ss]ummarization|requires WAL|found in manifest|in backup manifest|backup_manifest")
+_UNFIT = re.compile("WAL summar|[Ss]ummarization|requires WAL|found in manifest|in backup manifest")
+# Of the client program, which always speaks English, or of the system.
+_OTHER_CAUSES = (
+    "connection to server",
+    "No space left",
+    "could not write",
+    "could not create",
+    "could not open",
+    "killed",
+)
 # What to do next, by what the server says to who wants to replicate.
 _HINTS = (
     ("permission denied to start WAL sender", "role"),
@@ -347,6 +356,19 @@ def _command(context: Context, programs: Programs, folder: Path, way: Way, paren
     )
 
 
+def may_be_unfit(error: PgopsError) -> bool:
+    """Tell whether an incremental base backup failed for what may be the parent's sake: a full one may go then.
+
+    The server says why in its own language, so what is told in another way does not count: damage, rights, the connection, full disks.
+    """
+    if isinstance(error, UnfitParentError):
+        return True
+    if error.__class__ is not CommandError or "pg_basebackup" not in error.message:
+        return False
+    said = "%s %s" % (error.message, error.stderr)
+    return not any(text in said for text in (*(text for text, _key in _HINTS), *_OTHER_CAUSES))
+
+
 def _told(error: CommandError, taken: Taken) -> PgopsError:
     """Return why it failed; damaged blocks that the server found are told one by one."""
     blocks = [m.groups() for m in (_DAMAGE.search(line) for line in taken.said) if m]
@@ -383,6 +405,7 @@ __all__ = (
     "Way",
     "check_replication",
     "choose_way",
+    "may_be_unfit",
     "replication_refused",
     "take",
     "wal_kept",

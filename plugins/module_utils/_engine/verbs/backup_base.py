@@ -15,7 +15,7 @@ from .. import __version__
 from ..context import Context
 from ..core.base_list import NAME as LIST
 from ..core.base_list import parse_list
-from ..core.errors import PgopsError, RefusedError
+from ..core.errors import CommandError, PgopsError, RefusedError
 from ..core.manifest import NAME, Base, Manifest, Payload, Tablespace, content_hash
 from ..core.sizes import parse_size
 from ..core.times import iso
@@ -29,6 +29,7 @@ from ..postgres.base_taking import (
     UnfitParentError,
     Way,
     choose_way,
+    may_be_unfit,
     take,
     wal_kept,
 )
@@ -131,8 +132,8 @@ def backup_base(context: Context, *, dry_run: bool, incremental: str = "", to: s
             return {"changed": True, "kind": plan.kind, "plan": plan.result(), "uncovered": []}
         try:
             return _make(context, session, plan)
-        except UnfitParentError as error:
-            if wanted != AUTO:
+        except (UnfitParentError, CommandError) as error:
+            if wanted != AUTO or plan.parent is None or not may_be_unfit(error):
                 raise
             context.warn("A full base backup is taken, and no incremental one: %s" % error.message)
         full = "full: the server takes no incremental one"
