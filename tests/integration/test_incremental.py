@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times im
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import Place
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.evidence import store as store_proof
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import base_taking
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
     backup,
     backup_base,
@@ -401,7 +403,9 @@ def test_without_summaries_a_full_one_is_taken_or_it_is_refused(server: Postgres
     assert site.sets() == [full, again["set"]]
 
 
-def test_what_only_the_server_itself_knows_is_told_the_same_way(server: PostgresServer, make_site: MakeSite) -> None:
+def test_what_only_the_server_itself_knows_is_told_the_same_way(
+    server: PostgresServer, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A role that may not ask for summaries learns it when the backup begins."""
     run_sql(server, "postgres", "DROP ROLE IF EXISTS copier; CREATE ROLE copier LOGIN REPLICATION PASSWORD 'x'")
     run_sql(server, "postgres", "REVOKE EXECUTE ON FUNCTION pg_available_wal_summaries() FROM PUBLIC")
@@ -419,6 +423,12 @@ def test_what_only_the_server_itself_knows_is_told_the_same_way(server: Postgres
         assert again["kind"] == "base"
         assert "WAL summaries are required" in site.warnings
         assert len(site.sets()) == count + 1
+        # A server that says so in another language.
+        lose_summaries(server)
+        monkeypatch.setattr(base_taking, "_UNFIT", re.compile("zusammengefasst"))
+        assert take(site)["kind"] == "base"
+        assert "A full base backup is taken, and no incremental one: " in site.warnings
+        assert len(site.sets()) == count + 2
     finally:
         run_sql(server, "postgres", "GRANT EXECUTE ON FUNCTION pg_available_wal_summaries() TO PUBLIC")
 
@@ -454,6 +464,31 @@ def test_what_nothing_can_be_built_on_is_told(server: PostgresServer, make_site:
     assert take(site, "auto")["kind"] == "base"
     assert "lies inside its tar" in site.warnings
     assert take(site, "auto", dry_run=True)["plan"]["kind"] == "incremental"
+
+
+def test_a_program_that_compresses_is_no_obstacle(server: PostgresServer, make_site: MakeSite) -> None:
+    """Neither the server nor pg_basebackup has zstd inside: this host keeps the list that the stream of the program holds."""
+    site = make_site(server, base={"incremental": "auto", "compression": "zstd"})
+    plan = take(site, dry_run=True)["plan"]
+    assert plan["choices"]["base"]["by"] == "program"
+    full, child = take(site), take(site)
+    assert (full["kind"], child["kind"], child["parent"]) == ("base", "incremental", full["set"])
+    (report,) = site.verify("structure")["sets"]
+    assert (report["set"], report["outcome"]) == (child["set"], "passed"), report
+    # With any method, what has its list in a file of its own comes first.
+    assert take(site, dry_run=True, base={"compression": "auto"})["plan"]["choices"]["base"]["by"] == "server"
+    with pytest.raises(UsageError, match="Nothing here compresses with zstd") as caught:
+        take(site, dry_run=True, base={"compress_on": "server"})
+    assert caught.value.hint == "A program cannot do it here, only this server: set base.compression to gzip or auto."
+
+
+def test_an_older_server_goes_on_as_before(servers: Servers, make_site: MakeSite) -> None:
+    site = make_site(servers.get("base plain", 16), base={"incremental": "auto"})
+    before = take(site, "never", dry_run=True)["plan"]["choices"]["base"]
+    assert take(site, dry_run=True)["plan"]["choices"]["base"] == {
+        **before,
+        "reasons": [*before["reasons"], "full: no incremental one can be taken"],
+    }
 
 
 def test_a_chain_may_be_encrypted(server: PostgresServer, make_site: MakeSite, age_key: Callable[[str], Key]) -> None:

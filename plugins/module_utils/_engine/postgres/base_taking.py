@@ -41,7 +41,16 @@ _START = re.compile(r"write-ahead log start point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+) o
 _END = re.compile(r"write-ahead log end point: ([0-9A-Fa-f]+/[0-9A-Fa-f]+)")
 _NO_WORKERS = "could not set compression worker count"
 # So the server says that it cannot tell what changed since the parent.
-_UNFIT = re.compile("WAL summar|[Ss]ummarization|requires WAL|found in manifest|in backup manifest|backup_manifest")
+_UNFIT = re.compile("WAL summar|[Ss]ummarization|requires WAL|found in manifest|in backup manifest")
+# Of the client program, which always speaks English, or of the system.
+_OTHER_CAUSES = (
+    "connection to server",
+    "No space left",
+    "could not write",
+    "could not create",
+    "could not open",
+    "killed",
+)
 # What to do next, by what the server says to who wants to replicate.
 _HINTS = (
     ("permission denied to start WAL sender", "role"),
@@ -69,7 +78,7 @@ _FULL = "Take a full base backup: pgops backup --kind base --incremental never."
 @dataclass(frozen=True)
 class Way:
     """How a base backup is compressed: by which method, by whom (`server`, `client`, `program`, or nobody), encrypted or not,
-    and whether it is `streamed` to another place while it is taken.
+    whether it is `streamed` to another place while it is taken, and whether PostgreSQL's list is kept `apart` for what builds on it.
     """
 
     method: str
@@ -78,6 +87,7 @@ class Way:
     workers: int = 0
     encrypted: bool = False
     streamed: bool = False
+    apart: bool = False
 
     @property
     def piped(self) -> bool:
@@ -139,9 +149,10 @@ def choose_way(
 ) -> tuple[Way, str]:
     """Return how to compress, and why in words: the first way of those that the configuration allows which all can go.
 
-    With `apart` PostgreSQL's own list must be a file of its own, as an incremental one that builds on this one needs it. With
-    `streamed` all must come as one stream. The server and its program are asked what their builds can do. Raise UsageError if
-    none is left, UnreachableError or RefusedError if the server lets nobody replicate.
+    With `apart` an incremental one that builds on this one will need PostgreSQL's own list: best in a file of its own, which a
+    program cannot write, so that one is the last choice. With `streamed` all must come as one stream. The server and its program
+    are asked what their builds can do. Raise UsageError if none is left, UnreachableError or RefusedError if the server lets
+    nobody replicate.
     """
     settings, encrypted = context.config.base, context.config.backup.encryption == "age"
     if encrypted and tablespaces:
@@ -159,15 +170,19 @@ def choose_way(
     if settings.compression == "none":
         return Way("none", "nobody", encrypted=encrypted, streamed=streamed), "none: as base.compression says"
     methods = ("zstd", "gzip") if settings.compression == "auto" else (settings.compression,)
-    for method in methods:
-        for where in _places(settings, piped=encrypted or streamed, apart=tablespaces or apart):
-            if _can(context, programs, method, where):
-                threads = workers if method == "zstd" else 0
-                chosen = Way(method, where, settings.compression_level, threads, encrypted, streamed)
-                return chosen, "%s: %s" % (method, _WHY[where])
+    own, last = _places(settings, piped=encrypted or streamed, tablespaces=tablespaces)
+    pairs = [(method, where) for method in methods for where in (*own, *(() if apart else last))]
+    for method, where in pairs + [(method, where) for method in methods for where in (last if apart else ())]:
+        if _can(context, programs, method, where):
+            threads = workers if method == "zstd" else 0
+            chosen = Way(method, where, settings.compression_level, threads, encrypted, streamed, apart)
+            return chosen, "%s: %s" % (method, _WHY[where])
     raise UsageError(
         "Nothing here compresses with %s." % " or ".join(methods),
-        hint="Install the package %s, or set base.compression." % methods[0],
+        hint="Install the package %s, or set base.compression." % methods[0]
+        if "program" in (*own, *last)
+        else "A program cannot do it here, only %s: set base.compression to gzip or auto."
+        % " or ".join(_BUILDS[where] for where in own),
     )
 
 
@@ -178,11 +193,15 @@ _WHY = {
 }
 
 
-def _places(settings: Base, *, piped: bool, apart: bool) -> tuple[str, ...]:
+_BUILDS = {"server": "this server", "client": "this pg_basebackup"}
+
+
+def _places(settings: Base, *, piped: bool, tablespaces: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return who may compress, and who where those cannot: a program gets one stream, which holds no tablespaces."""
     if piped:
-        return ("program",)
+        return ("program",), ()
     own = ("server", "client") if settings.compress_on == "auto" else (settings.compress_on,)
-    return own if apart or settings.compress_on == "server" else (*own, "program")
+    return own, () if tablespaces or settings.compress_on == "server" else ("program",)
 
 
 def _can(context: Context, programs: Programs, method: str, where: str) -> bool:
@@ -296,7 +315,7 @@ def _run(context: Context, programs: Programs, sink: Sink, taken: Taken, parent_
         wrappers = codec.wrap(
             context.runner, taken.way.layers, level=context.config.base.compression_level, recipients=recipients
         )
-        if taken.way.encrypted or taken.way.streamed:
+        if taken.way.encrypted or taken.way.streamed or taken.way.apart:
             _pick_list(context, sink, taken, command, wrappers)
         else:
             sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
@@ -337,6 +356,19 @@ def _command(context: Context, programs: Programs, folder: Path, way: Way, paren
     )
 
 
+def may_be_unfit(error: PgopsError) -> bool:
+    """Tell whether an incremental base backup failed for what may be the parent's sake: a full one may go then.
+
+    The server says why in its own language, so what is told in another way does not count: damage, rights, the connection, full disks.
+    """
+    if isinstance(error, UnfitParentError):
+        return True
+    if error.__class__ is not CommandError or "pg_basebackup" not in error.message:
+        return False
+    said = "%s %s" % (error.message, error.stderr)
+    return not any(text in said for text in (*(text for text, _key in _HINTS), *_OTHER_CAUSES))
+
+
 def _told(error: CommandError, taken: Taken) -> PgopsError:
     """Return why it failed; damaged blocks that the server found are told one by one."""
     blocks = [m.groups() for m in (_DAMAGE.search(line) for line in taken.said) if m]
@@ -373,6 +405,7 @@ __all__ = (
     "Way",
     "check_replication",
     "choose_way",
+    "may_be_unfit",
     "replication_refused",
     "take",
     "wal_kept",

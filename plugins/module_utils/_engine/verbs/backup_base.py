@@ -15,14 +15,24 @@ from .. import __version__
 from ..context import Context
 from ..core.base_list import NAME as LIST
 from ..core.base_list import parse_list
-from ..core.errors import PgopsError, RefusedError
+from ..core.errors import CommandError, PgopsError, RefusedError
 from ..core.manifest import NAME, Base, Manifest, Payload, Tablespace, content_hash
 from ..core.sizes import parse_size
 from ..core.times import iso
 from ..places.catalog import Catalog
 from ..places.s3 import S3Place
 from ..postgres import inventory
-from ..postgres.base_taking import LEAST_MAJOR, Taken, UnfitParentError, Way, choose_way, take, wal_kept
+from ..postgres.base_taking import (
+    INCREMENTAL_MAJOR,
+    LEAST_MAJOR,
+    Taken,
+    UnfitParentError,
+    Way,
+    choose_way,
+    may_be_unfit,
+    take,
+    wal_kept,
+)
 from ..postgres.connection import Server, Session, connect, server_facts
 from ..postgres.dumping import Sink
 from ..postgres.throwaway import claimed, clear_abandoned
@@ -122,8 +132,8 @@ def backup_base(context: Context, *, dry_run: bool, incremental: str = "", to: s
             return {"changed": True, "kind": plan.kind, "plan": plan.result(), "uncovered": []}
         try:
             return _make(context, session, plan)
-        except UnfitParentError as error:
-            if wanted != AUTO:
+        except (UnfitParentError, CommandError) as error:
+            if wanted != AUTO or plan.parent is None or not may_be_unfit(error):
                 raise
             context.warn("A full base backup is taken, and no incremental one: %s" % error.message)
         full = "full: the server takes no incremental one"
@@ -156,9 +166,8 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
             "This cluster has no data checksums, so a damaged block is copied without notice (pg_checksums --enable adds them)."
         )
     parent, upon = find_parent(context, session, server, wanted, there=there)
-    way, reason = choose_way(
-        context, programs, tablespaces=bool(found), apart=wanted != NEVER, streamed=there is not None
-    )
+    apart = wanted != NEVER and server.major >= INCREMENTAL_MAJOR
+    way, reason = choose_way(context, programs, tablespaces=bool(found), apart=apart, streamed=there is not None)
     databases = [{"name": name, "bytes": int(size)} for name, size in session.rows(_DATABASES)]
     reasons = (reason, *((upon,) if wanted != NEVER else ()))
     plan = _Plan(server, programs, way, reasons, found, databases, int(segment_bytes), bool(checksums), parent, there)

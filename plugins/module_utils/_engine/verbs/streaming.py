@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from ..context import Context
-from ..core.errors import PgopsError, RefusedError
+from ..core.errors import MissingError, PgopsError, RefusedError
 from ..core.manifest import File
 from ..core.sizes import human_size, parse_size
 from ..places.s3 import S3Place
@@ -84,8 +84,14 @@ def set_in_s3(context: Context, place: S3Place, set_id: str, expected: int) -> I
         try:
             yield StreamSink(context, folder, place, set_id, expected, room)
         except BaseException:
-            with contextlib.suppress(PgopsError):
+            try:
                 place.delete_set(set_id)
+            except MissingError:
+                pass  # nothing was sent whole
+            except PgopsError as error:
+                context.warn(
+                    "What was sent of %s may still lie in %s, where it is no set: %s" % (set_id, place.root, error)
+                )
             raise
 
 

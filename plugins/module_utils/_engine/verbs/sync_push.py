@@ -83,6 +83,7 @@ class Push:
         for set_id in ordered:
             try:
                 step = self._compared(set_id) if set_id in there else self._missing(set_id, doomed)
+                step = step and self._founded(step, there)
             except (DamagedError, UsageError) as error:
                 step = Step(set_id, "alarm", str(error))
             if step is None:
@@ -122,6 +123,24 @@ class Push:
             if is_physical(set_id):
                 return self._local.manifest(set_id).parent
         return None
+
+    def _founded(self, step: Step, there: Collection[str]) -> Step:
+        """Return the step, an alarm instead if what the set builds on neither is there nor comes before it."""
+        parent = self._parent(step.set_id)
+        if parent is None or step.action in ("skip", "alarm"):
+            return step
+        coming = next((earlier.action for earlier in self._done.plan if earlier.set_id == parent), "")
+        why = ""
+        if coming == "alarm":
+            why = "%s, which it builds on, cannot be brought there" % parent
+        elif parent not in there and coming != "push":
+            why = "%s, which it builds on, is not there" % parent
+        elif parent in there and not coming:
+            base = self._local.manifest(step.set_id).base
+            wanted = base.parent_content if base is not None else ""
+            if wanted and self._remote.content(parent) != wanted:
+                why = "%s, which it builds on, is another set there" % parent
+        return Step(step.set_id, "alarm", why) if why else step
 
     def _missing(self, set_id: str, doomed: Mapping[str, str]) -> Step:
         if set_id in doomed:
@@ -196,8 +215,8 @@ class Push:
             self._done.alarm(self._context, step.set_id, step.reason)
             return
         parent = self._parent(step.set_id)
-        if parent is not None and parent not in self._remote.ids() and parent not in self._done.sets:
-            self._done.alarm(self._context, step.set_id, "%s, which it builds on, is not there" % parent)
+        if parent is not None and any(parent == bad for bad, _why in self._done.alarms):
+            self._done.alarm(self._context, step.set_id, "%s, which it builds on, could not be brought there" % parent)
             return
         reporter = self._context.reporter
         reporter.phase("%s %s" % (step.action, step.set_id), sum(f.size for f in step.files))

@@ -11,7 +11,12 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UnreachableError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.base_taking import Way, replication_refused
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.base_taking import (
+    UnfitParentError,
+    Way,
+    may_be_unfit,
+    replication_refused,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +62,26 @@ def test_a_way_says_how_it_is_asked_for_and_undone(
     way: Way, argument: str, layers: tuple[str, ...], piped: bool
 ) -> None:
     assert (way.argument, way.layers, way.piped) == (argument, layers, piped)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("FEHLER: WAL-Zusammenfassungen werden ab 0/2000028 benötigt", True),
+        ('error: could not open file "/w/backup_manifest": No such file or directory', False),
+        ('error: could not write to file "/b/backup_manifest": No space left on device', False),
+        ("ERROR: requested WAL segment 000000010000000000000001 has already been removed", False),
+        ("FATAL: permission denied to start WAL sender", False),
+        ('connection to server at "db1", port 5432 failed', False),
+        ("server closed the connection unexpectedly", False),
+    ],
+)
+def test_what_the_server_says_in_its_own_language_may_be_the_parents_fault(said: str, expected: bool) -> None:
+    error = replication_refused(CommandError("pg_basebackup ended with status 1: %s" % said, stderr=said))
+    assert may_be_unfit(error) == expected
+
+
+def test_what_another_program_says_is_not_the_parents_fault() -> None:
+    assert not may_be_unfit(CommandError("zstd ended with status 1: FEHLER", stderr="FEHLER"))
+    assert not may_be_unfit(RefusedError("pg_basebackup is not there."))
+    assert may_be_unfit(UnfitParentError("It is of another cluster."))

@@ -232,6 +232,35 @@ def test_a_set_is_not_verified_any_more_when_what_it_builds_on_failed(world: Any
     assert failed(catalog, ids[:1]) == ids[0]
 
 
+def steps(world: Any, *names: str) -> list[tuple[str, str, str]]:
+    """What a dry push would do."""
+    plan_ = sync(world.context(), Sync(sets=names, dry_run=True))["plan"]
+    return [(step["set"], step["action"], step["reason"]) for step in plan_]
+
+
+def test_a_dry_push_tells_that_a_parent_is_nowhere(world: Any) -> None:
+    ids = build(world)
+    shutil.rmtree(world.context().local.home / "sets" / ids[0])
+    assert steps(world, ids[2]) == [
+        (ids[1], "alarm", "%s, which it builds on, is not there" % ids[0]),
+        (ids[2], "alarm", "%s, which it builds on, cannot be brought there" % ids[1]),
+    ]
+
+
+def test_nothing_is_brought_upon_another_set_of_its_parents_name(world: Any) -> None:
+    full = world.add("local", world.NOW - 2 * DAY, kind="base")
+    content = Catalog(world.context().local).content(full)
+    base = dataclasses.replace(world.manifest(world.NOW, kind="base").base, parent_content=content)
+    child = world.add("local", world.NOW - DAY, kind="incremental", parent=full, base=base)
+    world.add("s3", world.NOW - 2 * DAY, kind="base", server_version="18.1")
+    found = {set_id: (action, why) for set_id, action, why in steps(world, child)}
+    assert found[full][0] == "alarm"
+    assert found[child] == ("alarm", "%s, which it builds on, cannot be brought there" % full)
+    # Nor where this host has no such set to compare it with.
+    shutil.rmtree(world.context().local.home / "sets" / full)
+    assert steps(world, child) == [(child, "alarm", "%s, which it builds on, is another set there" % full)]
+
+
 def test_a_dry_push_brings_what_a_set_builds_on_before_it(world: Any) -> None:
     ids = build(world)
     shown = sync(world.context(), Sync(sets=(ids[2],), dry_run=True))
