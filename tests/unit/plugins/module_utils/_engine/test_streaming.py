@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import MissingError, PgopsError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.streaming import set_in_s3
 
 SET = "20261122T020000Z-base"
