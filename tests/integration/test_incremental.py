@@ -29,6 +29,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times im
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import Place
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.evidence import store as store_proof
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3 import S3Place
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import base_taking
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
     backup,
@@ -365,6 +366,28 @@ def test_an_upload_without_its_parent_is_an_alarm(story: Chain, other: Site, sto
     shutil.rmtree(other.set_folder(story.bases[0]))
     with pytest.raises(DamagedError, match="%s, which it builds on, is not there" % story.bases[0]):
         other.push()
+
+
+def test_a_parent_that_goes_while_its_child_comes_is_an_alarm(
+    story: Chain, other: Site, store: MotoS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the chosen node of a group prunes there meanwhile."""
+    other.instance = "raced-" + other.instance
+    shutil.move(other.root / "backups" / story.site.instance, other.home)
+    other.use_s3(store)
+    publish = S3Place.publish
+
+    def raced(place: S3Place, set_id: str, encoded: bytes) -> None:
+        publish(place, set_id, encoded)
+        if set_id == story.bases[1]:
+            place.delete_set(story.bases[0])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Place, "publish", raced)
+        with pytest.raises(DamagedError, match="%s, which it builds on, was removed there" % story.bases[0]):
+            other.push()
+    other.push()
+    assert sorted(Catalog(other.engine().s3()).ids()) == sorted(story.bases)
 
 
 # --- the server -------------------------------------------------------------------------------------------------------

@@ -241,6 +241,7 @@ class Push:
             self._done.bytes_sent += len(encoded)
         if step.action == "push":
             self._done.sets.append(set_id)
+            self._check_parent(set_id)
         elif not tally.sent and not step.manifest:
             self._done.already += 1
         else:
@@ -248,6 +249,14 @@ class Push:
             self._done.repaired.append({"set": set_id, "files": files, "why": step.reason})
             self._context.warn("%s was repaired in %s: %s." % (set_id, self._place.root, step.reason))
         self._prove(set_id)
+
+    def _check_parent(self, set_id: str) -> None:
+        """Raise DamagedError if what the set builds on went meanwhile: another node may prune there, which holds another lock."""
+        parent = self._parent(set_id)
+        if parent is not None and "%s/%s/%s" % (SETS, parent, NAME) not in self._place.entries(
+            "%s/%s" % (SETS, parent)
+        ):
+            raise DamagedError("%s, which it builds on, was removed there meanwhile: push again" % parent)
 
     def _prove(self, set_id: str) -> None:
         """See by one listing that the set is whole there, and remember it."""
