@@ -301,7 +301,12 @@ def _load(context: Context, request: Request, made: str, folder: Path) -> dict[s
         ownership=request.ownership,
         jobs=request.jobs,
     )
-    return restore(dataclasses.replace(context, config=config), asked)
+    try:
+        return restore(dataclasses.replace(context, config=config), asked)
+    except RefusedError as error:
+        if request.globals == "none" and "lacks the role" in error.message:
+            error.hint = "The roles come back, too, with globals: missing (--globals missing)."
+        raise
 
 
 __all__ = ("Request", "rescue")
