@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, Callable, Optional
 
 from .errors import UsageError
-from .freshness import OK
+from .freshness import OK, waited_for
+from .naming import is_physical
 from .sizes import human_size
 from .times import human_span, iso, parse_iso
 
@@ -252,13 +253,19 @@ def _sizes(facts: Facts, days: int) -> Answer:
     return Answer(OPEN, found[0]["text"]) if found else Answer(DONE, said, facts.now)
 
 
+def _counted(facts: Facts) -> set[str]:
+    """Return the ids of the complete sets by which backups are judged."""
+    places = facts.status["places"]
+    return {s["id"] for s in waited_for(s for place in places for s in place["sets"] if s["complete"])}
+
+
 def _verified(facts: Facts, days: int) -> Answer:
     """A set that is there was restored and compared, within `days` where there is such a limit."""
     proofs = [
         (parse_iso(s["proofs"]["restore"]["when"]), s["id"], place["place"])
         for place in facts.status["places"]
         for s in place["sets"]
-        if s["complete"] and s["verified"]
+        if s["id"] in _counted(facts) and s["complete"] and s["verified"]
     ]
     if not proofs:
         return Answer(OPEN, "No set that is there is proven to restore.")
@@ -313,8 +320,15 @@ def _seven_days(facts: Facts, days: int) -> Answer:
     del days
     allowed = timedelta(seconds=facts.status["limits"]["backup"]["critical_seconds"])
     since = facts.now - timedelta(days=7)
-    runs = (r for r in facts.runs if r.get("verb") == "backup" and r.get("outcome") == "ok" and not r.get("skipped"))
-    sets = (s for place in facts.status["places"] for s in place["sets"] if s["complete"])
+    counted = _counted(facts)
+    dumps = not all(map(is_physical, counted))
+    runs = (
+        r
+        for r in facts.runs
+        if r.get("verb") == "backup" and r.get("outcome") == "ok" and not r.get("skipped")
+        if not dumps or r.get("kind") not in ("base", "incremental")
+    )
+    sets = (s for place in facts.status["places"] for s in place["sets"] if s["id"] in counted and s["complete"])
     ended = {parse_iso(entry["ended"]) for entry in itertools.chain(runs, sets)}
     good = sorted(moment for moment in ended if moment <= facts.now)
     older = [moment for moment in good if moment <= since]

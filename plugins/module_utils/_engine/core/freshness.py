@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Optional
+from typing import Any, Optional
 
 from .calendar import Calendar, longest_gap, longest_lag
+from .naming import is_physical
 from .times import human_span, iso
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
@@ -257,6 +258,15 @@ def _verification(facts: Facts, limits: Limits, now: datetime) -> Finding:
     )
 
 
+def waited_for(sets: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return those of the described sets of all places by which backups are judged: dumps, where there are any.
+
+    They are what is scheduled and waited for then, and a base backup takes the place of none.
+    """
+    every = list(sets)
+    return [described for described in every if not is_physical(described["id"])] or every
+
+
 __all__ = (
     "CLOCK_TOLERANCE",
     "CRITICAL",
@@ -270,5 +280,6 @@ __all__ = (
     "limit",
     "limits",
     "tried",
+    "waited_for",
     "worst",
 )

@@ -7,12 +7,13 @@ Moments, not ages: a file that nobody writes any more must not look fresh. What 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from .freshness import CRITICAL, OK, WARNING
+from .freshness import CRITICAL, OK, WARNING, waited_for
 from .times import parse_iso
 
 OWN_LABEL = "pgops_instance"
@@ -116,7 +117,9 @@ def _family(name: str, lines: list[str]) -> str:
 def _whole(samples: _Samples, result: Mapping[str, Any]) -> None:
     """Add what is asked of the instance as a whole, with its limits."""
     now = result["now"]
-    past = {name: [s for s in sets if s["begun"] <= now] for name, sets in _complete(result).items()}
+    complete = _complete(result)
+    counted = {s["id"] for s in waited_for(itertools.chain(*complete.values()))}
+    past = {name: [s for s in sets if s["id"] in counted and s["begun"] <= now] for name, sets in complete.items()}
     every = [described for sets in past.values() for described in sets]
     begun = [described["begun"] for described in every]
     limits = result["limits"]

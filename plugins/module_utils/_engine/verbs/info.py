@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Optional
@@ -12,7 +12,7 @@ from typing import Any, Optional
 from ..context import Context
 from ..core.calendar import Calendar, parse
 from ..core.fingerprint import summary
-from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, limits, worst
+from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, limits, waited_for, worst
 from ..core.manifest import Database, Manifest
 from ..core.naming import is_physical
 from ..core.times import iso, parse_iso, parse_span
@@ -210,7 +210,7 @@ def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
     """
     by_name = {place["place"]: place for place in places}
     every = [s for place in places for s in place["sets"] if s["complete"]]
-    whole = [s for s in every if not is_physical(s["id"])] or every
+    whole = waited_for(every)
     proven = [Seen(s["id"], parse_iso(s["proofs"]["restore"]["when"])) for s in whole if s["verified"]]
     offsite = by_name.get("s3", {})
     latest = context.clock() + CLOCK_TOLERANCE
@@ -231,7 +231,7 @@ def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
     )
 
 
-def _seen(described: dict[str, Any]) -> Seen:
+def _seen(described: Mapping[str, Any]) -> Seen:
     return Seen(described["id"], parse_iso(described["begun"]))
 
 

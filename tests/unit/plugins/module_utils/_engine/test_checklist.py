@@ -170,6 +170,19 @@ def test_a_night_without_a_backup_unticks_the_week(world: Any) -> None:
     assert not lines(world)["weekly.copy"]["ticked"]
 
 
+def test_base_backups_tick_no_line_of_the_dumps(world: Any) -> None:
+    good_week(world)
+    assert lines(world)["weekly.backups"]["ticked"]
+    for _half_a_day in range(28):
+        world.now += DAY / 2
+        ran(world, "backup", kind="base")
+        for place in ("local", "s3"):
+            world.prove(place, world.add(place, world.now, kind="base"), when=world.now)
+    found = lines(world)
+    ticks = {name: found[name]["ticked"] for name in ("weekly.backups", "week-1.nights", "weekly.proof")}
+    assert ticks == dict.fromkeys(ticks, False)
+
+
 def test_few_days_of_records_are_no_week(world: Any) -> None:
     world.now = world.NOW - 3 * DAY
     ran(world, "backup")

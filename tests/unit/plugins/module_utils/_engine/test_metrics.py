@@ -72,6 +72,24 @@ def test_the_numbers_are_those_of_status(world: Any) -> None:
     assert found['schedule_next_timestamp_seconds{verb="prune"}'] > now
 
 
+def test_a_base_backup_makes_no_dump_newer(world: Any) -> None:
+    for place in ("local", "s3"):
+        world.prove(place, world.add(place, world.NOW - 2 * DAY), when=world.NOW - 2 * DAY)
+    before = numbers(world)
+    for place in ("local", "s3"):
+        world.prove(place, world.add(place, world.NOW - HOUR, kind="base"), when=world.NOW)
+    found = numbers(world)
+    for name in ("backup_newest", "offsite_newest", "verification_newest", "verification_start"):
+        assert found["%s_timestamp_seconds" % name] == before["%s_timestamp_seconds" % name], name
+    assert found['place_sets{place="local",kind="base"}'] == 1
+    # Without any dump, base backups are what there is.
+    for set_id in world.ids("local"):
+        if set_id.endswith("-logical"):
+            for place in ("local", "s3"):
+                world.place(place).delete_set(set_id)
+    assert numbers(world)["backup_newest_timestamp_seconds"] == world.NOW.timestamp() - 3600
+
+
 def test_what_has_never_been_has_no_sample(world: Any) -> None:
     found = numbers(world)
     assert [name for name in found if "newest" in name or "run_last" in name or "recovery" in name] == []
