@@ -69,7 +69,8 @@ _value:
 
 
 # What fits into one message that somebody reads on a telephone.
-_MOST_CAUSES, _MOST_NAMES = 8, 5
+_MOST_CAUSES = 8
+_MOST_NAMES = 5
 
 
 def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]:

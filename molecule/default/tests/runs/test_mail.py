@@ -31,7 +31,7 @@ def test_only_the_job_that_failed_sent_one(host: Any, mails: list[email.message.
     assert [run["verb"] for run in runs_of(host, "db12-main")[-len(VERBS) :] if run["outcome"] == "ok"]
     assert len(mails) == 1
     assert "/usr/local/bin/pgops backup " in str(mails[0]["Subject"])
-    assert str(mails[0]["To"]) == "backup"
+    assert str(mails[0]["To"]) == "backup@localhost"
 
 
 def test_it_says_what_is_wrong_and_what_to_do(host: Any, mails: list[email.message.Message]) -> None:
