@@ -34,9 +34,12 @@ def test_each_job_is_there_once_at_its_time(host: Any) -> None:
     bases = [line for line in jobs if "--kind base " in line]
     assert len(bases) <= 1
     jobs = [line for line in jobs if line not in bases]
-    for verb, time in TIMES.items():
+    # Somebody looks for trouble where there is somebody to tell.
+    told = host.run("grep -rq webhook_url /etc/pgops").rc == 0
+    times = {verb: time for verb, time in TIMES.items() if told or verb != "alert"}
+    for verb, time in times.items():
         assert [line.startswith(f"{time} postgres ") for line in jobs if f"pgops {verb} " in line] == [True], verb
-    assert len(jobs) == len(TIMES)
+    assert len(jobs) == len(times)
     settings = {
         line.split("=", 1)[0] for line in lines if "=" in line and line not in jobs and not line.startswith("#")
     }

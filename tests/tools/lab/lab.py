@@ -140,7 +140,8 @@ class Lab:
         network.lay_bridge()
         if not (HOME / "key").exists():
             told("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(HOME / "key"))
-        (HOME / "ssh_config").write_text(_SSH.format(home=HOME), encoding="utf-8")
+        if not (HOME / "ssh_config").exists():
+            (HOME / "ssh_config").write_text(_SSH.format(home=HOME), encoding="utf-8")
 
     def _clear_ground(self) -> None:
         for socket in HOME.glob("ssh-*"):
@@ -166,7 +167,9 @@ class Lab:
             file.truncate(0)
             file.write("".join(f"{address}\t{name}\n" for address, name in names))
         for_each = [f"Host {one.name}\n  HostName {one.facts.address}\n" for one in machines]
-        (HOME / "ssh_config").write_text("".join([*for_each, _SSH.format(home=HOME)]), encoding="utf-8")
+        # Other scenarios log in meanwhile.
+        (HOME / "ssh_config.new").write_text("".join([*for_each, _SSH.format(home=HOME)]), encoding="utf-8")
+        (HOME / "ssh_config.new").replace(HOME / "ssh_config")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
