@@ -403,6 +403,18 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@contextmanager
+def damaged_table(server: PostgresServer) -> Iterator[str]:
+    """Have a table whose second block is damaged while the block runs; yield the path of its file in the data directory."""
+    run_sql(server, "postgres", "CREATE TABLE harmed AS SELECT i FROM generate_series(1, 3000) i")
+    (path,) = run_sql(server, "postgres", "CHECKPOINT; SELECT pg_relation_filepath('harmed')")[0]
+    flip(server.data_dir / path, 8192 + 4000)
+    try:
+        yield path
+    finally:
+        run_sql(server, "postgres", "DROP TABLE harmed")
+
+
 def flip(path: Path, position: int | None = None) -> None:
     """Change one byte of a file, in its middle if no position is given."""
     content = bytearray(path.read_bytes())

@@ -41,7 +41,17 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request as Sync
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import sync
 from demo.servers import MotoS3, PostgresServer, wheel_bindir
-from tests.integration.conftest import Key, Servers, Site, create_database, flip, process_of, run_sql, wait_for
+from tests.integration.conftest import (
+    Key,
+    Servers,
+    Site,
+    create_database,
+    damaged_table,
+    flip,
+    process_of,
+    run_sql,
+    wait_for,
+)
 from tests.integration.test_recover import Story, ask, own, upto
 
 MakeSite = Callable[..., Site]
@@ -632,14 +642,8 @@ def test_one_that_is_interrupted_leaves_nothing_for_long(server: PostgresServer,
 def test_damaged_blocks_that_changed_are_told(server: PostgresServer, make_site: MakeSite) -> None:
     site = make_site(server, base={"incremental": "auto"})
     full = take(site)["set"]
-    run_sql(server, "postgres", "CREATE TABLE harmed AS SELECT i FROM generate_series(1, 3000) i")
-    (path,) = run_sql(server, "postgres", "CHECKPOINT; SELECT pg_relation_filepath('harmed')")[0]
-    flip(server.data_dir / path, 8192 + 4000)
-    try:
-        with pytest.raises(DamagedError, match="block 1 of %s" % path):
-            take(site)
-    finally:
-        run_sql(server, "postgres", "DROP TABLE harmed")
+    with damaged_table(server) as path, pytest.raises(DamagedError, match="block 1 of %s" % path):
+        take(site)
     assert site.sets() == [full]
 
 

@@ -18,7 +18,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, info
 from demo.servers import MotoS3, PostgresServer
-from tests.integration.conftest import Key, Servers, Site, flip, process_of, run_sql, wait_for
+from tests.integration.conftest import Key, Servers, Site, damaged_table, process_of, run_sql, wait_for
 from tests.integration.test_base_backup import give_tablespace
 from tests.integration.test_incremental import LONG, SUMMARIZING
 
@@ -114,14 +114,8 @@ def test_a_server_whose_blocks_are_damaged_leaves_nothing_there(
 ) -> None:
     site = make_site(server)
     site.use_s3(store)
-    run_sql(server, "postgres", "CREATE TABLE harmed AS SELECT i FROM generate_series(1, 3000) i")
-    (path,) = run_sql(server, "postgres", "CHECKPOINT; SELECT pg_relation_filepath('harmed')")[0]
-    flip(server.data_dir / path, 8192 + 4000)
-    try:
-        with pytest.raises(DamagedError, match="block 1 of %s" % path):
-            take(site)
-    finally:
-        run_sql(server, "postgres", "DROP TABLE harmed")
+    with damaged_table(server) as path, pytest.raises(DamagedError, match="block 1 of %s" % path):
+        take(site)
     assert in_s3(site) == {}
     assert site.engine().s3().writer.unfinished() == {}
 

@@ -267,15 +267,7 @@ def _restore(parser: Parser) -> None:
         default="missing",
         help="which roles and tablespaces of the set are made first (default: missing)",
     )
-    parser.add(
-        "--no-owner",
-        action="store_true",
-        help="everything belongs to who restores, without the original's owners and grants",
-    )
-    parser.add(
-        "--jobs", metavar="N", type=_count, default=0, help="parallel jobs (default: restore.jobs of the configuration)"
-    )
-    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+    _loading(parser)
     parser.add(
         "--confirm",
         metavar="NAME",
@@ -408,6 +400,14 @@ def _rescue(parser: Parser) -> None:
         default="none",
         help="which roles of that moment are made first (default: none, as they are usually still there)",
     )
+    _loading(parser)
+    parser.add("-y", "--yes", action="store_true", help="agree without being asked")
+    _wait(parser)
+    _dry_run(parser)
+
+
+def _loading(parser: Parser) -> None:
+    """How databases are loaded, whatever they come from."""
     parser.add(
         "--no-owner",
         action="store_true",
@@ -417,9 +417,6 @@ def _rescue(parser: Parser) -> None:
         "--jobs", metavar="N", type=_count, default=0, help="parallel jobs (default: restore.jobs of the configuration)"
     )
     parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
-    parser.add("-y", "--yes", action="store_true", help="agree without being asked")
-    _wait(parser)
-    _dry_run(parser)
 
 
 def _count(text: str) -> int:

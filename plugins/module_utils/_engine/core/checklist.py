@@ -261,11 +261,12 @@ def _counted(facts: Facts) -> set[str]:
 
 def _verified(facts: Facts, days: int) -> Answer:
     """A set that is there was restored and compared, within `days` where there is such a limit."""
+    counted = _counted(facts)
     proofs = [
         (parse_iso(s["proofs"]["restore"]["when"]), s["id"], place["place"])
         for place in facts.status["places"]
         for s in place["sets"]
-        if s["id"] in _counted(facts) and s["complete"] and s["verified"]
+        if s["id"] in counted and s["complete"] and s["verified"]
     ]
     if not proofs:
         return Answer(OPEN, "No set that is there is proven to restore.")

@@ -30,6 +30,11 @@ def is_physical(set_id: str) -> bool:
     return set_id.endswith(("-base", "-incremental"))
 
 
+def is_plain_path(path: str) -> bool:
+    """Tell whether the path begins at the root, and what lies beside it can be told by its words alone: none is `..`."""
+    return path.startswith("/") and "\n" not in path and path == path.rstrip("/") and ".." not in path.split("/")
+
+
 def check_instance(text: str) -> str:
     """Return `text` if it can name an instance in every place. Raise UsageError otherwise."""
     if not _INSTANCE.fullmatch(text):
@@ -105,6 +110,7 @@ __all__ = (
     "database_argument",
     "file_stem",
     "is_physical",
+    "is_plain_path",
     "is_set_id",
     "qualified",
     "quote_ident",

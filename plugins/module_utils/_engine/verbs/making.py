@@ -20,10 +20,10 @@ from ..system.durable import free_bytes, sha256_file, sync_file, to_json
 
 
 def free_id(context: Context, kind: str) -> str:
-    """Return an id that no set has: ids have whole seconds, so a run right after another waits for the next one."""
+    """Return an id that comes after every other: ids have whole seconds, so a run right after another, of any kind, waits."""
     while True:
         name = set_id(context.clock(), kind)
-        if not context.local.path("sets/%s" % name).exists():
+        if not any(context.local.path("sets").glob("%s-*" % name.partition("-")[0])):
             return name
         time.sleep(0.1)
 

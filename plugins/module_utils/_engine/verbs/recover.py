@@ -18,7 +18,7 @@ from .. import config
 from ..context import Context
 from ..core.errors import DamagedError, PgopsError, RefusedError, UsageError
 from ..core.manifest import Base, Manifest
-from ..core.naming import is_physical, is_set_id
+from ..core.naming import is_physical, is_plain_path, is_set_id
 from ..core.recovery_target import Candidate, Chosen, Stopped, Target, choose_base, doubts
 from ..core.segments import parse_lsn
 from ..core.sizes import human_size
@@ -148,17 +148,12 @@ def _check(request: Request) -> None:
         ("The directory of the socket", request.socket_directory),
         *(("The directory of the tablespace %s" % name, path) for name, path in request.tablespaces.items()),
     ]:
-        if (path or name == "The data directory") and not is_plain(path):
+        if (path or name == "The data directory") and not is_plain_path(path):
             raise UsageError("%s must be a path from the root without .., and %r is none." % (name, path))
     if request.set != "auto" and not (is_set_id(request.set) and is_physical(request.set)):
         raise UsageError(
             "%r names no base backup." % request.set, hint="Give an id that ends in -base or -incremental, or auto."
         )
-
-
-def is_plain(path: str) -> bool:
-    """Tell whether the path begins at the root, and what lies beside it can be told by its words alone: none is `..`."""
-    return path.startswith("/") and "\n" not in path and path == path.rstrip("/") and ".." not in path.split("/")
 
 
 # --- prepare ----------------------------------------------------------------------------------------------------------
@@ -641,4 +636,4 @@ def _forget_target(work: _Work, session: Session, stopped: Stopped) -> str:
     )
 
 
-__all__ = ("LEAVES", "MODES", "Request", "is_plain", "recover")
+__all__ = ("LEAVES", "MODES", "Request", "recover")

@@ -12,12 +12,12 @@ from typing import Any, Optional
 
 from ..context import Context
 from ..core.errors import MissingError, RefusedError, UsageError
+from ..core.naming import is_plain_path
 from ..core.times import compact
 from ..postgres.debian import cluster_of
 from ..postgres.recovering import is_served
 from ..system.durable import sync_dir
 from ..wal.origin import system_identifier_of
-from .recover import is_plain
 
 _KEPT = re.compile(r"\.before-([0-9]{8}T[0-9]{6}Z)(?:-([0-9]{1,3}))?")
 _ASIDE = re.compile(r"\.(?:before|rolled-back)-[0-9]{8}T[0-9]{6}Z(?:-[0-9]{1,3})?")
@@ -43,7 +43,7 @@ def rollback_data(context: Context, request: Request) -> dict[str, Any]:
     """
     data = Path(request.data_directory)
     for path in (request.data_directory, *([request.kept] if request.kept else [])):
-        if not is_plain(path):
+        if not is_plain_path(path):
             raise UsageError("A data directory must be a path from the root without .., and %r is none." % path)
     with context.lock("restore", dry_run=request.dry_run):
         kept = _kept_of(data, request.kept)
