@@ -109,7 +109,7 @@ def _fleet(hosts: Sequence[str], unprotected: Mapping[str, Any], hostvars: Mappi
     lines = ["%d of %d hosts are not protected." % (len(unprotected), len(hosts))]
     ranked = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
     for cause, named in ranked[:_MOST_CAUSES]:
-        names = ", ".join(named[:_MOST_NAMES])
+        names = ", ".join(sorted(named)[:_MOST_NAMES])
         more = " and %d more" % (len(named) - _MOST_NAMES) if len(named) > _MOST_NAMES else ""
         lines.append("%s: %d (%s%s)" % (cause, len(named), names, more))
     if len(ranked) > _MOST_CAUSES:
