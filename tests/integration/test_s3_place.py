@@ -249,6 +249,19 @@ def test_bytes_that_are_hurt_on_the_way_are_found_and_sent_again(kit: Kit) -> No
     assert kit.raw_read(stored("large")) == path.read_bytes()
 
 
+def test_of_many_small_files_the_one_that_the_way_hurt_is_sent_again(moto_kit: Kit) -> None:
+    jobs = [moto_kit.file("small-%d" % number, 100 + number) for number in range(8)]
+    moto_kit.place().modes()
+    hurts = times(1, Flip(10), lambda a: a.method == "PUT" and a.path.endswith("/small-5"))
+    with Proxy(moto_kit.server.endpoint_url, fault=hurts) as proxy:
+        tally = moto_kit.place(proxy.url, checksum_mode="read").upload_all(SET, jobs)
+        sent = [a.path.rsplit("/", 1)[-1] for a in proxy.asked if a.method == "PUT"]
+    assert sorted(sent) == sorted([*(path.name for _file, path in jobs), "small-5"])
+    assert tally.bytes_sent == sum(file.size for file, _path in jobs)
+    for _file, path in jobs:
+        assert moto_kit.raw_read(stored(path.name)) == path.read_bytes()
+
+
 @pytest.mark.parametrize("size", [100, 6 * MIB])
 def test_a_way_that_hurts_bytes_again_and_again_fails(moto_kit: Kit, size: int) -> None:
     file, path = moto_kit.file("hurt", size)

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExec
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 from .. import settings as _settings
 from ..core.errors import DamagedError, MissingError, PgopsError
@@ -22,11 +22,12 @@ from .base import SETS, Entry, Place, Progress
 from .s3_client import Capabilities, Store, code_of, not_offered
 from .s3_download import Reader, compare
 from .s3_trial import Modes, abort, checksum_modes, same_composite
-from .s3_upload import Writer, label
+from .s3_upload import Proof, Writer, label
 from .transfer import Bandwidth, Patience, Slots, StoppedError, b64, composite, part_size_for, parts_of, stretch
 
 _BATCH = 1000
 Job = tuple[File, Path]
+_Work = TypeVar("_Work")
 
 
 @dataclass
@@ -179,21 +180,30 @@ class S3Place(Place):
         The first failure stops the others and is raised: DamagedError if a source is not what its File says.
         """
         tally, lock = Tally(), threading.Lock()
+        proofs: list[Proof] = []
 
         def one(job: Job, parts: Executor) -> None:
             file, source = job
+            key = self.key("%s/%s/%s" % (SETS, set_id, file.path))
             if file.path in present and self.holds(set_id, file, source):
                 with lock:
                     tally.skipped.append(file)
                 if progress:
                     progress(file.size)
                 return
-            sent = self.writer.put_file(self.key("%s/%s/%s" % (SETS, set_id, file.path)), file, source, parts, progress)
+            if self.writer.is_small(file):
+                proof, sent = self.writer.put_small(key, file, source), file.size
+                if progress:
+                    progress(sent)
+            else:
+                proof, sent = None, self.writer.put_file(key, file, source, parts, progress)
             with lock:
                 tally.sent.append(file)
                 tally.bytes_sent += sent
+                proofs.extend([proof] if proof else [])
 
         self._side_by_side(jobs, one)
+        self._side_by_side(proofs, lambda proof, _parts: proof())
         return tally
 
     def upload_stream(
@@ -262,7 +272,7 @@ class S3Place(Place):
 
         self._side_by_side(jobs, one)
 
-    def _side_by_side(self, jobs: Sequence[Job], work: Callable[[Job, Executor], None]) -> None:
+    def _side_by_side(self, jobs: Sequence[_Work], work: Callable[[_Work, Executor], None]) -> None:
         """Do `work` for all jobs, by as many threads as may have a request in flight, and as many for parts."""
         self._bandwidth.stopped.clear()
         count, most = self._settings.concurrency, self._slots.most

@@ -48,6 +48,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 # What a store answers that takes nothing without an MD5, as one with Object Lock does.
 _DEMANDS = frozenset({"InvalidRequest", "MissingContentMD5", "MissingUploadObjectWithObjectLockHeaders"})
 Json = dict[str, Any]
+Proof = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -111,21 +112,50 @@ class Writer:
             self._md5_demanded = True
             return self._put(key, file, source, pool, None)
 
+    def put_small(self, key: str, file: File, source: Path) -> Optional[Proof]:
+        """Store a payload file that is_small(); return what proves it, or None when the store's answer did.
+
+        A proof is to be called when all files are sent: a store may list a folder anew for each read after a write.
+        """
+        with self._slots.for_size(file.size):
+            answer, digest = self._put_small(key, file, source)
+        if self._answer_proves(answer, digest):
+            return None
+
+        def prove() -> None:
+            try:
+                with self._slots.for_size(file.size):
+                    self._prove_put(key, digest, answer)
+            except _UnprovenError:
+                self._put_small_proven(key, file, source)
+
+        return prove
+
+    @staticmethod
+    def is_small(file: File) -> bool:
+        """Return whether it is sent out of memory, by put_small()."""
+        return file.size <= CHUNK
+
     def _put(self, key: str, file: File, source: Path, pool: Executor, progress: Optional[Progress]) -> int:
         if file.size > self.part_size:
             return self._put_parts(key, file, source, pool, progress)
-        with self._slots.for_size(file.size):
-            if file.size <= CHUNK:
-                answer, digest = self._put_small(key, file, source)
-            else:
+        if self.is_small(file):
+            self._put_small_proven(key, file, source)
+        else:
+            with self._slots.for_size(file.size):
                 digest = digests(source, 0, file.size + 1, md5=False)[0]
                 _check_source(file, source, source.stat().st_size, digest)
                 facts = self._facts(digest, b"", payload=True)
                 answer = self._send("put_object", key, source, Part(1, 0, file.size), digest, **facts)
-            self._prove_put(key, digest, answer)
+                self._prove_put(key, digest, answer)
         if progress:
             progress(file.size)
         return file.size
+
+    def _put_small_proven(self, key: str, file: File, source: Path) -> None:
+        with self._slots.for_size(file.size):
+            answer, digest = self._put_small(key, file, source)
+            self._prove_put(key, digest, answer)
 
     def _put_small(self, key: str, file: File, source: Path) -> tuple[Json, bytes]:
         """Store a file that is read once, into memory; return the store's answer and the SHA-256."""
@@ -187,7 +217,12 @@ class Writer:
                 add_md5()
                 return self._store.patience.call(once, self._store.may_pass)
 
+    def _answer_proves(self, answer: Json, digest: bytes) -> bool:
+        return self._modes().put == "sha256" and answer.get("ChecksumSHA256") == b64(digest)
+
     def _prove_put(self, key: str, digest: bytes, answer: Json) -> None:
+        if self._answer_proves(answer, digest):
+            return
         if self._modes().put == "sha256":
             kept = answer.get("ChecksumSHA256") or self._store.call("head_object", key, ChecksumMode="ENABLED").get(
                 "ChecksumSHA256"
