@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=un
     shop_program,
 )
 from tests.tools.collection_tree import ROOT
+
+
+_LOST_AFTER = "{{ 'ssh' if %s is defined else 'local' }}"
 
 
 class Controller:
@@ -43,14 +47,20 @@ class Controller:
         self.config.write_text(json.dumps(data))
         self.config.chmod(0o600)
 
-    def ask(self, *hosts: str) -> subprocess.CompletedProcess[str]:
-        """Run the playbook for these hosts, of which those that are called lost are no machines at all."""
+    def ask(self, *hosts: str, **extra: Any) -> subprocess.CompletedProcess[str]:
+        """Run the playbook status for these hosts; see play()."""
+        return self.play(["status"], *hosts, **extra)
+
+    def play(self, names: Sequence[str], *hosts: str, **told: Any) -> subprocess.CompletedProcess[str]:
+        """Run playbooks in one go. Hosts that are called lost are no machines at all; those called lost_after_NAME, from when NAME is known."""
         inventory = {
             "databases": {
                 "hosts": {
                     host: {
                         "ansible_host": "203.0.113.1",
-                        "ansible_connection": "ssh",
+                        "ansible_connection": _LOST_AFTER % host.partition("_after_")[2]
+                        if "_after_" in host
+                        else "ssh",
                         "ansible_ssh_args": "-o ConnectTimeout=1",
                     }
                     if host.startswith("lost")
@@ -72,10 +82,11 @@ class Controller:
             "pgops_require": ["backup"],
             "pgops_fleet_config": str(self.config),
             "ansible_python_interpreter": sys.executable,
+            **told,
         }
         words = [sys.executable, "-m", "ansible.cli.playbook", "-i", str(path), "-e", json.dumps(extra)]
         return subprocess.run(
-            [*words, "pgops.backup.status"],
+            [*words, *("pgops.backup." + name for name in names)],
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),
@@ -110,3 +121,27 @@ def test_people_hear_once_of_many_hosts_and_once_that_it_is_over(
     _first, last = receiver.of("/hook")
     assert (last.json["event"], last.json["text"]) == ("recovered", "All 2 hosts are protected.")
     assert last.json["key"] == only.json["key"] == "pgops/fleet/message/fleet-databases"
+
+
+def test_a_host_that_is_lost_later_is_not_protected_by_what_an_earlier_playbook_saw(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    shop("backup")
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    said = controller.play(["status", "status"], "lost_after_pgops_report")
+    first, last = said.stdout.split("PLAY [Ask]")[1:]
+    assert "1 of 1 protected" in first, said.stdout + said.stderr
+    assert "0 of 1 protected" in last, said.stdout + said.stderr
+    assert said.returncode
+
+
+def test_a_host_that_is_lost_midway_stops_no_other_when_one_works_at_a_time(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    said = controller.play(["verify"], "db1", "lost_after_pgops_reached", "db2", pgops_serial=1)
+    assert "UNREACHABLE" in said.stdout, said.stdout + said.stderr
+    assert "0 of 3 protected" in said.stdout, said.stdout + said.stderr
+    for host in ("db1", "db2"):
+        assert f"{host}: NOT PROTECTED" in said.stdout
+    assert said.returncode
