@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from demo.servers import PostgresServer
 from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     HttpReceiver,
     receiver_here,
@@ -20,8 +23,8 @@ from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=un
     program_builder,
     shop_program,
 )
+from tests.integration.conftest import databases_of
 from tests.tools.collection_tree import ROOT
-
 
 _LOST_AFTER = "{{ 'ssh' if %s is defined else 'local' }}"
 
@@ -51,8 +54,10 @@ class Controller:
         """Run the playbook status for these hosts; see play()."""
         return self.play(["status"], *hosts, **extra)
 
-    def play(self, names: Sequence[str], *hosts: str, **told: Any) -> subprocess.CompletedProcess[str]:
-        """Run playbooks in one go. Hosts that are called lost are no machines at all; those called lost_after_NAME, from when NAME is known."""
+    def play(self, names: Sequence[str], *hosts: str, also: str = "", **told: Any) -> subprocess.CompletedProcess[str]:
+        """Run playbooks in one go. Hosts that are called lost are no machines at all; those called
+        lost_after_NAME, from when NAME is known. `also` are words as a person would type them.
+        """
         inventory = {
             "databases": {
                 "hosts": {
@@ -85,8 +90,9 @@ class Controller:
             **told,
         }
         words = [sys.executable, "-m", "ansible.cli.playbook", "-i", str(path), "-e", json.dumps(extra)]
+        words += ["pgops.backup." + name for name in names]
         return subprocess.run(
-            [*words, *("pgops.backup." + name for name in names)],
+            ["/bin/sh", "-c", f"{shlex.join(words)} {also}"],
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),
@@ -145,3 +151,21 @@ def test_a_host_that_is_lost_midway_stops_no_other_when_one_works_at_a_time(
     for host in ("db1", "db2"):
         assert f"{host}: NOT PROTECTED" in said.stdout
     assert said.returncode
+
+
+def test_what_a_restore_asks_to_be_typed_confirms_it_whatever_the_name(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path, bench: PostgresServer
+) -> None:
+    name = """o'brien $HOME a=b {{ 1 }} "x"  é"""
+    shop("backup")
+    asked = {"target": "db1", "databases": "shop", "mode": "create"}
+    also = "-e " + shlex.quote("{rename: {shop: !unsafe %s}, set: latest}" % json.dumps(name))
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    said = controller.play(["restore"], "db1", also=also, **asked)
+    failed = re.search(r"FAILED! => (\{.*\})$", said.stdout, re.MULTILINE)
+    assert failed, said.stdout + said.stderr
+    typed = json.loads(failed[1])["msg"].partition("say also ")[2]
+    assert typed.startswith("-e "), said.stdout
+    said = controller.play(["restore"], "db1", also=f"{also} {typed}", **asked)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert name in databases_of(bench)
