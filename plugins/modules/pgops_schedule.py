@@ -117,7 +117,7 @@ options:
     default: root
   catch_up:
     description:
-      - Whether a run that fell into a downtime is made up for afterwards. Only systemd can do it.
+      - Whether a run that fell into a downtime is made up for afterwards, once. Cron does it at the boot, by C(pgops catch-up).
     type: bool
     default: true
 notes:

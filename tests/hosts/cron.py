@@ -18,6 +18,7 @@ TIMES = {
     "verify": "0 3 * * *",
     "prune": "0 1 * * 0",
     "alert": "*/15 * * * *",
+    "catch-up": "@reboot",
 }
 
 

@@ -181,6 +181,41 @@ def test_root_becomes_the_owner_of_the_backups(shop: Program) -> None:
         assert "--as-root" in refused.stderr
 
 
+# --- catching up ------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_downtime_swallowed_is_caught_up_once(shop: Program) -> None:
+    shop.configure(schedule={"wait": "30s"})
+    assert shop.json("catch-up")["missed"] == [], "the configuration is younger than any night"
+    three_days_ago = time.time() - 3 * 86400
+    os.utime(shop.config, (three_days_ago, three_days_ago))
+    planned = shop.json("catch-up", "--dry-run")
+    assert [one["verb"] for one in planned["missed"]][:2] == ["backup", "verify"]
+    assert shop.json("info")["places"][0]["sets"] == []
+    done = shop.json("catch-up")
+    assert done["changed"]
+    assert [(one["verb"], one["outcome"]) for one in done["missed"]] == [
+        (one["verb"], "ok") for one in planned["missed"]
+    ]
+    (made,) = shop.json("info")["places"][0]["sets"]
+    assert made["proofs"], "the verification came after the backup"
+    assert "Nothing was missed." in shop("catch-up").stdout
+
+
+def test_what_fails_in_catching_up_stops_nothing_else_and_is_told(shop: Program) -> None:
+    shop("backup")
+    for record in (shop.site.root / "state").rglob("runs/*.json"):
+        record.unlink()
+    shop.configure(schedule={"wait": "1s"}, postgres={"login_port": 1})
+    three_days_ago = time.time() - 3 * 86400
+    os.utime(shop.config, (three_days_ago, three_days_ago))
+    done = shop.json("catch-up", code=4)
+    by_verb = {one["verb"]: one for one in done["missed"]}
+    assert by_verb["backup"]["exit_code"] == 4
+    assert "verify" in by_verb, "what comes after it was tried, too"
+    assert done["message"] == by_verb["backup"]["message"] != ""
+
+
 # --- completion -------------------------------------------------------------------------------------------------------
 
 

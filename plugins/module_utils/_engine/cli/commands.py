@@ -267,6 +267,14 @@ _WITHOUT_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "completion": _completion,
     "version": _version,
 }
+
+
+def _catch_up(run: Run) -> Answer:
+    from .catching import catch_up
+
+    return catch_up(run, call)
+
+
 _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "backup": _backup,
     "sync": _sync,
@@ -275,6 +283,7 @@ _WITH_CONTEXT: dict[str, Callable[[Run], Answer]] = {
     "recover": _recover,
     "rescue": _rescue,
     "prune": _prune,
+    "catch-up": _catch_up,
     "status": _status,
     "metrics": _metrics,
     "checklist": _checklist,

@@ -431,6 +431,10 @@ def _prune(parser: Parser) -> None:
     _dry_run(parser)
 
 
+def _catch_up(parser: Parser) -> None:
+    _dry_run(parser)
+
+
 def _check(parser: Parser) -> None:
     parser.add(
         "check",
@@ -659,6 +663,12 @@ VERBS: tuple[_Verb, ...] = (
         "remove the sets that retention does not keep",
         _prune,
         "pgops prune --dry-run\npgops prune --place local",
+    ),
+    (
+        "catch-up",
+        "run what the schedule lost to a downtime; cron calls it after a boot",
+        _catch_up,
+        "pgops catch-up --dry-run\npgops catch-up",
     ),
     (
         "status",

@@ -218,7 +218,8 @@ def crontab(jobs: Sequence[Job], common: Common, here: str) -> str:
     """Return the table for /etc/cron.d; `here` is the host's own zone. Raise UsageError for what cannot stand in one."""
     lines = [
         HEAD.rstrip("\n"),
-        "# cron does not catch up: a run that falls into a downtime is left out. Timers of systemd do it (kind: systemd).",
+        "# A run that fell into a downtime is %s."
+        % ("caught up after the boot (catch-up)" if common.catch_up else "left out"),
         "SHELL=/bin/sh",
         "PATH=%s" % _CRON_PATH,
         "# With --quiet a job only speaks when it fails; cron mails that.",
@@ -232,15 +233,26 @@ def crontab(jobs: Sequence[Job], common: Common, here: str) -> str:
             zone = job.zone_name or here
             lines += ["# The times below are in this zone.", "CRON_TZ=%s" % zone]
         lines.append("%s %s %s" % (job.calendar.text, common.account, _command(job, common)))
+        last = index + 1 == len(jobs) or jobs[index + 1].instance != job.instance
+        if last and common.catch_up and any(one.instance == job.instance and one.verb != "alert" for one in jobs):
+            lines.append("@reboot %s %s" % (common.account, _catching_up(job, common)))
     return "".join("%s\n" % line for line in lines)
 
 
 def _command(job: Job, common: Common) -> str:
+    return _line(_arguments(job, common), job.delay)
+
+
+def _catching_up(job: Job, common: Common) -> str:
+    return _line([common.program, "catch-up", "--config", job.config], job.delay)
+
+
+def _line(arguments: Sequence[str], delay: timedelta) -> str:
     # The database server has the first turn at the processor and at the disk.
-    words = ["nice", "-n", "10", "ionice", "-c", "3", *_arguments(job, common), "--quiet"]
+    words = ["nice", "-n", "10", "ionice", "-c", "3", *arguments, "--quiet"]
     command = " ".join(shlex.quote(word) for word in words)
-    if job.delay:
-        command = "sleep $(shuf -i 0-%d -n 1) && %s" % (job.delay.total_seconds(), command)
+    if delay:
+        command = "sleep $(shuf -i 0-%d -n 1) && %s" % (delay.total_seconds(), command)
     # For cron a percent sign ends the command, unless a backslash stands before it.
     command = command.replace("%", "\\%")
     if len(command) > _LONGEST_COMMAND:

@@ -213,6 +213,24 @@ def test_a_command_comes_through_cron_and_the_shell_as_it_is_meant(machine: Mach
     assert done.stdout.splitlines() == ["backup", "--config", str(odd), "--wait", "6h", "--quiet"]
 
 
+def test_what_fell_into_a_downtime_is_caught_up_at_the_boot_by_cron_too(machine: Machine) -> None:
+    def at_boot() -> list[str]:
+        lines = machine.places.cron_table.read_text().splitlines()
+        return [line for line in lines if line.startswith("@reboot ")]
+
+    machine.lay(
+        machine.request("cron", machine.instance("db1-main"), machine.instance("db1-other"), random_delay="15min")
+    )
+    command = "nice -n 10 ionice -c 3 %s catch-up --config %s --quiet" % (machine.program, machine.config)
+    assert at_boot() == ["@reboot %s sleep $(shuf -i 0-900 -n 1) && %s" % (ACCOUNT, command)] * 2
+    machine.lay(machine.request("cron", catch_up=False))
+    assert at_boot() == []
+    assert "is left out" in machine.places.cron_table.read_text()
+    only = dict.fromkeys(("backup", "sync", "verify", "prune"), "")
+    machine.lay(machine.request("cron", machine.instance(jobs={**only, "alert": "*/15 * * * *"})))
+    assert at_boot() == [], "there is nothing to catch up"
+
+
 def test_a_random_delay_is_slept_and_no_wait_is_no_option(machine: Machine) -> None:
     machine.lay(machine.request("cron", random_delay="15min", wait="0s"))
     command = machine.table()[0].split(" ", 6)[6]

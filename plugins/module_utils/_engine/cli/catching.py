@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""`pgops catch-up`: the runs that a downtime swallowed, one after the other, each as the schedule calls it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Callable
+
+from ..core.errors import PgopsError
+from ..core.redaction import Redactor
+from ..core.times import parse_span
+from ..runs import BASE_BACKUP
+from ..verbs import catch_up as verb
+from .invocation import Answer, Run
+from .options import parse
+
+# As long as a server may take to come up, with a crash to recover from.
+_BOOT = timedelta(minutes=15)
+_WORDS = {BASE_BACKUP: ("backup", "--kind", "base")}
+
+
+def catch_up(run: Run, call: Callable[[Run], Answer]) -> Answer:
+    """Do what was missed, by `call`. A run that fails stops no other; the first such failure's exit code is the result's."""
+    found = verb.look(run.context, run.config_file)
+    result: dict[str, Any] = {"changed": False, "dry_run": run.dry_run, "missed": [], "exit_code": 0, "outcome": "ok"}
+    if not run.dry_run:
+        wait = parse_span(run.context.config.schedule.wait or "0s")
+        verb.await_server(run.context, found, min(wait, _BOOT))
+    for one in found:
+        entry: dict[str, Any] = verb.as_data(one)
+        result["missed"].append(entry)
+        if run.dry_run:
+            continue
+        run.reporter.note("%s was due at %s" % (one.verb, entry["due"]))
+        entry.update(_do(run, _WORDS.get(one.verb, (one.verb,)), call))
+        result["changed"] = result["changed"] or entry["changed"]
+        if entry["exit_code"] and not result["exit_code"]:
+            result.update(exit_code=entry["exit_code"], outcome=entry["outcome"], message=entry["message"])
+    return Answer(result, lambda: text(result))
+
+
+def _do(run: Run, words: tuple[str, ...], call: Callable[[Run], Answer]) -> dict[str, Any]:
+    """Do what these words of a command line ask for, as a run of its own; return how it went."""
+    wait = run.context.config.schedule.wait
+    told = ["--config", run.config_file, *(["--wait", wait] if wait else [])]
+    options = parse([*words, *told, *(["--as-root"] if run.options.as_root else [])])
+    options.overrides = run.options.overrides
+    another = Run(options, run.reporter)
+    try:
+        answer = call(another).result
+    except PgopsError as error:
+        redactor = another.context.redactor if another.context is not None else Redactor()
+        message = redactor.text(error.message)
+        return {"outcome": error.outcome, "exit_code": error.exit_code, "message": message, "changed": False}
+    return {
+        "outcome": answer.get("outcome", "ok"),
+        "exit_code": answer.get("exit_code", 0),
+        "changed": bool(answer.get("changed")),
+        "message": "",
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """Return the result for people."""
+    if not result["missed"]:
+        return "Nothing was missed."
+    lines = []
+    for one in result["missed"]:
+        done = "would run now" if result["dry_run"] else one["message"] or "done"
+        lines.append("%s, due at %s: %s" % (one["verb"], one["due"], done))
+    return "\n".join(lines)
+
+
+__all__ = ("catch_up", "text")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Catching up: what the schedule lost to a downtime, for cron, which does not look back."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from ..context import Context
+from ..core.catch_up import Missed, missed
+from ..core.errors import PgopsError, UnreachableError
+from ..core.times import parse_iso
+from ..host.schedule import Places
+from ..postgres.connection import connect
+from ..runs import BASE_BACKUP, history
+from ..system.zones import named_zone
+from .info import calendars
+
+_ORDER = ("backup", BASE_BACKUP, "sync", "verify", "prune")
+_READS_THE_SERVER = ("backup", BASE_BACKUP)
+_AGAIN = 5.0  # seconds
+
+
+def look(context: Context, config_file: str, places: Optional[Places] = None) -> list[Missed]:
+    """Return what was missed on this host since its table of cron, or else its configuration, was written."""
+    known = calendars(context)
+    ordered = {verb: known[verb] for verb in _ORDER if verb in known}
+    table = (places or Places()).cron_table
+    now = context.clock()
+    since = _written(table) or _written(Path(config_file)) or now
+    zone = named_zone(context.config.schedule.timezone)
+    ended = {verb: _last(context.state, verb) for verb in ordered}
+    return missed(ordered, ended, since, now, zone)
+
+
+def await_server(
+    context: Context, found: list[Missed], patience: timedelta, *, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Wait until the server takes connections, where something of `found` reads it: after a boot it may be on its way.
+
+    When it does not, the run says so itself.
+    """
+    if not any(one.verb in _READS_THE_SERVER for one in found):
+        return
+    deadline = time.monotonic() + patience.total_seconds()
+    while True:
+        try:
+            connect(context.config.postgres).close()
+        except UnreachableError:
+            if time.monotonic() >= deadline:
+                return
+            sleep(_AGAIN)
+        else:
+            return
+
+
+def _written(path: Path) -> Optional[datetime]:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+    except OSError:
+        return None
+
+
+def _last(state: Path, verb: str) -> Optional[datetime]:
+    for record in history(state, verb):
+        try:
+            return parse_iso(record["ended"])
+        except (KeyError, TypeError, AttributeError, PgopsError):
+            continue
+    return None
+
+
+def as_data(one: Missed) -> dict[str, Any]:
+    """Return it for a result."""
+    return {"verb": one.verb, "due": one.due.astimezone(timezone.utc).isoformat(timespec="seconds")}
+
+
+__all__ = ("as_data", "await_server", "look")

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.calendar import parse
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.catch_up import Missed, missed
+
+NIGHT = datetime(2026, 11, 22, 2, tzinfo=UTC)  # a Sunday
+NIGHTLY = {"backup": parse("0 2 * * *"), "verify": parse("0 3 * * *"), "prune": parse("0 1 * * 0")}
+LONG_AGO = NIGHT - timedelta(days=100)
+
+
+@pytest.mark.parametrize(
+    ("ended", "verbs"),
+    [
+        ({}, ["backup", "verify", "prune"]),
+        ({"backup": NIGHT + timedelta(minutes=4)}, ["verify", "prune"]),
+        ({"backup": NIGHT - timedelta(hours=23), "verify": NIGHT + timedelta(hours=2), "prune": NIGHT}, ["backup"]),
+    ],
+)
+def test_what_has_not_run_since_it_was_due_was_missed(ended: dict[str, datetime], verbs: list[str]) -> None:
+    now = NIGHT + timedelta(hours=7)
+    assert [one.verb for one in missed(NIGHTLY, ended, LONG_AGO, now, UTC)] == verbs
+
+
+def test_what_was_due_before_the_calendar_came_was_not_missed() -> None:
+    now = NIGHT + timedelta(hours=7)
+    assert missed({"backup": NIGHTLY["backup"]}, {}, NIGHT + timedelta(seconds=1), now, UTC) == []
+    assert missed({"backup": NIGHTLY["backup"]}, {}, NIGHT, now, UTC) == [Missed("backup", NIGHT)]
+
+
+@given(st.integers(0, 60 * 24 * 60), st.integers(0, 60 * 24 * 60))
+def test_however_long_the_host_was_down_each_verb_is_caught_up_once(up: int, down: int) -> None:
+    ended = dict.fromkeys(NIGHTLY, NIGHT + timedelta(minutes=up))
+    now = NIGHT + timedelta(minutes=up + down)
+    found = missed(NIGHTLY, ended, LONG_AGO, now, UTC)
+    assert len({one.verb for one in found}) == len(found)
+    assert all(ended[one.verb] < one.due <= now for one in found)
+    if down >= 24 * 60:
+        assert {"backup", "verify"} <= {one.verb for one in found}
+    assert missed(NIGHTLY, dict.fromkeys(NIGHTLY, now), LONG_AGO, now, UTC) == []
