@@ -96,6 +96,8 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     changed, said = ansible.play("--check")
     assert changed == 1
     assert "Would set archive_command, archive_mode, archive_timeout of db1-main" in said
+    assert "archive_mode need a restart of the server, which ends every connection" in said
+    assert "it would be left to you (wal_archive_restart is false)" in said
     assert settings(server) == {}
 
     changed, said = ansible.play()
