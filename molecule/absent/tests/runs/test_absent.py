@@ -24,6 +24,11 @@ def test_the_server_is_as_it_was(host: Any) -> None:
     is_the_shop(host)
 
 
+def test_the_role_in_the_database_is_gone(host: Any) -> None:
+    asked = "SELECT count(*) FROM pg_roles WHERE rolname = 'pgops_backup'"
+    assert host.check_output("sudo -u postgres psql -XAtc %s", asked) == "0"
+
+
 def test_no_secret_is_left(host: Any, shared: dict[str, Any]) -> None:
     secret = shared["lab_secret_key"].split()[-1]
     assert host.run("grep -rlF --exclude-dir=journal -- %s /etc /home /root /tmp /usr/local /var", secret).stdout == ""

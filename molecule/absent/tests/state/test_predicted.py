@@ -13,3 +13,5 @@ def test_check_mode_removes_nothing(host: Any, ansible_play: Any) -> None:
     assert said.returncode == 0
     assert "changed=0" not in said.stdout
     assert [path for path in NOTHING if host.file(path).exists] == before
+    asked = "SELECT count(*) FROM pg_roles WHERE rolname = 'pgops_backup'"
+    assert host.check_output("sudo -u postgres psql -XAtc %s", asked) == "1"

@@ -121,7 +121,8 @@ def test_a_host_that_goes_in_the_middle_of_the_play(playbook: Any, machine: Any)
         gone.join()
         network.plug("bd2", into=True)
     assert said.returncode != 0
-    assert "bd2" in said.stdout
+    assert "bd2: NOT PROTECTED" in said.stdout
+    assert "It could not be reached" in said.stdout
     assert len(sets_of(machine("bd1"), "bd1")) == before + 1
 
 
