@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from tests.benchmarks import arrived
+from tests.benchmarks.table import OURS, Measure, file_name, judge
 from tests.tools.bench import FAILED, NOT_RUN, PASSED, Outcome
 from tests.tools.layers import Layer, Row, count_layers, judge_coverage
 
@@ -34,3 +39,52 @@ def test_the_last_line_counts_each_layer_once() -> None:
     rows = [Row(layer, Outcome(status), 0.0, "") for status in (PASSED, NOT_RUN, PASSED)]
     assert count_layers(rows) == "2 passed, 0 failed, 1 not run"
     assert count_layers([*rows[:1], Row(layer, Outcome(FAILED), 0.0, "")]) == "1 passed, 1 failed"
+
+
+# --- make bench -------------------------------------------------------------------------------------------------------
+
+
+def test_only_a_whole_run_at_full_size_writes_the_table_of_the_bench() -> None:
+    every = ["backup-17", "sync-idle"]
+    assert file_name(1.0, reversed(every), every) == "bench"
+    assert file_name(1.0, ["sync-idle"], every) == "bench-part"
+    assert file_name(0.05, every, every) == "bench-trial"
+    assert file_name(0.05, ["sync-idle"], every) == "bench-trial"
+
+
+def test_a_row_says_what_it_is_a_figure_of() -> None:
+    row = judge(Measure("g", "what", at_most=2.0), {OURS: [{"seconds": 1.0}]})
+    found = row.data({"scale": 0.05, "rounds": 1})
+    assert {"measure", "ours", "theirs", "ratio", "bar", "ok", "scale", "rounds"} <= set(found)
+    assert (found["ours"], found["ok"], found["scale"]) == (1.0, True, 0.05)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> tuple[arrived.Files, Path]:
+    """What was given, and a true copy of it deep below a prefix."""
+    given = tmp_path / "given"
+    (given / "databases").mkdir(parents=True)
+    (given / "manifest.json").write_text("{}")
+    for number in range(200):
+        (given / "databases" / ("%d.dat" % number)).write_bytes(b"%03d" % number)
+    shutil.copytree(given, tmp_path / "there" / "bench" / "sets" / "one")
+    return arrived.read(given), tmp_path / "there"
+
+
+def test_a_true_copy_has_arrived_wherever_the_contestant_put_it(copied: tuple[arrived.Files, Path]) -> None:
+    given, there = copied
+    assert len(given) == 201
+    assert arrived.wrong(given, there, top="manifest.json") == ""
+
+
+def test_a_copy_that_is_short_cut_or_altered_has_not(copied: tuple[arrived.Files, Path]) -> None:
+    given, there = copied
+    file = there / "bench" / "sets" / "one" / "databases" / "0.dat"
+    file.write_bytes(b"0")
+    assert arrived.wrong(given, there, top="manifest.json") == "databases/0.dat has 1 bytes, of 3"
+    file.write_bytes(b"abc")
+    assert arrived.wrong(given, there, top="manifest.json") == "databases/0.dat has other content"
+    file.unlink()
+    assert arrived.wrong(given, there, top="manifest.json") == "200 of 201 files are there"
+    shutil.rmtree(there)
+    assert arrived.wrong(given, there, top="manifest.json") == "0 files are called manifest.json, of 1"
