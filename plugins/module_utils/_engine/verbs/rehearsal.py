@@ -79,7 +79,8 @@ def rehearse(context: Context, source: Source, folder: Path) -> Rehearsal:
                 try:
                     _one(stage, database, number)
                 except (PgopsError, OSError) as error:
-                    text = as_said(context, error)
+                    broken = last_words(target) if isinstance(error, UnreachableError) else ""
+                    text = "The throwaway server broke down%s." % broken if broken else as_said(context, error)
                     result.cannot.append("%r could not be examined to the end: %s" % (database.name, text))
     return result
 
@@ -211,7 +212,7 @@ def _create(session: Session, database: Database, target: Target, result: Rehear
     try:
         create_database(session, database.name, database.properties, target, ownership=ownership, comment=comment)
     except PgopsError as error:
-        if NO_SPACE in error.message:
+        if isinstance(error, UnreachableError) or NO_SPACE in error.message:
             raise
         result.remarks.append(
             "%r was rehearsed with the C locale, since its own cannot be had here (%s)."
