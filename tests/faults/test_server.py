@@ -125,7 +125,7 @@ def test_a_session_that_has_ended_says_so_again_and_again(
 ) -> None:
     with connect(make_site(bench).engine().config.postgres) as session:
         run_sql(bench, "postgres", "SELECT pg_terminate_backend(%d, 60000)" % session.value("SELECT pg_backend_pid()"))
-        with pytest.raises(UnreachableError, match="terminating connection|server closed the connection"):
+        with pytest.raises(UnreachableError, match=r"terminating connection|server closed the connection"):
             session.value("SELECT 1")
         for ask in (session.value, session.execute):
             with pytest.raises(UnreachableError, match="The session in the database 'postgres' has ended"):
