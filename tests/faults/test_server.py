@@ -128,7 +128,7 @@ def test_a_session_that_has_ended_says_so_again_and_again(
         with pytest.raises(UnreachableError, match=r"terminating connection|server closed the connection"):
             session.value("SELECT 1")
         for ask in (session.value, session.execute):
-            with pytest.raises(UnreachableError, match="The session in the database 'postgres' has ended"):
+            with pytest.raises(UnreachableError, match="The session in the database 'postgres' is over"):
                 ask("SELECT 1")
 
 

@@ -122,8 +122,10 @@ class Session:
     def _cursor(self) -> Any:
         try:
             return self._raw.cursor()
-        except self._driver.InterfaceError:  # an answer before this one told that the session has ended
-            raise UnreachableError("The session in the database %r has ended." % self.database, hint=_LOOK) from None
+        except self._driver.InterfaceError as error:  # the server has ended it since the last statement
+            raise UnreachableError(
+                "The session in the database %r is over: %s." % (self.database, str(error).rstrip(".")), hint=_LOOK
+            ) from None
 
     def _execute(self, cursor: Any, sql: str, parameters: Optional[Sequence[Any]]) -> None:
         self.busy = True
