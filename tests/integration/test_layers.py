@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `make test` and `make bench` say of their own work: the share of branches, what was not run, what a figure is of."""
+"""What `make test` and `make bench` say of their own work: the share of branches, what was not run, what a figure is of; and
+whether each fault has its test."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from tests.benchmarks import arrived
 from tests.benchmarks.table import OURS, Measure, file_name, judge
 from tests.tools.bench import FAILED, NOT_RUN, PASSED, Outcome
+from tests.tools.collection_tree import ROOT
 from tests.tools.layers import Layer, Row, count_layers, judge_coverage
 
 
@@ -88,3 +92,50 @@ def test_a_copy_that_is_short_cut_or_altered_has_not(copied: tuple[arrived.Files
     assert arrived.wrong(given, there, top="manifest.json") == "200 of 201 files are there"
     shutil.rmtree(there)
     assert arrived.wrong(given, there, top="manifest.json") == "0 files are called manifest.json, of 1"
+
+
+# --- the page about faults --------------------------------------------------------------------------------------------
+
+FAULTS = """
+| exit code | 0 |
+|---|---|
+| meaning | done |
+
+## The server
+
+| fault | what happens | exit code | what to do |
+|---|---|---|---|
+| `a \\| b` breaks | It is told. | 0 | |
+| The roof leaks | It is told. | 1 | Run. |
+
+## The tests
+
+| fault | tests |
+|---|---|
+| `a \\| b` breaks | `tests/test_it.py::test_a`, `tests/test_it.py::test_b` |
+| The roof leaks | `tests/test_it.py::test_a` |
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wrong"),
+    [
+        ("", "", []),
+        ("| The roof leaks | `tests/test_it.py::test_a` |\n", "", ["no test is named for: The roof leaks"]),
+        ("`tests/test_it.py::test_a` |\n", "somewhere |\n", ["no test is named for: The roof leaks"]),
+        ("::test_b", "::test_c", ["there is no test tests/test_it.py::test_c"]),
+        ("::test_b", "::helper", ["there is no test tests/test_it.py::helper"]),
+        ("test_it.py::test_b", "test_at.py::test_b", ["there is no test tests/test_at.py::test_b"]),
+        ("| The roof leaks | It", "| The sky falls | It", ["no test is named for: The sky falls", "there are tests for what no row tells: The roof leaks"]),
+    ],
+)  # fmt: skip
+def test_a_fault_without_a_test_is_named(tmp_path: Path, old: str, new: str, wrong: list[str]) -> None:
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs" / "generate.py")
+    assert spec and spec.loader
+    generator = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    spec.loader.exec_module(generator)
+    sys.path[:] = before
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_it.py").write_text("def test_a(): pass\ndef test_b(): pass\ndef helper(): pass\n")
+    assert generator.untested(FAULTS.replace(old, new) if old else FAULTS, tmp_path) == wrong

@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils import _ansible
 
@@ -54,50 +51,3 @@ def test_the_pages_are_whole_and_readable(tmp_path: Path) -> None:
         assert text.endswith("\n"), name
         for mark in ("O(", "V(", "RV(", " C(", "M(pgops"):
             assert mark not in text.replace("KEEP(", ""), "%s in %s" % (mark, name)
-
-
-# --- the page about faults --------------------------------------------------------------------------------------------
-
-FAULTS = """
-| exit code | 0 |
-|---|---|
-| meaning | done |
-
-## The server
-
-| fault | what happens | exit code | what to do |
-|---|---|---|---|
-| `a \\| b` breaks | It is told. | 0 | |
-| The roof leaks | It is told. | 1 | Run. |
-
-## The tests
-
-| fault | tests |
-|---|---|
-| `a \\| b` breaks | `tests/test_it.py::test_a`, `tests/test_it.py::test_b` |
-| The roof leaks | `tests/test_it.py::test_a` |
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "wrong"),
-    [
-        ("", "", []),
-        ("| The roof leaks | `tests/test_it.py::test_a` |\n", "", ["no test is named for: The roof leaks"]),
-        ("`tests/test_it.py::test_a` |\n", "somewhere |\n", ["no test is named for: The roof leaks"]),
-        ("::test_b", "::test_c", ["there is no test tests/test_it.py::test_c"]),
-        ("::test_b", "::helper", ["there is no test tests/test_it.py::helper"]),
-        ("test_it.py::test_b", "test_at.py::test_b", ["there is no test tests/test_at.py::test_b"]),
-        ("| The roof leaks | It", "| The sky falls | It", ["no test is named for: The sky falls", "there are tests for what no row tells: The roof leaks"]),
-    ],
-)  # fmt: skip
-def test_a_fault_without_a_test_is_named(tmp_path: Path, old: str, new: str, wrong: list[str]) -> None:
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs" / "generate.py")
-    assert spec and spec.loader
-    generator = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    spec.loader.exec_module(generator)
-    sys.path[:] = before
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_it.py").write_text("def test_a(): pass\ndef test_b(): pass\ndef helper(): pass\n")
-    assert generator.untested(FAULTS.replace(old, new) if old else FAULTS, tmp_path) == wrong
