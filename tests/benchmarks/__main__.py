@@ -24,7 +24,7 @@ from demo.guard import Guard
 from tests.benchmarks import databases, hosts, transfers
 from tests.benchmarks.databases import BARE, GZIP, PSQL
 from tests.benchmarks.race import Bench, CannotRunError
-from tests.benchmarks.table import Found, Measure, Row, file_name, judge, machine, markdown, say
+from tests.benchmarks.table import Found, Measure, Row, file_name, judge, machine, markdown, say, versions
 from tests.benchmarks.transfers import RIVALS
 from tests.tools import program
 from tests.tools.collection_tree import ROOT
@@ -84,14 +84,14 @@ def main() -> int:
         pgops = (sys.executable, *program.lay_down(scratch / "program", sys.executable))
         bench = Bench(scratch, pgops, options.scale, options.rounds, dict(facts))
         said = subprocess.run([*pgops, "--version"], capture_output=True, text=True, check=True).stdout
-        bench.version("pgops", " ".join(said.split()))
+        bench.note("pgops", " ".join(said.split()))
         rows = list(_rows(bench, options.groups))
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not cut the clean-up short
         guard.close()
     of = {"scale": bench.scale, "rounds": bench.rounds, "when": began.isoformat(timespec="seconds")}
-    of |= {"machine": facts, "versions": bench.versions}
+    of |= {"machine": facts, "versions": versions(bench.facts)}
     return _conclude(rows, bench, of, file_name(bench.scale, options.groups, _names()))
 
 

@@ -42,9 +42,9 @@ def scene(suite: str, major: int, bench: Bench, wanted: set[str]) -> Iterator[tu
 
 
 def _describe(bench: Bench, debian: Debian) -> None:
-    bench.version(f"PostgreSQL {debian.major}", debian.sql("SELECT version()"))
+    bench.note(f"PostgreSQL {debian.major}", debian.sql("SELECT version()"))
     for name, command in (("zstd", ("zstd", "--version")), ("Python", ("python3", "--version"))):
-        bench.version(f"{name} of {debian.suite}", debian.ask(*command).strip("* "))
+        bench.note(f"{name} of {debian.suite}", debian.ask(*command).strip("* "))
 
 
 def _fill(bench: Bench, debian: Debian) -> None:

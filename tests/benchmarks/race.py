@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -25,27 +25,18 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Bench:
-    """What each scene is handed; `pgops` is what starts it with the Python that runs the bench.
-
-    `facts` is what a reader of the figures must know; `versions` those of them that say which program took part.
-    """
+    """What each scene is handed; `pgops` is what starts it with the Python that runs the bench."""
 
     scratch: Path
     pgops: tuple[str, ...]
     scale: float
     rounds: int
     facts: dict[str, str]
-    versions: dict[str, str] = field(default_factory=dict)
 
     def note(self, name: str, value: str) -> None:
         """Remember a fact for the reader of the figures, such as a version."""
         self.facts[name] = value
         say(f"  {name}: {value}")
-
-    def version(self, name: str, value: str) -> None:
-        """Remember which version of a program took part."""
-        self.versions[name] = value
-        self.note(name, value)
 
 
 def race(contestants: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:

@@ -20,6 +20,8 @@ Run = dict[str, float]
 # All runs of a group, by contestant, in the order in which they were made.
 Found = Mapping[str, Sequence[Run]]
 
+# How the names of such facts begin: `PostgreSQL 17`, `zstd of trixie`.
+_PROGRAMS = ("PostgreSQL", "Python of", "pgBackRest", "pgops", "rclone", "s5cmd", "zstd of")
 _UNITS = {"seconds": ("s", 1), "bytes": ("MB", MB), "memory": ("MB", MB)}
 
 
@@ -159,6 +161,11 @@ def file_name(scale: float, groups: Iterable[str], every: Iterable[str]) -> str:
     if scale < 1:
         return "bench-trial"
     return "bench" if set(groups) == set(every) else "bench-part"
+
+
+def versions(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the facts about a run that say which program took part."""
+    return {name: value for name, value in facts.items() if name.startswith(_PROGRAMS)}
 
 
 def say(text: str = "") -> None:

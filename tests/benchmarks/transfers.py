@@ -42,7 +42,7 @@ _CHUNK = 8 * 1024 * 1024
 def scene(bench: Bench, wanted: set[str]) -> Iterator[tuple[str, Found]]:
     """Yield the runs of `sync-large`, `sync-small` and `sync-idle`, as far as they are wanted."""
     for name, words in (("rclone", ("version",)), ("s5cmd", ("version",))):
-        bench.version(name, _said(name, *words))
+        bench.note(name, _said(name, *words))
     with RcloneS3(bench.scratch) as server:
         server.create_bucket(_BUCKET)
         if "sync-large" in wanted:

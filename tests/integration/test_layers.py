@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import arrived
-from tests.benchmarks.table import OURS, Measure, file_name, judge
+from tests.benchmarks.table import OURS, Measure, file_name, judge, versions
 from tests.tools.bench import FAILED, NOT_RUN, PASSED, Outcome
 from tests.tools.collection_tree import ROOT
 from tests.tools.layers import Layer, Row, count_layers, judge_coverage
@@ -57,6 +57,15 @@ def test_only_a_whole_run_at_full_size_writes_the_table_of_the_bench() -> None:
 
 
 def test_a_row_says_what_it_is_a_figure_of() -> None:
+    facts = {
+        "CPU": "x",
+        "PostgreSQL 17": "17.1",
+        "zstd of trixie": "1.5",
+        "data on 17": "2 GB",
+        "s5cmd": "2.3",
+        "Python": "3",
+    }
+    assert versions(facts) == {"PostgreSQL 17": "17.1", "zstd of trixie": "1.5", "s5cmd": "2.3"}
     row = judge(Measure("g", "what", at_most=2.0), {OURS: [{"seconds": 1.0}]})
     found = row.data({"scale": 0.05, "rounds": 1})
     assert {"measure", "ours", "theirs", "ratio", "bar", "ok", "scale", "rounds"} <= set(found)
