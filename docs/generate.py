@@ -2,7 +2,8 @@
 """Write docs/reference/ from the code: the configuration, the modules, the command line.
 
 Run it without arguments after a change of settings.py, options.py or of the documentation in a module. With --check
-it writes nothing and exits with 1 when a page is not what the code says, naming it.
+it writes nothing and exits with 1 when a page is not what the code says, naming it; also when a row of docs/faults.md
+has no test.
 """
 
 from __future__ import annotations
@@ -370,6 +371,46 @@ def _module_link(name: str) -> str:
     return "[pgops.backup.%s](%s.md)" % (name, name)
 
 
+# --- the page about faults --------------------------------------------------------------------------------------------
+
+
+def untested(page: str, root: Path = ROOT) -> list[str]:
+    """Return what is wrong with the tests that the page about faults names: each of its rows has one that exists.
+
+    A test is `tests/PATH.py::FUNCTION`, below `root`.
+    """
+    above, _head, below = page.partition("\n## The tests\n")
+    faults = [row[0] for row in _rows_of(above.partition("\n## ")[2])]
+    named = {row[0]: re.findall(r"`([^`]+)`", row[1]) for row in _rows_of(below)}
+    wrong = ["no test is named for: %s" % fault for fault in faults if not named.get(fault)]
+    wrong += ["there are tests for what no row tells: %s" % fault for fault in named if fault not in faults]
+    wrong += ["there is no fault"] if not faults else []
+    known: dict[str, set[str]] = {}
+    for test in sorted({test for tests in named.values() for test in tests}):
+        path, _colons, name = test.partition("::")
+        if path not in known:
+            known[path] = _tests_of(root / path) if path.startswith("tests/") else set()
+        if name not in known[path]:
+            wrong.append("there is no test %s" % test)
+    return wrong
+
+
+def _rows_of(text: str) -> Iterator[list[str]]:
+    """Yield the cells of each row of the tables, without heads: a line of dashes follows those."""
+    lines = text.splitlines()
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("| ") and not after.startswith("|--"):
+            yield [part.strip() for part in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+
+
+def _tests_of(path: Path) -> set[str]:
+    """Return the names of the tests in a file; none where there is no such file."""
+    if not path.is_file():
+        return set()
+    parts = ast.parse(path.read_text(encoding="utf-8")).body
+    return {part.name for part in parts if isinstance(part, ast.FunctionDef) and part.name.startswith("test_")}
+
+
 def main() -> int:
     """Write the pages, or check them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -386,7 +427,10 @@ def main() -> int:
             sys.stdout.write("%s is not what the code says. Run: make docs\n" % (folder / name))
         for name in extra:
             sys.stdout.write("%s belongs to nothing. Run: make docs\n" % (folder / name))
-        return 1 if stale or extra else 0
+        wrong = untested((ROOT / "docs" / "faults.md").read_text(encoding="utf-8"))
+        for said in wrong:
+            sys.stdout.write("docs/faults.md: %s\n" % said)
+        return 1 if stale or extra or wrong else 0
     folder.mkdir(parents=True, exist_ok=True)
     for name in stale:
         (folder / name).write_text(wanted[name], encoding="utf-8")

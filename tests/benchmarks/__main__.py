@@ -11,17 +11,20 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from demo.guard import Guard
 from tests.benchmarks import databases, hosts, transfers
 from tests.benchmarks.databases import BARE, GZIP, PSQL
 from tests.benchmarks.race import Bench, CannotRunError
-from tests.benchmarks.table import Found, Measure, Row, judge, machine, markdown, say
+from tests.benchmarks.table import Found, Measure, Row, file_name, judge, machine, markdown, say, versions
 from tests.benchmarks.transfers import RIVALS
 from tests.tools import program
 from tests.tools.collection_tree import ROOT
@@ -65,6 +68,7 @@ SCENES: tuple[tuple[tuple[str, ...], Scene], ...] = (
 def main() -> int:
     """Run the wanted groups, print and write the table; 1 when a limit was missed or something could not be run."""
     options = _arguments()
+    began = datetime.now(UTC)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     # The limits are for two cores; a larger machine lends us two of its own.
@@ -78,13 +82,17 @@ def main() -> int:
         for name, value in facts.items():
             say(f"  {name}: {value}")
         pgops = (sys.executable, *program.lay_down(scratch / "program", sys.executable))
-        bench = Bench(scratch, pgops, options.scale, options.rounds, facts)
+        bench = Bench(scratch, pgops, options.scale, options.rounds, dict(facts))
+        said = subprocess.run([*pgops, "--version"], capture_output=True, text=True, check=True).stdout
+        bench.note("pgops", " ".join(said.split()))
         rows = list(_rows(bench, options.groups))
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not cut the clean-up short
         guard.close()
-    return _conclude(rows, bench)
+    of = {"scale": bench.scale, "rounds": bench.rounds, "when": began.isoformat(timespec="seconds")}
+    of |= {"machine": facts, "versions": versions(bench.facts)}
+    return _conclude(rows, bench, of, file_name(bench.scale, options.groups, _names()))
 
 
 def _arguments() -> argparse.Namespace:
@@ -96,11 +104,15 @@ def _arguments() -> argparse.Namespace:
     )
     options = parser.parse_args()
     words = [word for word in options.only.replace(",", " ").split() if word]
-    names = [name for scene_names, _scene in SCENES for name in scene_names]
+    names = _names()
     options.groups = {name for name in names if not words or any(word in name for word in words)}
     if not options.groups:
         parser.error(f"--only {options.only} names none of the groups {', '.join(names)}")
     return options
+
+
+def _names() -> list[str]:
+    return [name for names, _scene in SCENES for name in names]
 
 
 def _interrupt(*_unused: object) -> None:
@@ -135,16 +147,24 @@ def _of(group: str) -> Sequence[Measure]:
     return [measure for measure in MEASURES if measure.group == group]
 
 
-def _conclude(rows: Sequence[Row], bench: Bench) -> int:
-    """Print and write what came out."""
+def _conclude(rows: Sequence[Row], bench: Bench, of: Mapping[str, Any], name: str) -> int:
+    """Print what came out, and write it to the files `name`; `of` are the conditions of the run."""
     facts = "\n".join(f"- {name}: {value}" for name, value in bench.facts.items())
     reasons = "".join(f"\n\n{why}" for why in dict.fromkeys(f"{r.measure.group}: {r.why}" for r in rows if r.why))
-    trial = "" if bench.scale >= 1 else f"\n\nA trial at scale {bench.scale:g}; the limits hold for scale 1."
-    report = f"{markdown(rows)}{reasons}{trial}\n\n{facts}\n"
-    (BUILD / "bench.json").write_text(json.dumps([row.data() for row in rows], indent=2) + "\n")
-    (BUILD / "bench.md").write_text(report)
+    kind = {
+        "bench-trial": f"A trial at scale {bench.scale:g}; the limits hold for scale 1.",
+        "bench-part": "A part of the bench.",
+    }
+    about = (
+        f"{kind.get(name, 'The whole bench.')} Begun {of['when']}, scale {bench.scale:g}, runs of each: {bench.rounds}."
+    )
+    report = f"{markdown(rows)}{reasons}\n\n{about}\n\n{facts}\n"
+    (BUILD / f"{name}.json").write_text(json.dumps([row.data(of) for row in rows], indent=2) + "\n")
+    (BUILD / f"{name}.md").write_text(report)
     missed = [row.measure.what for row in rows if not row.ok]
-    say(f"\n{report}\n{len(rows) - len(missed)} of {len(rows)} kept; build/bench.json and build/bench.md have it all")
+    kept = f"{len(rows) - len(missed)} of {len(rows)} kept"
+    full = "" if name == "bench" else "; the table of the last whole run in build/bench.json is as it was"
+    say(f"\n{report}\n{kept}; build/{name}.json and build/{name}.md have it all{full}")
     return 1 if missed else 0
 
 

@@ -20,6 +20,8 @@ Run = dict[str, float]
 # All runs of a group, by contestant, in the order in which they were made.
 Found = Mapping[str, Sequence[Run]]
 
+# How the names of such facts begin: `PostgreSQL 17`, `zstd of trixie`.
+_PROGRAMS = ("PostgreSQL", "Python of", "pgBackRest", "pgops", "rclone", "s5cmd", "zstd of")
 _UNITS = {"seconds": ("s", 1), "bytes": ("MB", MB), "memory": ("MB", MB)}
 
 
@@ -86,8 +88,11 @@ class Row:
             return False
         return value >= self.measure.limit if self.measure.faster is not None else value <= self.measure.limit
 
-    def data(self) -> dict[str, Any]:
-        """The row as bench.json has it. `kind` says what the number `bar` is for the ratio (or for ours)."""
+    def data(self, of: Mapping[str, Any]) -> dict[str, Any]:
+        """The row as bench.json has it, with what it is a figure `of`: the conditions of its run.
+
+        `kind` says what the number `bar` is for the ratio (or for ours).
+        """
         measure = self.measure
         return {
             "measure": measure.what,
@@ -102,6 +107,7 @@ class Row:
             "unit": measure.unit,
             "why": self.why,
             "runs": {name: [dict(run) for run in runs] for name, runs in (self.runs or {}).items()},
+            **of,
         }
 
 
@@ -145,6 +151,21 @@ def _shown(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     return f"{value:.2f} {unit}" if unit == "s" else f"{value:.0f} {unit}".rstrip()
+
+
+def file_name(scale: float, groups: Iterable[str], every: Iterable[str]) -> str:
+    """Return the name, without its ending, of the files with the table of a run of `groups` at this scale.
+
+    Only a run of all groups at full size writes the table that is called `bench`, so that no other one replaces it.
+    """
+    if scale < 1:
+        return "bench-trial"
+    return "bench" if set(groups) == set(every) else "bench-part"
+
+
+def versions(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the facts about a run that say which program took part."""
+    return {name: value for name, value in facts.items() if name.startswith(_PROGRAMS)}
 
 
 def say(text: str = "") -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from demo.servers import RcloneS3
+from tests.benchmarks import arrived
 from tests.benchmarks.counting import CountingProxy
 from tests.benchmarks.race import Bench, CannotRunError, race, timed
 from tests.benchmarks.table import OURS, Found, Run
@@ -80,7 +81,7 @@ class _Contest:
 
     def __init__(self, bench: Bench, server: RcloneS3, home: Path, source: Path) -> None:
         self._bench, self._server, self._home, self._source = bench, server, home, source
-        self._count = sum(1 for path in source.rglob("*") if path.is_file())
+        self._given = arrived.read(source)
         self._runs = 0
         self._env = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         self._env |= {
@@ -128,12 +129,12 @@ class _Contest:
         return self._run(prefix, *words)
 
     def _run(self, prefix: str, *words: str) -> Run:
-        """Time it, see that all files are there, and take them away. Raises CannotRunError."""
+        """Time it, see that all files are there and what they were, and take them away. Raises CannotRunError."""
         run = timed(words, env=self._env, log=self._bench.scratch / "sync.log")
         there = self._server.data_dir / _BUCKET / prefix
-        count = sum(1 for path in there.rglob("*") if path.is_file())
-        if count != self._count:
-            raise CannotRunError(f"{' '.join(words[-3:])} brought {count} of {self._count} files")
+        why = arrived.wrong(self._given, there, top=NAME)
+        if why:
+            raise CannotRunError(f"{' '.join(words[-3:])} did not bring the set: {why}")
         shutil.rmtree(there)
         return run
 

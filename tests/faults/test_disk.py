@@ -14,8 +14,10 @@ import pytest
 from demo.servers import MotoS3, PostgresServer
 from tests.faults.aftermath import failed, fails, nothing_is_left, works_again
 from tests.faults.small_disk import fill, small_disk
-from tests.integration.cli_fixtures import Program, locked_table
+from tests.faults.two_places import Host, host_at_moto  # noqa: F401  # pylint: disable=unused-import  # a fixture
+from tests.integration.cli_fixtures import Program, locked_table, tree
 from tests.integration.conftest import create_database, databases_of, run_sql, wait_for
+from tests.integration.s3_fixtures import Asked
 
 MIB = 1024 * 1024
 # Rows that do not compress, so that the dump is as large as they are.
@@ -132,6 +134,91 @@ def test_a_disk_that_fills_while_a_restore_fetches_its_set(
     program(*copy)
     assert run_sql(bench, "copy", "SELECT count(*) FROM ballast") == [(60000,)]
     assert list(disk.iterdir()) == []
+    nothing_is_left(program.site)
+
+
+# --- sync and verify --------------------------------------------------------------------------------------------------
+
+
+def standing(disk: Path) -> dict[str, tuple[int, int]]:
+    """Return what lies on the disk, but for whole files that a pull leaves to the next one."""
+    return {name: facts for name, facts in tree(disk).items() if "/.unfinished-pull-" not in name}
+
+
+@pytest.mark.parametrize("harm", ["missing", "altered"])
+def test_a_disk_that_fills_while_a_set_is_pulled(moto_host: Host, disk: Path, harm: str) -> None:
+    """Nothing half-written stays, neither of a set that was not here nor of one whose file is replaced."""
+    host, large = moto_host, "b/large"
+    on_disk(host.program, disk, "backups", "backups")
+    set_id = host.make_set()
+    host.succeeds("sync")
+    path = host.site.set_folder(set_id) / large
+    if harm == "missing":
+        host.lose_local()
+    else:
+        path.write_bytes(bytes(path.stat().st_size))
+    before = standing(disk)
+    (disk / "ballast").touch()
+
+    def fills(asked: Asked) -> None:
+        if asked.kind == "get" and asked.path.endswith(large):
+            fill(disk)
+
+    host.proxy.hurt(fills)
+    text = host.fails("sync", "--pull", set_id, code=1, said="A disk is full: No space left on device")
+    assert "Make room (pgops prune)" in text
+    (disk / "ballast").unlink()
+    assert standing(disk) == before
+    assert [name for name in host.site.sets() if not name.startswith(".")] == ([] if harm == "missing" else [set_id])
+    assert [name for name in tree(disk) if name.endswith(large)] == (
+        [] if harm == "missing" else [str(disk / path.relative_to(host.site.root))]
+    )
+    # Now it is full before: that is seen, and refused.
+    ballast = fill(disk)
+    host.proxy.heal()
+    host.fails("sync", "--pull", set_id, code=5, said="must stay free, but .* has only.*Make room")
+    ballast.unlink()
+    assert standing(disk) == before
+    done = host.succeeds("sync", "--pull", set_id)
+    assert (done["sets"], len(done["repaired"])) == (([set_id], 0) if harm == "missing" else ([], 1))
+    host.is_whole_here(set_id)
+
+
+# A dump sets how columns are stored before it brings their rows: what was pressed on the server it was taken from is not any more.
+SWELLS = """
+CREATE TABLE swells AS SELECT repeat('swell ', 1400000) AS t FROM generate_series(1, 6);
+ALTER TABLE swells ALTER t SET STORAGE EXTERNAL;
+"""
+
+
+def test_a_disk_that_fills_while_a_restore_is_rehearsed_is_no_verdict_on_the_set(
+    bench: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    """It fills under the server, which reads an archive from pg_restore, and under us, who unpack one for it."""
+    create_database(bench, "swells", SWELLS)
+    program = make_program(bench, backup={"databases": ["swells"]}, verify={"run_as": "nobody"})
+    for compression in ("gzip", "zstd"):
+        set_id = program.json("backup", "--set", "backup.compression=%s" % compression)["set"]
+        verify = ("verify", set_id, "--level", "restore")
+        with small_disk(88, "nobody") as disk:
+            program.configure(work_dir=str(disk))
+            # What the server could not write is a page of the table, or its log: then it breaks down.
+            says = "no verdict on them:(.|\n)*%s: .*No space left on device" % set_id
+            result = fails(program, *verify, code=4, says=says, hint="Make room .*work_dir")
+            assert list(disk.iterdir()) == []
+        (report,) = result["sets"]
+        told = (report["set"], report["level"], report["outcome"], report["findings"])
+        assert told == (set_id, "restore", "undecided", [])
+        assert any("'swells'" in remark and "No space left" in remark for remark in report["remarks"]), report[
+            "remarks"
+        ]
+        assert "swells" not in report["checked"].get("databases", {})
+        assert ["_undecided_" in proof.name for proof in program.site.evidence() if set_id in proof.name] == [True]
+        listed = {known["id"]: known for known in program.json("info")["places"][0]["sets"]}
+        assert (listed[set_id]["verified"], listed[set_id]["problem"]) == (False, None)
+        program.configure()
+    (report,) = program.json(*verify)["sets"]
+    assert (report["outcome"], list(report["checked"]["databases"])) == ("passed", ["swells"])
     nothing_is_left(program.site)
 
 

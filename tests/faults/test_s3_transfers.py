@@ -163,3 +163,53 @@ def test_a_verification_sits_out_cuts_and_an_unreachable_store_is_no_verdict(mot
     host.fails(*verify, code=4, said="could not be proven, which is no verdict.*broke during GetObject")
     host.proxy.heal()
     assert host.succeeds(*verify)["sets"][0]["outcome"] == "passed"
+
+
+# --- two at once ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("sync",), ("sync",)),
+        (("sync", "--pull"), ("sync",)),
+        (("verify", "--place", "s3", "--level", "checksum"), ("verify", "--place", "local", "--level", "checksum")),
+    ],
+    ids=["two pushes", "a push during a pull", "two verifications"],
+)
+def test_a_second_one_at_once_is_told_who_is_at_work(
+    moto_host: Host, first: tuple[str, ...], second: tuple[str, ...]
+) -> None:
+    """The first is held in the midst of a file; the second ends at once and leaves it alone."""
+    host, held, gate = moto_host, threading.Event(), threading.Event()
+    set_id = host.make_set()
+    if first != ("sync",):
+        host.succeeds("sync")
+    if first == ("sync", "--pull"):
+        host.lose_local()
+
+    def holds(asked: Asked) -> None:
+        if asked.kind in ("get", "part", "put") and asked.path.endswith("/large"):
+            held.set()
+            gate.wait(120)
+
+    host.proxy.hurt(holds)
+    process = host.program.start(*first)
+    try:
+        assert held.wait(60)
+        busy = host.program.json(*second, code=3)
+        assert "%s of %s, process %d, since 20" % (first[0], host.site.instance, process.pid) in busy["message"]
+        assert busy["hint"] == "Try again when it has ended."
+        turned_away = [(r["verb"], r["exit_code"]) for r in host.site.records() if r["outcome"] == "busy"]
+        assert turned_away == [(second[0], 3)]
+    finally:
+        gate.set()
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, (out, err)
+    ended = [(r["verb"], r["outcome"]) for r in host.site.records()]
+    assert ended.count((first[0], "ok")) == (2 if first == ("sync", "--pull") else 1)
+    host.is_whole_there(set_id)
+    host.is_whole_here(set_id)
+    host.is_tidy()
+    host.proxy.heal()
+    host.succeeds(*second)

@@ -8,17 +8,19 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UnreachableError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
 from demo.machine import free_port
 from demo.servers import PostgresServer
 from tests.faults.aftermath import failed, fails, works_again
 from tests.integration.cli_fixtures import Program, locked_table
-from tests.integration.conftest import create_database, flip, run_sql, wait_for
+from tests.integration.conftest import Site, create_database, flip, run_sql, wait_for
 
 VERBS = (("backup",), ("restore", "latest", "--database", "shop", "--rename", "shop", "copy", "--yes"))
 
@@ -116,6 +118,18 @@ def test_a_pg_dump_that_is_killed_makes_no_set(shop: Program, form: str) -> None
     failed(shop, json.loads(out), says="pg_dump was killed by signal 9", hint="memory")
     assert (process.returncode, shop.site.sets()) == (1, [])
     works_again(shop)
+
+
+def test_a_session_that_has_ended_says_so_again_and_again(
+    bench: PostgresServer, make_site: Callable[..., Site]
+) -> None:
+    with connect(make_site(bench).engine().config.postgres) as session:
+        run_sql(bench, "postgres", "SELECT pg_terminate_backend(%d, 60000)" % session.value("SELECT pg_backend_pid()"))
+        with pytest.raises(UnreachableError, match=r"terminating connection|server closed the connection"):
+            session.value("SELECT 1")
+        for ask in (session.value, session.execute):
+            with pytest.raises(UnreachableError, match="The session in the database 'postgres' is over"):
+                ask("SELECT 1")
 
 
 # --- it keeps us waiting ----------------------------------------------------------------------------------------------

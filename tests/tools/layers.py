@@ -2,12 +2,13 @@
 """Run the layers of the tests and print how each ended.
 
 A layer that fails prints its whole output; the logs of all stay in build/test/. The last line of the output
-is `N passed, N failed`, counted in layers.
+is `N passed, N failed`, counted in layers, and `, N not run` where there are such.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ COVERAGE: tuple[Word, ...] = (VENV / "python", "-m", "coverage")
 _SLOW_FIRST = ("integration", "faults", "stores", "sanity", "unit", "build", "lint")
 # Real hosts at work keep every core busy, and the deadlines of other tests would not be fair beside them.
 _ALONE = "molecule"
-# Percent of the engine's lines and branches that all layers together must run.
+# Percent of the engine's branches, and of its statements and branches together, that all layers together must run.
 _LEAST_COVERED = 90.0
 MYPY_TARGETS = ("plugins/module_utils/_engine", "tests/tools")
 
@@ -215,11 +216,28 @@ def _keep_logs(rows: Sequence[Row]) -> None:
 def _coverage(data: Path, bench: Bench) -> Outcome:
     """Print what the tests of this run covered of the engine, and tell whether it is enough."""
     env = {"COVERAGE_FILE": str(data)}
+    found = bench.scratch / "coverage.json"
     bench.must(*COVERAGE, "combine", "--quiet", env=env)
     bench.must(*COVERAGE, "report", env=env)
+    bench.must(*COVERAGE, "json", "--quiet", "-o", found, env=env)
+    outcome = judge_coverage(json.loads(found.read_text())["totals"])
+    bench.note(outcome.detail)
     print(f"\nCoverage of the engine\n{bench.text()}", flush=True)
-    percent = float(bench.ask(*COVERAGE, "report", "--format=total", env=env)[1])
-    return Outcome(PASSED if percent >= _LEAST_COVERED else FAILED, f"{percent:.1f} % of lines and branches")
+    return outcome
+
+
+def judge_coverage(totals: Mapping[str, int]) -> Outcome:
+    """Hold the `totals` of `coverage json` to the limit: the branches alone, and statements and branches together.
+
+    The second figure is what `coverage report` shows; it can be high while many branches were never taken.
+    """
+    taken, branches = totals["covered_branches"], totals["num_branches"]
+    ran, statements = totals["covered_lines"], totals["num_statements"]
+    if not branches:
+        return Outcome(FAILED, "no branch was measured")
+    alone, together = 100 * taken / branches, 100 * (ran + taken) / (statements + branches)
+    detail = f"{alone:.1f} % of branches ({taken} of {branches}), {together:.1f} % of statements and branches"
+    return Outcome(PASSED if min(alone, together) >= _LEAST_COVERED else FAILED, detail)
 
 
 def _print_table(rows: Sequence[Row]) -> None:
@@ -256,10 +274,16 @@ def main() -> int:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     _print_table(rows)
+    print(f"\n{count_layers(rows)}", flush=True)
     statuses = [row.outcome.status for row in rows]
-    passed, failed = statuses.count(PASSED), statuses.count(FAILED)
-    print(f"\n{passed} passed, {failed} failed", flush=True)
-    return 1 if failed or not passed else 0
+    return 1 if FAILED in statuses or PASSED not in statuses else 0
+
+
+def count_layers(rows: Sequence[Row]) -> str:
+    """Return the last line: how many layers ended how. Each is counted once."""
+    statuses = [row.outcome.status for row in rows]
+    left = statuses.count(NOT_RUN)
+    return f"{statuses.count(PASSED)} passed, {statuses.count(FAILED)} failed{f', {left} not run' if left else ''}"
 
 
 if __name__ == "__main__":

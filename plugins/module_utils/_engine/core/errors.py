@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import: an archive_com
 if TYPE_CHECKING:
     from typing import Any
 
+NO_SPACE = "No space left on device"  # as programs and servers say it that end with an error
 DISK_FULL = "Make room (pgops prune), or move local.path or work_dir to a larger disk; then run it again."
 
 
@@ -77,6 +78,7 @@ class CommandError(PgopsError):
 
 __all__ = (
     "DISK_FULL",
+    "NO_SPACE",
     "BusyError",
     "CommandError",
     "DamagedError",

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, Union
 
 from ..context import Context
 from ..core.choice import Choice
-from ..core.errors import CommandError, PgopsError, RefusedError
+from ..core.errors import CommandError, MissingError, PgopsError, RefusedError
 from ..core.fingerprint import Facts
 from ..core.lock_queue import LockWaits
 from ..core.manifest import Payload
@@ -163,6 +163,11 @@ _REPLAY = (
     " or let the primary back up (group.run_on)."
 )
 
+
+class DroppedError(MissingError):
+    """The database was dropped, or got another name, while it was dumped."""
+
+
 Dumped = tuple[Payload, Optional[Facts], dict[str, Any], list[dict[str, str]]]
 
 
@@ -172,8 +177,9 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
     The fingerprint is taken in the same snapshot while pg_dump works. Who waited for our locks meanwhile is told, and
     kept in `waits`. A dump that gives way to them, whose snapshot does not see a table's rows any more, or that a standby
     ends for the sake of its replay, is made anew.
-    Raise MissingError if the database is gone, PgopsError if the dump never got through, CommandError, RefusedError or
-    UnreachableError; the file may be half-written then.
+    Raise MissingError if the database is gone (DroppedError, and nothing of its dump stays, if it went meanwhile),
+    PgopsError if the dump never got through, CommandError, RefusedError or UnreachableError; the file may be half-written
+    then.
     """
     reason, hint = "", _MIGRATIONS
     try:
@@ -186,6 +192,9 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
                 reason = error.message
                 waits.gave_way += isinstance(error, GaveWayError)
             except PgopsError as error:
+                if not isinstance(error, MissingError) and _is_gone(context, job.database):
+                    _discard(sink.folder / _path(job))
+                    raise DroppedError(error.message, hint=error.hint) from None
                 if not job.server.in_recovery or _CONFLICT not in "%s %s" % (error, getattr(error, "stderr", "")):
                     raise
                 reason, hint = (
@@ -248,6 +257,17 @@ def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> 
 # A worker of a parallel pg_dump asks for its table's lock again, never waits for it, and ends the dump if it is not to be
 # had at once. That is so when somebody waits for a stronger one, whatever on_lock_wait says.
 _LOST_TO_DDL = "could not obtain lock on relation"
+
+
+def _is_gone(context: Context, database: str) -> bool:
+    """Tell whether the server says that there is no such database. One that cannot be asked says nothing."""
+    try:
+        connect(context.config.postgres, database).close()
+    except MissingError:
+        return True
+    except PgopsError:
+        return False
+    return False
 
 
 def _discard(path: Path) -> None:
@@ -461,6 +481,7 @@ def _check_archive(context: Context, job: DumpJob, sink: Sink, payload: Payload)
 __all__ = (
     "ANEW",
     "DirectoryWatch",
+    "DroppedError",
     "DumpJob",
     "Sink",
     "dump_database",

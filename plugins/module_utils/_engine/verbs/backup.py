@@ -23,7 +23,7 @@ from ..places.catalog import Catalog
 from ..places.local import LocalPlace
 from ..postgres import inventory
 from ..postgres.connection import Server, Session, connect, server_facts
-from ..postgres.dumping import DumpJob, Sink, dump_database, dump_globals, masked_settings
+from ..postgres.dumping import DroppedError, DumpJob, Sink, dump_database, dump_globals, masked_settings
 from ..postgres.tools import Programs, dump_compressions, pick
 from ..settings import Backup
 from ..system import codec
@@ -359,9 +359,10 @@ def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optiona
     try:
         payload, fingerprint, properties, left_out = dump_database(context, job, sink, plan.waits[-1])
     except MissingError as error:
-        # Dropped between the listing and its dump: not ours to save any more, but a person should know.
-        context.warn("The database %s vanished before it was dumped: %s" % (target.name, error.message))
-        plan.left_out.append({"what": "database %s" % target.name, "why": "it vanished before it was dumped"})
+        # Dropped since the listing: not ours to save any more, but a person should know.
+        how = "was dropped while it was dumped" if isinstance(error, DroppedError) else "vanished before it was dumped"
+        context.warn("The database %s %s: %s" % (target.name, how, error.message))
+        plan.left_out.append({"what": "database %s" % target.name, "why": "it %s" % how})
         return None
     plan.left_out += left_out
     return Database(target.name, payload, properties, fingerprint, target.bytes, round(time.monotonic() - tick, 3))

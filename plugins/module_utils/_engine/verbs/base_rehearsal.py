@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..context import Context
-from ..core.errors import CommandError, DamagedError, PgopsError, UnreachableError
+from ..core.errors import NO_SPACE, CommandError, DamagedError, PgopsError, UnreachableError
 from ..core.manifest import Base
 from ..core.sizes import human_size
 from ..postgres.base_unpacking import (
@@ -64,7 +64,7 @@ def rehearse_base(context: Context, chain: Sequence[Source], base: Base, folder:
             tick[0] = lap(result, "unpack", tick[0])
             _verify(base, result, lambda: verify_unpacked(context, programs, data, account))
         except (DamagedError, CommandError) as error:
-            if "No space left on device" in "%s %s" % (error, getattr(error, "stderr", "")):
+            if NO_SPACE in "%s %s" % (error, getattr(error, "stderr", "")):
                 raise
             raise _BrokenError(error.message) from None
         tick[0] = lap(result, "pg_verifybackup", tick[0])
@@ -85,10 +85,15 @@ def rehearse_base(context: Context, chain: Sequence[Source], base: Base, folder:
     except _BrokenError as error:
         result.findings.append(error.message)
     except UnreachableError as error:
-        if "did not start" not in error.message or not _FAULTS.search(error.message):
+        if not is_fault(error.message):
             raise
         result.findings.append(error.message)
     return result
+
+
+def is_fault(said: str) -> bool:
+    """Tell whether the data are to blame for what is said of a server that did not start, and not this host."""
+    return "did not start" in said and NO_SPACE not in said and bool(_FAULTS.search(said))
 
 
 def _verify(base: Base, result: Rehearsal, work: Callable[[], None]) -> None:
@@ -136,4 +141,4 @@ def _databases(session: Session) -> dict[str, bool]:
     return {name: bool(allowed) for name, allowed in rows}
 
 
-__all__ = ("rehearse_base",)
+__all__ = ("is_fault", "rehearse_base")

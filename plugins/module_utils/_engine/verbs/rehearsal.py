@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..context import Context
-from ..core.errors import CommandError, PgopsError, RefusedError, UnreachableError, UsageError
+from ..core.errors import NO_SPACE, CommandError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.fingerprint import Rules, compare_roles
 from ..core.manifest import Database
 from ..core.naming import database_argument, quote_ident
@@ -78,9 +78,19 @@ def rehearse(context: Context, source: Source, folder: Path) -> Rehearsal:
             for number, database in enumerate(manifest.databases):
                 try:
                     _one(stage, database, number)
-                except PgopsError as error:
-                    result.cannot.append("%r could not be examined to the end: %s" % (database.name, error))
+                except (PgopsError, OSError) as error:
+                    broken = last_words(target) if isinstance(error, UnreachableError) else ""
+                    text = "The throwaway server broke down%s." % broken if broken else as_said(context, error)
+                    result.cannot.append("%r could not be examined to the end: %s" % (database.name, text))
     return result
+
+
+def as_said(context: Context, error: Exception) -> str:
+    """Return what went wrong on this host, and where: the system names a file only if it could not be opened."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = error.filename or "below %s" % (context.config.work_dir or "%s or /var/tmp" % context.state)
+    return "%s (%s)." % (error.strerror or error, where)
 
 
 def _lack_of_room(context: Context, source: Source, folder: Path) -> str:
@@ -112,12 +122,19 @@ def _fault(stage: Stage, what: str, error: PgopsError) -> None:
     """Note that `what` failed: as a fault of the set, unless this host or its server is to blame."""
     text = "%s: %s" % (what, error.message)
     said = error.message + getattr(error, "stderr", "")
-    ours = isinstance(error, (UnreachableError, RefusedError, UsageError)) or "No space left on device" in said
+    ours = isinstance(error, (UnreachableError, RefusedError, UsageError)) or NO_SPACE in said
     try:
         stage.session.rows("SELECT 1")
     except PgopsError:
-        text, ours = "The throwaway server broke down. " + text, True
+        text, ours = "The throwaway server broke down%s. %s" % (last_words(stage.target), text), True
     (stage.result.cannot if ours else stage.result.findings).append(text)
+
+
+def last_words(target: Target) -> str:
+    """Return, to follow what is said, why a server broke down, as far as its log tells."""
+    log = Path(target.server.data_directory).parent / "server.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    return next((": %s" % line.partition("PANIC:")[2].strip() for line in reversed(lines) if "PANIC:" in line), "")
 
 
 def _roles(stage: Stage) -> bool:
@@ -195,6 +212,8 @@ def _create(session: Session, database: Database, target: Target, result: Rehear
     try:
         create_database(session, database.name, database.properties, target, ownership=ownership, comment=comment)
     except PgopsError as error:
+        if isinstance(error, UnreachableError) or NO_SPACE in error.message:
+            raise
         result.remarks.append(
             "%r was rehearsed with the C locale, since its own cannot be had here (%s)."
             % (database.name, error.message)
@@ -233,9 +252,9 @@ def check_indexes(database: str, target: Target, result: Rehearsal) -> None:
         for oid, name in indexes:
             try:
                 session.rows("SELECT bt_index_check(%s::oid::regclass, true)", (oid,))
-            except UnreachableError:
-                raise
             except PgopsError as error:
+                if isinstance(error, UnreachableError) or NO_SPACE in error.message:
+                    raise
                 result.findings.append("%s: index %s is damaged: %s" % (database, name, error.message))
         result.checked["indexes"] = result.checked.get("indexes", 0) + len(indexes)
 
@@ -270,4 +289,4 @@ def ask(stage: Stage, assertion: Assertion) -> None:
         )
 
 
-__all__ = ("Rehearsal", "Stage", "ask", "check_indexes", "lap", "rehearse")
+__all__ = ("Rehearsal", "Stage", "as_said", "ask", "check_indexes", "lap", "last_words", "rehearse")

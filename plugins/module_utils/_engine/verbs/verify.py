@@ -14,7 +14,15 @@ from typing import Any, Callable, Optional
 
 from .. import __version__
 from ..context import Context
-from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UnreachableError, UsageError
+from ..core.errors import (
+    NO_SPACE,
+    CommandError,
+    DamagedError,
+    MissingError,
+    PgopsError,
+    UnreachableError,
+    UsageError,
+)
 from ..core.manifest import NAME, Base, Manifest
 from ..core.naming import is_physical, is_set_id
 from ..core.sizes import human_size
@@ -30,9 +38,14 @@ from ..postgres.tools import pick
 from ..source import Source
 from .backup import KIND
 from .base_rehearsal import rehearse_base
-from .rehearsal import Rehearsal, rehearse
+from .rehearsal import Rehearsal, as_said, rehearse
 from .structure import check_structure
 from .turn import Turn, whose_turn
+
+_NO_ROOM = "Make room on this host's disk, or set work_dir to a larger one; then verify again."
+_LACKING = (
+    "Give this host what it lacks, or verify on another one; level restore needs a set's fingerprint and globals."
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ def _judge(root: str, result: dict[str, Any]) -> None:
         unable = UnreachableError(
             "%d of %d sets could not be proven, which is no verdict on them:\n%s"
             % (len(undecided), len(reports), reasons),
-            hint="Give this host what it lacks, or verify on another one; level restore needs a set's fingerprint and globals.",
+            hint=_NO_ROOM if NO_SPACE in reasons else _LACKING,
         )
         unable.details = result
         raise unable
@@ -210,7 +223,7 @@ def _verify_one(context: Context, catalog: Catalog, set_id: str, asked: str) -> 
     except (PgopsError, OSError) as error:
         # A fault of this host or of the way to the place. If the place is gone, keeping the evidence ends the run.
         report.outcome = UNDECIDED
-        report.remarks.append(str(error))
+        report.remarks.append(as_said(context, error))
     facts = {
         "set": set_id,
         "content": content or "0" * 64,
