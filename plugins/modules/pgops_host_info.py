@@ -80,6 +80,12 @@ options:
         description:
           - The options of M(pgops.backup.pgops_schedule).
         type: dict
+  status:
+    description:
+      - Whether to ask the program how safe the instance of each of the wanted configurations is. It is asked only where nothing is
+        RV(lacking), and no package missing.
+    type: bool
+    default: false
 seealso:
   - module: pgops.backup.pgops_config
   - module: pgops.backup.pgops_program
@@ -186,6 +192,33 @@ lacking:
   type: list
   elements: str
   sample: [schedule]
+answers:
+  description: What the program said of each configuration, by O(status), as C(pgops --json status) says it.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+  contains:
+    instance:
+      description: Name of the instance.
+      type: str
+      returned: success
+    config:
+      description: Its configuration file.
+      type: str
+      returned: success
+    rc:
+      description: The exit code.
+      type: int
+      returned: success
+    stdout:
+      description: The answer, a JSON document.
+      type: str
+      returned: success
+    stderr:
+      description: What it said beside it.
+      type: str
+      returned: success
 schedule_wanted:
   description: The schedule of O(wanted), null without one.
   returned: success
@@ -228,7 +261,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration, program, schedule
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.facts import Request, Wanted, look
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import lacks, lacks_or_fails
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import (
+    answers,
+    lacks,
+    lacks_or_fails,
+)
 
 FAMILY: dict[str, dict[str, Any]] = {
     "names": {"type": "list", "elements": "str", "default": []},
@@ -251,6 +288,7 @@ OWN: dict[str, dict[str, Any]] = {
             "schedule": {"type": "dict"},
         },
     },
+    "status": {"type": "bool", "default": False},
 }
 PROGRAM: dict[str, dict[str, Any]] = {**_ansible_program.PROGRAM, "digest": {"type": "str", "required": True}}
 
@@ -273,6 +311,12 @@ def lacks_schedule(given: Mapping[str, Any], host: Host) -> bool:
     return bool(schedule.lay_down(host, request, name=platform.node())["changed"])
 
 
+def _answers(host: Host, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    names = {one["path"]: one["content"].get("instance", platform.node()) for one in wanted["configurations"]}
+    program_path = checked(PROGRAM, wanted["program"])["bin"]
+    return [{"instance": names[answer["config"]], **answer} for answer in answers(host, program_path, list(names))]
+
+
 def main() -> None:
     """Run the module."""
     task = HostTask(OWN)
@@ -291,7 +335,15 @@ def main() -> None:
             "schedule": [lacks_or_fails(host, partial(lacks_schedule, one)) for one in [wanted["schedule"]] if one],
         }
         lacking = [name for name, answers in found.items() if any(answers)]
-        return {**look(host, request), "lacking": lacking, "schedule_wanted": wanted["schedule"], "changed": False}
+        seen = look(host, request)
+        asked = task.params["status"] and wanted["program"] and not (lacking or seen["packages_missing"])
+        return {
+            **seen,
+            "lacking": lacking,
+            "answers": _answers(host, wanted) if asked else [],
+            "schedule_wanted": wanted["schedule"],
+            "changed": False,
+        }
 
     task.run(work, secrets=[secret for one in wanted["configurations"] for secret in _ansible_config.secrets_in(one)])
 
