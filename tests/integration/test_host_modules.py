@@ -93,14 +93,14 @@ def secret_files(site: Site) -> tuple[Path, ...]:
     return tuple((site.root / "etc" / "secrets").iterdir())
 
 
-def looked(site: Site) -> dict[str, Any]:
+def looked(site: Site, **more: Any) -> dict[str, Any]:
     """Return what a look at the host tells of the program and the configuration; its secrets are seen nowhere."""
     digest = "{{ lookup('pgops.backup.engine').digest }}"
     wanted = {
         "configurations": [config(site)[1]],
         "program": {**program(site)[1], "digest": digest},
     }
-    played = site.play(task("pgops_host_info", wanted=wanted), flags=("--diff", "-vvv"))
+    played = site.play(task("pgops_host_info", wanted=wanted, **more), flags=("--diff", "-vvv"))
     assert_silent(site, played, keep=secret_files(site) if (site.root / "etc").exists() else ())
     return played.result
 
@@ -112,7 +112,8 @@ def changed(played: Played) -> list[bool]:
 
 def test_what_is_laid_down_backs_up_copies_and_proves(site: Site) -> None:
     steps = (program(site), config(site))
-    assert looked(site)["lacking"] == ["configurations", "program"]
+    bare = looked(site, status=True)
+    assert (bare["lacking"], bare["answers"]) == (["configurations", "program"], [])
     planned = site.play(*steps, flags=("--check", "--diff"))
     assert changed(planned) == [True, True]
     assert not (site.root / "usr").exists()
@@ -135,7 +136,9 @@ def test_what_is_laid_down_backs_up_copies_and_proves(site: Site) -> None:
     again = site.play(*steps, flags=("--diff",))
     assert changed(again) == [False, False]
     assert [r["diff"] for r in again.results] == [[], []]
-    assert looked(site)["lacking"] == []
+    seen = looked(site, status=True)
+    assert seen["lacking"] == []
+    assert [(one["instance"], json.loads(one["stdout"])["state"]) for one in seen["answers"]] == [(site.instance, "ok")]
 
 
 def test_every_module_of_the_engine_that_the_program_needs_travels(site: Site) -> None:

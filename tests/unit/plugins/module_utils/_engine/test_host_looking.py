@@ -10,7 +10,11 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host import changes
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import lacks, lacks_or_fails
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import (
+    answers,
+    lacks,
+    lacks_or_fails,
+)
 
 
 def test_what_would_change_is_lacking_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -49,3 +53,17 @@ def test_a_part_that_fails_is_told_or_left_to_who_does_it(error: Exception) -> N
     assert lacks_or_fails(Host(), part)
     with pytest.raises(type(error)):
         lacks(Host(), part)
+
+
+def test_the_program_is_asked_for_each_configuration(tmp_path: Path) -> None:
+    program = tmp_path / "pgops"
+    program.write_text('#!/bin/sh\necho "$*"; echo why >&2; exit 4\n')
+    program.chmod(0o755)
+    assert answers(Host(), str(program), ["/etc/a b.yml", "/etc/c.yml"]) == [
+        {"config": path, "rc": 4, "stdout": "--json --config %s status\n" % path, "stderr": "why"}
+        for path in ("/etc/a b.yml", "/etc/c.yml")
+    ]
+
+
+def test_a_program_that_cannot_be_asked_answers_nothing(tmp_path: Path) -> None:
+    assert answers(Host(), str(tmp_path / "none"), ["/etc/a.yml"]) == []
