@@ -98,12 +98,12 @@ _INSTEAD = {"off-site place": "off-site copy", "local place": "backup"}
 
 
 def assessment(results: Sequence[Mapping[str, Any]], require: Sequence[str] = tuple(QUESTIONS)) -> list[dict[str, Any]]:
-    """Return what each of the `results` of a loop over instances says of its instance."""
+    """Return what each of the `results`, of a loop over instances or of a look at the host, says of its instance."""
     return [_assess(result, require) for result in results]
 
 
 def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]:
-    name = result["item"]["key"]
+    name = result["instance"] if "instance" in result else result["item"]["key"]
     try:
         said = json.loads(result.get("stdout") or "")
         findings = said["findings"]

@@ -78,6 +78,9 @@ _value:
     secrets:
       description: The secrets of the instance. Keep them out of loops, whose items Ansible shows.
       type: dict
+    configuration:
+      description: C(path), C(content) and C(secrets), as M(pgops.backup.pgops_config) takes them.
+      type: dict
     scheduled:
       description: The instance as M(pgops.backup.pgops_schedule) takes it in its O(pgops.backup.pgops_schedule#module:instances).
       type: dict
@@ -166,6 +169,7 @@ def _instance(
         "path": path,
         "content": content,
         "secrets": kept,
+        "configuration": {"path": path, "content": content, "secrets": kept},
         "scheduled": {"name": one["name"], "config": path, "jobs": jobs, "paths": _paths(content)},
         "timezone": schedule["timezone"],
         "random_delay": schedule["random_delay"],

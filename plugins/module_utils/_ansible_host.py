@@ -7,12 +7,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
 from ._ansible_base import AnsibleModule, Result, Spec, expected, register_secret, secret_values, unexpected
-from ._engine.core.errors import PgopsError
+from ._engine.core.errors import PgopsError, UsageError
 from ._engine.core.redaction import Redactor
 from ._engine.host.changes import Host, told
 from ._engine.system.interrupts import interruptible
 from ._engine.system.runner import Runner
+
+
+def checked(spec: Spec, given: Any) -> dict[str, Any]:
+    """Return options that another module would take, as Ansible would hand them to it. Raise UsageError for what it would refuse."""
+    result = ArgumentSpecValidator(spec).validate(given if isinstance(given, dict) else {"": given})
+    if result.error_messages:
+        # Not the words themselves, which may quote a secret.
+        raise UsageError("The options are not what the module takes.")
+    found: dict[str, Any] = result.validated_parameters
+    return found
 
 
 class HostTask:

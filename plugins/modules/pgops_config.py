@@ -218,68 +218,25 @@ exit_code:
 """
 
 import platform
-from pathlib import Path
 from typing import Any
 
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_config import CONFIG, request_of, secrets_in
 from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.configuration import (
-    Request,
-    inline_secrets,
-    lay_down,
-    take_away,
-)
-
-SECRETS = (
-    "postgres_password",
-    "database_url",
-    "s3_access_key",
-    "s3_secret_key",
-    "s3_session_token",
-    "slack_webhook_url",
-    "pagerduty_routing_key",
-    "sentry_dsn",
-    "smtp_password",
-    "webhook_url",
-    "webhook_secret",
-    "heartbeat_url",
-    "apprise_urls",
-)
-OWN: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "path": {"type": "path", "default": "/etc/pgops/config.yml"},
-    "content": {"type": "dict", "default": {}},
-    "secrets": {
-        "type": "dict",
-        "default": {},
-        "no_log": False,
-        "options": {name: {"type": "str", "no_log": True} for name in SECRETS},
-    },
-    "instances": {"type": "list", "elements": "path", "default": []},
-    "owner": {"type": "str", "default": "postgres"},
-    "group": {"type": "str", "default": "postgres"},
-}
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.configuration import lay_down, take_away
 
 
 def main() -> None:
     """Run the module."""
-    task = HostTask(OWN)
-    wanted = task.params
-    request = Request(
-        path=Path(wanted["path"]),
-        content=wanted["content"],
-        secrets=wanted["secrets"],
-        account=wanted["owner"],
-        group=wanted["group"],
-        instances=[Path(path) for path in wanted["instances"]],
-    )
+    task = HostTask(CONFIG)
+    request = request_of(task.params)
 
     def work(host: Host) -> dict[str, Any]:
-        if wanted["state"] == "absent":
+        if task.params["state"] == "absent":
             return take_away(host, request.path)
         return lay_down(host, request, name=platform.node())
 
-    task.run(work, secrets=inline_secrets(request.content))
+    task.run(work, secrets=secrets_in(task.params))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ module: pgops_host_info
 short_description: Tell what a host has that backups need
 version_added: 0.1.0
 description:
-  - Tells the PostgreSQL clusters of a host, which of the wanted packages it lacks, and whether it has a cron daemon, all in one step.
+  - Tells the PostgreSQL clusters of a host, which of the wanted packages it lacks, whether it has a cron daemon, and whether its
+    configurations, its program and its schedule are as they are wanted, all in one step.
   - Changes nothing. The roles of this collection ask it first, so that their later tasks know what there is to do.
 extends_documentation_fragment:
   - pgops.backup.host
@@ -57,8 +58,38 @@ options:
     type: list
     elements: str
     default: []
+  wanted:
+    description:
+      - What other modules would be asked for. The answer RV(lacking) tells which of them have something to do.
+    type: dict
+    default: {}
+    suboptions:
+      configurations:
+        description:
+          - The options of M(pgops.backup.pgops_config), for each instance.
+          - An error in one of them is told at once; of the others, only the module itself tells what is wrong.
+        type: list
+        elements: dict
+        default: []
+      program:
+        description:
+          - The options of M(pgops.backup.pgops_program), and C(digest), that of the engine, as the lookup P(pgops.backup.engine#lookup)
+            has it.
+        type: dict
+      schedule:
+        description:
+          - The options of M(pgops.backup.pgops_schedule).
+        type: dict
+  status:
+    description:
+      - Whether to ask the program how safe the instance of each of the wanted configurations is. It is asked only where nothing is
+        RV(lacking), and no package missing.
+    type: bool
+    default: false
 seealso:
   - module: pgops.backup.pgops_config
+  - module: pgops.backup.pgops_program
+  - module: pgops.backup.pgops_schedule
   - module: pgops.backup.backup_info
 author:
   - pgops contributors (@pgops)
@@ -72,6 +103,13 @@ EXAMPLES = r"""
         names: [python3-psycopg2, python3-boto3]
         client: postgresql-client-{version}
         client_without: postgresql-client
+  register: host
+
+- name: See whether the program is this collection's
+  pgops.backup.pgops_host_info:
+    wanted:
+      program:
+        digest: "{{ lookup('pgops.backup.engine').digest }}"
   register: host
 """
 
@@ -146,8 +184,48 @@ cron:
   returned: success
   type: str
   sample: /usr/sbin/cron
+lacking:
+  description:
+    - Of what is in O(wanted), that which is not so - V(configurations), V(program) or V(schedule). To the others their modules would
+      do nothing.
+  returned: success
+  type: list
+  elements: str
+  sample: [schedule]
+answers:
+  description: What the program said of each configuration, by O(status), as C(pgops --json status) says it.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+  contains:
+    instance:
+      description: Name of the instance.
+      type: str
+      returned: success
+    config:
+      description: Its configuration file.
+      type: str
+      returned: success
+    rc:
+      description: The exit code.
+      type: int
+      returned: success
+    stdout:
+      description: The answer, a JSON document.
+      type: str
+      returned: success
+    stderr:
+      description: What it said beside it.
+      type: str
+      returned: success
+schedule_wanted:
+  description: The schedule of O(wanted), null without one.
+  returned: success
+  type: dict
+  sample: {instances: [{name: db1-main}]}
 run_warnings:
-  description: What could not be told. Ansible shows the same as warnings.
+  description: What could not be told, and what the modules of O(wanted) would warn of. Ansible shows the same as warnings.
   returned: always
   type: list
   elements: str
@@ -169,11 +247,25 @@ exit_code:
   sample: 1
 """
 
+import platform
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
+from ansible_collections.pgops.backup.plugins.module_utils import (
+    _ansible_config,
+    _ansible_program,
+    _ansible_schedule,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask, checked
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration, program, schedule
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.facts import Request, Wanted, look
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import (
+    answers,
+    lacks,
+    lacks_or_fails,
+)
 
 FAMILY: dict[str, dict[str, Any]] = {
     "names": {"type": "list", "elements": "str", "default": []},
@@ -187,23 +279,73 @@ OWN: dict[str, dict[str, Any]] = {
         "options": {"Debian": {"type": "dict", "options": FAMILY}, "RedHat": {"type": "dict", "options": FAMILY}},
     },
     "versions": {"type": "list", "elements": "str", "default": []},
+    "wanted": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "configurations": {"type": "list", "elements": "dict", "default": []},
+            "program": {"type": "dict"},
+            "schedule": {"type": "dict"},
+        },
+    },
+    "status": {"type": "bool", "default": False},
 }
+PROGRAM: dict[str, dict[str, Any]] = {**_ansible_program.PROGRAM, "digest": {"type": "str", "required": True}}
+
+
+def lacks_configuration(given: Mapping[str, Any], host: Host) -> bool:
+    """Tell whether a configuration is not as it is wanted. Raise UsageError that lists every error of it."""
+    request = _ansible_config.request_of(checked(_ansible_config.CONFIG, given))
+    return bool(configuration.lay_down(host, request, name=platform.node())["changed"])
+
+
+def lacks_program(given: Mapping[str, Any], host: Host) -> bool:
+    """Tell whether the program is not as it is wanted."""
+    params = checked(PROGRAM, given)
+    return not program.in_order(host, *_ansible_program.parts_of(params), digest=params["digest"])
+
+
+def lacks_schedule(given: Mapping[str, Any], host: Host) -> bool:
+    """Tell whether the schedule is not as it is wanted."""
+    request = _ansible_schedule.request_of(checked(_ansible_schedule.SCHEDULE, given))
+    return bool(schedule.lay_down(host, request, name=platform.node())["changed"])
+
+
+def _answers(host: Host, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    names = {one["path"]: one["content"].get("instance", platform.node()) for one in wanted["configurations"]}
+    program_path = checked(PROGRAM, wanted["program"])["bin"]
+    return [{"instance": names[answer["config"]], **answer} for answer in answers(host, program_path, list(names))]
 
 
 def main() -> None:
     """Run the module."""
     task = HostTask(OWN)
-    wanted = {
+    packages = {
         family: Wanted(said["names"], said["client"], said["client_without"])
         for family, said in task.params["packages"].items()
         if said
     }
-    request = Request(wanted, task.params["versions"])
+    request = Request(packages, task.params["versions"])
+    wanted = {"configurations": [], "program": None, "schedule": None, **task.params["wanted"]}
 
     def work(host: Host) -> dict[str, Any]:
-        return {**look(host, request), "changed": False}
+        found = {
+            "configurations": [lacks(host, partial(lacks_configuration, one)) for one in wanted["configurations"]],
+            "program": [lacks_or_fails(host, partial(lacks_program, one)) for one in [wanted["program"]] if one],
+            "schedule": [lacks_or_fails(host, partial(lacks_schedule, one)) for one in [wanted["schedule"]] if one],
+        }
+        lacking = [name for name, answers in found.items() if any(answers)]
+        seen = look(host, request)
+        asked = task.params["status"] and wanted["program"] and not (lacking or seen["packages_missing"])
+        return {
+            **seen,
+            "lacking": lacking,
+            "answers": _answers(host, wanted) if asked else [],
+            "schedule_wanted": wanted["schedule"],
+            "changed": False,
+        }
 
-    task.run(work)
+    task.run(work, secrets=[secret for one in wanted["configurations"] for secret in _ansible_config.secrets_in(one)])
 
 
 if __name__ == "__main__":

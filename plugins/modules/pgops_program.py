@@ -166,55 +166,30 @@ exit_code:
   sample: 4
 """
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_program import PROGRAM, parts_of
 
 # The program's own beginning: what it imports travels to the host with this module, and is what is laid down.
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start as _program  # noqa: F401
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.program import Paths, lay_down, take_away
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.rotation import Rotation
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.program import lay_down, take_away
 
-OWN: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "lib": {"type": "path", "default": "/usr/local/lib/pgops"},
-    "bin": {"type": "path", "default": "/usr/local/bin/pgops"},
-    "completion": {"type": "path", "default": "/usr/share/bash-completion/completions/pgops"},
-    "man": {"type": "path", "default": "/usr/local/share/man/man1/pgops.1.gz"},
-    "logrotate": {"type": "path", "default": "/etc/logrotate.d/pgops"},
-    "log_directories": {"type": "list", "elements": "path", "default": []},
-    "log_owner": {"type": "str", "default": "postgres"},
-    "log_group": {"type": "str", "default": "postgres"},
-    "log_keep": {"type": "int", "default": 12},
-    "python": {"type": "path", "default": "/usr/bin/python3"},
-}
+if TYPE_CHECKING:
+    # What nothing above leads to is never imported, and travels as well: the engine has one digest everywhere.
+    from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration, looking  # noqa: F401
+    from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import backup_role  # noqa: F401
+    from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import rollback, rollback_data  # noqa: F401
 
 
 def main() -> None:
     """Run the module."""
-    task = HostTask(OWN)
-    wanted = task.params
-    paths = Paths(
-        lib=Path(wanted["lib"]),
-        bin=Path(wanted["bin"]),
-        completion=Path(wanted["completion"]) if wanted["completion"] else None,
-        man=Path(wanted["man"]) if wanted["man"] else None,
-        python=wanted["python"],
-    )
-    rotation = None
-    if wanted["logrotate"] and wanted["log_directories"]:
-        rotation = Rotation(
-            path=Path(wanted["logrotate"]),
-            directories=wanted["log_directories"],
-            owner=wanted["log_owner"],
-            group=wanted["log_group"],
-            keep=wanted["log_keep"],
-        )
+    task = HostTask(PROGRAM)
+    paths, rotation = parts_of(task.params)
 
     def work(host: Host) -> dict[str, Any]:
-        return lay_down(host, paths, rotation) if wanted["state"] == "present" else take_away(host, paths)
+        return lay_down(host, paths, rotation) if task.params["state"] == "present" else take_away(host, paths)
 
     task.run(work)
 

@@ -216,48 +216,18 @@ import platform
 from typing import Any
 
 from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_schedule import SCHEDULE, request_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.schedule import (
-    Instance,
-    Request,
-    lay_down,
-    take_away,
-)
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.units import VERBS, Common
-
-INSTANCE: dict[str, dict[str, Any]] = {
-    "name": {"type": "str", "required": True},
-    "config": {"type": "path", "default": "/etc/pgops/config.yml"},
-    "jobs": {"type": "dict", "default": {}, "options": {verb: {"type": "str"} for verb in VERBS}},
-    "paths": {"type": "list", "elements": "path", "default": []},
-}
-OWN: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "kind": {"type": "str", "choices": ["cron", "systemd"], "default": "cron"},
-    "instances": {"type": "list", "elements": "dict", "default": [], "options": INSTANCE},
-    "program": {"type": "path", "default": "/usr/local/bin/pgops"},
-    "account": {"type": "str", "default": "postgres"},
-    "timezone": {"type": "str"},
-    "random_delay": {"type": "str"},
-    "wait": {"type": "str"},
-    "mailto": {"type": "str", "default": "root"},
-    "catch_up": {"type": "bool", "default": True},
-}
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.schedule import lay_down, take_away
 
 
 def main() -> None:
     """Run the module."""
-    task = HostTask(OWN)
-    wanted = task.params
-    common = Common(**{name: wanted[name] for name in ("program", "account", "mailto", "catch_up")})
-    request = Request(
-        common=common,
-        instances=[Instance(**given) for given in wanted["instances"]],
-        **{name: wanted[name] for name in ("kind", "timezone", "random_delay", "wait")},
-    )
+    task = HostTask(SCHEDULE)
+    request = request_of(task.params)
 
     def work(host: Host) -> dict[str, Any]:
-        if wanted["state"] == "absent":
+        if task.params["state"] == "absent":
             return take_away(host, request)
         return lay_down(host, request, name=platform.node())
 

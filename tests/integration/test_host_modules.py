@@ -93,6 +93,18 @@ def secret_files(site: Site) -> tuple[Path, ...]:
     return tuple((site.root / "etc" / "secrets").iterdir())
 
 
+def looked(site: Site, **more: Any) -> dict[str, Any]:
+    """Return what a look at the host tells of the program and the configuration; its secrets are seen nowhere."""
+    digest = "{{ lookup('pgops.backup.engine').digest }}"
+    wanted = {
+        "configurations": [config(site)[1]],
+        "program": {**program(site)[1], "digest": digest},
+    }
+    played = site.play(task("pgops_host_info", wanted=wanted, **more), flags=("--diff", "-vvv"))
+    assert_silent(site, played, keep=secret_files(site) if (site.root / "etc").exists() else ())
+    return played.result
+
+
 def changed(played: Played) -> list[bool]:
     assert [r.get("msg") for r in played.results] == [None] * len(played.results)
     return [r["changed"] for r in played.results]
@@ -100,6 +112,8 @@ def changed(played: Played) -> list[bool]:
 
 def test_what_is_laid_down_backs_up_copies_and_proves(site: Site) -> None:
     steps = (program(site), config(site))
+    bare = looked(site, status=True)
+    assert (bare["lacking"], bare["answers"]) == (["configurations", "program"], [])
     planned = site.play(*steps, flags=("--check", "--diff"))
     assert changed(planned) == [True, True]
     assert not (site.root / "usr").exists()
@@ -122,6 +136,9 @@ def test_what_is_laid_down_backs_up_copies_and_proves(site: Site) -> None:
     again = site.play(*steps, flags=("--diff",))
     assert changed(again) == [False, False]
     assert [r["diff"] for r in again.results] == [[], []]
+    seen = looked(site, status=True)
+    assert seen["lacking"] == []
+    assert [(one["instance"], json.loads(one["stdout"])["state"]) for one in seen["answers"]] == [(site.instance, "ok")]
 
 
 def test_every_module_of_the_engine_that_the_program_needs_travels(site: Site) -> None:
@@ -157,7 +174,10 @@ def test_a_secret_in_the_wrong_place_is_refused_and_not_shown(site: Site) -> Non
 
 
 def test_every_error_of_the_configuration_is_told_at_once(site: Site) -> None:
-    failure = site.play(config(site, backup={"jobs": "x", "fromat": "auto"}, schedule={"sync": "daily"})).failure
+    wrong = config(site, backup={"jobs": "x", "fromat": "auto"}, schedule={"sync": "daily"})
+    look = task("pgops_host_info", wanted={"configurations": [wrong[1]]})
+    failure = site.play(wrong).failure
+    assert site.play(look).failure["msg"] == failure["msg"]
     for part in (
         "backup.jobs",
         "backup.fromat: unknown key. Did you mean format?",

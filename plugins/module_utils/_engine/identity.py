@@ -13,9 +13,13 @@ _SHORT = 12
 
 
 def own_files() -> dict[str, bytes]:
-    """Return the engine's source files by their path in the package, from a folder or from a zip file alike."""
+    """Return the engine's source files by their path in the package, from a folder or from a zip file alike.
+
+    What `python -m` begins with is none of them: the program has a beginning of its own.
+    """
     found: dict[str, bytes] = {}
     _gather(importlib.resources.files(__package__ or __name__.rpartition(".")[0]), "", found)
+    found.pop("__main__.py", None)
     return found
 
 

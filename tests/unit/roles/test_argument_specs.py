@@ -61,6 +61,7 @@ def test_what_is_not_described_is_internal(role: str) -> None:
 @pytest.mark.parametrize("role", NAMES)
 def test_the_readme_names_tags_that_there_are(role: str) -> None:
     text = (ROLES / role / "README.md").read_text(encoding="utf-8")
-    tags = set(re.findall(r"tags: \[(\w+)\]", (ROLES / role / "tasks" / "main.yml").read_text(encoding="utf-8")))
+    tasks = "".join(path.read_text(encoding="utf-8") for path in (ROLES / role / "tasks").glob("*.yml"))
+    tags = set(re.findall(r"^ +tags: \[(\w+)\]", tasks, re.MULTILINE))
     for named in re.findall(r"`(%s_(?:install|configure|check|remove|bucket|probe))`" % role, text):
         assert named in tags

@@ -74,6 +74,9 @@ def test_the_next_day_the_rest_is_made_up_for(playbook: Any) -> None:
     said = playbook("site")
     assert said.returncode == 0
     assert "2 of 2 protected" in said.stdout
+    # One look told that the hosts lack nothing but that.
+    for step in ("Configure | ", "Program | ", "Write the schedule"):
+        assert step not in said.stdout
 
 
 def test_a_server_that_is_stopped_and_a_disk_that_is_full(playbook: Any, machine: Any) -> None:

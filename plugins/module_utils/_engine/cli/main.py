@@ -26,7 +26,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     if arguments[:1] == ["_complete"]:
-        from .completion import answer
+        from .completing import answer
 
         return answer(arguments[1:])
     voice = _Voice(json_wanted="--json" in arguments)

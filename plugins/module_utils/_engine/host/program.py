@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -137,16 +138,26 @@ def lay_down(host: Host, paths: Paths, rotation: Optional[Rotation] = None) -> d
         trouble = _trouble(home, files, tag)
         if trouble:
             host.need(Change(str(home), trouble, name + "\n", lambda: _unpack(host, paths, home, files)))
-        host.need(link(paths.current, name))
-        for change in _surroundings(paths):
-            host.need(change)
-        if rotation is not None:
-            host.need(rotation_change(rotation))
-        kept = _old_versions(host, paths, name)
+        kept = _around(host, paths, rotation, name)
         result = host.settle()
         if not host.dry_run:
             _assert_runs(host, [str(paths.bin)], digest)
     return {**result, "version": __version__, "digest": digest, "before": before, "in_use": kept}
+
+
+def in_order(host: Host, paths: Paths, rotation: Optional[Rotation] = None, *, digest: str) -> bool:
+    """Tell whether lay_down() would find nothing to do, where only the digest of the engine is at hand, and not its files.
+
+    Raise what lay_down() raises. Nothing is touched; the program is not run.
+    """
+    _check(paths)
+    if rotation is not None:
+        check_rotation(rotation)
+    name = identity.label(__version__, digest)
+    found, wrong = _lies_in(paths.lib / name, _python(host, paths.python))
+    looking = Host(dry_run=True, clock=host.clock, runner=host.runner)
+    _around(looking, paths, rotation, name)
+    return not (wrong or looking.changes) and identity.digest(found) == digest
 
 
 def take_away(host: Host, paths: Paths) -> dict[str, Any]:
@@ -211,6 +222,8 @@ def _is_ours(path: Path) -> bool:
 
 def _python(host: Host, python: str) -> str:
     """Return how that Python marks its compiled files. Raise UnreachableError if it is missing or too old."""
+    if sys.implementation.cache_tag and os.path.realpath(python) == os.path.realpath(sys.executable):
+        return sys.implementation.cache_tag
     try:
         said = host.runner.run(Command((python, "-I", "-c", _ABOUT)), timeout=_SECONDS).stdout
         version, tag = json.loads(said)
@@ -276,23 +289,43 @@ def _trouble(home: Path, files: Mapping[str, bytes], tag: str) -> str:
     """Say what is wrong with the version that lies in `home`; empty when nothing is."""
     if not home.is_dir():
         return "(not laid down)\n"
+    found, wrong = _lies_in(home, tag)
+    wrong += ["%s is missing" % name for name in sorted(set(files) - set(found))]
+    wrong += ["%s does not belong here" % name for name in sorted(set(found) - set(files))]
+    wrong += ["%s was altered" % name for name in sorted(set(found) & set(files)) if found[name] != files[name]]
+    return "".join("%s\n" % line for line in wrong)
+
+
+def _lies_in(home: Path, tag: str) -> tuple[dict[str, bytes], list[str]]:
+    """Return the source files of the version in `home` by their path in the package, and what is wrong with how they lie there."""
     found: dict[str, bytes] = {}
     wrong: list[str] = []
     owned = ourselves()
+    compiled = set()
     for path in sorted(home.rglob("*")):
         facts = path.lstat()
         name = str(path.relative_to(home))
         mode = 0o755 if stat.S_ISDIR(facts.st_mode) else 0o644
-        if path.is_symlink() or stat.S_IMODE(facts.st_mode) != mode or facts.st_uid != owned.uid:
+        if stat.S_ISLNK(facts.st_mode) or stat.S_IMODE(facts.st_mode) != mode or facts.st_uid != owned.uid:
             wrong.append("%s has another mode or owner" % name)
-        elif path.is_file() and path.parent.name != "__pycache__":
-            found[name] = path.read_bytes()
-    wanted = {"%s/%s" % (_PACKAGE, name): content for name, content in files.items()}
-    wrong += ["%s is missing" % name for name in sorted(set(wanted) - set(found))]
-    wrong += ["%s does not belong here" % name for name in sorted(set(found) - set(wanted))]
-    wrong += ["%s was altered" % name for name in sorted(set(found) & set(wanted)) if found[name] != wanted[name]]
-    wrong += ["%s is not compiled" % name for name in sorted(wanted) if not _compiled(home / name, tag).is_file()]
-    return "".join("%s\n" % line for line in wrong)
+        elif stat.S_ISREG(facts.st_mode) and path.parent.name == "__pycache__":
+            compiled.add(path)
+        elif stat.S_ISREG(facts.st_mode):
+            found[os.path.relpath(path, home / _PACKAGE)] = path.read_bytes()
+    wrong += [
+        "%s is not compiled" % name for name in sorted(found) if _compiled(home / _PACKAGE / name, tag) not in compiled
+    ]
+    return found, wrong
+
+
+def _around(host: Host, paths: Paths, rotation: Optional[Rotation], name: str) -> list[str]:
+    """Take on all but the version `name` itself; return the older versions that stay, as somebody runs them."""
+    host.need(link(paths.current, name))
+    for change in _surroundings(paths):
+        host.need(change)
+    if rotation is not None:
+        host.need(rotation_change(rotation))
+    return _old_versions(host, paths, name)
 
 
 def _compiled(source: Path, tag: str) -> Path:
@@ -388,4 +421,4 @@ def _remove(host: Host, version: Path) -> None:
             host.warn("%s stays until the next time, as somebody runs it." % version)
 
 
-__all__ = ("Paths", "lay_down", "take_away")
+__all__ = ("Paths", "in_order", "lay_down", "take_away")

@@ -86,6 +86,7 @@ def test_only_the_required_questions_count() -> None:
 )
 def test_no_answer_is_no_protection(answer: dict[str, Any], said: str) -> None:
     found = assessment([{"item": {"key": "a"}, **answer}])[0]
+    assert assessment([{"instance": "a", **answer}]) == [found], "a look at the host says the same"
     assert not found["protected"] and not found["answered"] and found["needs"] == []
     assert said in found["lines"][0]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import completion
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import completing, completion
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.options import VERBS, build
 
 SETS = ("20261122T020000Z-logical", "20261121T020000Z-logical")
@@ -110,9 +110,9 @@ def test_a_program_that_fails_offers_nothing(pgops: Path) -> None:
 
 def test_the_hidden_verb_fails_silently(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
-    assert completion.answer(["sets", "--config", "/nowhere/config.yml"]) == 1
-    assert completion.answer(["frobnicate"]) == 1
-    assert completion.answer([]) == 1
+    assert completing.answer(["sets", "--config", "/nowhere/config.yml"]) == 1
+    assert completing.answer(["frobnicate"]) == 1
+    assert completing.answer([]) == 1
     assert capfd.readouterr() == ("", "")
 
 

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.program import Paths, lay_down, take_away
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.program import (
+    Paths,
+    in_order,
+    lay_down,
+    take_away,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.rotation import Rotation
 
 
 def paths(root: Path, **others: Any) -> Paths:
@@ -110,6 +117,64 @@ def test_the_program_runs_and_knows_what_it_is(laid: Path) -> None:
     for verb, *_unused in VERBS:
         assert run(laid, verb, "--help").returncode == (3 if verb == "check" else 0)
     assert run(laid, "status", "--config", "/nonexistent").returncode == 2
+
+
+DIGEST = identity.digest(identity.own_files())
+
+
+def alter(home: Path) -> None:
+    (home / "pgops" / "core" / "times.py").write_text("# not ours\n")
+
+
+def remove(home: Path) -> None:
+    (home / "pgops" / "core" / "times.py").unlink()
+
+
+def add(home: Path) -> None:
+    (home / "pgops" / "more.py").write_text("")
+
+
+def bare(home: Path) -> None:
+    next(home.glob("pgops/core/__pycache__/times.*.pyc")).unlink()
+
+
+def open_up(home: Path) -> None:
+    (home / "pgops" / "config.py").chmod(0o666)
+
+
+def call_otherwise(home: Path) -> None:
+    (home.parents[2] / "bin" / "pgops").write_text("#!/bin/sh\n# pgops\n")
+
+
+def leave_older(home: Path) -> None:
+    (home.parent / "0.0.9-0123456789ab").mkdir()
+
+
+def lose(home: Path) -> None:
+    (home.parent / "current").unlink()
+
+
+def test_the_digest_alone_tells_that_all_is_in_order(root: Path) -> None:
+    host = Host()
+    assert in_order(host, paths(root), digest=DIGEST)
+    assert (host.changes, host.warnings) == ([], [])
+
+
+@pytest.mark.parametrize("spoil", [alter, remove, add, bare, open_up, call_otherwise, leave_older, lose])
+def test_the_digest_alone_tells_what_lay_down_would_mend(root: Path, spoil: Callable[[Path], None]) -> None:
+    spoil((root / "lib" / "pgops" / "current").resolve())
+    assert not in_order(Host(), paths(root), digest=DIGEST)
+    assert lay_down(Host(), paths(root))["changed"]
+    assert in_order(Host(), paths(root), digest=DIGEST)
+
+
+def test_another_engine_or_a_rule_for_logs_is_something_to_do(root: Path, tmp_path: Path) -> None:
+    assert not in_order(Host(), paths(root), digest=identity.digest({**identity.own_files(), "new.py": b""}))
+    rotation = Rotation(tmp_path / "rule", [str(tmp_path)])
+    assert not in_order(Host(), paths(root), rotation, digest=DIGEST)
+    lay_down(Host(), paths(root), rotation)
+    assert in_order(Host(), paths(root), rotation, digest=DIGEST)
+    assert not in_order(Host(), paths(tmp_path / "bare"), digest=DIGEST)
 
 
 def test_it_is_compiled_and_belongs_to_everybody_to_read(laid: Path) -> None:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Whether a part of a host is as somebody wants it, and how safe its instances are, found out without touching anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from ..core.errors import PgopsError
+from ..system.runner import Command
+from .changes import Host
+
+_SECONDS = 600.0
+
+
+def lacks(host: Host, part: Callable[[Host], bool]) -> bool:
+    """Tell whether there is something to do about a `part` of the host; what it warns of is passed on when there is not.
+
+    The part is handed a host that it only looks at, and returns whether it would change something. What would be an error
+    without check mode is something to do. Raise what the part raises.
+    """
+    looking = Host(dry_run=True, clock=host.clock, runner=host.runner)
+    if part(looking) or looking.excused:
+        return True
+    for warning in looking.warnings:
+        host.warn(warning)
+    return False
+
+
+def lacks_or_fails(host: Host, part: Callable[[Host], bool]) -> bool:
+    """Tell the same; a part that fails is something to do, as whoever does it tells what is wrong."""
+    try:
+        return lacks(host, part)
+    except (PgopsError, OSError):
+        return True
+
+
+def answers(host: Host, program: str, configurations: Sequence[str]) -> list[dict[str, Any]]:
+    """Ask `program` for the status of each of `configurations`; return `config`, `rc`, `stdout` and `stderr` of each.
+
+    None at all where it cannot be asked: whoever asks by other means hears why.
+    """
+    found = []
+    for path in configurations:
+        try:
+            said = host.runner.run(
+                Command((program, "--json", "--config", path, "status")), check=False, timeout=_SECONDS
+            )
+        except PgopsError:
+            return []
+        stdout = said.stdout.decode("utf-8", "replace")
+        found.append({"config": path, "rc": said.returncode, "stdout": stdout, "stderr": said.stderr})
+    return found
+
+
+__all__ = ("answers", "lacks", "lacks_or_fails")

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A part of a host is looked at without touching it: something to do, or what its module would warn of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host import changes
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import (
+    answers,
+    lacks,
+    lacks_or_fails,
+)
+
+
+def test_what_would_change_is_lacking_and_stays_as_it_is(tmp_path: Path) -> None:
+    path, host = tmp_path / "a", Host()
+
+    def part(looked_at: Host) -> bool:
+        looked_at.warn("a word")
+        looked_at.need(changes.file(path, b"x", mode=0o644, owned=changes.ourselves()))
+        return bool(looked_at.settle()["changed"])
+
+    assert lacks(host, part)
+    assert not path.exists()
+    assert (host.warnings, host.changes) == ([], []), "whoever does it warns"
+    path.write_bytes(b"x")
+    path.chmod(0o644)
+    assert not lacks(host, part)
+    assert host.warnings == ["a word"], "nobody else does"
+
+
+def test_what_only_check_mode_lets_pass_is_lacking() -> None:
+    host = Host()
+
+    def part(looked_at: Host) -> bool:
+        changes.owner(looked_at, "nobody of that name", "none")
+        return False
+
+    assert lacks(host, part)
+    assert host.warnings == []
+
+
+@pytest.mark.parametrize("error", [RefusedError("no"), PermissionError(13, "no")])
+def test_a_part_that_fails_is_told_or_left_to_who_does_it(error: Exception) -> None:
+    def part(looked_at: Host) -> bool:
+        raise error
+
+    assert lacks_or_fails(Host(), part)
+    with pytest.raises(type(error)):
+        lacks(Host(), part)
+
+
+def test_the_program_is_asked_for_each_configuration(tmp_path: Path) -> None:
+    program = tmp_path / "pgops"
+    program.write_text('#!/bin/sh\necho "$*"; echo why >&2; exit 4\n')
+    program.chmod(0o755)
+    assert answers(Host(), str(program), ["/etc/a b.yml", "/etc/c.yml"]) == [
+        {"config": path, "rc": 4, "stdout": "--json --config %s status\n" % path, "stderr": "why"}
+        for path in ("/etc/a b.yml", "/etc/c.yml")
+    ]
+
+
+def test_a_program_that_cannot_be_asked_answers_nothing(tmp_path: Path) -> None:
+    assert answers(Host(), str(tmp_path / "none"), ["/etc/a.yml"]) == []
