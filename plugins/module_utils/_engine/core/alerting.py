@@ -256,7 +256,7 @@ def _minute(moment: datetime, zone: tzinfo) -> str:
 # --- freshness and sets -----------------------------------------------------------------------------------------------
 
 # From the checks of freshness.py and wal_health.py to causes: the key, the step, and how long to wait before it is told.
-_JUDGED = {
+JUDGED = {
     "backup": ("backup-age", "Run: pgops backup", timedelta(0)),
     "base backup": ("base-age", "Run: pgops backup --kind base", timedelta(0)),
     "off-site copy": ("offsite-age", "Run: pgops sync", timedelta(0)),
@@ -282,7 +282,7 @@ _JUDGED = {
 
 def _judged(facts: Facts, now: datetime) -> Iterable[Trouble]:
     for finding in facts.judged:
-        known = _JUDGED.get(finding.check)
+        known = JUDGED.get(finding.check)
         if known is None or finding.severity == OK:
             continue
         cause, step, patience = known
@@ -483,6 +483,7 @@ def _folded(found: Iterable[Trouble], verified: Sequence[Run] = ()) -> list[Trou
 
 
 __all__ = (
+    "JUDGED",
     "WATCHED",
     "Disk",
     "Due",
