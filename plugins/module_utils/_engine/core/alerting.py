@@ -16,6 +16,7 @@ from .freshness import Finding as Judged
 from .naming import is_physical
 from .sizes import human_size
 from .times import human_span, iso
+from .volume import SMALL
 
 # Only the verbs that a schedule starts: of a restore somebody knows who started it.
 WATCHED = ("backup", "base backup", "sync", "verify", "prune")
@@ -350,7 +351,7 @@ def _size(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
     newest = sized[0]
     usual = statistics.median([r.size or 0 for r in sized[1 : _COMPARED + 1]])
     change = 100 * ((newest.size or 0) - usual) / usual if usual else 0
-    if abs(change) > limits.size_change:
+    if abs(change) > limits.size_change and max(newest.size or 0, usual) >= SMALL:
         text = "The newest backup has %s, %+.0f %% against the usual %s." % (
             human_size(newest.size or 0),
             change,

@@ -328,6 +328,8 @@ def remember(context: Context) -> None:
     try:
         with _state(context) as state:
             known(context, state, [])
+    except KeyboardInterrupt:
+        context.warn("What status compares with later was not remembered: somebody ended that.")
     except Exception as error:  # noqa: BLE001 - that may spoil no run
         context.warn("What status compares with later could not be remembered: %s" % error)
 

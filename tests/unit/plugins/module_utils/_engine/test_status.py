@@ -349,6 +349,18 @@ def test_a_database_that_no_backup_holds_is_seen_without_any_channel(world: Any)
     assert status(world.context())["incidents"] == []
 
 
+def test_a_run_whose_memory_cannot_be_kept_is_as_good_and_says_so(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_the_way = world.context().state / "locks" / "alerts.lock"
+    in_the_way.mkdir(parents=True)
+    done = perform(world.context(), "prune", lambda _context: {"changed": True})
+    assert done["changed"]
+    assert re.search(r"could not be remembered: .*alerts\.lock", "\n".join(done["warnings"]))
+    in_the_way.rmdir()
+    monkeypatch.setattr(alert_facts, "_signed", lambda _context, _boot: (_ for _ in ()).throw(KeyboardInterrupt))
+    done = perform(world.context(), "prune", lambda _context: {"changed": True})
+    assert "somebody ended that" in "\n".join(done["warnings"])
+
+
 def test_a_run_that_was_missed_is_seen_without_any_channel(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alert_facts, "started_by", lambda _places, _instance: "cron")
     monkeypatch.setattr(alert_facts, "_UPTIME", Path("/no/such/file"))
