@@ -173,7 +173,11 @@ def test_checks_are_offered_where_there_is_something_to_check(tmp_path: Path) ->
         "connection": "local",
         "gather_facts": False,
         "vars_files": [str(role / "defaults" / "main.yml"), str(role / "vars" / "main.yml")],
-        "vars": {"pgops_instances": instances, "monitoring_sudo_accounts": ["icinga"]},
+        "vars": {
+            "pgops_instances": instances,
+            "monitoring_sudo_accounts": ["icinga"],
+            "ansible_python_interpreter": sys.executable,
+        },
         "tasks": [
             {
                 "ansible.builtin.template": {
