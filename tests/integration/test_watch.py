@@ -175,7 +175,6 @@ def test_checks_are_offered_where_there_is_something_to_check(tmp_path: Path) ->
         "vars_files": [str(role / "defaults" / "main.yml"), str(role / "vars" / "main.yml")],
         "vars": {
             "pgops_instances": instances,
-            "monitoring_sudo_accounts": ["icinga"],
             "ansible_python_interpreter": sys.executable,
         },
         "tasks": [
@@ -190,7 +189,10 @@ def test_checks_are_offered_where_there_is_something_to_check(tmp_path: Path) ->
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
     done = subprocess.run(
-        [sys.executable, "-m", "ansible.cli.playbook", "-i", "localhost,", str(tmp_path / "play.yml")],
+        [
+            *(sys.executable, "-m", "ansible.cli.playbook", "-i", "localhost,", str(tmp_path / "play.yml")),
+            *("-e", json.dumps({"monitoring_sudo_accounts": ["icinga"]})),
+        ],
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path / "home"),
