@@ -429,7 +429,10 @@ def _save(context: Context, state: State) -> bool:
     try:
         save(context.state, state)
     except OSError as error:
-        context.warn("What the alerts told could not be remembered, and may be told again: %s" % error)
+        lost = "What the alerts told could not be remembered, and may be told again: %s"
+        if not context.config.alerts.channels():
+            lost = "What status compares with later could not be remembered: %s"
+        context.warn(lost % error)
         return False
     return True
 
