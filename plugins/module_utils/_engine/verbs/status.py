@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import textwrap
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
 
 from ..alerts.health import findings as alert_findings
 from ..alerts.health import health
 from ..alerts.health import lines as alert_lines
-from ..alerts.state import State, load
+from ..alerts.state import NAME, State, load
 from ..context import Context
 from ..core import open_troubles, volume
 from ..core.alerting import Trouble
@@ -42,8 +42,9 @@ def status(context: Context) -> dict[str, Any]:
     """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, `size`,
     `restore_test` (the newest restore that succeeded), `rto` (per verb how long its newest recovery took), `limits` (seconds),
     `alerts`, `wal` (wal_status(), None where the WAL is not archived), `incidents` (what alerts would tell now, whether anybody
-    is told or not), all `findings` (the worst first; every incident is among them), `notices` (shaped like findings, no part of
-    the state), `safe` and `next` (sentences) and the overall `state`. It changes nothing.
+    is told or not; what they are compared with was `remembered` then), all `findings` (the worst first; every incident is among
+    them), `notices` (shaped like findings, no part of the state), `safe` and `next` (sentences) and the overall `state`. It
+    changes nothing.
     """
     surveyed = survey(context)
     known = info(context, Request(), surveyed)
@@ -54,6 +55,7 @@ def status(context: Context) -> dict[str, Any]:
         "min_free_bytes": parse_size(context.config.backup.min_free),
     }
     remembered, trouble = load(context.state)
+    remembered_at = _modified(context.state / NAME)
     alerts = health(context, remembered, trouble)
     wal = wal_status(context, surveyed) if context.config.wal.enabled else None
     tested = _restore_test(context, runs)
@@ -80,6 +82,7 @@ def status(context: Context) -> dict[str, Any]:
         "alerts": alerts,
         "wal": wal,
         "incidents": open_troubles.shown(every, remembered.incidents if alerts["channels"] else {}),
+        "remembered": remembered_at,
         "findings": findings,
         "notices": [notice.as_data() for notice in notices],
         "safe": _safe(known["places"]),
@@ -100,6 +103,14 @@ def _troubles(
         remembered.watched_since = min(parse_iso(begun), remembered.watched_since or context.clock())
     facts = known_facts(context, remembered, places)
     return open_troubles.found(facts, alert_limits(context), findings, context.clock())
+
+
+def _modified(path: Path) -> Optional[str]:
+    """Return when `path` was written last, None where it is not there."""
+    try:
+        return iso(datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
+    except OSError:
+        return None
 
 
 def _newest_runs(state: Path, verb: str) -> dict[str, Any]:

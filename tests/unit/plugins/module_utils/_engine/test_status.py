@@ -328,7 +328,9 @@ def test_a_host_with_wal_two_channels_and_trouble_still_fits_24_lines_of_80(
 
 def test_a_database_that_no_backup_holds_is_seen_without_any_channel(world: Any) -> None:
     safe_world(world)
+    assert status(world.context())["remembered"] is None
     ran(world, "backup", uncovered=[{"what": "database old", "why": "the role may not connect"}])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*\+00:00", status(world.context())["remembered"])
     assert status(world.context())["incidents"] == [], "it has always been so"
     world.now += HOUR
     both = [{"what": "database %s" % name, "why": "the role may not connect"} for name in ("old", "new")]
