@@ -143,10 +143,11 @@ def test_what_is_told_says_what_is_still_safe_and_what_to_do(house: House) -> No
     assert "to webhook: accepted" in log
 
 
-def test_without_a_channel_nothing_is_done(tmp_path: Path, receiver: HttpReceiver) -> None:
+def test_without_a_channel_nothing_is_told(tmp_path: Path, receiver: HttpReceiver) -> None:
     house = House(tmp_path, receiver, repeat="24h")
     house.fail()
-    assert not house.state.exists()
+    assert json.loads(house.state.read_text())["incidents"] == {}, "only what status compares with is remembered"
+    assert "failed-run/backup" in [i["cause"] for i in status(house.context())["incidents"]]
     for work in (alert.evaluate, alert.test):
         with pytest.raises(UsageError, match="no channel"):
             work(house.context())

@@ -18,13 +18,26 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import state as alert_state
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import metrics as core_metrics
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.metrics import parse, render
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import stored_name
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_health import (
+    Bounds,
+    Holding,
+    Room,
+    ServerWal,
+    Shipping,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_health import judge as judge_wal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Alerts, Wal, Webhook
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system import durable
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_facts
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import calendars
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import status
 from tests.integration.alert_receivers import HttpReceiver
 from tests.tools.collection_tree import ROOT
@@ -37,6 +50,8 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 # promtool's time begins here; Prometheus looks back for five minutes, so that a sample comes each four.
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STEP = timedelta(minutes=4)
+# How often the rules are looked at, and so when an alert can be seen.
+LOOK = 5 * STEP
 HEALTHY = EPOCH + 2 * DAY
 MIB = 1024 * 1024
 
@@ -58,7 +73,10 @@ class Night:
 
     world: World
     free: int = 10**12
+    state_free: int = 10**12
     starter: str = "cron"
+    due: bool = False
+    wal: tuple[Finding, ...] | None = None
 
     def backup(self, *, places: tuple[str, ...] = ("local", "s3"), prove: bool = True, **values: Any) -> str:
         """Make a set an hour ago, and prove it now."""
@@ -69,12 +87,12 @@ class Night:
             self.world.prove(places[-1], made, when=self.world.now)
         return str(made)
 
-    def run(self, verb: str, error: Any = None) -> None:
+    def run(self, verb: str, error: Any = None, **result: Any) -> None:
         def work(context: Any) -> dict[str, Any]:
             del context
             if error:
                 raise error
-            return {}
+            return {"uncovered": [], **result} if verb == "backup" else result
 
         try:
             perform(self.world.context(), verb, work)
@@ -98,8 +116,37 @@ def healthy_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         return night
 
     monkeypatch.setattr(status_module, "free_bytes", lambda _path: made[-1].free)
+    monkeypatch.setattr(alert_facts, "free_bytes", lambda _path: made[-1].free)
+    monkeypatch.setattr(durable, "free_bytes", lambda _path: made[-1].state_free)
     monkeypatch.setattr(status_module, "started_by", lambda _places, _instance: made[-1].starter)
+    monkeypatch.setattr(alert_facts, "started_by", lambda _places, _instance: "cron" if made[-1].due else "")
+    # This machine's own start is no matter of these hosts.
+    monkeypatch.setattr(alert_facts, "_UPTIME", Path("/no/such/file"))
+    asked = status_module.wal_status
+
+    def of_wal(context: Any, surveyed: Any) -> dict[str, Any]:
+        told = made[-1].wal
+        return asked(context, surveyed) if told is None else {**WAL, "findings": [f.as_data() for f in told]}
+
+    monkeypatch.setattr(status_module, "wal_status", of_wal)
     yield make
+
+
+# What wal_status() says of a server that archives and ships, but for the findings.
+WAL: dict[str, Any] = {
+    "server": {"lag_bytes": 5 * MIB, "lag_seconds": 30.0, "ready": 1, "ready_since": None},
+    "spool": {"bytes": 64 * MIB},
+    "shipping": {"pending": 0, "pending_since": None, "pending_bytes": 0},
+    "places": [
+        {
+            "place": place,
+            "rpo_seconds": 60.0,
+            "windows": [{"stretches": [{"start": "1970-01-02T00:00:00+00:00", "end": "1970-01-02T23:59:00+00:00"}]}],
+        }
+        for place in ("local", "s3")
+    ],
+    "max_backlog_bytes": 1024 * MIB,
+}
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -176,7 +223,7 @@ def _wal_of(night: Night) -> Path:
 
 
 def _two_servers_archive(night: Night) -> None:
-    night.world.config = replace(night.world.config, wal=Wal(enabled=True))
+    _nobody_says_how_wal_fares(night)
     folder = _wal_of(night)
     folder.mkdir(parents=True)
     for content in (b"one", b"other"):
@@ -194,11 +241,61 @@ def _wants_restores(night: Night) -> None:
 
 
 def _nobody_says_how_wal_fares(night: Night) -> None:
-    night.world.config = replace(night.world.config, wal=Wal(enabled=True))
+    config = night.world.config
+    night.world.config = replace(config, wal=Wal(enabled=True), schedule=replace(config.schedule, base=""))
 
 
 def _wal_is_left_out(night: Night) -> None:
     night.world.config = replace(night.world.config, wal=Wal())
+
+
+def _remembered(night: Night, **values: Any) -> None:
+    """Change what the newest run remembered."""
+    folder = night.world.context().state
+    held, trouble = alert_state.load(folder)
+    assert not trouble
+    alert_state.save(folder, replace(held, **values))
+
+
+def _nobody_ran(night: Night) -> None:
+    """What has been due since the last good moment has not begun."""
+    night.due = True
+    known = calendars(night.world.context())
+    _remembered(night, due={verb: (calendar.text, HEALTHY) for verb, calendar in known.items()})
+
+
+def _all_ran(night: Night) -> None:
+    for verb in ("backup", "sync", "verify", "prune"):
+        night.run(verb)
+
+
+def _killed(night: Night) -> None:
+    _remembered(night, cut_short={"verify": night.world.now})
+
+
+def _fills_up(night: Night) -> None:
+    days = {night.world.now.date() - n * DAY: night.free + n * 2 * 10**11 for n in range(14)}
+    _remembered(night, days=days)
+
+
+def _one_is_left_out(night: Night) -> None:
+    night.run("backup", uncovered=[{"what": "database new", "why": "the role may not connect"}])
+
+
+def _with_bases(*made: tuple[str, timedelta]) -> Callable[[Night], None]:
+    """Base backups are scheduled each week; there are those in places that began so long ago."""
+
+    def happens(night: Night) -> None:
+        schedule = replace(night.world.config.schedule, base="0 1 * * 0")
+        night.world.config = replace(night.world.config, schedule=schedule)
+        for place, age in made:
+            night.world.add(place, night.world.now - age, kind="base")
+
+    return happens
+
+
+def _new_base(night: Night) -> None:
+    night.backup(kind="base")
 
 
 def _dead_channel(night: Night) -> None:
@@ -221,7 +318,7 @@ def _with_alerts(night: Night, url: str) -> None:
 
 
 STORIES = {
-    "late": Story(("PgopsBackupTooOld",), _nothing, after=25.5 * HOUR),
+    "late": Story(("PgopsBackupTooOld",), _nothing, after=25 * HOUR + 2 * LOOK),
     "never": Story(("PgopsBackupTooOld", "PgopsOffsiteCopyTooOld"), _forget_all),
     "not copied": Story(
         ("PgopsOffsiteCopyTooOld",), lambda n: n.backup(places=("local",)), lambda n: n.backup(), after=28 * HOUR
@@ -233,7 +330,7 @@ STORIES = {
         lambda n: n.backup(prove=False),
         after=14 * DAY,
         midway=(
-            7 * DAY + STEP,
+            7 * DAY + LOOK,
             ("PgopsBackupTooOld", "PgopsOffsiteCopyTooOld", "PgopsMetricsStale", "PgopsVerificationOverdue"),
         ),
     ),
@@ -255,9 +352,21 @@ STORIES = {
     "two servers archive": Story(("PgopsWalNotSafe", "PgopsWalAtRisk"), _two_servers_archive, _one_of_them_goes),
     "nobody knows of the WAL": Story(("PgopsWalAtRisk",), _nobody_says_how_wal_fares, _wal_is_left_out),
     "never restored": Story(("PgopsRestoreTestOverdue",), _wants_restores, lambda n: n.run("restore")),
+    "late base backup": Story(
+        ("PgopsBaseBackupTooOld", "PgopsBaseOffsiteCopyTooOld"),
+        _with_bases(("local", 9 * DAY), ("s3", 9 * DAY)),
+        _new_base,
+    ),
+    "no base backup": Story(("PgopsBaseBackupTooOld", "PgopsBaseOffsiteCopyTooOld"), _with_bases(), _new_base),
+    "base backup not copied": Story(("PgopsBaseOffsiteCopyTooOld",), _with_bases(("local", HOUR)), _new_base),
+    "nobody ran it": Story(("PgopsIncidentCritical", "PgopsIncident"), _nobody_ran, _all_ran, after=5 * HOUR),
+    "killed": Story(("PgopsIncidentCritical",), _killed, lambda n: n.run("verify")),
+    "no room for records": Story(("PgopsIncidentCritical",), _set("state_free", 100), _set("state_free", 10**12)),
+    "fills up": Story(("PgopsIncident",), _fills_up, lambda n: _remembered(n, days={})),
+    "left out": Story(("PgopsIncident",), _one_is_left_out, lambda n: n.run("backup")),
     "nobody hears": Story(("PgopsAlertsNotDelivered",), _dead_channel, _live_channel),
     "nobody starts it": Story(("PgopsNotScheduled",), _set("starter", ""), _set("starter", "cron")),
-    "stale": Story(("PgopsBackupTooOld", "PgopsMetricsStale"), _nothing, after=25.5 * HOUR, written=False),
+    "stale": Story(("PgopsBackupTooOld", "PgopsMetricsStale"), _nothing, after=25 * HOUR + 2 * LOOK, written=False),
     "gone": Story(("PgopsMetricsGone",), _nothing, written=False, gone=True),
     "unreadable": Story(
         ("PgopsMetricsUnreadable",), _nothing, also='node_textfile_scrape_error{job="node",instance="db1:9100"}'
@@ -293,7 +402,7 @@ def scenario(name: str, night: Night) -> dict[str, Any]:
         texts.append((world.now, ""))
     elif story.written:
         texts.append((world.now, render(status(world.context()), "1")))
-    trouble = world.now + BETWEEN - STEP
+    trouble = world.now + BETWEEN - LOOK
     world.now += BETWEEN
     story.mended(night)
     texts.append((world.now, render(status(world.context()), "1")))
@@ -311,10 +420,72 @@ def scenario(name: str, night: Night) -> dict[str, Any]:
             "exp_samples": samples,
         }
 
-    expected = [firing(HEALTHY, ()), firing(trouble, story.alerts), firing(end - STEP, ())]
+    expected = [firing(HEALTHY, ()), firing(trouble, story.alerts), firing(end - LOOK, ())]
     if story.midway[1]:
         expected.append(firing(HEALTHY + story.midway[0], story.midway[1]))
     return {"name": name, "interval": "4m", "input_series": given, "promql_expr_test": expected}
+
+
+# Every finding about WAL, as the engine gives it, and the rule that tells of it.
+_GOOD_SERVER = ServerWal("on", "pgops wal archive %p", 60, 16 * MIB, 0, "1", HEALTHY, "", None, 0, 0, None)
+_GOOD = {
+    "server": _GOOD_SERVER,
+    "server_error": "",
+    "shipping": Shipping(0, 0, None, "", None, HEALTHY),
+    "room": Room(10**12, 0, 0.0),
+    "holdings": [Holding("s3", recoverable_to=HEALTHY, segments=9)],
+}
+_FAILED = replace(_GOOD_SERVER, last_failed="2", last_failed_time=HEALTHY + HOUR, failed_count=3)
+_WAITS = replace(_GOOD_SERVER, ready=9, ready_since=HEALTHY - HOUR)
+WAL_TROUBLES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("wal archive", "PgopsWalNotSafe", {"server": replace(_GOOD_SERVER, archive_mode="off")}),
+    ("wal archive", "PgopsWalNotSafe", {"server": replace(_GOOD_SERVER, archive_command="/bin/true")}),
+    ("wal archive", "PgopsWalNotSafe", {"server": _FAILED}),
+    ("wal archive", "PgopsWalAtRisk", {"server": _WAITS}),
+    ("wal archive", "PgopsWalAtRisk", {"server": replace(_GOOD_SERVER, lag_bytes=2 * 1024 * MIB)}),
+    ("wal timeout", "PgopsWalAtRisk", {"server": replace(_GOOD_SERVER, archive_timeout=0)}),
+    ("wal server", "PgopsWalAtRisk", {"server": None, "server_error": "No route."}),
+    ("wal shipping", "PgopsWalAtRisk", {"shipping": Shipping(3, MIB, HEALTHY - HOUR, "", None, HEALTHY)}),
+    ("wal shipping", "PgopsWalAtRisk", {"shipping": Shipping(0, 0, None, "No route.", HEALTHY, HEALTHY)}),
+    ("wal shipping", "PgopsWalAtRisk", {"shipping": Shipping(0, 0, None, "", None, HEALTHY - DAY)}),
+    ("wal room", "PgopsWalNotSafe", {"room": Room(3600, 0, 1.0)}),
+    ("wal room", "PgopsWalAtRisk", {"room": Room(10 * 3600, 0, 1.0)}),
+    ("wal s3", "PgopsWalAtRisk", {"holdings": [Holding("s3", error="No route.")]}),
+    ("wal local", "PgopsWalAtRisk", {"holdings": [Holding("local", error="No right to read.")]}),
+    ("wal gap", "PgopsWalAtRisk", {"holdings": [Holding("s3", gaps=["1 to 3"], recoverable_to=HEALTHY)]}),
+    ("wal window", "PgopsWalAtRisk", {"holdings": [Holding("s3", segments=9)]}),
+    ("wal contradiction", "PgopsWalNotSafe", {"holdings": [Holding("s3", "", [], ["1"], HEALTHY, 9)]}),
+)
+_BOUNDS = Bounds(timedelta(minutes=15), 1024 * MIB, timedelta(minutes=1))
+
+
+def wal_scenario(night: Night, number: int) -> dict[str, Any]:
+    """Return the test of promtool for one finding about WAL: well, in trouble, and well again."""
+    check, alert_name, changes = WAL_TROUBLES[number]
+    night.world.config = replace(night.world.config, wal=Wal(enabled=True))
+    told = [tuple(judge_wal(**{**_GOOD, **changed}, bounds=_BOUNDS, now=HEALTHY)) for changed in ({}, changes, {})]
+    assert [f.check for f in told[0] if f.severity != "ok"] == []
+    assert [f.check for f in told[1] if f.severity != "ok"] == [check]
+    texts = []
+    for number_of_phase, findings in enumerate(told):
+        night.wal = findings
+        texts.append((EPOCH + 2 * number_of_phase * LOOK, render(status(night.world.context()), "1")))
+    firing = [
+        {
+            "expr": 'group by (alertname, check) (ALERTS{alertname=~"PgopsWal.+",alertstate="firing"})',
+            "eval_time": "%ds" % ((2 * phase + 1) * LOOK).total_seconds(),
+            "exp_samples": [{"labels": '{alertname="%s",check="%s"}' % (alert_name, check), "value": 1}]
+            if phase == 1
+            else [],
+        }
+        for phase in range(3)
+    ]
+    return {
+        "name": "%s, %d" % (check, number),
+        "interval": "4m",
+        "input_series": series(texts, EPOCH + 6 * LOOK),
+        "promql_expr_test": firing,
+    }
 
 
 def wording() -> dict[str, Any]:
@@ -325,7 +496,7 @@ def wording() -> dict[str, Any]:
     told = {
         "exp_labels": {"severity": "warning", "job": "node", "instance": "db1:9100", "pgops_instance": "db1"},
         "exp_annotations": {
-            "summary": "No restore of db1 was proven for 7d 0h 4m 0s",
+            "summary": "No restore of db1 was proven for 7d 0h 20m 0s",
             "description": rule["annotations"]["description"].replace("{{ $labels.instance }}", "db1:9100"),
         },
     }
@@ -335,10 +506,12 @@ def wording() -> dict[str, Any]:
 
 def test_every_alert_fires_and_clears_on_what_the_engine_tells(night: Callable[[], Night], tmp_path: Path) -> None:
     tests = [scenario(name, night()) for name in STORIES]
+    one = night()
+    tests += [wal_scenario(one, number) for number in range(len(WAL_TROUBLES))]
     next(test for test in tests if test["name"] == "not proven")["alert_rule_test"] = [wording()]
     path = tmp_path / "test.yml"
     path.write_text(
-        yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "4m", "tests": tests}, width=10**6)
+        yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "20m", "tests": tests}, width=10**6)
     )
     assert "SUCCESS" in tool("test", "rules", str(path))
 
@@ -351,26 +524,110 @@ def test_every_alert_has_a_story() -> None:
         assert set(rule["annotations"]) == {"summary", "description"}
 
 
+def rich(night: Callable[[], Night]) -> Night:
+    """Return a host of which everything is known: base backups, WAL, limits of restores, recoveries, trouble and alerts."""
+    made = night()
+    made.wal = tuple(judge_wal(**_GOOD, bounds=_BOUNDS, now=HEALTHY))
+    made.world.config = replace(made.world.config, wal=Wal(enabled=True), alerts=Alerts(restore_test="90d"))
+    _with_bases(("local", HOUR), ("s3", HOUR))(made)
+    for verb in ("restore", "recover", "drill"):
+        made.run(verb)
+    made.run("prune", PgopsError("Oh."))
+    # The newest set is a dump, as that is what sizes are compared of.
+    made.world.now += HOUR
+    made.backup()
+    _break_a_set(made)
+    return made
+
+
 def test_promtool_finds_no_fault_with_rules_and_metrics(night: Callable[[], Night]) -> None:
     assert "SUCCESS" in tool("check", "rules", str(RULES))
-    made = night()
-    made.run("restore", PgopsError("Oh."))
-    _break_a_set(made)
-    assert tool("check", "metrics", stdin=render(status(made.world.context()), "1")) == ""
+    made = rich(night)
+    text = render(status(made.world.context()), "1")
+    assert tool("check", "metrics", stdin=text) == ""
+    assert {name for name, _unused, _unused in parse(text)} == {"pgops_%s" % name for name in core_metrics._HELP}
+    assert 'pgops_incident_open{pgops_instance="db1",cause="failed-run/prune",level="warning"} 1\n' in text
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are(night: Callable[[], Night], tmp_path: Path) -> None:
     dashboard = json.loads((FILES / "pgops.dashboard.json").read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    made = night()
-    made.run("restore")
-    known = {name for name, _unused, _unused in parse(render(status(made.world.context()), "1"))}
-    assert set(re.findall(r"pgops_[a-z_]+(?=\{)", " ".join(asked))) <= known
+    known = {name for name, _unused, _unused in parse(render(status(rich(night).world.context()), "1"))}
+    for expr in asked:
+        named = set(re.findall(r"pgops_[a-z_]+", expr)) - {"pgops_instance"}
+        assert named, expr
+        assert named <= known, expr
+    subjects = (
+        "pgops_incident_open",
+        "pgops_rto_seconds",
+        "pgops_recovery_point_timestamp_seconds",
+        "pgops_wal_lag_seconds",
+        "pgops_verification_start_timestamp_seconds",
+    )
+    for name in subjects:
+        assert any(name in expr for expr in asked), name
     rules = [
         {"record": "dashboard:%d" % n, "expr": expr.replace("$pgops_instance", ".*")} for n, expr in enumerate(asked)
     ]
     path = tmp_path / "dashboard.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     assert "%d rules found" % len(asked) in tool("check", "rules", str(path))
-    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
-    assert len(set(places)) == len(places)
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+# --- what the documentation shows -------------------------------------------------------------------------------------
+
+DOCS = ROOT / "docs" / "monitoring.md"
+
+
+def shown(first: str) -> Any:
+    """Return the YAML of the block of the documentation that says `first`, as it is written there."""
+    (block,) = [b for b in re.findall(r"^```yaml\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL) if first in b]
+    return block, yaml.safe_load(block)
+
+
+def test_prometheus_takes_the_configuration_that_the_documentation_shows(tmp_path: Path) -> None:
+    written, _unused = shown("rule_files:")
+    _unused, ((play),) = shown("monitoring_promtool:")
+    told = play["roles"][0]["vars"]
+    # The files lie where the documentation has the role lay them down, below another root.
+    rules = tmp_path / told["monitoring_rules"].lstrip("/")
+    rules.parent.mkdir(parents=True)
+    rules.write_bytes(RULES.read_bytes())
+    home = re.match(r"# (/\S+)\n", written)
+    assert home
+    path = tmp_path / home[1].lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(written.replace("[/etc/", "[%s/etc/" % tmp_path))
+    said = tool("check", "config", str(path))
+    assert "1 rule files found" in said
+    assert "SUCCESS: %d rules found" % len(yaml.safe_load(RULES.read_text())["groups"][0]["rules"]) in said
+
+
+def test_what_the_documentation_says_to_grafana_and_to_the_role_is_so() -> None:
+    _unused, provisioned = shown("providers:")
+    _unused, ((play),) = shown("monitoring_promtool:")
+    told = play["roles"][0]["vars"]
+    (provider,) = provisioned["providers"]
+    assert provisioned["apiVersion"] == 1
+    assert (provider["type"], provider["options"]["path"]) == ("file", str(Path(told["monitoring_dashboard"]).parent))
+    options = yaml.safe_load((FILES.parent / "meta" / "argument_specs.yml").read_text())
+    known = set(options["argument_specs"]["main"]["options"])
+    _unused, variables = shown("monitoring_nrpe_install:")
+    assert {name for name in variables if name.startswith("monitoring_")} | set(told) <= known
+
+
+def test_the_documentation_names_every_metric_and_every_alert() -> None:
+    text = DOCS.read_text()
+    for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]:
+        assert "`%s`" % rule["alert"] in text, rule["alert"]
+    for name in core_metrics._HELP:
+        assert re.search(r"`%s[`{]" % name, text), name

@@ -78,8 +78,8 @@ def test_a_night_is_seen_by_all_who_ask(bench: PostgresServer, shop: Program, st
     assert "(2 of 2)" in later
     assert "[x] The store off the server can do all that is needed" in shop("checklist", "before").stdout
 
-    status = shop("status").stdout
-    assert re.search(r"newest [\w. ]+ ago \(\d\S* KiB\); newest verified [\w. ]+ ago", status)
+    status = " ".join(shop("status").stdout.split())
+    assert re.search(r"newest [\w. ]+ ago \(\d\S* KiB\), verified", status)
 
 
 def test_trouble_is_seen_too_and_what_is_broken_is_unknown(shop: Program) -> None:
@@ -155,3 +155,64 @@ def test_the_playbook_shows_the_checklist_and_writes_it_for_a_wiki(shop: Program
     assert page.name == "db1-%s.md" % shop.site.instance
     assert page.read_text().startswith("# Checklists of ")
     assert "Signed by Ada on " in page.read_text()
+
+
+def test_checks_are_offered_where_there_is_something_to_check(tmp_path: Path) -> None:
+    place = tmp_path / "collections" / "ansible_collections" / "pgops"
+    place.mkdir(parents=True)
+    (place / "backup").symlink_to(ROOT)
+    role = ROOT / "roles" / "monitoring"
+    instances = [
+        {"name": "plain"},
+        {"name": "archived", "wal": {"enabled": True}},
+        {"name": "copied", "schedule": {"base": "0 1 * * 0"}},
+        {"name": "waldumps", "wal": {"enabled": True}, "schedule": {"base": ""}},
+    ]
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars_files": [str(role / "defaults" / "main.yml"), str(role / "vars" / "main.yml")],
+        "vars": {
+            "pgops_instances": instances,
+            "ansible_python_interpreter": sys.executable,
+        },
+        "tasks": [
+            {
+                "ansible.builtin.template": {
+                    "src": str(role / "templates" / (name + ".j2")),
+                    "dest": str(tmp_path / name),
+                }
+            }
+            for name in ("nrpe.cfg", "sudoers")
+        ],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ansible.cli.playbook", "-i", "localhost,", str(tmp_path / "play.yml")),
+            *("-e", json.dumps({"monitoring_sudo_accounts": ["icinga"]})),
+        ],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path / "home"),
+            "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    always = {"all", "backup", "sync", "verify", "space", "size", "restore"}
+    for name in ("nrpe.cfg", "sudoers"):
+        said = (tmp_path / name).read_text()
+        offered = {one["name"]: set(re.findall(r"/%s\.yml check (\w+)" % one["name"], said)) for one in instances}
+        assert offered == {
+            "plain": always,
+            "archived": {*always, "wal", "base"},
+            "copied": {*always, "base"},
+            "waldumps": {*always, "wal"},
+        }

@@ -64,6 +64,8 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
             _record(context, result, failure)
         if watch is not None:
             _alert(context, watch, result, failure)
+        elif not dry_run:
+            _remember(context, result)
         if not dry_run:
             # Last, so that they tell whether the alerts were taken.
             _publish(context, result)
@@ -86,6 +88,14 @@ def _alert(context: Context, watch: Any, result: Result, failure: Optional[BaseE
     from .verbs.alert import after_run
 
     after_run(context, watch, context.redactor.data({**result, **_outcome(failure)}))
+    result["warnings"] = list(context.warnings)
+
+
+def _remember(context: Context, result: Result) -> None:
+    """Where nobody is to be told anything, keep what status compares with later."""
+    from .verbs.alert import remember  # it reads run records, so it imports this file
+
+    remember(context)
     result["warnings"] = list(context.warnings)
 
 

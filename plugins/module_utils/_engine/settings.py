@@ -626,6 +626,13 @@ class Alerts:
     restore_test: str = option(
         "", "How often somebody must try a restore (pgops restore); never when empty.", form="span", example="90d"
     )
+    ways: int = option(
+        2,
+        "How many channels there should be, so that one may fail: with fewer, pgops status has a notice. 1 where a monitoring "
+        "system asks as well; 0 for any.",
+        least=0,
+        most=7,
+    )
     timeout: int = option(10, "Seconds to wait for the answer of a channel.", least=1, most=120)
     ca_bundle: str = option(
         "",

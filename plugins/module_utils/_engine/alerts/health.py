@@ -10,7 +10,7 @@ from ..context import Context
 from ..core.freshness import CRITICAL, OK, WARNING, Finding
 from ..core.incidents import Incident
 from ..core.times import human_span, iso, parse_iso
-from .state import State, load
+from .state import State
 
 Result = dict[str, Any]
 
@@ -31,10 +31,13 @@ def _shown(incident: Incident) -> Result:
     }
 
 
-def health(context: Context) -> Result:
-    """Return `channels`, `incidents`, `undelivered`, `oldest` (since when something waits), `dropped` and `trouble`."""
+def health(context: Context, state: State, trouble: str) -> Result:
+    """Return `channels`, `incidents` (those told, as of the last look), `undelivered`, `oldest` (since when something waits),
+    `dropped` and `trouble`, from what load() gave.
+    """
     on = context.config.alerts.channels()
-    state, trouble = load(context.state) if on else (State(), "")
+    if not on:
+        state, trouble = State(), ""
     queued = [w.queued for w in state.queue if w.channel in on]
     return {
         "channels": [_channel(context, state, name) for name in on],
@@ -77,7 +80,7 @@ def findings(known: Result) -> list[Finding]:
 
 
 def lines(known: Result, now: Any) -> list[str]:
-    """Return the lines about alerts for a person."""
+    """Return the lines about the channels for a person."""
     if not known["channels"]:
         return ["nobody is told: there is no channel (section alerts)"]
     said = []
@@ -97,8 +100,7 @@ def lines(known: Result, now: Any) -> list[str]:
     if known["dropped"]:
         count = "1 message was" if known["dropped"] == 1 else "%d messages were" % known["dropped"]
         said.append("%s never taken, and given up (alert.log has them)" % count)
-    opened = [(i["cause"], _ago(i["since"], now), i["level"]) for i in known["incidents"] if i["told"]]
-    return said + ["open: %s since %s (%s)" % facts for facts in opened]
+    return said
 
 
 def _ago(moment: str, now: Any) -> str:

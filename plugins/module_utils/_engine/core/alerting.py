@@ -16,6 +16,7 @@ from .freshness import Finding as Judged
 from .naming import is_physical
 from .sizes import human_size
 from .times import human_span, iso
+from .volume import SMALL
 
 # Only the verbs that a schedule starts: of a restore somebody knows who started it.
 WATCHED = ("backup", "base backup", "sync", "verify", "prune")
@@ -256,7 +257,7 @@ def _minute(moment: datetime, zone: tzinfo) -> str:
 # --- freshness and sets -----------------------------------------------------------------------------------------------
 
 # From the checks of freshness.py and wal_health.py to causes: the key, the step, and how long to wait before it is told.
-_JUDGED = {
+JUDGED = {
     "backup": ("backup-age", "Run: pgops backup", timedelta(0)),
     "base backup": ("base-age", "Run: pgops backup --kind base", timedelta(0)),
     "off-site copy": ("offsite-age", "Run: pgops sync", timedelta(0)),
@@ -282,7 +283,7 @@ _JUDGED = {
 
 def _judged(facts: Facts, now: datetime) -> Iterable[Trouble]:
     for finding in facts.judged:
-        known = _JUDGED.get(finding.check)
+        known = JUDGED.get(finding.check)
         if known is None or finding.severity == OK:
             continue
         cause, step, patience = known
@@ -350,7 +351,7 @@ def _size(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
     newest = sized[0]
     usual = statistics.median([r.size or 0 for r in sized[1 : _COMPARED + 1]])
     change = 100 * ((newest.size or 0) - usual) / usual if usual else 0
-    if abs(change) > limits.size_change:
+    if abs(change) > limits.size_change and max(newest.size or 0, usual) >= SMALL:
         text = "The newest backup has %s, %+.0f %% against the usual %s." % (
             human_size(newest.size or 0),
             change,
@@ -483,6 +484,7 @@ def _folded(found: Iterable[Trouble], verified: Sequence[Run] = ()) -> list[Trou
 
 
 __all__ = (
+    "JUDGED",
     "WATCHED",
     "Disk",
     "Due",

@@ -25,11 +25,20 @@ _LONGEST = 400
 
 # The findings that each check is about. `all` is about these and every other.
 _ABOUT = {
-    "backup": ("backup", "local place", "run of backup", "no databases", "clock"),
-    "base": ("base backup", "run of base backup"),
-    "sync": ("off-site copy", "off-site base backup", "off-site place", "no off-site place", "run of sync"),
-    "verify": ("verification", "failed set", "damaged set", "run of verify"),
-    "space": ("disk",),
+    "backup": (
+        *("backup", "local place", "run of backup", "missed run of backup", "late run of backup"),
+        *("no databases", "uncovered database", "clock"),
+    ),
+    "base": ("base backup", "run of base backup", "missed run of base backup", "late run of base backup"),
+    "sync": (
+        *("off-site copy", "off-site base backup", "off-site place", "no off-site place"),
+        *("run of sync", "missed run of sync", "late run of sync"),
+    ),
+    "verify": (
+        *("verification", "failed set", "damaged set"),
+        *("run of verify", "missed run of verify", "late run of verify"),
+    ),
+    "space": ("disk", "disk forecast", "state disk"),
     "size": ("size", "no databases"),
     "wal": (
         *("wal archive", "wal timeout", "wal server", "wal shipping", "wal room"),
@@ -264,9 +273,16 @@ def judge(
     return Verdict(
         code=CODES[severity],
         text=" ".join(said),
-        details=tuple("%s: %s" % (f["severity"], f["text"]) for f in findings),
+        details=tuple(
+            "%s: %s" % (f["severity"], f["text"]) for f in [*findings, *_notices(result if which == "all" else {})]
+        ),
         values=tuple(_values(result, which, warning, critical)),
     )
+
+
+def _notices(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the notices, which are told with -v and alarm nobody."""
+    return [{**notice, "severity": "notice"} for notice in result.get("notices", ())]
 
 
 def _nothing(result: Mapping[str, Any], which: str) -> str:
@@ -331,6 +347,9 @@ def _values(result: Mapping[str, Any], which: str, warning: Optional[Range], cri
         found.append(Value("backup_size", float(result["size"]["bytes"]), "B"))
     if which in ("all", "wal"):
         found += _wal_values(result)
+    if which == "all":
+        levels = [incident["level"] for incident in result["incidents"]]
+        found += [Value("incidents_%s" % level, levels.count(level), "") for level in (CRITICAL, WARNING)]
     if which in ("all", "backup"):
         good = result["runs"].get("backup", {}).get("last_ok")
         if good is not None:

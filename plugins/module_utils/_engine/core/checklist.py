@@ -23,6 +23,7 @@ from .times import human_span, iso, parse_iso
 
 DONE, OPEN, UNKNOWN = "done", "open", "unknown"
 _COLD = frozenset({"GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"})
+_WANTED_WAYS = 2
 _PRIVATE, _NOT_FOR_OTHERS = 0o077, 0o007
 
 # The stages in the order in which a host goes through them, with how many days a tick lasts (0: for good).
@@ -66,6 +67,7 @@ class Line:
 _OPERATOR, _DBA, _SECURITY, _OWNER, _MANAGER = "operator", "database", "security", "data owner", "management"
 _SIGN = "Sign it when it is so."
 _TOLD = "pgops alert test; who got it signs."
+_WAYS = "Turn another channel on (section alerts), then: pgops alert test"
 _RESTORE = "pgops restore --database NAME --rename NAME NAME_test"
 
 LINES: tuple[Line, ...] = (
@@ -83,6 +85,7 @@ LINES: tuple[Line, ...] = (
     Line("deployment.public", _SECURITY, "The bucket is closed to the public", "private", "Apply the role storage.", True),
     Line("deployment.metrics", _OPERATOR, "A monitoring system asks about the backups", "monitored", "Apply the role monitoring.", True),
     Line("deployment.alert", _OPERATOR, "An alert that was sent as a test reached a person, by two ways", "told", _TOLD, True),
+    Line("deployment.ways", _OPERATOR, "Trouble reaches people by two independent ways, each of which works", "ways", _WAYS, True),
     Line("day-1.backup", _OPERATOR, "There is a recent backup", "backup", "pgops backup"),
     Line("day-1.covered", _DBA, "Every database is in it, or left out on purpose", "covered", "Check backup.databases and its like.", True),
     Line("day-1.copy", _OPERATOR, "There is a recent copy off the server", "offsite", "pgops sync"),
@@ -532,6 +535,18 @@ def _told(facts: Facts, days: int) -> Answer:
     return Answer(OPEN, "No test of the alerts is recorded.")
 
 
+def _ways(facts: Facts, days: int) -> Answer:
+    """Channels that took their last message are ways, and so is a monitoring system that asks."""
+    channels = facts.status["alerts"]["channels"]
+    works = [c["channel"] for c in channels if c["last_ok"] and not c["failing_since"] and not c["refused"]]
+    asks = _monitored(facts, days)
+    works += ["monitoring"] if asks.state == DONE else []
+    idle = [c["channel"] for c in channels if c["channel"] not in works]
+    said = "%s took or asked last." % ", ".join(works) if works else "No way is known to work."
+    said += " Not known to work: %s." % ", ".join(idle) if idle else ""
+    return Answer(DONE, said, facts.now) if len(works) >= _WANTED_WAYS else Answer(OPEN, said)
+
+
 def _ago(facts: Facts, when: datetime) -> str:
     return human_span(max(0.0, (facts.now - when).total_seconds()))
 
@@ -564,6 +579,7 @@ _PROOFS: Mapping[str, Callable[[Facts, int], Answer]] = {
     "versions": _bucket(
         "versioning", lambda said: "Versions are on." if said == "Enabled" else "", "It keeps no versions."
     ),
+    "ways": _ways,
     "whole": _whole,
 }
 

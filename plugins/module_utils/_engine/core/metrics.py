@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from .freshness import CRITICAL, OK, WARNING, waited_for
+from .naming import is_physical
 from .times import parse_iso
 
 OWN_LABEL = "pgops_instance"
@@ -25,6 +26,8 @@ _HELP = {
     "metrics_written_timestamp_seconds": "When these metrics were written.",
     "state": "The overall state as pgops status says it: 0 ok, 1 warning, 2 critical.",
     "finding_severity": "The severity of each thing that pgops status looked at: 0 ok, 1 warning, 2 critical.",
+    "incident_open": "A cause of trouble that is open; its level is that of the alerts, whoever is told. Always 1.",
+    "alert_channels": "Channels for alerts that the configuration turns on.",
     "backup_newest_timestamp_seconds": "When the newest whole backup began, in whichever place it is.",
     "backup_limit_seconds": "How old the newest backup may become, as the schedule has it.",
     "backup_newest_bytes": "Size of the newest whole backup.",
@@ -33,11 +36,17 @@ _HELP = {
     "offsite_newest_timestamp_seconds": "When the newest whole backup in a place off the server began.",
     "offsite_limit_seconds": "How old the newest backup off the server may become, as the schedule has it.",
     "offsite_configured": "Whether there is a place off the server.",
+    "base_newest_timestamp_seconds": "When the newest whole base backup began, in whichever place it is.",
+    "base_limit_seconds": "How old the newest base backup may become; only where base backups are scheduled.",
+    "base_offsite_newest_timestamp_seconds": "When the newest whole base backup in a place off the server began.",
+    "base_offsite_limit_seconds": "How old the newest base backup off the server may become; only where they are scheduled.",
     "verification_newest_timestamp_seconds": "When a restore was last proven, of a set that is there and counts as verified.",
     "verification_limit_seconds": "How old the newest proof may become before it warns and before it is critical.",
     "verification_start_timestamp_seconds": "From when on a proof is waited for: the newest proof, else the oldest backup.",
     "restore_test_start_timestamp_seconds": "From when on a restore is waited for: the newest that was tried, else the first run.",
     "restore_test_limit_seconds": "How long ago the newest restore that was tried may be; only where one is demanded.",
+    "rto_seconds": "How long the newest recovery of the verb took that succeeded: the measured RTO.",
+    "rto_measured_timestamp_seconds": "When that recovery ended.",
     "recovery_point_timestamp_seconds": "The moment that a recovery from the place would bring back now.",
     "place_reachable": "Whether the place could be read.",
     "place_bytes": "Bytes in the place.",
@@ -94,7 +103,14 @@ def render(result: Mapping[str, Any], version: str) -> str:
         worst[finding["check"]] = max(worst.get(finding["check"], 0), _RANK[finding["severity"]])
     for check in sorted(worst):
         samples.add("finding_severity", worst[check], check=check)
+    for incident in result["incidents"]:
+        samples.add("incident_open", 1, cause=incident["cause"], level=incident["level"])
+    samples.add("alert_channels", len(result["alerts"]["channels"]))
     _whole(samples, result)
+    _bases(samples, result)
+    for verb, measured in result["rto"].items():
+        samples.add("rto_seconds", measured["seconds"], verb=verb)
+        samples.moment("rto_measured_timestamp_seconds", measured["when"], verb=verb)
     reached = _recoverable(result.get("wal"))
     for place in result["places"]:
         _place(samples, place, reached.get(place["place"]))
@@ -145,6 +161,22 @@ def _whole(samples: _Samples, result: Mapping[str, Any]) -> None:
     if tested is not None:
         samples.moment("restore_test_start_timestamp_seconds", result["restore_test"]["since"])
         samples.add("restore_test_limit_seconds", tested)
+
+
+def _bases(samples: _Samples, result: Mapping[str, Any]) -> None:
+    """Add how old the newest base backups are, and may be where somebody waits for one."""
+    now, limits = result["now"], result["limits"]
+    past = {
+        name: [s["begun"] for s in sets if is_physical(s["id"]) and s["begun"] <= now]
+        for name, sets in _complete(result).items()
+    }
+    samples.moment("base_newest_timestamp_seconds", max(itertools.chain(*past.values()), default=None))
+    samples.add("base_limit_seconds", limits["base"]["critical_seconds"])
+    away = [place for place in result["places"] if place["place"] != "local"]
+    if away and all(place["reachable"] for place in away):
+        newest = max((begun for place in away for begun in past[place["place"]]), default=None)
+        samples.moment("base_offsite_newest_timestamp_seconds", newest)
+        samples.add("base_offsite_limit_seconds", limits["base_offsite"]["critical_seconds"])
 
 
 def _complete(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

@@ -16,7 +16,7 @@ ALLOWED = 0.5
 _SETS = 7
 _LEAST = 3
 # Below this, a row more or less is half of the set.
-_SMALL = 1024 * 1024
+SMALL = 1024 * 1024
 
 
 def measure(sets: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def judge(known: Mapping[str, Any], *, none_allowed: bool = False) -> list[Findi
     if known["databases"] == 0 and not none_allowed and str(known["set"]).endswith("-logical"):
         found.append(Finding("no databases", CRITICAL, "The newest set (%s) holds no database at all." % known["set"]))
     off: Optional[float] = known["deviation"]
-    if off is not None and abs(off) > ALLOWED and max(known["bytes"], known["median_bytes"]) >= _SMALL:
+    if off is not None and abs(off) > ALLOWED and max(known["bytes"], known["median_bytes"]) >= SMALL:
         text = "The newest set (%s) has %s, %.0f %% %s than usual (%s): look at what is missing or new." % (
             known["set"],
             human_size(known["bytes"]),
@@ -59,4 +59,4 @@ def judge(known: Mapping[str, Any], *, none_allowed: bool = False) -> list[Findi
     return found
 
 
-__all__ = ("ALLOWED", "judge", "measure")
+__all__ = ("ALLOWED", "SMALL", "judge", "measure")

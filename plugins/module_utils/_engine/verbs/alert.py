@@ -33,7 +33,7 @@ from ..core.times import iso, parse_span
 from ..runs import append_log
 from ..system.lock import hold
 from ..system.zones import named_zone
-from .alert_facts import gather, limits
+from .alert_facts import gather, known, limits
 from .info import calendars
 from .metrics import publish_quietly
 
@@ -323,6 +323,17 @@ def after_run(context: Context, watch: Watch, record: Result) -> None:
         context.warn("The alerts were not looked after: %s: %s" % (type(error).__name__, error))
 
 
+def remember(context: Context) -> None:
+    """Keep what the next look at troubles compares with, and tell nobody: there is no channel. It never fails."""
+    try:
+        with _state(context) as state:
+            known(context, state, [])
+    except KeyboardInterrupt:
+        context.warn("What status compares with later was not remembered: somebody ended that.")
+    except Exception as error:  # noqa: BLE001 - that may spoil no run
+        context.warn("What status compares with later could not be remembered: %s" % error)
+
+
 def _tell_end(context: Context, watch: Watch, record: Result) -> list[str]:
     """Tell who watches from outside how the run ended; return what is wrong with them.
 
@@ -418,7 +429,10 @@ def _save(context: Context, state: State) -> bool:
     try:
         save(context.state, state)
     except OSError as error:
-        context.warn("What the alerts told could not be remembered, and may be told again: %s" % error)
+        lost = "What the alerts told could not be remembered, and may be told again: %s"
+        if not context.config.alerts.channels():
+            lost = "What status compares with later could not be remembered: %s"
+        context.warn(lost % error)
         return False
     return True
 
@@ -478,4 +492,4 @@ def _log(context: Context, lines: list[str]) -> None:
         context.warn("The log of the alerts could not be written: %s" % (error.strerror or error))
 
 
-__all__ = ("LEVELS", "Message", "Watch", "after_run", "before_run", "evaluate", "policy", "send", "test")
+__all__ = ("LEVELS", "Message", "Watch", "after_run", "before_run", "evaluate", "policy", "remember", "send", "test")

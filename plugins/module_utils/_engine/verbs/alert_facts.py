@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Optional
@@ -76,13 +76,20 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
     now = context.clock()
     state.watched_since = state.watched_since or now
     places = _places(context, state, look_at_s3, remember, now)
+    looked = state.s3 is None or state.s3_asked == now
+    judged = [*freshness(context, places), *(_wal(context, state) if context.config.wal.enabled else ())]
+    return Gathered(replace(known(context, state, places), judged=judged), safe_lines(places, now), looked)
+
+
+def known(context: Context, state: State, places: list[dict[str, Any]]) -> Facts:
+    """Return what is known of the described `places` and this host but for what is `judged`; `state` is as for gather()."""
+    now = context.clock()
+    state.watched_since = state.watched_since or now
     runs = {verb: _runs(context, verb) for verb in WATCHED}
     boot = _boot(now)
     running, died = _signed(context, boot)
     state.cut_short = _cut_short({**state.cut_short, **died}, runs)
-    looked = state.s3 is None or state.s3_asked == now
-    facts = Facts(
-        judged=[*freshness(context, places), *(_wal(context, state) if context.config.wal.enabled else ())],
+    return Facts(
         runs=runs,
         running=running,
         cut_short=state.cut_short,
@@ -97,7 +104,6 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
         boot=boot,
         ahead=state.ahead[0] if state.ahead and now - state.ahead[1] < _REMEMBERED_CLOCK else None,
     )
-    return Gathered(facts, safe_lines(places, now), looked)
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
@@ -302,4 +308,4 @@ def _boot(now: datetime) -> Optional[datetime]:
         return None
 
 
-__all__ = ("Gathered", "gather", "limits")
+__all__ = ("Gathered", "gather", "known", "limits")

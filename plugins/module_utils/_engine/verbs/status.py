@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import textwrap
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
 
 from ..alerts.health import findings as alert_findings
 from ..alerts.health import health
 from ..alerts.health import lines as alert_lines
+from ..alerts.state import NAME, State, load
 from ..context import Context
-from ..core import volume
+from ..core import open_troubles, volume
+from ..core.alerting import Trouble
 from ..core.calendar import last_before, next_after
 from ..core.freshness import CRITICAL, OK, WARNING, Finding, tried, worst
 from ..core.naming import is_physical
@@ -22,21 +25,26 @@ from ..host.schedule import Places, started_by
 from ..runs import BASE_BACKUP, first_run, history
 from ..system.durable import free_bytes
 from ..system.zones import named_zone
+from .alert_facts import known as known_facts
+from .alert_facts import limits as alert_limits
 from .info import Request, calendars, expected, info
 from .survey import survey
-from .wal_status import wal_status, window_lines
+from .wal_status import wal_status
 
 VERBS = ("backup", BASE_BACKUP, "sync", "verify", "prune", "restore", "recover", "rescue")
 # Those that somebody runs by hand have been heard of when they end; one that was refused is no trouble that lasts.
 _BY_HAND = ("restore", "recover", "rescue")
+_DRILL = "drill"
 _COLOURS = {OK: "32", WARNING: "33", CRITICAL: "31"}
 
 
 def status(context: Context) -> dict[str, Any]:
     """Return what info() says plus `runs` (per verb the newest record and the newest success), `schedule`, `disk`, `size`,
-    `restore_test` (the newest restore that succeeded), `limits` (seconds), `alerts`, `wal` (wal_status(), None where the WAL
-    is not archived), all `findings` (the worst first), `safe` and `next` (sentences) and the overall `state`. It changes
-    nothing.
+    `restore_test` (the newest restore that succeeded), `rto` (per verb how long its newest recovery took), `limits` (seconds),
+    `alerts`, `wal` (wal_status(), None where the WAL is not archived), `incidents` (what alerts would tell now, whether anybody
+    is told or not; what they are compared with was `remembered` then), all `findings` (the worst first; every incident is among
+    them), `notices` (shaped like findings, no part of the state), `safe` and `next` (sentences) and the overall `state`. It
+    changes nothing.
     """
     surveyed = survey(context)
     known = info(context, Request(), surveyed)
@@ -46,14 +54,19 @@ def status(context: Context) -> dict[str, Any]:
         "free_bytes": free_bytes(Path(context.config.local.path)),
         "min_free_bytes": parse_size(context.config.backup.min_free),
     }
-    alerts = health(context)
+    remembered, trouble = load(context.state)
+    remembered_at = _modified(context.state / NAME)
+    alerts = health(context, remembered, trouble)
     wal = wal_status(context, surveyed) if context.config.wal.enabled else None
     tested = _restore_test(context, runs)
     size = volume.measure(described for place in known["places"] for described in place["sets"])
     judged = alert_findings(alerts) + _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
     judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases) + _tested(context, tested)
     findings = [*known["freshness"], *(wal["findings"] if wal else []), *(finding.as_data() for finding in judged)]
+    every, untold = _troubles(context, remembered, known["places"], findings)
+    findings += [finding.as_data() for finding in open_troubles.as_findings(untold, findings)]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
+    notices = open_troubles.ways(context.config.alerts.channels(), context.config.alerts.ways)
     return {
         **known,
         "host": context.host,
@@ -64,14 +77,40 @@ def status(context: Context) -> dict[str, Any]:
         "disk": disk,
         "size": size,
         "restore_test": tested,
+        "rto": _rto(context, runs),
         "limits": _limits(context),
         "alerts": alerts,
         "wal": wal,
+        "incidents": open_troubles.shown(every, remembered.incidents if alerts["channels"] else {}),
+        "remembered": remembered_at,
         "findings": findings,
+        "notices": [notice.as_data() for notice in notices],
         "safe": _safe(known["places"]),
-        "next": _next(findings),
+        "next": list(dict.fromkeys([*_next(findings), *open_troubles.steps(untold)])),
         "state": worst(f["severity"] for f in findings),
     }
+
+
+def _troubles(
+    context: Context, remembered: State, places: list[dict[str, Any]], findings: list[dict[str, Any]]
+) -> tuple[list[Trouble], list[Trouble]]:
+    """Return what alerts would tell now, and what of it no finding tells yet.
+
+    It is judged anew. Only what has to be compared with earlier days comes from what the newest run remembered.
+    """
+    begun = first_run(context.state)
+    if begun is not None:
+        remembered.watched_since = min(parse_iso(begun), remembered.watched_since or context.clock())
+    facts = known_facts(context, remembered, places)
+    return open_troubles.found(facts, alert_limits(context), findings, context.clock())
+
+
+def _modified(path: Path) -> Optional[str]:
+    """Return when `path` was written last, None where it is not there."""
+    try:
+        return iso(datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
+    except OSError:
+        return None
 
 
 def _newest_runs(state: Path, verb: str) -> dict[str, Any]:
@@ -101,6 +140,10 @@ def _limits(context: Context) -> dict[str, dict[str, Optional[float]]]:
             "critical_seconds": limits.verified_critical.total_seconds(),
         },
         "base": {"warning_seconds": None, "critical_seconds": limits.base.total_seconds() if limits.base else None},
+        "base_offsite": {
+            "warning_seconds": None,
+            "critical_seconds": limits.base_offsite.total_seconds() if limits.base_offsite else None,
+        },
     }
 
 
@@ -154,6 +197,13 @@ def _restore_test(context: Context, runs: dict[str, dict[str, Any]]) -> dict[str
     since = when or first_run(context.state)
     age = (context.clock() - parse_iso(since)).total_seconds() if since else None
     return {"when": when, "verb": verb, "since": since, "age_seconds": age}
+
+
+def _rto(context: Context, runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return how many `seconds` the newest recovery took that succeeded, and `when` it ended, for each verb that recovers."""
+    good = {verb: records["last_ok"] for verb, records in runs.items() if verb in _BY_HAND}
+    good[_DRILL] = _newest_runs(context.state, _DRILL)["last_ok"]
+    return {verb: {"seconds": record["seconds"], "when": record["ended"]} for verb, record in good.items() if record}
 
 
 def _tested(context: Context, tested: dict[str, Any]) -> list[Finding]:
@@ -249,43 +299,63 @@ def _next(findings: list[dict[str, Any]]) -> list[str]:
 # --- for a person ---------------------------------------------------------------------------------------------------
 
 
+_WIDTH, _LABEL = 80, 12
+_MANY_FINDINGS, _MANY_STEPS, _MANY_LINES = 5, 4, 3
+
+
 def render(result: dict[str, Any], colour: bool) -> str:
-    """Return the result of status() as one screen of text; with `colour` for a terminal."""
+    """Return the result of status() as one screen of text, 80 columns wide; with `colour` for a terminal.
+
+    What is well is only named. Of long lists the most important are shown, and how many more there are.
+    """
     now = parse_iso(result["now"])
     state = result["state"]
-    lines = ["%s on %s: %s" % (result["instance"], result["host"], _paint(state.upper(), state, colour)), ""]
-    for finding in result["findings"]:
-        since = " (since %s)" % _minute(finding["since"]) if finding["since"] else ""
-        label = _paint("%-8s" % finding["severity"], finding["severity"], colour)
-        lines.append("  %s  %s%s" % (label, _one_line(finding["text"]), since))
-    lines += ["", "Places"]
-    for place in result["places"]:
-        lines.append("  %-6s %s" % (place["place"], _place_line(place, now)))
+    lines = ["%s on %s: %s" % (result["instance"], result["host"], _paint(state.upper(), state, colour))]
+    lines += _finding_lines(result, colour)
+    lines += _section("Places", _place_lines(result, now))
     if result["wal"]:
-        lines += ["", "Recoverable to any moment"]
-        for place in result["places"]:
-            lines += ["  %-6s %s" % (place["place"], text) for text in window_lines(place["windows"]) or ["nothing"]]
-        for held in result["wal"]["places"]:
-            if held["rpo_seconds"] is not None:
-                said = "RPO now: what was written in the last %s would be lost" % human_span(
-                    max(0.0, held["rpo_seconds"])
-                )
-                lines.append("  %-6s %s" % (held["place"], said))
-    lines += ["", "Runs"]
-    for verb, records in result["runs"].items():
-        lines.append("  %-8s %s" % (verb, _run_line(records, now)))
-    schedule = result["schedule"]
-    lines += [
-        "",
-        "Scheduled (%s)" % (schedule["started_by"] or "but nothing on this host starts it: see pgops_schedule"),
-    ]
-    for verb, run in schedule["runs"].items():
-        lines.append("  %-8s %s" % (verb, _minute(run["next_run"]) if run["next_run"] else "never"))
-    lines += ["", "Alerts"] + ["  %s" % _one_line(text) for text in alert_lines(result["alerts"], now)]
-    lines += ["", "Still safe"] + ["  %s" % text for text in result["safe"]]
-    if result["next"]:
-        lines += ["", "Next"] + ["  %s" % text for text in result["next"]]
+        lines += _section("Recoverable", _window_lines(result))
+    lines += _section("Runs", _runs_lines(result, now))
+    lines += _section("Alerts", _alerts_lines(result, now))
+    lines += _section("Still safe", result["safe"])
+    lines += _section("Next", _bounded(result["next"], _MANY_STEPS))
     return "\n".join(lines) + "\n"
+
+
+def _section(label: str, entries: list[str], indent: int = 2) -> list[str]:
+    """Return `entries` beside `label`, each from a line of its own on and wrapped; nothing without any."""
+    lines: list[str] = []
+    for entry in entries:
+        head = " " * _LABEL if lines else "%-*s" % (_LABEL, label)
+        after = " " * (_LABEL + indent)
+        lines += textwrap.wrap(entry, _WIDTH, initial_indent=head, subsequent_indent=after, break_on_hyphens=False)
+    return lines
+
+
+def _bounded(entries: list[str], most: int) -> list[str]:
+    """Return the first of `entries`, and how many more there are."""
+    more = len(entries) - most
+    return entries if more <= 1 else [*entries[:most], "and %d more: pgops status --json" % more]
+
+
+def _finding_lines(result: dict[str, Any], colour: bool) -> list[str]:
+    bad = [f for f in result["findings"] if f["severity"] != OK]
+    more = len(bad) - _MANY_FINDINGS if len(bad) > _MANY_FINDINGS + 1 else 0
+    lines: list[str] = []
+    for finding in bad[: len(bad) - more]:
+        since = " (since %s)" % _minute(finding["since"]) if finding["since"] else ""
+        found = _section("  %s" % finding["severity"], [_one_line(finding["text"]) + since], indent=0)
+        severity = finding["severity"]
+        lines += [line.replace(severity, _paint(severity, severity, colour), 1) for line in found[:1]] + found[1:]
+    lines += _section("", ["and %d more: pgops status --json" % more] if more else [])
+    lines += _section("  notice", [n["text"] for n in result["notices"]], indent=0)
+    well = list(dict.fromkeys(f["check"] for f in result["findings"] if f["severity"] == OK))
+    found = _section("  ok", [", ".join(well)] if well else [], indent=0)
+    return lines + [line.replace("ok", _paint("ok", OK, colour), 1) for line in found[:1]] + found[1:]
+
+
+def _place_lines(result: dict[str, Any], now: datetime) -> list[str]:
+    return ["%-6s %s" % (place["place"], _place_line(place, now)) for place in result["places"]]
 
 
 def _place_line(place: dict[str, Any], now: datetime) -> str:
@@ -300,9 +370,62 @@ def _place_line(place: dict[str, Any], now: datetime) -> str:
             parts.append("%s none" % label)
         else:
             parts.append("%s %s (%s)" % (label, _ago(described["begun"], now), human_size(described["bytes"])))
+        if place["newest"] and place["newest"] == place["newest_verified"]:
+            parts[-1] += ", verified"
+            break
     if place["retention"]["remove"]:
         parts.append("%d due for prune" % len(place["retention"]["remove"]))
     return "; ".join(parts)
+
+
+def _window_lines(result: dict[str, Any]) -> list[str]:
+    """Say to which moments each place can go back, and what would be lost now; of several clusters and timelines which one."""
+    lost = {held["place"]: held["rpo_seconds"] for held in result["wal"]["places"]}
+    lines = []
+    for place in result["places"]:
+        found = [(window, one) for window in place["windows"] for one in window["stretches"]]
+        said = []
+        for window, one in found:
+            text = "%s to %s" % (_minute(one["start"]).rpartition(" ")[0], _minute(one["end"]))
+            if len(place["windows"]) > 1:
+                text += " (cluster %s, timeline %d)" % (window["system_identifier"], window["timeline"])
+            said.append(text)
+        if lost.get(place["place"]) is not None and said:
+            said[-1] += "; RPO now %s" % human_span(max(0.0, lost[place["place"]]))
+        # The newest moments count most.
+        kept = said[-_MANY_LINES:] or ["nothing"]
+        lines += ["%-6s %s" % (place["place"], text) for text in kept]
+        if len(said) > len(kept):
+            lines.append("%-6s and %d stretches before: pgops wal status" % (place["place"], len(said) - len(kept)))
+    return lines
+
+
+def _runs_lines(result: dict[str, Any], now: datetime) -> list[str]:
+    """Say of each verb that ran, or is to run, how and when."""
+    schedule = result["schedule"]
+    started = bool(schedule["started_by"])
+    lines, never = [], []
+    for verb, records in result["runs"].items():
+        planned = schedule["runs"].get(verb)
+        if records["last"] is None and not (planned and started):
+            never += [verb] if planned else []
+            continue
+        line = "%-11s %s" % (verb, _run_line(records, now))
+        if planned and started:
+            line += "; next %s" % (_minute(planned["next_run"]) if planned["next_run"] else "never")
+        lines.append(line)
+    if never:
+        lines.append("never ran: %s" % ", ".join(never))
+    if not started:
+        lines.append("Nothing on this host starts them (see pgops_schedule).")
+    return lines
+
+
+def _alerts_lines(result: dict[str, Any], now: datetime) -> list[str]:
+    opened = ["%s since %s (%s)" % (i["cause"], _ago(i["since"], now), i["level"]) for i in result["incidents"]]
+    more = ["and %d more: pgops status --json" % (len(opened) - _MANY_LINES)] if len(opened) > _MANY_LINES else []
+    said = _bounded(alert_lines(result["alerts"], now), _MANY_LINES)
+    return said + (["open: %s" % ", ".join(opened[:_MANY_LINES] + more)] if opened else [])
 
 
 def _run_line(records: dict[str, Any], now: datetime) -> str:

@@ -304,6 +304,9 @@ def test_the_median_forgives_one_odd_night_and_few_nights_say_nothing() -> None:
     # Runs that were left to another node, or failed, have no size.
     assert not found(runs={"backup": [run(size=None), *nights(7)]})
     assert not found(runs={"backup": nights(5, size=0)})
+    # Of very small ones, a row more or less is half.
+    assert not found(runs={"backup": [run(size=9000), *nights(7, size=3000)[1:]]})
+    assert "size" in found(runs={"backup": [run(size=9000), *nights(7, size=2 << 20)[1:]]})
 
 
 def test_a_database_that_is_new_and_in_no_backup_is_told() -> None:

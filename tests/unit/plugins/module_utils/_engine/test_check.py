@@ -57,6 +57,39 @@ def value(found: check.Verdict, label: str) -> check.Value:
     return next(v for v in found.values if v.label == label)
 
 
+# --- what alerts would tell -------------------------------------------------------------------------------------------
+
+
+def test_open_incidents_are_told_and_counted_by_level(world: Any) -> None:
+    safe(world)
+    found = verdict(world)
+    assert (found.code, value(found, "incidents_critical").number, value(found, "incidents_warning").number) == (
+        0,
+        0,
+        0,
+    )
+    assert " incidents_critical=0;;;0 incidents_warning=0;;;0" in found.output("PGOPS")
+    assert LINE.fullmatch(found.output("PGOPS"))
+    for names in (("old",), ("old", "new")):
+        entries = [{"what": "database %s" % name, "why": "the role may not connect"} for name in names]
+        perform(world.context(), "backup", lambda _context, entries=entries: {"uncovered": entries})  # type: ignore[misc]
+        world.now += HOUR / 60
+    for which in ("all", "backup"):
+        found = verdict(world, which)
+        assert (found.code, found.text) == (1, "No backup holds database new, which is new.")
+    assert value(verdict(world), "incidents_warning").number == 1
+    assert verdict(world, "sync").code == 0
+
+
+def test_a_notice_alarms_nobody_and_is_told_by_who_asks_for_more(world: Any) -> None:
+    safe(world)
+    found = verdict(world)
+    assert found.code == 0
+    assert "people of trouble" not in found.output("PGOPS")
+    assert "\nnotice: No channel tells people of trouble; there should be 2.\n" in found.output("PGOPS", verbose=True)
+    assert "notice" not in verdict(world, "backup").output("PGOPS", verbose=True)
+
+
 # --- ranges -----------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import state as alert_state
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import Health
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import checklist as core
@@ -23,6 +26,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Alerts, Slack, Webhook
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import checklist as verb
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_module
 
@@ -96,6 +100,7 @@ PROVABLE = {line.id for line in core.LINES if line.proof}
 # What nothing of a good week tells: whole drills, and the age of credentials that no file holds.
 NOT_TOLD = {"week-4.drill", "quarterly.drill", "quarterly.credentials", "before.encryption", "deployment.metrics"}
 NOT_TOLD |= {"deployment.alert", "monthly.alert"}  # a person must say that it arrived
+NOT_TOLD |= {"deployment.ways"}  # there is no channel
 
 
 def test_nothing_is_ticked_without_evidence(make_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +120,32 @@ def test_a_good_week_ticks_all_that_evidence_can(world: Any) -> None:
     line = lines(world)["day-1.proof"]
     assert "was restored and compared 0.0 s ago (s3)" in line["seen"]
     assert (line["when"], line["by"], line["state"]) == ("2026-11-22T08:00:00+00:00", "evidence", "done")
+
+
+def test_two_ways_to_people_are_such_that_work(world: Any) -> None:
+    def said() -> tuple[bool, str]:
+        line = lines(world, "deployment")["deployment.ways"]
+        return line["ticked"], line["seen"]
+
+    assert said() == (False, "No way is known to work.")
+    alerts = Alerts(slack=Slack(webhook_url="https://x"), webhook=Webhook(url="https://y"))
+    world.config = dataclasses.replace(world.config, alerts=alerts)
+    assert said() == (False, "No way is known to work. Not known to work: slack, webhook.")
+    health = {"slack": Health(last_ok=world.now), "webhook": Health(last_ok=world.now, failing_since=world.now)}
+    alert_state.save(world.context().state, alert_state.State(health=health))
+    assert said() == (False, "slack took or asked last. Not known to work: webhook.")
+    asked = world.context().asked
+    asked.touch()
+    os.utime(asked, (world.now.timestamp(), world.now.timestamp()))
+    assert said() == (True, "slack, monitoring took or asked last. Not known to work: webhook.")
+    world.now += 2 * DAY
+    assert not said()[0], "nobody asks any more"
+    health["webhook"] = Health(last_ok=world.now)
+    alert_state.save(world.context().state, alert_state.State(health=health))
+    assert said() == (True, "slack, webhook took or asked last.")
+    health["webhook"] = Health(last_ok=world.now, refused="a@b: no such user")
+    alert_state.save(world.context().state, alert_state.State(health=health))
+    assert not said()[0], "not everybody got it"
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,38 @@ def test_a_base_backup_makes_no_dump_newer(world: Any) -> None:
     assert numbers(world)["backup_newest_timestamp_seconds"] == world.NOW.timestamp() - 3600
 
 
+def test_base_backups_have_an_age_and_where_they_are_waited_for_a_limit(make_world: Any) -> None:
+    world = make_world(schedule={"base": "0 0 * * 0"})
+    found = numbers(world)
+    assert (found["base_limit_seconds"], found["base_offsite_limit_seconds"]) == (
+        7.5 * 86400,
+        7.5 * 86400 + 4.5 * 3600,  # it is copied at half past two, and that takes its time
+    )
+    assert "base_newest_timestamp_seconds" not in found
+    world.add("local", world.NOW - 2 * HOUR, kind="base")
+    world.add("s3", world.NOW - 3 * HOUR, kind="base")
+    found, now = numbers(world), world.NOW.timestamp()
+    assert found["base_newest_timestamp_seconds"] == now - 2 * 3600
+    assert found["base_offsite_newest_timestamp_seconds"] == now - 3 * 3600
+    world.memory.down = True
+    assert [name for name in numbers(world) if name.startswith("base_offsite")] == [], "nobody knows"
+    without = numbers(make_world())
+    assert "base_newest_timestamp_seconds" in without
+    assert [name for name in without if name.startswith("base_") and "limit" in name] == []
+
+
+def test_incidents_and_the_measured_recovery_are_told(world: Any) -> None:
+    assert numbers(world)['incident_open{cause="backup-age",level="critical"}'] == 1
+    for place in ("local", "s3"):
+        world.prove(place, world.add(place, world.NOW - HOUR), when=world.NOW)
+    ran(world, "restore")
+    found = numbers(world)
+    assert [name for name in found if name.startswith("incident_open")] == []
+    assert found['rto_measured_timestamp_seconds{verb="restore"}'] == world.NOW.timestamp()
+    assert 0 <= found['rto_seconds{verb="restore"}'] < 60
+    assert found["alert_channels"] == 0
+
+
 def test_what_has_never_been_has_no_sample(world: Any) -> None:
     found = numbers(world)
     assert [name for name in found if "newest" in name or "run_last" in name or "recovery" in name] == []

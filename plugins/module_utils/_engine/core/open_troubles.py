@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What alerts would tell, for those who ask instead: every trouble of now is a finding, whoever hears of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Optional
+
+from .alerting import JUDGED, Facts, Limits, Trouble, troubles
+from .freshness import OK, WARNING, Finding
+from .incidents import Incident
+from .times import iso, parse_iso
+
+Result = dict[str, Any]
+
+# What a cause is called among the findings; %s is what follows its slash.
+_CHECKS = {
+    "failed-run": "run of %s",
+    "missed-run": "missed run of %s",
+    "late-run": "late run of %s",
+    "failed-set": "failed set",
+    "damaged-set": "damaged set",
+    "no-databases": "no databases",
+    "uncovered": "uncovered database",
+    "size": "size",
+    "disk": "disk",
+    "state-disk": "state disk",
+    "clock": "clock",
+    "restore-test": "restore test",
+    **{cause: check for check, (cause, _step, _patience) in JUDGED.items()},
+}
+# That the disk will be full is another thing than that it is, and is not judged by what is free now.
+_FORECAST = "disk forecast"
+
+
+def found(
+    facts: Facts, limits: Limits, findings: Sequence[Mapping[str, Any]], now: datetime
+) -> tuple[list[Trouble], list[Trouble]]:
+    """Return every trouble of now, and those of which none of the `findings` (as status has them) tells; the worst first.
+
+    `facts` need not say what was judged: the findings do.
+    """
+    judged = [
+        Finding(f["check"], f["severity"], f["text"], parse_iso(f["since"]) if f["since"] else None) for f in findings
+    ]
+    every = troubles(replace(facts, judged=judged), limits, now)
+    told = {f["check"] for f in findings if f["severity"] != OK}
+    # Not with the findings: what follows from a missed run is a finding of its own already, and would be told twice.
+    alone = troubles(replace(facts, judged=()), limits, now)
+    return every, [trouble for trouble in alone if check_of(trouble) not in told]
+
+
+def check_of(trouble: Trouble) -> str:
+    """Return what a trouble is called among the findings of status."""
+    kind, _slash, about = trouble.cause.partition("/")
+    name = _CHECKS.get(kind, kind)
+    return name % about if "%s" in name else name
+
+
+def as_findings(untold: Iterable[Trouble], findings: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Return the findings of troubles that no other one tells. One about the disk is the forecast where there is room now."""
+    roomy = any(f["check"] == "disk" and f["severity"] == OK for f in findings)
+    return [
+        Finding(
+            _FORECAST if trouble.cause == "disk" and roomy else check_of(trouble),
+            trouble.level,
+            trouble.text,
+            since=trouble.since,
+        )
+        for trouble in untold
+    ]
+
+
+def steps(untold: Iterable[Trouble]) -> list[str]:
+    """Return what to do next about them, as sentences."""
+    return [t.step if t.step.endswith((".", ")")) else t.step + "." for t in untold if t.step]
+
+
+def shown(every: Iterable[Trouble], held: Mapping[str, Incident]) -> list[Result]:
+    """Return the troubles in JSON's types, each with when it was last `told` (None: not yet) and whether it was `escalated`."""
+    return [{**trouble.as_data(), **_told(held.get(trouble.cause))} for trouble in every]
+
+
+def _told(incident: Optional[Incident]) -> Result:
+    known = incident is not None and incident.told is not None and incident.over is None
+    return {
+        "told": iso(incident.told) if incident is not None and incident.told is not None and known else None,
+        "escalated": bool(incident is not None and known and incident.escalated),
+    }
+
+
+def ways(channels: Sequence[str], wanted: int) -> list[Finding]:
+    """Return a notice where trouble reaches people by fewer ways than are `wanted`; zero wants none.
+
+    It is a notice and no finding: what it is about is not the state of the backups.
+    """
+    if len(channels) >= wanted:
+        return []
+    who = (
+        "Only %s %s" % (" and ".join(channels), "tells" if len(channels) == 1 else "tell")
+        if channels
+        else "No channel tells"
+    )
+    text = "%s people of trouble; there should be %d." % (who, wanted)
+    return [Finding("alert ways", WARNING, text)]
+
+
+__all__ = ("as_findings", "check_of", "found", "shown", "steps", "ways")
