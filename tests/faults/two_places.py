@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest
 from demo.servers import MotoS3, RcloneS3
 from tests.faults.aftermath import unfinished
-from tests.integration.cli_fixtures import Program
+from tests.integration.cli_fixtures import HURRY, Program
 from tests.integration.conftest import Site
 from tests.integration.s3_fixtures import BUCKET, MIB, Asked, CutAnswer, Fault, Kit, Proxy, _Handler, make_set
 
@@ -28,9 +28,6 @@ from tests.integration.s3_fixtures import BUCKET, MIB, Asked, CutAnswer, Fault, 
 NOWHERE = SimpleNamespace(
     host="127.0.0.1", port=9, user="nobody", password="never-asked-for", bindir=Path("/nonexistent")
 )
-# The program waits up to minutes before it asks a struggling store again. These tests count what it asks and shorten
-# the waiting: it tries as often as ever.
-HURRY = "import time\n_sleep = time.sleep\ntime.sleep = lambda seconds: _sleep(min(seconds, 0.05))\n"
 
 
 class _Counting(_Handler):
@@ -199,7 +196,7 @@ def host_of(folder: Path, kit: Kit, proxy: CountingProxy, server: Any = NOWHERE,
     """Return a host whose instance has the kit's name. Its program does not wait long between two tries."""
     site = Site(folder / "host", server, instance=kit.instance, options=options)
     site.use_s3(kit.server, proxy.url)
-    site.options["s3"]["part_size"] = "5MiB"
+    site.options["s3"].update(part_size="5MiB", retry_for="20s")
     program = Program(folder / "program", site)
     (folder / "program" / "sitecustomize.py").write_text(HURRY)
     return Host(program, kit, proxy)
