@@ -16,7 +16,7 @@ from ..core.naming import is_physical, is_set_id
 from .base import PINS, SETS, Entry, Place
 from .evidence import FAILED, Proof, is_verified, proofs, standing
 
-# So many files of manifests are kept decoded; a manifest beyond that is read again when it is asked for again.
+# So many files of manifests are kept decoded; a manifest beyond that is unpacked again when it is asked for again.
 _MOST_FILES = 20_000
 _BATCH = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -62,7 +62,7 @@ class _Folder:
 
 
 class Catalog:
-    """The sets of one place, from one listing; manifests are read when they are asked for.
+    """The sets of one place, from one listing; manifests are read when they are asked for, once.
 
     It stays small however many files there are: some tens of bytes for each.
     """
@@ -87,6 +87,7 @@ class Catalog:
                 self.strays.append(path)
         self.unfinished = sorted(s for s, folder in self._folders.items() if folder.manifest is None)
         self._manifests: dict[str, Manifest] = {}
+        self._packed: dict[str, bytes] = {}
         self._contents: dict[str, str] = {}
         self._decoded = 0
         self._proofs: Optional[list[Proof]] = None
@@ -126,12 +127,12 @@ class Catalog:
                 "There is no set %s in %s." % (set_id, self.place.root),
                 hint="'pgops restore --list' shows what there is.",
             )
-        encoded = self.place.read("%s/%s/%s" % (SETS, set_id, NAME))
-        content = content_hash(encoded)
-        if self._contents.get(set_id, content) != content:
-            raise DamagedError("The manifest of %s in %s changed since it was read." % (set_id, self.place.root))
-        manifest = decode(encoded, set_id=set_id)
-        self._contents[set_id] = content
+        if set_id in self._packed:
+            manifest = decode(zlib.decompress(self._packed[set_id]), set_id=set_id)
+        else:
+            encoded = self.place.read("%s/%s/%s" % (SETS, set_id, NAME))
+            manifest = decode(encoded, set_id=set_id)
+            self._packed[set_id], self._contents[set_id] = zlib.compress(encoded, 1), content_hash(encoded)
         self._decoded += len(manifest.files)
         while self._manifests and self._decoded > _MOST_FILES:
             oldest = next(iter(self._manifests))

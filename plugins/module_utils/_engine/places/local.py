@@ -227,7 +227,10 @@ class LocalPlace(Place):
 
     def _waits(self, pulled: Path, now: datetime) -> bool:
         """Tell whether a later pull may go on with the folder `pulled`."""
-        newest = max(p.lstat().st_mtime for p in (pulled, *pulled.rglob("*")))
+        try:
+            newest = max(p.lstat().st_mtime for p in (pulled, *pulled.rglob("*")))
+        except FileNotFoundError:
+            return True  # a pull is at it just now
         here = pulled.with_name(pulled.name[len(_PULLED) :])
         return not here.exists() and now - datetime.fromtimestamp(newest, timezone.utc) <= PULLED_FOR
 

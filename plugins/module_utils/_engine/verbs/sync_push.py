@@ -327,15 +327,19 @@ class Push:
         """
         mine = [p.path for p in self._own_proofs if p.set_id in published]
         known = self._memory.evidence = self._memory.evidence.intersection(mine)
-        if not self._done.plan and len(known) == len(mine):
+        if not self._works() and len(known) == len(mine):
             return []
         there = {entry.path for entry in self._place.listing(EVIDENCE)} if mine else set()
         known.update(path for path in mine if path in there)
         return [path for path in mine if path not in there]
 
+    def _works(self) -> bool:
+        """Tell whether anything is to be sent or compared."""
+        return any(step.action not in ("skip", "alarm") for step in self._done.plan)
+
     def _clear_stale(self) -> None:
         """Give up what nobody took up, where anything was to be sent: a sync with nothing to do shall stay at one request."""
-        if all(step.action in ("skip", "alarm") for step in self._done.plan):
+        if not self._works():
             return
         try:
             self._done.aborted = self._place.abort_stale_uploads(self._context.clock() - _STALE)
