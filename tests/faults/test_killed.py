@@ -192,11 +192,11 @@ def test_a_sync_that_is_killed_at_any_moment_goes_on_the_next_time(remote: Progr
 
 def test_a_pull_that_is_killed_goes_on_the_next_time_and_leaves_nothing(moto_host: Host) -> None:
     host = moto_host
-    sizes = {"a": 1_500_000, "b": 3 * MIB}
+    sizes = {"a": 200_000, "b": 3 * MIB}
     set_id = host.make_set(sizes=sizes)
     host.succeeds("sync")
     host.lose_local()
-    slowly = {"bandwidth_limit": "1MiB", "concurrency": 1}
+    slowly = {"bandwidth_limit": "256KiB", "concurrency": 1}
     host.program.configure(s3=slowly)
     pulled = host.site.home / "sets" / (".unfinished-pull-" + set_id)
     assert kill(host.program, "sync", "--pull", when=(pulled / "b").exists)

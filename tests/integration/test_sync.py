@@ -389,14 +389,14 @@ def test_pull_of_a_damaged_object_leaves_no_set(kit: Kit) -> None:
     assert tree(there.local.home) == {}
 
 
-def test_a_cut_pull_goes_on_with_the_files_that_it_had(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = kit.context()
+def test_a_cut_pull_goes_on_with_the_files_that_it_had(moto_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = moto_kit.context()
     name = set_id(1)
     make_set(here, name, {"a": 7 * MIB, "b/c": 500_000, "z": 6 * MIB})
     sync(here, Request())
-    there = kit.context(home="there")
-    with Proxy(kit.server.endpoint_url) as proxy:
-        monkeypatch.setattr(there, "s3", lambda: kit.place(proxy.url, tries=2, concurrency=1))
+    there = moto_kit.context(home="there")
+    with Proxy(moto_kit.server.endpoint_url) as proxy:
+        monkeypatch.setattr(there, "s3", lambda: moto_kit.place(proxy.url, tries=2, concurrency=1))
         proxy.fault = lambda asked: CutAnswer(0) if asked.path.endswith("/z") and asked.kind == "get" else None
         with pytest.raises(UnreachableError):
             sync(there, Request("pull"))
