@@ -18,7 +18,6 @@ from .. import settings as _settings
 from ..core.errors import DamagedError, MissingError, PgopsError
 from ..core.manifest import NAME, File, safe_path
 from ..core.sizes import parse_size
-from ..core.times import parse_span
 from .base import SETS, Entry, Place, Progress
 from .s3_client import Capabilities, Store, code_of, not_offered
 from .s3_download import Reader, compare
@@ -61,12 +60,11 @@ class S3Place(Place):
         """Nothing is sent before the first use. `state` is where we remember what the store can do."""
         self._home = "/".join(part for part in (settings.prefix.strip("/"), instance) if part) + "/"
         self.root = "s3://%s/%s" % (settings.bucket, self._home.rstrip("/"))
-        self._bandwidth = Bandwidth(parse_size(settings.bandwidth_limit) if settings.bandwidth_limit else 0)
-        longest = parse_span(settings.retry_for).total_seconds()
-        patience = patience or Patience(longest, stopped=self._bandwidth.stopped)
         self.store = Store(settings, patience=patience, warn=warn)
         self.capabilities = Capabilities(state, settings, warn)
         self._settings, self._warn = settings, warn
+        self._bandwidth = Bandwidth(parse_size(settings.bandwidth_limit) if settings.bandwidth_limit else 0)
+        self.store.patience.until(self._bandwidth.stopped)
         self._slots = slots = Slots(settings.concurrency)
         self._modes_lock = threading.Lock()
         self.reader = Reader(self.store, self._bandwidth, slots)

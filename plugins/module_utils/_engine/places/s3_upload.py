@@ -425,7 +425,7 @@ class Writer:
                 while running:
                     sent.append(running.popleft().result())
             except BaseException:
-                self._bandwidth.stopped.set()  # who waits for a store that is away waits no longer
+                self._bandwidth.stopped.set()  # nobody waits for parts that nobody wants
                 raise
             finally:
                 _settle(running)

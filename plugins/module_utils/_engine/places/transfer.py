@@ -174,17 +174,20 @@ class Patience:
         first: float = 30.0,
         base: float = 0.5,
         cap: float = 20.0,
-        stopped: Optional[threading.Event] = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
         rng: Optional[random.Random] = None,
     ) -> None:
         """`longest` is in seconds, from a failure on that nothing good followed; `first` the same before the first answer."""
         self.answered = False
-        self.stopped = stopped or threading.Event()
+        self._stopped: Optional[threading.Event] = None
         self._longest, self._first, self._base, self._cap = longest, min(first, longest), base, cap
         self._clock, self._sleep = clock, sleep
         self._rng = rng or random.Random()  # noqa: S311  # spreads load; guards nothing
+
+    def until(self, stopped: threading.Event) -> None:
+        """From now on let `stopped` end a pause, and what would be asked again after it."""
+        self._stopped = stopped
 
     def pause(self, failed: int, since: float) -> bool:
         """Sleep after the failure number `failed` (from 1) in a row, the first of which was at `since` by now().
@@ -196,10 +199,10 @@ class Patience:
             return False
         pause = min(left, self._rng.uniform(0, min(self._cap, self._base * 2 ** min(failed - 1, 30))))
         while pause > 0:
-            if self.stopped.is_set():
-                raise StoppedError("The transfer was stopped.")
             self._sleep(min(pause, _MOST_SLEEP))
             pause -= _MOST_SLEEP
+            if self._stopped is not None and self._stopped.is_set():
+                raise StoppedError("The transfer was stopped.")
         return True
 
     def now(self) -> float:
