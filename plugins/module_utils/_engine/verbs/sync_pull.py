@@ -41,7 +41,8 @@ class Pull:
                 self._done.already += 1
             else:
                 self._done.plan.append(step)
-        self._done.only_there = [set_id for set_id in self._remote.ids() if not self._local.taken(set_id)]
+        here = set(self._local.ids())
+        self._done.only_there = [set_id for set_id in self._remote.ids() if set_id not in here]
         if dry_run:
             return
         self._clear_left()
@@ -56,7 +57,8 @@ class Pull:
                 self._done.alarm(self._context, step.set_id, str(error))
             finally:
                 self._context.reporter.done()
-        self._done.only_there = [set_id for set_id in self._done.only_there if set_id not in self._done.sets]
+        brought = {*self._done.sets, *(repaired["set"] for repaired in self._done.repaired)}
+        self._done.only_there = [set_id for set_id in self._done.only_there if set_id not in brought]
         self._fetch_evidence()
 
     def _clear_left(self) -> None:
