@@ -260,6 +260,16 @@ class _S3Server:
     def _environment(self) -> dict[str, str]:
         return _plain_environment() | {"HOME": str(self.root)}
 
+    def begin(self) -> None:
+        """Start it again after end(), where it was. Raises ServerError."""
+        port = int(self.endpoint_url.rpartition(":")[2])
+        self._guard.start(self._command(port), log=self.log_file, env=self._environment())
+        self._answers(final=True)
+
+    def end(self) -> None:
+        """Stop it at once; what it keeps on disk stays."""
+        self._guard.stop(signal.SIGKILL)
+
     def __enter__(self) -> Self:
         try:
             for attempt in range(1, 6):

@@ -170,6 +170,12 @@ options:
         description:
           - Most bytes per second, uploads and downloads together, like V(20MiB). No limit when it is not given.
         type: str
+      retry_for:
+        description:
+          - How long a request is made again while the store is away or busy, like V(5min). A store that has not answered yet in
+            this run is given up after 30 seconds.
+          - Defaults to V(5min).
+        type: str
       checksum_mode:
         description:
           - How content is proven at the store.

@@ -198,6 +198,17 @@ aborted_uploads:
   type: list
   elements: str
   sample: []
+only_there:
+  description: Sets that only the S3 place has, the newest first, at most 20.
+  returned: success
+  type: list
+  elements: str
+  sample: [20261025T020000Z-logical]
+only_there_count:
+  description: Number of sets that only the S3 place has. Where the newest is one of them, a warning tells.
+  returned: success
+  type: int
+  sample: 1
 group:
   description: In a group of servers, who was chosen, and why.
   returned: success, when O(group) has members

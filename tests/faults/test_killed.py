@@ -15,8 +15,10 @@ import pytest
 
 from demo.servers import MotoS3, PostgresServer
 from tests.faults.aftermath import nothing_is_left, programs_of, sessions, whole, works_again
+from tests.faults.two_places import Host, host_at_moto  # noqa: F401  # pylint: disable=unused-import  # fixtures
 from tests.integration.cli_fixtures import Program, locked_table
 from tests.integration.conftest import Site, create_shop, run_sql, wait_for
+from tests.integration.s3_fixtures import MIB
 
 SIGKILL = -9
 
@@ -186,6 +188,36 @@ def test_a_sync_that_is_killed_at_any_moment_goes_on_the_next_time(remote: Progr
     assert sorted(everything) == remote.site.sets()
     reports = remote.json("verify", "all", "--place", "s3", "--level", "checksum")["sets"]
     assert {r["set"]: r["outcome"] for r in reports} == dict.fromkeys(everything, "passed")
+
+
+def test_a_pull_that_is_killed_goes_on_the_next_time_and_leaves_nothing(moto_host: Host) -> None:
+    host = moto_host
+    sizes = {"a": 200_000, "b": 3 * MIB}
+    set_id = host.make_set(sizes=sizes)
+    host.succeeds("sync")
+    host.lose_local()
+    slowly = {"bandwidth_limit": "256KiB", "concurrency": 1}
+    host.program.configure(s3=slowly)
+    pulled = host.site.home / "sets" / (".unfinished-pull-" + set_id)
+    assert kill(host.program, "sync", "--pull", when=(pulled / "b").exists)
+    assert host.program.json("info", "--place", "local")["places"][0]["sets"] == []
+    assert host.program.json("prune", "--place", "local")["places"][0]["leftovers"] == [], "it waits for the next pull"
+    host.program.configure()
+    host.proxy.heal()
+    assert host.succeeds("sync", "--pull")["sets"] == [set_id]
+    assert sizes["b"] <= host.proxy.bytes_received() < sizes["b"] + 64 * 1024
+    assert "A run was cut short" in told_by_the_next(host.site)
+    host.is_whole_here(set_id)
+    # The same while it repairs a file.
+    (host.site.set_folder(set_id) / "b").write_bytes(bytes(3 * MIB))
+    host.program.configure(s3=slowly)
+    assert kill(host.program, "sync", "--pull", when=(host.site.set_folder(set_id) / ".b.repair").exists)
+    (place,) = host.program.json("info", "--place", "local")["places"]
+    assert place["total_bytes"] == sum(p.stat().st_size for p in host.site.set_folder(set_id).glob("[!.]*"))
+    host.program.configure()
+    assert host.succeeds("sync", "--pull")["repaired"][0]["files"] == ["b"]
+    assert ".b.repair (" in told_by_the_next(host.site)
+    host.is_whole_here(set_id)
 
 
 def test_a_prune_that_is_killed_at_any_moment_is_finished_by_the_next(shop: Program) -> None:

@@ -94,6 +94,15 @@ def kept_set(moto_host: Host) -> tuple[Host, str]:
     return moto_host, set_id
 
 
+def test_a_backup_directory_that_is_lost_is_told_by_the_next_sync(kept: tuple[Host, str]) -> None:
+    host, old = kept
+    host.lose_local()
+    result = host.succeeds("sync")
+    assert (result["changed"], result["only_there"], result["only_there_count"]) == (False, [old], 1)
+    assert "here is none. If this host has lost it: pgops sync --pull %s" % old in host.record()["warnings"][0]
+    assert "Only there: 1 set: %s." % old in host.program("sync").stdout
+
+
 def test_without_the_right_to_list_nothing_is_guessed(kept: tuple[Host, str]) -> None:
     host, old = kept
     new = host.make_set()
@@ -157,6 +166,48 @@ def test_without_multipart_uploads_large_files_are_refused_and_small_sets_pass(k
     host.proxy.heal()
     assert host.succeeds("sync")["sets"] == [large]
     host.is_whole_there(large)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "permission"),
+    [
+        ("uploads", "GET", "s3:ListBucketMultipartUploads"),
+        ("uploadId", "GET", "s3:ListMultipartUploadParts"),
+        ("uploadId", "DELETE", "s3:AbortMultipartUpload"),
+    ],
+)
+def test_without_the_rights_over_unfinished_uploads_sets_go_there_and_it_is_told_once(
+    moto_host: Host, kind: str, method: str, permission: str
+) -> None:
+    host = moto_host
+    sizes = {"a": 6 * MIB, "b": 6 * MIB}
+    set_id = host.make_set(sizes=sizes)
+    for name in sizes:
+        key = host.kit.raw_key(host.stored(set_id, name))
+        upload = host.kit.raw().create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
+        if method == "GET":
+            host.kit.raw().upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=bytes(5 * MIB))
+    host.proxy.hurt(denying(kind, method=method))
+    result = host.program.json("sync")
+    assert result["sets"] == [set_id]
+    (said,) = [text for text in result["warnings"] if permission in text]
+    assert "access denied" in said
+    assert said in host.record()["warnings"]
+    host.is_whole_there(set_id)
+    # Without the second alone they can still be given up.
+    assert bool(host.unfinished_uploads()) == (permission != "s3:ListMultipartUploadParts")
+
+
+def test_uploads_that_are_stale_are_given_up_also_when_the_run_fails(kept: tuple[Host, str]) -> None:
+    """moto says that every upload began in 2010."""
+    host, _old = kept
+    host.make_set(sizes={"a": 1000})
+    key = host.kit.raw_key(host.stored("20200101T000000Z-logical", "a"))
+    host.kit.raw().create_multipart_upload(Bucket=BUCKET, Key=key)
+    host.proxy.hurt(denying("put"))
+    text = host.fails("sync", code=1, said="access denied")
+    assert "1 unfinished uploads older than 7 days were given up" in text
+    assert host.unfinished_uploads() == []
 
 
 def test_without_the_right_to_delete_sets_go_there_and_none_is_half_removed(moto_host: Host) -> None:

@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest
 from demo.servers import MotoS3, RcloneS3
 from tests.faults.aftermath import unfinished
-from tests.integration.cli_fixtures import Program
+from tests.integration.cli_fixtures import HURRY, Program
 from tests.integration.conftest import Site
 from tests.integration.s3_fixtures import BUCKET, MIB, Asked, CutAnswer, Fault, Kit, Proxy, _Handler, make_set
 
@@ -28,9 +28,6 @@ from tests.integration.s3_fixtures import BUCKET, MIB, Asked, CutAnswer, Fault, 
 NOWHERE = SimpleNamespace(
     host="127.0.0.1", port=9, user="nobody", password="never-asked-for", bindir=Path("/nonexistent")
 )
-# The program waits up to minutes before it asks a struggling store again. These tests count what it asks and shorten
-# the waiting: it tries as often as ever.
-HURRY = "import time\n_sleep = time.sleep\ntime.sleep = lambda seconds: _sleep(min(seconds, 0.05))\n"
 
 
 class _Counting(_Handler):
@@ -124,7 +121,7 @@ class Host:
         record = self.record()
         assert (record["verb"], record["exit_code"]) == (verb or arguments[0], code)
         assert message.removeprefix("pgops: ") in record["reason"]
-        self.is_tidy()
+        self.is_tidy(pulled=True)
         return text
 
     def record(self) -> dict[str, Any]:
@@ -151,12 +148,13 @@ class Host:
         home = self.kit.raw_key("")
         return [upload["Key"].removeprefix(home) for upload in listed if upload["Key"].startswith(home)]
 
-    def is_tidy(self) -> None:
+    def is_tidy(self, *, pulled: bool = False) -> None:
         """No half-written set anywhere, no temporary folder, nothing that a probe or a repair left, and no secret told.
 
+        With `pulled` there may be the whole files of a set whose pull broke, for the next pull.
         What was harmed on purpose is not looked at: only whether each published set has its files.
         """
-        assert unfinished(self.site) == []
+        assert [path for path in unfinished(self.site) if not (pulled and "/.unfinished-pull-" in path)] == []
         assert list(self.site.root.rglob("*.repair")) == []
         assert [p for p in self.kit.raw_paths() if p.startswith("probe/")] == []
         secret = self.kit.server.secret_key
@@ -199,7 +197,7 @@ def host_of(folder: Path, kit: Kit, proxy: CountingProxy, server: Any = NOWHERE,
     """Return a host whose instance has the kit's name. Its program does not wait long between two tries."""
     site = Site(folder / "host", server, instance=kit.instance, options=options)
     site.use_s3(kit.server, proxy.url)
-    site.options["s3"]["part_size"] = "5MiB"
+    site.options["s3"].update(part_size="5MiB", retry_for="20s")
     program = Program(folder / "program", site)
     (folder / "program" / "sitecustomize.py").write_text(HURRY)
     return Host(program, kit, proxy)

@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -262,6 +263,18 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Tries(Patience):
+    """Patience that ends after so many tries, for tests that count them."""
+
+    def __init__(self, tries: int) -> None:
+        super().__init__()
+        self._tries = tries
+
+    def pause(self, failed: int, since: float) -> bool:
+        time.sleep(0.01)
+        return failed < self._tries
+
+
 @dataclass
 class Kit:
     """A running server and what a test makes of it. Each kit has its own instance name, and so its own prefix."""
@@ -284,8 +297,7 @@ class Kit:
         return settings.S3(**{**options, **others})
 
     def place(self, url: str = "", *, tries: int = 4, **others: Any) -> S3Place:
-        patience = Patience(tries, base=0.01, cap=0.05)
-        state = self.tmp / "state"
+        patience, state = Tries(tries), self.tmp / "state"
         return S3Place(self.s3(url, **others), self.instance, state=state, warn=self.warnings.append, patience=patience)
 
     def context(self, url: str = "", *, home: str = "here", **others: Any) -> Context:

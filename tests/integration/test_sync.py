@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     MissingError,
     PgopsError,
     RefusedError,
+    UnreachableError,
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import content_hash
@@ -26,6 +28,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.sync import Request, sync
 from tests.integration.s3_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     MIB,
+    CutAnswer,
     Kit,
     Proxy,
     Refuse,
@@ -33,6 +36,7 @@ from tests.integration.s3_fixtures import (  # noqa: F401  # pylint: disable=unu
     make_moto_kit,
     make_rclone_kit,
     make_set,
+    make_strict_kit,
     moto_server,
     rclone_server,
 )
@@ -90,18 +94,29 @@ def test_sets_and_evidence_go_there_and_come_back_the_same(kit: Kit) -> None:
     assert (again["changed"], again["already"]) == (False, 2)
 
 
-def test_nothing_to_do_costs_two_listings(kit: Kit) -> None:
+def test_nothing_to_do_costs_one_listing(kit: Kit) -> None:
     here = kit.context()
     for days in range(30):
         make_set(here, set_id(days), {"a": 10, "b/c": 20})
-    prove(here, here.local.entries("sets").popitem()[0].split("/")[1])
+    proven = here.local.entries("sets").popitem()[0].split("/")[1]
+    lost = prove(here, proven)
     with Proxy(kit.server.endpoint_url) as proxy:
         context = kit.context(proxy.url)
         assert len(sync(context, Request())["sets"]) == 30
         proxy.asked.clear()
         result = sync(context, Request())
-        assert proxy.kinds() == ["list", "list"]
-    assert (result["changed"], result["already"], result["plan"]) == (False, 30, [])
+        assert proxy.kinds() == ["list"]
+        assert (result["changed"], result["already"], result["plan"]) == (False, 30, [])
+        # Evidence that is new costs one more, and finds what has been lost there.
+        kit.raw().delete_object(Bucket="backups", Key=kit.raw_key(lost))
+        prove(here, proven, level="checksum")
+        assert sync(context, Request(dry_run=True))["evidence_sent"] == 2
+        proxy.asked.clear()
+        assert sync(context, Request())["evidence_sent"] == 2
+        assert proxy.kinds().count("list") == 2
+        proxy.asked.clear()
+        assert sync(context, Request())["evidence_sent"] == 0
+        assert proxy.kinds() == ["list"]
 
 
 def test_the_manifest_is_written_last_and_an_interrupted_push_goes_on(kit: Kit) -> None:
@@ -179,6 +194,92 @@ def test_what_is_broken_there_is_repaired_from_the_good_side(kit: Kit) -> None:
     assert {path: kit.raw_read(path) for path in kit.raw_paths()} == intact
     assert len([w for w in here.warnings if "was repaired" in w]) == 4
     assert not sync(here, Request())["changed"]
+
+
+def test_what_is_only_there_is_told_and_a_lost_newest_set_is_a_warning(moto_kit: Kit) -> None:
+    here = moto_kit.context()
+    old, middle, new = (set_id(days) for days in (3, 2, 1))
+    for name in (old, middle, new):
+        make_set(here, name, {"a": 10})
+    first = sync(here, Request())
+    assert (first["only_there"], first["only_there_count"]) == ([], 0)
+    here.local.delete_set(old)
+    context = moto_kit.context()
+    result = sync(context, Request())
+    assert (result["only_there"], result["only_there_count"]) == ([old], 1)
+    assert context.warnings == [], "S3 keeps sets for longer"
+    here.local.delete_set(new)
+    for dry_run in (True, False):
+        context = moto_kit.context()
+        assert sync(context, Request(dry_run=dry_run))["only_there"] == [new, old]
+        assert context.warnings == [
+            "The newest set, %s, is only in %s; here is none that is newer than %s. If this host has lost it: pgops sync "
+            "--pull %s" % (new, context.s3().root, middle, new)
+        ]
+    here.local.delete_set(middle)
+    context = moto_kit.context()
+    result = sync(context, Request())
+    assert (result["changed"], result["only_there"]) == (False, [new, middle, old])
+    assert "here is none. If this host has lost it: pgops sync --pull %s" % new in context.warnings[0]
+    assert sync(context, Request("pull"))["only_there"] == [middle, old]
+    assert sync(context, Request("pull", ("all",)))["only_there_count"] == 0
+
+
+def test_base_backups_that_are_taken_straight_there_are_no_loss(moto_kit: Kit) -> None:
+    here = moto_kit.context()
+    dump, base = set_id(2), set_id(1, "base")
+    for name in (dump, base):
+        make_set(here, name, {"a": 10})
+    sync(here, Request())
+    here.local.delete_set(base)
+    context = moto_kit.context()
+    context.config = replace(context.config, base=replace(context.config.base, to="s3"))
+    assert sync(context, Request())["only_there"] == [base]
+    assert context.warnings == []
+    context = moto_kit.context()
+    sync(context, Request())
+    assert "--pull %s" % base in context.warnings[0]
+
+
+def test_a_damaged_copy_here_of_a_good_one_there_is_to_be_pulled(moto_kit: Kit) -> None:
+    here = moto_kit.context()
+    torn, other = set_id(1), set_id(2)
+    for name in (torn, other):
+        make_set(here, name, {"a": 100})
+    sync(here, Request())
+    intact = tree(here.local.home)
+    here.local.path("sets/%s/manifest.json" % torn).write_text("{ torn")
+    with pytest.raises(DamagedError) as caught:
+        sync(moto_kit.context(), Request())
+    assert caught.value.hint == "The copy here is damaged; bring the good one from there: pgops sync --pull %s." % torn
+    assert sync(moto_kit.context(), Request("pull", (torn,)))["repaired"][0]["set"] == torn
+    assert tree(here.local.home) == intact
+    # One that cannot be mended so is not said to be.
+    here.local.path("sets/%s/manifest.json" % torn).write_text("{ torn")
+    moto_kit.raw_write("sets/%s/a" % torn, b"short")
+    with pytest.raises(DamagedError) as caught:
+        sync(moto_kit.context(), Request())
+    assert caught.value.hint.startswith("Verify both copies")
+
+
+def test_a_damaged_file_here_of_a_good_one_there_is_to_be_pulled(strict_kit: tuple[Kit, Proxy]) -> None:
+    """The store's checksum is one of parts, so the comparison reads the file here."""
+    kit, proxy = strict_kit
+    here = kit.context(proxy.url)
+    name, only_here = set_id(1), set_id(2)
+    make_set(here, name, {"a": 100, "large": 11 * MIB})
+    sync(here, Request())
+    (here.state / "synced.json").unlink()
+    large = here.local.path("sets/%s/large" % name)
+    right = large.read_bytes()
+    large.write_bytes(bytes(11 * MIB))
+    make_set(here, only_here, {"a": 100})
+    here.local.path("sets/%s/a" % only_here).write_bytes(b"x" * 100)
+    with pytest.raises(DamagedError) as caught:
+        sync(kit.context(proxy.url), Request())
+    assert "pgops sync --pull %s. Of the others verify both copies" % name in caught.value.hint
+    sync(kit.context(proxy.url), Request("pull", (name,)))
+    assert large.read_bytes() == right
 
 
 def test_without_memory_the_content_is_compared_even_where_sizes_are_equal(kit: Kit) -> None:
@@ -286,6 +387,37 @@ def test_pull_of_a_damaged_object_leaves_no_set(kit: Kit) -> None:
     with pytest.raises(DamagedError, match="SHA-256 differs"):
         sync(there, Request("pull"))
     assert tree(there.local.home) == {}
+
+
+def test_a_cut_pull_goes_on_with_the_files_that_it_had(moto_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = moto_kit.context()
+    name = set_id(1)
+    make_set(here, name, {"a": 7 * MIB, "b/c": 500_000, "z": 6 * MIB})
+    sync(here, Request())
+    there = moto_kit.context(home="there")
+    with Proxy(moto_kit.server.endpoint_url) as proxy:
+        monkeypatch.setattr(there, "s3", lambda: moto_kit.place(proxy.url, tries=2, concurrency=1))
+        proxy.fault = lambda asked: CutAnswer(0) if asked.path.endswith("/z") and asked.kind == "get" else None
+        with pytest.raises(UnreachableError):
+            sync(there, Request("pull"))
+        left = there.local.path("sets/.unfinished-pull-%s" % name)
+        assert sorted(tree(left)) == ["a", "b/c"], "what is not whole goes"
+        assert there.warnings == [
+            "What was fetched of %s stays in %s for 7 days: pgops sync --pull %s goes on with it." % (name, left, name)
+        ]
+        assert there.local.entries("sets") == {}
+        # A killed run leaves more: files that are not whole, and what is not of the set.
+        (left / "z").write_bytes(bytes(6 * MIB))
+        (left / "b/c").write_bytes(b"half")
+        (left / "manifest.json").write_bytes(b"{ torn")
+        proxy.fault = lambda asked: None
+        proxy.asked.clear()
+        result = sync(there, Request("pull"))
+        fetched = {a.path.rsplit(name, 1)[1] for a in proxy.asked if a.kind == "get" and name in a.path}
+    assert fetched == {"/b/c", "/manifest.json", "/z"}
+    assert (result["sets"], result["files_skipped"], result["files_sent"]) == ([name], 1, 3)
+    assert result["bytes_sent"] == 6 * MIB + 500_000
+    assert tree(there.local.home) == tree(here.local.home)
 
 
 def test_pull_refuses_when_space_is_short(moto_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

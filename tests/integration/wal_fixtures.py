@@ -23,13 +23,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
 from demo.machine import reachable, server_account, short_temp_dir
 from demo.servers import PostgresServer
-from tests.integration.cli_fixtures import ENGINE
+from tests.integration.cli_fixtures import ENGINE, HURRY
 from tests.integration.conftest import run_sql
 
 SYSTEM = 7312345678901234567
 MIB = 1024 * 1024
-# The program waits up to a minute before it asks a struggling store for the last time. It asks as often as ever.
-HURRY = "import time\n_sleep = time.sleep\ntime.sleep = lambda seconds: _sleep(min(seconds, 0.05))\n"
 # What botocore needs for S3; the rest of its data is a hundred services.
 _DATA = ("s3", "_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json")
 
@@ -60,6 +58,8 @@ class Commands:
         self.top = backups / "db1" / "wal"
         self.config = root / "config.json"
         values = {"instance": "db1", "local": {"path": str(backups)}, "state_dir": str(root / "state"), **sections}
+        if "s3" in values:
+            values["s3"] = {"retry_for": "20s", **values["s3"]}
         self.config.write_text(json.dumps({**values, "log_dir": ""}))
         self.config.chmod(0o600)
         self.script = (

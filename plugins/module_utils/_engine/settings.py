@@ -324,6 +324,12 @@ class S3:
     bandwidth_limit: str = option(
         "", "Most bytes per second, uploads and downloads together.", form="size", example="20MiB"
     )
+    retry_for: str = option(
+        "5min",
+        "How long a request is made again while the store is away or busy, after pauses that grow to 20 s. A store that has not "
+        "answered yet in this run is given up after 30 s.",
+        form="span",
+    )
     checksum_mode: str = option(
         "auto",
         "How content is proven at the store. sha256: the store checks and keeps SHA-256; read: read back after each upload; "

@@ -435,6 +435,17 @@ def sync(result: Result) -> str:
     )
     for entry in result["left_out"]:
         lines.append("  left  %s: %s" % (entry["set"], entry["why"]))
+    if result["only_there_count"]:
+        shown = result["only_there"][:3]
+        more = result["only_there_count"] - len(shown)
+        lines.append(
+            "Only there: %s: %s%s."
+            % (
+                _plural(result["only_there_count"], "set"),
+                ", ".join(shown),
+                ", and %s more" % _number(more) if more else "",
+            )
+        )
     if result["evidence_sent"]:
         lines.append("Evidence copied: %s." % _plural(result["evidence_sent"], "file"))
     if result["aborted_uploads"]:

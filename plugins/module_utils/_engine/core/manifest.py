@@ -29,6 +29,8 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 class File:
     """A payload file: its path inside the set, size in bytes and SHA-256."""
 
+    __slots__ = ("path", "sha256", "size")  # there may be hundreds of thousands
+
     path: str
     size: int
     sha256: str

@@ -24,6 +24,8 @@ Progress = Callable[[int], None]
 class Entry:
     """A stored file: path, size in bytes, and `tag`, which changes whenever the content does (an ETag, or inode facts)."""
 
+    __slots__ = ("modified", "path", "size", "tag")  # there may be hundreds of thousands
+
     path: str
     size: int
     modified: datetime
@@ -39,6 +41,10 @@ class Place(abc.ABC):
     @abc.abstractmethod
     def entries(self, prefix: str) -> dict[str, Entry]:
         """Return what is stored below `prefix`, by path. Half-written sets are not shown."""
+
+    def listing(self, prefix: str) -> Iterator[Entry]:
+        """Yield what entries() returns, one after the other where the place can."""
+        yield from self.entries(prefix).values()
 
     @abc.abstractmethod
     def read(self, path: str) -> bytes:

@@ -32,7 +32,7 @@ def chain_of(catalog: Catalog, set_id: str) -> list[Manifest]:
     except UnreachableError:
         raise
     except PgopsError as error:
-        if isinstance(error, MissingError) and NAME not in catalog.files.get(set_id, {}):
+        if isinstance(error, MissingError) and catalog.stored_manifest(set_id) is None:
             raise
         raise DamagedError(
             "%s builds on what cannot be read: %s" % (set_id, error.message), hint=_next(catalog, set_id)
@@ -102,7 +102,7 @@ def failed(catalog: Catalog, ids: Sequence[str], *, place: str = "") -> str:
 
 def problem(catalog: Catalog, manifest: Manifest) -> Optional[str]:
     """Return what is wrong with the stored files of the set as far as a listing tells, or None."""
-    stored = catalog.files[manifest.id]
+    stored = catalog.files(manifest.id)
     missing = [f.path for f in manifest.files if f.path not in stored]
     wrong = [f.path for f in manifest.files if f.path in stored and stored[f.path].size != f.size]
     listed = {f.path for f in manifest.files} | {NAME}

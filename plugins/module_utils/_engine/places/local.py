@@ -10,8 +10,8 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from collections.abc import Container, Iterable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Optional
 
@@ -21,7 +21,12 @@ from ..system.durable import chunks, create_private, make_dirs, sync_dir, sync_f
 from .base import SETS, Entry, Place, Progress
 
 _UNFINISHED = ".unfinished-"
+_PULLED = _UNFINISHED + "pull-"
 _TRASH = ".trash-"
+# What is fetched beside a damaged file of a set, to take its place.
+REPAIR = ".repair"
+# So long what a pull had fetched when it broke waits for the next one.
+PULLED_FOR = timedelta(days=7)
 
 
 class LocalPlace(Place):
@@ -45,22 +50,23 @@ class LocalPlace(Place):
         return self._home / path
 
     def entries(self, prefix: str) -> dict[str, Entry]:
-        found: dict[str, Entry] = {}
+        return {entry.path: entry for entry in self.listing(prefix)}
+
+    def listing(self, prefix: str) -> Iterator[Entry]:
         top = self.path(prefix)
         for folder, names, files in os.walk(top, onerror=_raise):
             names[:] = sorted(n for n in names if not n.startswith((_UNFINISHED, _TRASH)))
             for file in files:
                 full = Path(folder) / file
-                if file.startswith(".") and file.endswith(".tmp"):
-                    continue  # what write_bytes() has not finished
+                if file.startswith(".") and file.endswith((".tmp", REPAIR)):
+                    continue  # what write_bytes() or a repair has not finished
                 try:
                     facts = full.lstat()
                 except FileNotFoundError:
                     continue  # removed since the directory was read
                 path = full.relative_to(self._home).as_posix()
                 tag = "%d-%d-%d" % (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-                found[path] = Entry(path, facts.st_size, datetime.fromtimestamp(facts.st_mtime, timezone.utc), tag)
-        return found
+                yield Entry(path, facts.st_size, datetime.fromtimestamp(facts.st_mtime, timezone.utc), tag)
 
     def read(self, path: str) -> bytes:
         try:
@@ -115,19 +121,21 @@ class LocalPlace(Place):
         return "read"
 
     @contextlib.contextmanager
-    def new_set(self, set_id: str) -> Iterator[Path]:
+    def new_set(self, set_id: str, *, go_on: bool = False) -> Iterator[Path]:
         """Yield the folder in which to write the set; publish it when the block ends well, remove it otherwise.
 
-        The block writes manifest.json last. Every file is fsynced before the one rename that makes it a set.
+        The block writes manifest.json last. Every file is fsynced before the one rename that makes it a set. With `go_on` the
+        folder holds what an earlier run left there, and stays for a later one, unless the set or the disk is what was wrong.
         Raise UsageError if the directory cannot be written or the set exists.
         """
         folder = self.path("%s/%s" % (SETS, set_id))
-        unfinished = folder.with_name(_UNFINISHED + set_id)
+        unfinished = folder.with_name((_PULLED if go_on else _UNFINISHED) + set_id)
         if folder.exists():
             raise UsageError("There is a set %s in %s already." % (set_id, self.root))
         try:
             make_dirs(folder.parent)
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if not go_on:
+                shutil.rmtree(unfinished, ignore_errors=True)
             make_dirs(unfinished, 0o700)
         except OSError as error:
             raise UsageError(
@@ -145,11 +153,18 @@ class LocalPlace(Place):
             unfinished.chmod(0o750)
             unfinished.rename(folder)
             sync_dir(folder.parent)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        except BaseException as error:
+            of_no_use = not go_on or isinstance(error, (DamagedError, MissingError, OSError))
+            if of_no_use or not any(path.is_file() for path in unfinished.rglob("*")):
+                shutil.rmtree(unfinished, ignore_errors=True)
             raise
         finally:
             os.close(handle)
+
+    def pulled(self, set_id: str) -> Optional[Path]:
+        """Return the folder of what a pull of `set_id` had fetched when it broke, None if there is none."""
+        folder = self.path("%s/%s%s" % (SETS, _PULLED, set_id))
+        return folder if folder.is_dir() else None
 
     @contextlib.contextmanager
     def workroom(self) -> Iterator[Path]:
@@ -166,19 +181,58 @@ class LocalPlace(Place):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def leftovers(self) -> dict[str, int]:
-        """Return half-written sets and trash that a killed run left behind: path to bytes. What a run works on is not among them."""
+    def leftovers(self, now: datetime, *, repairs: bool = False) -> dict[str, int]:
+        """Return half-written sets and trash that a killed run left behind: path to bytes. What a run works on is not among them.
+
+        What a pull had fetched is one when it has waited for PULLED_FOR, or its set is here. `repairs`: also what was fetched to
+        repair a file, and is beside it still.
+        """
         folder = self._home / SETS
         names = [p for p in folder.iterdir() if p.name.startswith((_UNFINISHED, _TRASH))] if folder.is_dir() else []
-        found = [p for p in names if not _is_held(p)]
-        return {str(p): sum(f.lstat().st_size for f in p.rglob("*") if not f.is_dir()) for p in found}
+        found = [p for p in names if not _is_held(p) and not (p.name.startswith(_PULLED) and self._waits(p, now))]
+        sizes = {p: sum(f.lstat().st_size for f in p.rglob("*") if not f.is_dir()) for p in sorted(found)}
+        if repairs:
+            sizes.update(self._repairs())
+        return {str(p): size for p, size in sizes.items()}
 
-    def clear_leftovers(self) -> dict[str, int]:
-        """Remove what leftovers() lists and return it. Only for a run that holds the backup lock."""
-        found = self.leftovers()
-        for path in found:
-            shutil.rmtree(path)
+    def clear_leftovers(self, now: datetime, *, repairs: bool = False) -> dict[str, int]:
+        """Remove what leftovers() lists and return it. Only for a run that holds the backup lock; `repairs` only without a sync."""
+        found = self.leftovers(now, repairs=repairs)
+        for path in map(Path, found):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         return found
+
+    def clear_pulls(self, now: datetime, there: Container[str]) -> dict[str, int]:
+        """Remove what killed pulls and repairs left that no later one goes on with, and return it: path to bytes.
+
+        `there` are the sets that can be pulled. Only for the one sync that there is.
+        """
+        gone = self._repairs()
+        for path in (self._home / SETS).glob(_PULLED + "*"):
+            if path.name[len(_PULLED) :] not in there or not self._waits(path, now):
+                gone[path] = sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
+        for path in gone:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        return {str(path): size for path, size in sorted(gone.items())}
+
+    def _repairs(self) -> dict[Path, int]:
+        found = sorted((self._home / SETS).glob("[!.]*/**/.*" + REPAIR))
+        return {path: path.lstat().st_size for path in found if path.is_file()}
+
+    def _waits(self, pulled: Path, now: datetime) -> bool:
+        """Tell whether a later pull may go on with the folder `pulled`."""
+        try:
+            newest = max(p.lstat().st_mtime for p in (pulled, *pulled.rglob("*")))
+        except FileNotFoundError:
+            return True  # a pull is at it just now
+        here = pulled.with_name(pulled.name[len(_PULLED) :])
+        return not here.exists() and now - datetime.fromtimestamp(newest, timezone.utc) <= PULLED_FOR
 
 
 def _is_held(path: Path) -> bool:
@@ -217,4 +271,4 @@ def _compare(file: File, size: int, sha256: str, where: str) -> None:
         raise DamagedError("%s in %s is not what the manifest says (SHA-256 differs)." % (file.path, where))
 
 
-__all__ = ("LocalPlace",)
+__all__ = ("PULLED_FOR", "REPAIR", "LocalPlace")

@@ -30,6 +30,10 @@ Job = tuple[File, Path]
 _Work = TypeVar("_Work")
 
 
+class SourceError(DamagedError):
+    """The copy here is damaged; of the one in the store nothing bad is known."""
+
+
 @dataclass
 class Tally:
     """What an upload did: the files that were sent, the bytes that passed, the files that were there already."""
@@ -56,10 +60,11 @@ class S3Place(Place):
         """Nothing is sent before the first use. `state` is where we remember what the store can do."""
         self._home = "/".join(part for part in (settings.prefix.strip("/"), instance) if part) + "/"
         self.root = "s3://%s/%s" % (settings.bucket, self._home.rstrip("/"))
-        self.store = Store(settings, patience=patience)
+        self.store = Store(settings, patience=patience, warn=warn)
         self.capabilities = Capabilities(state, settings, warn)
         self._settings, self._warn = settings, warn
         self._bandwidth = Bandwidth(parse_size(settings.bandwidth_limit) if settings.bandwidth_limit else 0)
+        self.store.patience.until(self._bandwidth.stopped)
         self._slots = slots = Slots(settings.concurrency)
         self._modes_lock = threading.Lock()
         self.reader = Reader(self.store, self._bandwidth, slots)
@@ -74,18 +79,18 @@ class S3Place(Place):
     # --- listing, small files ---
 
     def entries(self, prefix: str) -> dict[str, Entry]:
-        found: dict[str, Entry] = {}
+        return {entry.path: entry for entry in self.listing(prefix)}
+
+    def listing(self, prefix: str) -> Iterator[Entry]:
         marker: dict[str, Any] = {}
         while True:
             answer = self.store.call("list_objects_v2", Prefix=self.key(prefix) + "/", **marker)
             for item in answer.get("Contents", []):
                 path = str(item["Key"])[len(self._home) :]
                 if safe_path(path):  # the "folders" that consoles make end in a slash
-                    found[path] = Entry(
-                        path, int(item["Size"]), item["LastModified"], str(item.get("ETag", "")).strip('"')
-                    )
+                    yield Entry(path, int(item["Size"]), item["LastModified"], str(item.get("ETag", "")).strip('"'))
             if not answer.get("IsTruncated") or not answer.get("NextContinuationToken"):
-                return found
+                return
             marker = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def read(self, path: str) -> bytes:
@@ -354,7 +359,10 @@ class S3Place(Place):
         return "read"
 
     def holds(self, set_id: str, file: File, source: Path) -> bool:
-        """Tell whether the stored file is what `file` says; `source` is a copy to compare its checksums with."""
+        """Tell whether the stored file is what `file` says; `source` is a copy to compare its checksums with.
+
+        Raise SourceError if that is needed and `source` is not what `file` says.
+        """
         path = "%s/%s/%s" % (SETS, set_id, file.path)
         try:
             facts = self._head(path)
@@ -365,7 +373,11 @@ class S3Place(Place):
                 return kept == b64(bytes.fromhex(file.sha256))
             part_size = label(facts, "part-size")
             if kept and trusted.multipart == "sha256" and part_size.isdigit() and int(part_size) > 0:
-                return same_composite(kept, _composite_of(source, file, int(part_size)))
+                try:
+                    ours = _composite_of(source, file, int(part_size))
+                except DamagedError as error:
+                    raise SourceError(error.message, hint=error.hint) from error
+                return same_composite(kept, ours)
             digest, size = self.reader.sha256(self.key(path))
         except MissingError:
             return False
@@ -403,4 +415,4 @@ def _composite_of(source: Path, file: File, part_size: int) -> str:
     return composite(digests)
 
 
-__all__ = ("Job", "S3Place", "Tally")
+__all__ = ("Job", "S3Place", "SourceError", "Tally")

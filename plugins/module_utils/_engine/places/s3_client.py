@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..core.errors import MissingError, PgopsError, UnreachableError, UsageError
+from ..core.times import parse_span
 from ..settings import S3
 from ..system.durable import make_dirs, to_json, write_bytes
 from .s3_wire import Wire
@@ -22,7 +23,9 @@ from .transfer import Patience, Slice
 
 _LIBRARY_HINT = "Install the package python3-boto3 (or 'pip install boto3') for the Python that runs this: %s."
 
-_AGAIN = "Try again later: an upload that broke goes on from its last finished part."
+_AGAIN = (
+    "Try again later: an upload that broke goes on from its last finished part, a pull with the files that are whole."
+)
 
 # What an identity must be allowed to, by the client's method.
 _PERMISSIONS = {
@@ -247,10 +250,14 @@ def _verb(operation: str) -> str:
 class Store:
     """A bucket and the client that speaks to it. The client is made at the first request; all threads share it."""
 
-    def __init__(self, settings: S3, *, patience: Optional[Patience] = None) -> None:
+    def __init__(
+        self, settings: S3, *, patience: Optional[Patience] = None, warn: Optional[Callable[[str], None]] = None
+    ) -> None:
+        """`warn` hears what the store does not let us do where the work goes on without it."""
         self.bucket = settings.bucket
         self.endpoint = settings.endpoint_url or "AWS"
-        self.patience = patience or Patience()
+        self.patience = patience or Patience(parse_span(settings.retry_for).total_seconds())
+        self._warn, self._told = warn, set[str]()
         self._settings = settings
         self._client: Any = None
         self._wire: Optional[Wire] = None
@@ -290,6 +297,17 @@ class Store:
     def call(self, operation: str, key: str = "", **arguments: Any) -> Any:
         """Make a request, again and again while the trouble may pass; raise our errors."""
         return self.patience.call(lambda: self.try_once(operation, key, **arguments), self.may_pass)
+
+    def tell_if_denied(self, error: PgopsError, operation: str, so: str) -> None:
+        """Warn, once for each `operation`, where `error` says that it is not allowed; `so` is what comes of that."""
+        code, status = code_of(error)
+        if code not in _DENIED and status != 403:
+            return
+        with self._lock:
+            told = operation in self._told
+            self._told.add(operation)
+        if self._warn is not None and not told:
+            self._warn("%s %s %s" % (so, error.message, error.hint))
 
     def translated(self, error: Exception, operation: str, key: str = "") -> PgopsError:
         """Return what botocore raised as one of our errors."""

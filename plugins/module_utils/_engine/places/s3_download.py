@@ -42,10 +42,11 @@ class Reader:
     ) -> Iterator[bytes]:
         """Yield the object `key` from `start` on, `size` bytes of it or all; `etag` is what it must still be.
 
-        A cut connection is taken up at the broken offset; so many cuts in a row without a byte between them end it.
+        A cut connection is taken up at the broken offset; cuts for too long without a byte between them end it.
         Raise DamagedError if the object changes meanwhile.
         """
-        offset, stop, failed = start, None if size is None else start + size, 0
+        offset, stop = start, None if size is None else start + size
+        patience, failed, since = self._store.patience, 0, 0.0
         while stop is None or offset < stop:
             trouble: Exception
             try:
@@ -54,7 +55,7 @@ class Reader:
                 stop = offset + int(answer["ContentLength"])
                 for chunk in self._chunks(answer["Body"]):
                     self._bandwidth.take(len(chunk))
-                    offset, failed = offset + len(chunk), 0
+                    offset, failed, patience.answered = offset + len(chunk), 0, True
                     if progress:
                         progress(len(chunk))
                     yield chunk
@@ -65,10 +66,10 @@ class Reader:
                 if not self._store.may_pass(error):
                     raise
                 trouble = error
+            since = since if failed else patience.now()
             failed += 1
-            if failed >= self._store.patience.tries:
+            if not patience.pause(failed, since):
                 raise self._store.translated(trouble, "get_object", key) from trouble
-            self._store.patience.pause(failed)
 
     def _open(self, key: str, offset: int, stop: Optional[int], etag: str) -> Any:
         arguments = {}
@@ -125,8 +126,17 @@ class Reader:
     ) -> None:
         """Write the object to the new file `target`, in parallel stretches by `pool` when it is large.
 
-        Raise DamagedError if what is on disk then is not what `file` says.
+        Raise DamagedError if what is on disk then is not what `file` says. What fails leaves no file.
         """
+        try:
+            self._fetch(key, file, target, part_size, pool, progress)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+    def _fetch(
+        self, key: str, file: File, target: Path, part_size: int, pool: Executor, progress: Optional[Progress]
+    ) -> None:
         if file.size <= part_size:
             digest = hashlib.sha256()
             with self._slots.for_size(file.size), create_private(target) as stream:

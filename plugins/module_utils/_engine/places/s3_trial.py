@@ -116,10 +116,12 @@ def _unknown_here(error: PgopsError) -> str:
 
 
 def abort(store: Store, key: str, upload_id: str) -> bool:
-    """Give up a multipart upload as far as the store lets us; return whether it did."""
+    """Give up a multipart upload as far as the store lets us; return whether it did. Where that is not allowed, warn."""
     try:
         store.try_once("abort_multipart_upload", key, UploadId=upload_id)
-    except PgopsError:
+    except PgopsError as error:
+        so = "An unfinished upload stays in the bucket, and its parts are paid for."
+        store.tell_if_denied(error, "abort_multipart_upload", so)
         return False
     return True
 

@@ -424,6 +424,9 @@ class Writer:
                         sent.append(running.popleft().result())
                 while running:
                     sent.append(running.popleft().result())
+            except BaseException:
+                self._bandwidth.stopped.set()  # nobody waits for parts that nobody wants
+                raise
             finally:
                 _settle(running)
             kept = self._complete(upload, key, File(key, size, ""), sent, mode)
@@ -463,6 +466,8 @@ class Writer:
                     raise
                 # Without the permission or the feature there is nothing to take up; uploads work all the same.
                 # rclone's server says NoSuchUpload where there are none.
+                so = "Unfinished uploads are not looked for: what broke is sent anew, and what is stale stays and is paid for."
+                self._store.tell_if_denied(error, "list_multipart_uploads", so)
                 return []
             found += [u for u in answer.get("Uploads", []) if str(u["Key"]).startswith(self._home)]
             if not answer.get("IsTruncated") or not answer.get("NextKeyMarker"):
@@ -496,6 +501,8 @@ class Writer:
             except PgopsError as error:
                 if isinstance(error, UnreachableError) and not not_offered(error):
                     raise
+                so = "The parts of an unfinished upload are not known, so it is sent anew."
+                self._store.tell_if_denied(error, "list_parts", so)
                 return {}
             found.update((int(p["PartNumber"]), p) for p in answer.get("Parts", []))
             if not answer.get("IsTruncated") or not answer.get("NextPartNumberMarker"):

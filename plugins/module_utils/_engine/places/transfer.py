@@ -24,6 +24,8 @@ MIB = 1024 * 1024
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 MAX_PARTS, MAX_PART_SIZE = 10_000, 5 * 1024 * MIB
 _SMALL_PER_LARGE = 4
+# How long a stop may have to wait for a thread that sleeps.
+_MOST_SLEEP = 1.0
 
 T = TypeVar("T")
 
@@ -160,35 +162,67 @@ class Bandwidth:
 
 
 class Patience:
-    """How often and after what pauses a request is made again: exponential, full jitter, capped."""
+    """For how long and after what pauses a request is made again: exponential, full jitter, capped.
+
+    A store that has not answered yet gets less time: a person, or a check that runs every minute, is told soon.
+    """
 
     def __init__(
         self,
-        tries: int = 6,
+        longest: float = 300.0,
         *,
+        first: float = 30.0,
         base: float = 0.5,
         cap: float = 20.0,
-        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
         rng: Optional[random.Random] = None,
     ) -> None:
-        self.tries, self._base, self._cap, self._sleep = tries, base, cap, sleep
+        """`longest` is in seconds, from a failure on that nothing good followed; `first` the same before the first answer."""
+        self.answered = False
+        self._stopped: Optional[threading.Event] = None
+        self._longest, self._first, self._base, self._cap = longest, min(first, longest), base, cap
+        self._clock, self._sleep = clock, sleep
         self._rng = rng or random.Random()  # noqa: S311  # spreads load; guards nothing
 
-    def pause(self, failed: int) -> None:
-        """Sleep after the attempt number `failed` (from 1) has failed."""
-        self._sleep(self._rng.uniform(0, min(self._cap, self._base * 2 ** (failed - 1))))
+    def until(self, stopped: threading.Event) -> None:
+        """From now on let `stopped` end a pause, and what would be asked again after it."""
+        self._stopped = stopped
+
+    def pause(self, failed: int, since: float) -> bool:
+        """Sleep after the failure number `failed` (from 1) in a row, the first of which was at `since` by now().
+
+        Return False instead where the time is used up. Raise StoppedError when the transfer is stopped meanwhile.
+        """
+        left = since + (self._longest if self.answered else self._first) - self.now()
+        if left <= 0:
+            return False
+        pause = min(left, self._rng.uniform(0, min(self._cap, self._base * 2 ** min(failed - 1, 30))))
+        while pause > 0:
+            self._sleep(min(pause, _MOST_SLEEP))
+            pause -= _MOST_SLEEP
+            if self._stopped is not None and self._stopped.is_set():
+                raise StoppedError("The transfer was stopped.")
+        return True
+
+    def now(self) -> float:
+        """Return the seconds of a clock that only goes forward."""
+        return self._clock()
 
     def call(self, work: Callable[[], T], passing: Callable[[Exception], bool]) -> T:
         """Return what `work` returns, made again while it raises what `passing` takes for a passing trouble."""
-        failed = 0
+        failed, since = 0, 0.0
         while True:
             try:
-                return work()
+                answer = work()
             except Exception as error:
+                since = since if failed else self.now()
                 failed += 1
-                if failed >= self.tries or not passing(error):
+                if not passing(error) or not self.pause(failed, since):
                     raise
-                self.pause(failed)
+            else:
+                self.answered = True
+                return answer
 
 
 class Slice(io.RawIOBase):

@@ -137,7 +137,7 @@ def _backup(context: Context, request: Request) -> dict[str, Any]:
             plan = _plan(context, session)
         return {"changed": True, "plan": plan.result(), "uncovered": plan.uncovered, **turn.facts}
     with context.lock("backup"):
-        for path, size in context.local.clear_leftovers().items():
+        for path, size in context.local.clear_leftovers(context.clock()).items():
             context.warn("Removed %s (%s), which a run that was cut short left behind." % (path, human_size(size)))
         turn = whose_turn(context)
         if not turn.mine:

@@ -225,9 +225,9 @@ def _make(context: Context, session: Session, plan: _Plan) -> dict[str, Any]:
 
 
 def _make_there(context: Context, session: Session, plan: _Plan, place: S3Place, started: datetime) -> dict[str, Any]:
-    taken_names = Catalog(place).files
+    catalog = Catalog(place)
     name = free_id(context, plan.kind)
-    while name in taken_names:
+    while catalog.taken(name):
         time.sleep(0.1)
         name = free_id(context, plan.kind)
     with set_in_s3(context, place, name, plan.estimate) as sink:

@@ -120,7 +120,7 @@ def _place(context: Context, surveyed: Surveyed, details: bool) -> dict[str, Any
         unfinished=catalog.unfinished,
         strays=catalog.strays,
         retention=_retention(context, surveyed),
-        total_bytes=sum(entry.size for files in catalog.files.values() for entry in files.values()),
+        total_bytes=catalog.total_bytes,
         newest=next((s["id"] for s in sets if s["complete"]), None),
         newest_verified=next((s["id"] for s in sets if s["complete"] and s["verified"]), None),
     )

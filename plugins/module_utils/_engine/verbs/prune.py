@@ -101,7 +101,7 @@ def _prune_place(context: Context, surveyed: Surveyed, result: dict[str, Any], d
         return
     # Leftovers go first: where the disk is full, this alone may be what lets the rest work.
     if isinstance(catalog.place, LocalPlace):
-        _clear_leftovers(catalog.place, result, dry_run)
+        _clear_leftovers(context, catalog.place, result, dry_run)
     decided = decide(surveyed, context)
     for decision in decided.decisions:
         if decision.keep:
@@ -149,8 +149,9 @@ def _clear_wal(context: Context, surveyed: Surveyed, catalog: Catalog, result: d
         result["freed_bytes"] += sum(entry.size for entry in entries)
 
 
-def _clear_leftovers(place: LocalPlace, result: dict[str, Any], dry_run: bool) -> None:
-    found = place.leftovers() if dry_run else place.clear_leftovers()
+def _clear_leftovers(context: Context, place: LocalPlace, result: dict[str, Any], dry_run: bool) -> None:
+    look = place.leftovers if dry_run else place.clear_leftovers
+    found = look(context.clock(), repairs=True)
     result["leftovers"] = [{"path": path, "bytes": size} for path, size in sorted(found.items())]
     result["freed_bytes"] += sum(found.values())
 
@@ -164,7 +165,7 @@ def _clear_unfinished(
     somebody; it is reported and stays.
     """
     for set_id in catalog.unfinished:
-        files = catalog.files[set_id]
+        files = catalog.files(set_id)
         if isinstance(catalog.place, LocalPlace):
             context.warn(
                 "%s/%s/%s has no manifest, so it is no backup, and no run of ours leaves such a folder. It stays; look "

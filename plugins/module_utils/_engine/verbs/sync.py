@@ -54,7 +54,11 @@ def sync(context: Context, request: Request) -> Result:
                 _tell_what_is_only_here(context, place)
                 return turn.skipped()
         if request.direction == "push":
-            Push(context, place, done).run(request.sets, dry_run=request.dry_run)
+            push = Push(context, place, done)
+            push.run(request.sets, dry_run=request.dry_run)
+            if not turn.facts and not any(is_set_id(name) for name in request.sets):
+                # In a group another node may have made it.
+                push.tell_if_the_newest_is_only_there()
         else:
             Pull(context, place, done).run(request.sets, dry_run=request.dry_run)
     if done.alarms and not request.dry_run:
@@ -62,7 +66,7 @@ def sync(context: Context, request: Request) -> Result:
         error = DamagedError(
             "%d of %d sets could not be reconciled with %s (%d were sent). %s"
             % (len(done.alarms), len(done.plan) + done.already, place.root, len(done.sets), said),
-            hint="Verify both copies of each; remove the bad one, then sync again.",
+            hint=_next(done),
         )
         error.details = done.result(request.direction, place)
         raise error
@@ -70,6 +74,18 @@ def sync(context: Context, request: Request) -> Result:
     if request.dry_run:
         result["changed"] = bool(done.evidence_sent) or any(s.action in ("push", "pull", "repair") for s in done.plan)
     return result
+
+
+def _next(done: Done) -> str:
+    """Return what to do about the alarms."""
+    pull = [set_id for set_id, _why in done.alarms if set_id in done.pullable]
+    if not pull:
+        return "Verify both copies of each; remove the bad one, then sync again."
+    others = " Of the others verify both copies; remove the bad one, then sync again."
+    return "The copy here is damaged; bring the good one from there: pgops sync --pull %s.%s" % (
+        " ".join(pull),
+        others if len(pull) < len(done.alarms) else "",
+    )
 
 
 def _tell_what_is_only_here(context: Context, place: Place) -> None:

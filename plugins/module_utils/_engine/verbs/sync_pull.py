@@ -16,9 +16,10 @@ from ..core.sizes import human_size, parse_size
 from ..places.base import EVIDENCE, SETS
 from ..places.catalog import Catalog
 from ..places.evidence import proofs
+from ..places.local import PULLED_FOR, REPAIR
 from ..places.s3 import S3Place
-from ..system.durable import create_private, free_bytes, make_dirs, sync_dir, sync_file
-from .sync_steps import Done, Step, wanted_sets
+from ..system.durable import create_private, free_bytes, make_dirs, sha256_file, sync_dir, sync_file
+from .sync_steps import Done, Step, partly, wanted_sets, whole
 
 
 class Pull:
@@ -40,20 +41,32 @@ class Pull:
                 self._done.already += 1
             else:
                 self._done.plan.append(step)
+        here = set(self._local.ids())
+        self._done.only_there = [set_id for set_id in self._remote.ids() if set_id not in here]
         if dry_run:
             return
+        self._clear_left()
         for step in self._done.plan:
             if step.action == "alarm":
                 self._done.alarm(self._context, step.set_id, step.reason)
                 continue
-            self._context.reporter.phase("%s %s" % (step.action, step.set_id), sum(f.size for f in step.files))
+            self._context.reporter.phase("%s %s" % (step.action, step.set_id), step.size)
             try:
                 self._fetch(step)
             except (DamagedError, MissingError) as error:
                 self._done.alarm(self._context, step.set_id, str(error))
             finally:
                 self._context.reporter.done()
+        brought = {*self._done.sets, *(repaired["set"] for repaired in self._done.repaired)}
+        self._done.only_there = [set_id for set_id in self._done.only_there if set_id not in brought]
         self._fetch_evidence()
+
+    def _clear_left(self) -> None:
+        found = self._context.local.clear_pulls(self._context.clock(), self._remote.ids())
+        for path, size in found.items():
+            self._context.warn(
+                "Removed %s (%s), which a sync that was cut short left behind." % (path, human_size(size))
+            )
 
     def _with_ancestors(self, wanted: Sequence[str]) -> list[str]:
         order: list[str] = []
@@ -71,16 +84,15 @@ class Pull:
 
     def _compared(self, set_id: str) -> Optional[Step]:
         manifest = self._remote.manifest(set_id)
-        stored = self._local.files.get(set_id, {})
-        if not stored:
-            return Step(set_id, "pull", "missing here", manifest.files, manifest=True)
+        if not self._local.taken(set_id):
+            return whole("pull", "missing here", manifest, with_manifest=True)
         broken = self._manifest_is_broken(set_id)
         if not broken and self._local.content(set_id) != self._remote.content(set_id):
             return Step(set_id, "alarm", "its manifest there names other content than the one here")
         bad = tuple(f for f in manifest.files if not self._is_right(set_id, f))
         if broken:
-            return Step(set_id, "repair", "its manifest here is missing or damaged", bad, manifest=True)
-        return Step(set_id, "repair", "files here are missing or damaged", bad) if bad else None
+            return partly(set_id, "its manifest here is missing or damaged", bad, with_manifest=True)
+        return partly(set_id, "files here are missing or damaged", bad) if bad else None
 
     def _manifest_is_broken(self, set_id: str) -> bool:
         try:
@@ -98,17 +110,47 @@ class Pull:
         return True
 
     def _fetch(self, step: Step) -> None:
-        self._check_space(step)
-        if step.action == "repair":
-            self._repair(step)
-        else:
-            with self._context.local.new_set(step.set_id) as folder:
-                self._fetch_into(step, [folder / f.path for f in step.files])
-                with create_private(folder / NAME) as stream:
-                    stream.write(self._manifest_there(step.set_id))
+        if step.files is None:
+            files = self._pull(step.set_id, self._remote.manifest(step.set_id).files)
             self._done.sets.append(step.set_id)
-        self._done.files_sent += len(step.files) + step.manifest
-        self._done.bytes_sent += sum(f.size for f in step.files)
+        else:
+            files = step.files
+            self._repair(step, files)
+        self._done.files_sent += len(files) + step.manifest
+        self._done.bytes_sent += sum(f.size for f in files)
+
+    def _pull(self, set_id: str, files: Sequence[File]) -> Sequence[File]:
+        """Fetch and publish the set; return the files that were not here from a pull that broke."""
+        try:
+            with self._context.local.new_set(set_id, go_on=True) as folder:
+                held = self._held(folder, files)
+                missing = [f for f in files if f.path not in held]
+                self._check_space(set_id, missing)
+                self._fetch_into(set_id, missing, [folder / f.path for f in missing])
+                with create_private(folder / NAME) as stream:
+                    stream.write(self._manifest_there(set_id))
+        except BaseException:
+            left = self._context.local.pulled(set_id)
+            if left is not None:
+                self._context.warn(
+                    "What was fetched of %s stays in %s for %d days: pgops sync --pull %s goes on with it."
+                    % (set_id, left, PULLED_FOR.days, set_id)
+                )
+            raise
+        self._done.files_skipped += len(held)
+        return missing
+
+    def _held(self, folder: Path, files: Sequence[File]) -> set[str]:
+        """Return which of `files` are in `folder` from an earlier pull; whatever else is there goes. Each is read once."""
+        wanted, held = {f.path: f for f in files}, set[str]()
+        for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
+            file = wanted.get(path.relative_to(folder).as_posix())
+            if file is not None and path.stat().st_size == file.size and sha256_file(path) == file.sha256:
+                held.add(file.path)
+                self._context.reporter.advance(file.size)
+            else:
+                path.unlink()
+        return held
 
     def _manifest_there(self, set_id: str) -> bytes:
         encoded = self._place.read("%s/%s/%s" % (SETS, set_id, NAME))
@@ -116,12 +158,13 @@ class Pull:
             raise DamagedError("The manifest of %s changed while the set was fetched." % set_id)
         return encoded
 
-    def _repair(self, step: Step) -> None:
+    def _repair(self, step: Step, files: Sequence[File]) -> None:
+        self._check_space(step.set_id, files)
         folder = self._context.local.path("%s/%s" % (SETS, step.set_id))
-        targets = [folder / f.path for f in step.files]
-        beside = [t.with_name(".%s.repair" % t.name) for t in targets]
+        targets = [folder / f.path for f in files]
+        beside = [t.with_name(".%s%s" % (t.name, REPAIR)) for t in targets]
         try:
-            self._fetch_into(step, beside)
+            self._fetch_into(step.set_id, files, beside)
             for fetched, target in zip(beside, targets):
                 sync_file(fetched)
                 fetched.replace(target)
@@ -131,23 +174,23 @@ class Pull:
         finally:
             for path in beside:
                 path.unlink(missing_ok=True)
-        files = [f.path for f in step.files] + ([NAME] if step.manifest else [])
-        self._done.repaired.append({"set": step.set_id, "files": files, "why": step.reason})
+        names = [f.path for f in files] + ([NAME] if step.manifest else [])
+        self._done.repaired.append({"set": step.set_id, "files": names, "why": step.reason})
         self._context.warn("%s was repaired in %s: %s." % (step.set_id, self._context.local.root, step.reason))
 
-    def _fetch_into(self, step: Step, targets: Sequence[Path]) -> None:
+    def _fetch_into(self, set_id: str, files: Sequence[File], targets: Sequence[Path]) -> None:
         for target in targets:
             make_dirs(target.parent)
             target.unlink(missing_ok=True)
-        self._place.fetch_all(step.set_id, list(zip(step.files, targets)), progress=self._context.reporter.advance)
+        self._place.fetch_all(set_id, list(zip(files, targets)), progress=self._context.reporter.advance)
 
-    def _check_space(self, step: Step) -> None:
-        needed, floor = sum(f.size for f in step.files), parse_size(self._context.config.backup.min_free)
+    def _check_space(self, set_id: str, files: Sequence[File]) -> None:
+        needed, floor = sum(f.size for f in files), parse_size(self._context.config.backup.min_free)
         free = free_bytes(Path(self._context.local.root))
         if free < needed + floor:
             raise RefusedError(
                 "%s needs %s and %s must stay free, but %s has only %s."
-                % (step.set_id, human_size(needed), human_size(floor), self._context.local.root, human_size(free)),
+                % (set_id, human_size(needed), human_size(floor), self._context.local.root, human_size(free)),
                 hint="Make room, lower backup.min_free, or restore straight from S3.",
             )
 

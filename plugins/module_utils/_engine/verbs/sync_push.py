@@ -13,23 +13,27 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..context import Context
-from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
+from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError, UsageError
 from ..core.manifest import NAME, Manifest, content_hash, decode
 from ..core.naming import is_physical
 from ..core.retention import SetFacts, plan
 from ..core.times import parse_iso
 from ..places.base import EVIDENCE, SETS, Entry
-from ..places.catalog import Catalog
+from ..places.catalog import Catalog, readable
+from ..places.chains import problem
 from ..places.evidence import is_verified, proofs, standing
-from ..places.s3 import S3Place
+from ..places.s3 import S3Place, SourceError
 from ..system.durable import make_dirs, to_json, write_bytes
-from .sync_steps import Done, Step, wanted_sets
+from .sync_steps import Done, Step, partly, wanted_sets, whole
 
 _STALE = timedelta(days=7)
 
 
 class _Memory:
-    """What was proven to be the same on both sides, so that an unchanged listing is enough the next time."""
+    """What was proven to be the same on both sides, so that an unchanged listing is enough the next time.
+
+    `evidence` are the paths of evidence files that both sides had.
+    """
 
     def __init__(self, path: Path, root: str) -> None:
         self._path, self._root = path, root
@@ -39,6 +43,9 @@ class _Memory:
             self._all = found if isinstance(found, dict) else {}
         known = self._all.get(root)
         self._known: dict[str, Any] = dict(known) if isinstance(known, dict) else {}
+        evidence = self._known.pop(EVIDENCE, [])
+        self.evidence = {path for path in evidence if isinstance(path, str)} if isinstance(evidence, list) else set()
+        self._evidence_before = set(self.evidence)
         self._changed = False
 
     def get(self, set_id: str) -> tuple[str, str, str]:
@@ -53,9 +60,10 @@ class _Memory:
     def save(self, context: Context, there: Sequence[str]) -> None:
         """Write what changed; forget sets that are gone from `there`."""
         gone = set(self._known) - set(there)
-        if not gone and not self._changed:
+        if not gone and not self._changed and self.evidence == self._evidence_before:
             return
-        self._all[self._root] = {k: v for k, v in self._known.items() if k not in gone}
+        held = {k: v for k, v in self._known.items() if k not in gone}
+        self._all[self._root] = {**held, EVIDENCE: sorted(self.evidence)} if self.evidence else held
         try:
             make_dirs(self._path.parent)
             write_bytes(self._path, to_json(self._all))
@@ -78,6 +86,8 @@ class Push:
         """Plan and, unless `dry_run` holds, do what brings the sets `names` to S3; keep it in the Done."""
         wanted = wanted_sets(self._local, names or ("all",))
         there = set(self._remote.ids())
+        here = set(self._local.ids())
+        self._done.only_there = [set_id for set_id in self._remote.ids() if set_id not in here]
         ordered = self._in_order(wanted)
         doomed = self._doomed([s for s in ordered if s not in there])
         for set_id in ordered:
@@ -86,6 +96,7 @@ class Push:
                 step = step and self._founded(step, there)
             except (DamagedError, UsageError) as error:
                 step = Step(set_id, "alarm", str(error))
+                self._see_whether_a_pull_mends(set_id)
             if step is None:
                 self._done.already += 1
             else:
@@ -95,13 +106,39 @@ class Push:
             self._done.evidence_sent = len(self._missing_evidence(there | coming))
             return
         try:
+            self._perform_all(there)
+        except UnreachableError:
+            raise
+        except PgopsError:
+            self._clear_stale()
+            raise
+        self._clear_stale()
+
+    def tell_if_the_newest_is_only_there(self) -> None:
+        """Warn where this host lost its newest set. That the other place keeps older ones for longer is as it should be."""
+        straight = self._context.config.base.to == "s3"  # base backups are never here then
+        here = [set_id for set_id in self._local.ids() if not (straight and is_physical(set_id))]
+        there = [set_id for set_id in self._done.only_there if not (straight and is_physical(set_id))]
+        if there and there[0] > max(here, default=""):
+            self._context.warn(
+                "The newest set, %s, is only in %s; here is %s. If this host has lost it: pgops sync --pull %s"
+                % (there[0], self._place.root, "none that is newer than %s" % here[0] if here else "none", there[0])
+            )
+
+    def _perform_all(self, there: Collection[str]) -> None:
+        try:
             for step in self._done.plan:
                 self._perform(step)
-            self._send_evidence(there | set(self._done.sets))
+            self._send_evidence({*there, *self._done.sets})
         finally:
-            self._memory.save(self._context, sorted(there | set(self._done.sets)))
-        if self._done.files_sent:
-            self._clear_stale()
+            self._memory.save(self._context, sorted({*there, *self._done.sets}))
+
+    def _see_whether_a_pull_mends(self, set_id: str) -> None:
+        """Keep the set as one to be pulled if the manifest here cannot be read, and the set there looks whole."""
+        damaged = isinstance(readable(self._local, set_id), DamagedError)
+        known = damaged and readable(self._remote, set_id) is None
+        if known and problem(self._remote, self._remote.manifest(set_id)) is None:
+            self._done.pullable.append(set_id)
 
     def _in_order(self, wanted: Sequence[str]) -> list[str]:
         """Return `wanted`, the newest first, but what a set builds on before it, also where nobody asked for that."""
@@ -110,7 +147,9 @@ class Push:
             chain: list[str] = []
             current: Optional[str] = set_id
             while (
-                current is not None and current not in (*order, *chain) and NAME in self._local.files.get(current, {})
+                current is not None
+                and current not in (*order, *chain)
+                and self._local.stored_manifest(current) is not None
             ):
                 chain.append(current)
                 current = self._parent(current)
@@ -145,16 +184,13 @@ class Push:
     def _missing(self, set_id: str, doomed: Mapping[str, str]) -> Step:
         if set_id in doomed:
             return Step(set_id, "skip", doomed[set_id])
-        files = self._local.manifest(set_id).files
-        stored = self._remote.files.get(set_id, {})
-        doubtful = tuple(f.path for f in files if f.path in stored and stored[f.path].size == f.size)
-        why = "an earlier run was interrupted" if stored else "missing there"
-        return Step(set_id, "push", why, files, doubtful, manifest=True)
+        why = "an earlier run was interrupted" if self._remote.taken(set_id) else "missing there"
+        return whole("push", why, self._local.manifest(set_id), with_manifest=True)
 
     def _compared(self, set_id: str) -> Optional[Step]:
         """Return what to do about a set that both sides have, or None when they are the same."""
-        stored = self._remote.files[set_id]
-        listing, tag = _listing(stored), self._local.files[set_id][NAME].tag
+        stored = self._remote.files(set_id)
+        listing, tag = _listing(stored), self._tag(set_id)
         known, known_listing, known_tag = self._memory.get(set_id)
         if known and (known_listing, known_tag) == (listing, tag):
             return None
@@ -166,15 +202,13 @@ class Push:
         bad = [f for f in manifest.files if f.path not in stored or stored[f.path].size != f.size]
         if broken_manifest or (known == content and known_listing != listing):
             # Something was altered there after it had been proven: sizes alone say nothing any more.
-            doubtful = tuple(f.path for f in manifest.files if f not in bad)
             why = "its manifest there is damaged" if broken_manifest else "it changed there after it was proven"
-            return Step(set_id, "repair", why, manifest.files, doubtful, manifest=broken_manifest)
+            return whole("repair", why, manifest, with_manifest=broken_manifest)
         if bad:
-            return Step(set_id, "repair", "files there are missing or have another size", tuple(bad))
+            return partly(set_id, "files there are missing or have another size", bad)
         if known != content:
             # Equal sizes prove nothing: what this host has not proven itself is compared by content once.
-            paths = tuple(f.path for f in manifest.files)
-            return Step(set_id, "compare", "it was never compared from here", manifest.files, paths)
+            return whole("compare", "it was never compared from here", manifest)
         self._memory.put(set_id, content, listing, tag)
         return None
 
@@ -195,7 +229,7 @@ class Push:
         begun = parse_iso("%s-%s-%sT%s:%s:%s+00:00" % _digits(set_id))
         parent, verified = None, False
         with contextlib.suppress(PgopsError):
-            if NAME in self._local.files.get(set_id, {}):
+            if self._local.stored_manifest(set_id) is not None:
                 manifest = self._local.manifest(set_id)
                 begun, parent = manifest.begun, manifest.parent
                 state = standing(
@@ -219,18 +253,24 @@ class Push:
             self._done.alarm(self._context, step.set_id, "%s, which it builds on, could not be brought there" % parent)
             return
         reporter = self._context.reporter
-        reporter.phase("%s %s" % (step.action, step.set_id), sum(f.size for f in step.files))
+        reporter.phase("%s %s" % (step.action, step.set_id), step.size)
         try:
             self._send(step)
         except (DamagedError, MissingError) as error:
+            if isinstance(error, SourceError):
+                self._done.pullable.append(step.set_id)
             self._done.alarm(self._context, step.set_id, str(error))
         finally:
             reporter.done()
 
     def _send(self, step: Step) -> None:
         set_id, local = step.set_id, self._context.local
-        jobs = [(f, local.path("%s/%s/%s" % (SETS, set_id, f.path))) for f in step.files]
-        tally = self._place.upload_all(set_id, jobs, present=step.doubtful, progress=self._context.reporter.advance)
+        files = self._local.manifest(set_id).files if step.files is None else step.files
+        jobs = [(f, local.path("%s/%s/%s" % (SETS, set_id, f.path))) for f in files]
+        # What has the right size there is compared by content first.
+        stored = self._remote.files(set_id)
+        present = {f.path for f in files if f.path in stored and stored[f.path].size == f.size}
+        tally = self._place.upload_all(set_id, jobs, present=present, progress=self._context.reporter.advance)
         self._done.files_sent += len(tally.sent)
         self._done.bytes_sent += tally.bytes_sent
         self._done.files_skipped += len(tally.skipped)
@@ -245,8 +285,8 @@ class Push:
         elif not tally.sent and not step.manifest:
             self._done.already += 1
         else:
-            files = [f.path for f in tally.sent] + ([NAME] if step.manifest else [])
-            self._done.repaired.append({"set": set_id, "files": files, "why": step.reason})
+            names = [f.path for f in tally.sent] + ([NAME] if step.manifest else [])
+            self._done.repaired.append({"set": set_id, "files": names, "why": step.reason})
             self._context.warn("%s was repaired in %s: %s." % (set_id, self._place.root, step.reason))
         self._prove(set_id)
 
@@ -265,22 +305,46 @@ class Push:
         for entry in self._local.manifest(set_id).files:
             if entry.path not in stored or stored[entry.path].size != entry.size:
                 raise DamagedError("%s/%s vanished or changed its size after it was sent." % (prefix, entry.path))
-        tag = self._local.files[set_id][NAME].tag
-        self._memory.put(set_id, self._local.content(set_id), _listing(stored), tag)
+        self._memory.put(set_id, self._local.content(set_id), _listing(stored), self._tag(set_id))
+
+    def _tag(self, set_id: str) -> str:
+        entry = self._local.stored_manifest(set_id)
+        return "" if entry is None else entry.tag
 
     def _send_evidence(self, published: Collection[str]) -> None:
-        for path in self._missing_evidence(published):
+        missing = self._missing_evidence(published)
+        for path in missing:
+            self._memory.evidence.discard(path)
+        for path in missing:
             self._place.write(path, self._context.local.read(path))
+            self._memory.evidence.add(path)
             self._done.evidence_sent += 1
 
     def _missing_evidence(self, published: Collection[str]) -> list[str]:
-        """Return the evidence about the sets `published` that only this side has."""
+        """Return the evidence about the sets `published` that only this side has.
+
+        The place is asked where there is some that it was not known to have, or where other work was to be done anyway.
+        """
         mine = [p.path for p in self._own_proofs if p.set_id in published]
-        there = self._place.entries(EVIDENCE) if mine else {}
+        known = self._memory.evidence = self._memory.evidence.intersection(mine)
+        if not self._works() and len(known) == len(mine):
+            return []
+        there = {entry.path for entry in self._place.listing(EVIDENCE)} if mine else set()
+        known.update(path for path in mine if path in there)
         return [path for path in mine if path not in there]
 
+    def _works(self) -> bool:
+        """Tell whether anything is to be sent or compared."""
+        return any(step.action not in ("skip", "alarm") for step in self._done.plan)
+
     def _clear_stale(self) -> None:
-        self._done.aborted = self._place.abort_stale_uploads(self._context.clock() - _STALE)
+        """Give up what nobody took up, where anything was to be sent: a sync with nothing to do shall stay at one request."""
+        if not self._works():
+            return
+        try:
+            self._done.aborted = self._place.abort_stale_uploads(self._context.clock() - _STALE)
+        except PgopsError as error:
+            self._context.warn("Unfinished uploads in %s were not looked for: %s" % (self._place.root, error.message))
         if self._done.aborted:
             self._context.warn(
                 "%d unfinished uploads older than %d days were given up in %s."

@@ -6,28 +6,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from ..context import Context
-from ..core.manifest import File
+from ..core.manifest import File, Manifest
 from ..places.base import Place
 from ..places.catalog import Catalog
 
 Result = dict[str, Any]
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Step:
-    """What to do about one set: `push`, `pull`, `repair`, `skip` or `alarm`, with which files, and why.
+    """What to do about one set: `push`, `pull`, `repair`, `compare`, `skip` or `alarm`, with which files, and why.
 
-    `doubtful` files have the right size and are compared by content first; with `manifest` the manifest is written too.
+    `files` None are all of its manifest, which is asked again when it is their turn: the plan may hold a thousand sets.
+    `count` and `size` are those of the files. With `manifest` the manifest is written too.
     """
 
     set_id: str
     action: str
     reason: str
-    files: tuple[File, ...] = ()
-    doubtful: tuple[str, ...] = ()
+    files: Optional[tuple[File, ...]] = ()
+    count: int = 0
+    size: int = 0
     manifest: bool = False
 
     def shown(self) -> Result:
@@ -35,15 +38,28 @@ class Step:
         return {
             "set": self.set_id,
             "action": self.action,
-            "files": len(self.files) + self.manifest,
-            "bytes": sum(f.size for f in self.files),
+            "files": self.count + self.manifest,
+            "bytes": self.size,
             "reason": self.reason,
         }
 
 
+def whole(action: str, reason: str, manifest: Manifest, *, with_manifest: bool = False) -> Step:
+    """Return a step with all files of the set."""
+    files = manifest.files
+    return Step(manifest.id, action, reason, None, len(files), sum(f.size for f in files), with_manifest)
+
+
+def partly(set_id: str, reason: str, files: Sequence[File], *, with_manifest: bool = False) -> Step:
+    """Return the repair of some files of the set."""
+    return Step(set_id, "repair", reason, tuple(files), len(files), sum(f.size for f in files), with_manifest)
+
+
 @dataclass
 class Done:
-    """What has been done so far, and what could not be."""
+    """What has been done so far, and what could not be. `only_there` are the sets that only the S3 place has, the newest first;
+    `pullable` those alarms whose copy here is damaged, and the one there is not, as far as is known.
+    """
 
     plan: list[Step] = field(default_factory=list)
     already: int = 0
@@ -55,6 +71,8 @@ class Done:
     evidence_sent: int = 0
     aborted: list[str] = field(default_factory=list)
     alarms: list[tuple[str, str]] = field(default_factory=list)
+    only_there: list[str] = field(default_factory=list)
+    pullable: list[str] = field(default_factory=list)
 
     def result(self, direction: str, place: Place) -> Result:
         """Return it as the verb's result."""
@@ -72,6 +90,8 @@ class Done:
             "repaired": self.repaired,
             "evidence_sent": self.evidence_sent,
             "aborted_uploads": self.aborted,
+            "only_there": self.only_there[:_SHOWN],
+            "only_there_count": len(self.only_there),
         }
 
     def alarm(self, context: Context, set_id: str, why: str) -> None:
@@ -88,4 +108,4 @@ def wanted_sets(catalog: Catalog, names: Sequence[str]) -> list[str]:
     return sorted(found, reverse=True)
 
 
-__all__ = ("Done", "Result", "Step", "wanted_sets")
+__all__ = ("Done", "Result", "Step", "partly", "wanted_sets", "whole")

@@ -368,7 +368,7 @@ def _check_sums(chain: Sequence[Source], report: _Report) -> None:
         finally:
             context.reporter.done()
         known = {f.path for f in manifest.files} | {NAME}
-        more = sorted(set(source.catalog.files[source.set_id]) - known)
+        more = sorted(set(source.catalog.files(source.set_id)) - known)
         if more:
             report.remarks.append("Files that the manifest does not know: %s." % ", ".join(more[:5]))
     report.checked["files"] = sum(len(source.manifest.files) for source in chain)

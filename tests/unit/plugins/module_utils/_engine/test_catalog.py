@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +17,9 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UnreachableError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import NAME
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places import catalog as catalog_module
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import Entry
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog, readable
 
 DAY = timedelta(days=1)
@@ -153,3 +159,61 @@ def test_the_newest_of_a_family_is_found_whatever_is_newer(world: Any) -> None:
     with pytest.raises(MissingError, match=r"No set in .* is verified"):
         local(world).find("latest_verified", physical=False)
     assert local(world).find("latest_verified", physical=True) == copy
+
+
+def test_a_file_costs_the_catalog_less_than_a_hundred_bytes(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing of twenty thousand, packed; what it holds is as good as new."""
+    sets, files = 100, 200
+    names = [(world.NOW - n * DAY).strftime("%Y%m%dT%H%M%SZ-logical") for n in range(sets)]
+
+    def listing(prefix: str) -> Iterator[Entry]:
+        for name in names:
+            for number in range(files):
+                path = "%s/%s/databases/shop/%d.dat.zst" % (prefix, name, number)
+                yield Entry(path, 10**9 + number, world.NOW + timedelta(microseconds=number), os.urandom(16).hex())
+            yield Entry("%s/%s/%s" % (prefix, name, NAME), 7, world.NOW, "tag")
+
+    monkeypatch.setattr(world.memory, "listing", listing)
+    tracemalloc.start()
+    try:
+        catalog = Catalog(world.memory)
+        held, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100 * sets * files
+    assert catalog.ids() == sorted(names, reverse=True)
+    stored = catalog.files(names[3])
+    assert len(stored) == files + 1
+    seven = stored["databases/shop/7.dat.zst"]
+    assert (seven.path, seven.size) == ("sets/%s/databases/shop/7.dat.zst" % names[3], 10**9 + 7)
+    assert seven.modified == world.NOW + timedelta(microseconds=7)
+    assert stored[NAME] == catalog.stored_manifest(names[3])
+    assert catalog.stored_bytes(names[3]) == sum(entry.size for entry in stored.values())
+    assert catalog.total_bytes == sets * catalog.stored_bytes(names[3])
+
+
+def test_names_that_are_no_text_and_come_in_any_order_are_kept_as_they_are(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ["sets/20261121T020000Z-logical/%s" % name for name in ("a\nb", "\udcff", 'q"\0', NAME)]
+    other = "sets/20261122T020000Z-logical/x"
+    entries = [Entry(path, 1, world.NOW, "t") for path in (paths[0], other, *paths[1:])]
+    monkeypatch.setattr(world.memory, "listing", lambda prefix: iter(entries))
+    catalog = Catalog(world.memory)
+    assert sorted(e.path for e in catalog.files("20261121T020000Z-logical").values()) == sorted(paths)
+    assert catalog.unfinished == ["20261122T020000Z-logical"]
+    assert catalog.taken("20261122T020000Z-logical") and not catalog.taken("20261123T020000Z-logical")
+    assert catalog.files("20261123T020000Z-logical") == {}
+
+
+def test_only_so_many_manifests_stay_decoded_and_each_is_read_once(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [world.add("local", world.NOW - n * DAY) for n in range(4)]
+    catalog = local(world)
+    most = len(catalog.manifest(ids[0]).files)
+    monkeypatch.setattr(catalog_module, "_MOST_FILES", most)
+    contents = [catalog.content(name) for name in ids]
+    assert len(catalog._manifests) == 1
+    monkeypatch.setattr(catalog.place, "read", lambda path: pytest.fail("%s is read again" % path))
+    assert [catalog.manifest(name).id for name in ids] == ids
+    assert [catalog.content(name) for name in ids] == contents
+    assert len(catalog._manifests) == 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.places import
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.local import LocalPlace
 
 ID = "20261122T020000Z-logical"
+NOW = datetime(2026, 11, 22, 2, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_a_set_is_invisible_until_it_is_published_and_whole_then(place: LocalPla
         (folder / "manifest.json").write_bytes(b"{}")
         assert visible(place) == []
     assert visible(place) == ["sets/%s/manifest.json" % ID, "sets/%s/orders.dump" % ID]
-    assert place.leftovers() == {}
+    assert place.leftovers(NOW) == {}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -93,7 +95,7 @@ def test_the_rest_of_a_killed_run_is_no_obstacle_to_the_next(place: LocalPlace) 
     rest = place.home / "sets" / (".unfinished-" + ID)
     rest.mkdir(parents=True)
     (rest / "old").write_bytes(b"12345")
-    assert place.leftovers() == {str(rest): 5}
+    assert place.leftovers(NOW) == {str(rest): 5}
     write_set(place)
     assert visible(place) == ["sets/%s/manifest.json" % ID, "sets/%s/orders.dump" % ID]
 
@@ -142,8 +144,8 @@ def test_a_removal_that_is_cut_off_leaves_no_set_but_a_leftover(
         place.delete_set(ID)
     monkeypatch.undo()
     assert visible(place) == []
-    assert list(place.leftovers().values()) == [6]
-    assert place.clear_leftovers()
+    assert list(place.leftovers(NOW).values()) == [6]
+    assert place.clear_leftovers(NOW)
     assert list((place.home / "sets").iterdir()) == []
 
 
@@ -151,7 +153,7 @@ def test_clearing_leftovers_leaves_alone_what_a_run_is_writing(place: LocalPlace
     """A pull writes sets without the backup lock."""
     with place.new_set(ID) as folder:
         (folder / "half").write_bytes(b"x")
-        assert place.clear_leftovers() == {}
+        assert place.clear_leftovers(NOW) == {}
         assert (folder / "half").exists()
         (folder / "manifest.json").write_bytes(b"{}")
     assert (place.home / "sets" / ID / "half").exists()
@@ -159,7 +161,7 @@ def test_clearing_leftovers_leaves_alone_what_a_run_is_writing(place: LocalPlace
 
 def test_clearing_leftovers_touches_no_set(place: LocalPlace) -> None:
     write_set(place)
-    assert place.clear_leftovers() == {}
+    assert place.clear_leftovers(NOW) == {}
     assert len(visible(place)) == 2
 
 
@@ -261,3 +263,70 @@ def test_a_file_that_the_manifest_lists_but_nobody_stored_is_missing(place: Loca
     write_set(place)
     with pytest.raises(MissingError, match="gone"):
         place.check_file(ID, File("gone", 1, "0" * 64))
+
+
+def pulled(place: LocalPlace, age: timedelta, set_id: str = ID) -> Path:
+    """Make what a pull leaves that was killed when it had fetched a file, that long ago."""
+    folder = place.home / "sets" / (".unfinished-pull-" + set_id)
+    folder.mkdir(parents=True)
+    (folder / "orders.dump").write_bytes(b"data")
+    moment = (NOW - age).timestamp()
+    for path in (folder / "orders.dump", folder):
+        os.utime(path, (moment, moment))
+    return folder
+
+
+@pytest.mark.parametrize(("days", "stays"), [(6.9, True), (7.1, False)])
+def test_what_a_broken_pull_fetched_waits_for_a_week(place: LocalPlace, days: float, stays: bool) -> None:
+    folder = pulled(place, timedelta(days=days))
+    assert visible(place) == []
+    gone = {} if stays else {str(folder): 4}
+    assert place.leftovers(NOW) == gone
+    assert place.clear_leftovers(NOW) == gone
+    assert folder.exists() == stays
+    pulled(place, timedelta(days=days), "20261121T020000Z-logical")
+    assert bool(place.clear_pulls(NOW, [ID, "20261121T020000Z-logical"])) == (not stays)
+
+
+def test_what_a_broken_pull_fetched_goes_when_its_set_is_here_or_not_there_any_more(place: LocalPlace) -> None:
+    folder = pulled(place, timedelta(0))
+    assert place.clear_pulls(NOW, [ID]) == {}
+    assert place.clear_pulls(NOW, []) == {str(folder): 4}
+    folder = pulled(place, timedelta(0))
+    write_set(place)
+    assert place.leftovers(NOW) == {str(folder): 4}
+    assert place.clear_pulls(NOW, [ID]) == {str(folder): 4}
+    assert place.pulled(ID) is None
+
+
+def test_what_was_fetched_to_repair_a_file_is_no_file_of_the_set_and_goes(place: LocalPlace) -> None:
+    write_set(place)
+    left = place.home / "sets" / ID / ".orders.dump.repair"
+    left.write_bytes(b"half")
+    assert len(visible(place)) == 2
+    assert place.clear_leftovers(NOW) == {}, "a pull may be at work"
+    assert left.exists()
+    assert place.clear_leftovers(NOW, repairs=True) == {str(left): 4}
+    left.write_bytes(b"half")
+    assert place.clear_pulls(NOW, []) == {str(left): 4}
+    assert len(list((place.home / "sets" / ID).iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"), [(KeyboardInterrupt, True), (RuntimeError, True), (OSError, False), (DamagedError, False)]
+)
+def test_a_pull_goes_on_with_what_it_had_unless_the_set_or_the_disk_was_wrong(
+    place: LocalPlace, error: type[BaseException], stays: bool
+) -> None:
+    with pytest.raises(error), place.new_set(ID, go_on=True):
+        raise error("nothing was fetched")
+    assert list((place.home / "sets").iterdir()) == []
+    with pytest.raises(error), place.new_set(ID, go_on=True) as folder:
+        (folder / "orders.dump").write_bytes(b"data")
+        raise error("something was")
+    assert (place.pulled(ID) is not None) == stays
+    assert visible(place) == []
+    with place.new_set(ID, go_on=True) as folder:
+        assert [path.name for path in folder.iterdir()] == (["orders.dump"] if stays else [])
+        (folder / "manifest.json").write_bytes(b"{}")
+    assert place.leftovers(NOW) == {}

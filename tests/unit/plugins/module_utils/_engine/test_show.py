@@ -183,9 +183,14 @@ def test_a_sync_says_what_it_did() -> None:
         "left_out": [{"set": "x", "why": "retention would remove it"}],
         "evidence_sent": 1,
         "aborted_uploads": [],
+        "only_there": [],
+        "only_there_count": 0,
         "seconds": 1.0,
     }
     text = show.sync(result)
+    assert "Only there" not in text
+    more = {**result, "only_there": ["d", "c", "b", "a"], "only_there_count": 1234}
+    assert "\nOnly there: 1,234 sets: d, c, b, and 1,231 more.\n" in show.sync(more)
     assert text.startswith("Copied 1 set to s3://b/db1: 3 files, 1.0 KiB in 1.0 s; 2 are there already.\n")
     assert "left  x: retention would remove it" in text
     assert show.sync({**result, "dry_run": True}).startswith("Would copy 1 set to s3://b/db1 (1.0 KiB)")

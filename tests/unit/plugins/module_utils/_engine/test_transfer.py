@@ -10,7 +10,9 @@ import os
 import random
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -142,43 +144,88 @@ def test_a_stop_ends_a_long_sleep() -> None:
         bandwidth.take(1)
 
 
-@pytest.mark.parametrize(("failures", "tries", "succeeds"), [(0, 3, True), (2, 3, True), (3, 3, False), (1, 1, False)])
-def test_a_passing_trouble_is_met_so_many_times(failures: int, tries: int, succeeds: bool) -> None:
-    calls, pauses = [], []
-    patience = Patience(tries, base=1, cap=3, sleep=pauses.append, rng=random.Random(1))
+class Clockwork:
+    """A clock that a sleep moves on, and a request, too."""
 
-    def work() -> str:
-        calls.append(1)
-        if len(calls) <= failures:
-            raise ConnectionError("cut")
-        return "done"
+    def __init__(self, request: float = 0.0) -> None:
+        self.now, self.request = 0.0, request
+        self.pauses: list[float] = []
 
-    if succeeds:
-        assert patience.call(work, lambda error: True) == "done"
-    else:
-        with pytest.raises(ConnectionError):
-            patience.call(work, lambda error: True)
-    assert len(calls) == min(failures + 1, tries)
-    assert len(pauses) == len(calls) - 1
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert 0 < seconds <= 1, "a stop must not wait for longer"
+        self.now += seconds
+        self.pauses.append(seconds)
+
+    def patience(self, longest: float = 300, **options: Any) -> Patience:
+        return Patience(longest, clock=self, sleep=self.sleep, rng=random.Random(1), **options)
+
+    def fail_until(self, moment: float) -> Callable[[], str]:
+        def work() -> str:
+            self.now += self.request
+            if self.now < moment:
+                raise ConnectionError("away")
+            return "done"
+
+        return work
+
+
+def passes(error: Exception) -> bool:
+    return isinstance(error, ConnectionError)
+
+
+@pytest.mark.parametrize("outage", [30, 120, 290])
+def test_an_outage_within_a_transfer_is_sat_out_for_as_long_as_is_wished(outage: float) -> None:
+    clock = Clockwork(request=0.1)
+    patience = clock.patience()
+    assert patience.call(lambda: "first", passes) == "first"
+    assert patience.call(clock.fail_until(outage), passes) == "done"
+    assert outage <= clock.now < outage + 21, "it is asked again soon after"
+    with pytest.raises(ConnectionError):
+        patience.call(clock.fail_until(1e9), passes)
+    assert outage + 300 <= clock.now < outage + 322
+
+
+def test_a_store_that_never_answered_is_given_up_sooner_and_one_that_is_slow_to_fail_at_once() -> None:
+    clock = Clockwork(request=0.1)
+    with pytest.raises(ConnectionError):
+        clock.patience().call(clock.fail_until(1e9), passes)
+    assert 30 <= clock.now < 31
+    clock = Clockwork(request=0.1)
+    with pytest.raises(ConnectionError):
+        clock.patience(0).call(clock.fail_until(1e9), passes)
+    assert clock.pauses == []
 
 
 def test_trouble_that_stays_is_not_met_again() -> None:
     patience = Patience(5, sleep=lambda seconds: pytest.fail("it slept"))
     with pytest.raises(ValueError, match="no"):
-        patience.call(
-            lambda: (_unused for _unused in ()).throw(ValueError("no")),
-            lambda error: isinstance(error, ConnectionError),
-        )
+        patience.call(lambda: (_unused for _unused in ()).throw(ValueError("no")), passes)
 
 
 def test_pauses_are_jittered_and_capped() -> None:
-    pauses: list[float] = []
-    patience = Patience(base=1, cap=8, sleep=pauses.append, rng=random.Random(7))
-    for failed in range(1, 200):
-        patience.pause(failed)
-    assert max(pauses) <= 8
+    clock = Clockwork()
+    patience, pauses = clock.patience(1e9, base=1, cap=8), []
+    patience.answered = True
+    for failed in range(1, 2000):
+        before = clock.now
+        assert patience.pause(failed, 0.0)
+        pauses.append(clock.now - before)
+    assert round(max(pauses), 6) <= 8
     assert min(pauses[10:]) < 1, "full jitter goes down to nothing"
     assert all(pause <= 2**index for index, pause in enumerate(pauses[:4]))
+
+
+def test_a_stop_ends_the_waiting_for_a_store() -> None:
+    stopped, clock = threading.Event(), Clockwork()
+    patience = clock.patience(1000, base=1000, cap=1000, first=1000)
+    patience.until(stopped)
+    stopped.set()
+    with pytest.raises(StoppedError):
+        patience.call(clock.fail_until(1e9), passes)
+    assert clock.now <= 1
 
 
 @pytest.fixture
