@@ -40,6 +40,19 @@ def test_a_second_removal_finds_nothing_to_do(host: Any, ansible_play: Any) -> N
     assert "changed=0" in said.stdout
 
 
+def test_where_the_server_does_not_run_site_leaves_the_schedule_all_the_same(playbook: Any, host: Any) -> None:
+    host.check_output("pg_ctlcluster 17 main stop")
+    try:
+        said = playbook("site")
+        assert said.returncode != 0
+        assert "gone13: NOT PROTECTED" in said.stdout
+        listed = host.check_output("systemctl list-timers --all --no-legend %s", "pgops-*")
+        for verb in ("backup", "sync", "verify", "prune"):
+            assert f"pgops-{verb}@gone13-main.timer" in listed
+    finally:
+        host.check_output("pg_ctlcluster 17 main start")
+
+
 def test_site_brings_it_back_and_finds_the_backups(playbook: Any, host: Any) -> None:
     before = files_of(host, SETS)
     said = playbook("site")
