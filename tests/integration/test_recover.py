@@ -159,7 +159,12 @@ def ask(result: dict[str, Any], query: str) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="module", params=(16, 18))
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     root = tmp_path_factory.mktemp("story")
-    settings = {"archive_mode": "on", "archive_command": "false", "wal_level": "replica"}
+    settings = {
+        "archive_mode": "on",
+        "archive_command": "false",
+        "wal_level": "replica",
+        "recovery_min_apply_delay": "1h",  # as on a delayed standby: nothing may wait for that
+    }
     with PostgresServer(wheel_bindir(request.param), root, settings=settings) as server:
         archive, far = server.root / "archive of wal", server.root / "far away"
         for path in (archive, far):
@@ -170,7 +175,8 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         server.start()
         run_sql(server, "postgres", "CREATE TABLESPACE far LOCATION '%s'" % far)
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY) TABLESPACE far")
-        command = 'cp "%s/%%f" "%%p"' % archive
+        # As our own command does, it leaves something beside the WAL.
+        command = 'mkdir -p "$(dirname "%%p")/.pgops" && cp "%s/%%f" "%%p"' % archive
         site = Site(root / "site", server, options={"restore": {"restore_command": command}})
         told = Story(server, site, archive)
         told.before = run_sql(server, "postgres", "SELECT clock_timestamp()")[0][0].isoformat()
@@ -239,6 +245,8 @@ def test_to_both_ends(copies: Story) -> None:
     result = copies.recover(end="yes")
     assert copies.rows(result) == upto(ROWS)
     assert result["stopped"]["log"] == ""
+    assert ask(result, "SHOW recovery_min_apply_delay") == [("0",)]
+    assert not (Path(result["data_directory"]) / "pg_wal" / ".pgops").exists()
     result = copies.recover(immediate="yes", set=copies.bases[0], sections={"restore": {"restore_command": ""}})
     assert copies.rows(result) == upto(4)
 
@@ -465,7 +473,7 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     assert not (folder / "leaked").exists()
     own_settings = (data / "postgresql.auto.conf").read_text()
     assert "archive_mode = 'off'" in own_settings
-    assert "recovery_target" not in own_settings
+    assert "recovery_" not in own_settings.replace("recovery_end_command", "")
     assert "restore_command" not in own_settings
     # It fails over it once more: the one that was there is there again.
     copies.stop(folder)
@@ -681,6 +689,30 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
     finally:
         archived.stop(late)
         gone.rename(stored[middle])
+
+
+@pytest.mark.parametrize("action", ["promote", "pause"])
+def test_to_a_moment_behind_which_nothing_was_committed(archived: Story, action: str) -> None:
+    """PostgreSQL stops at a moment only before a later commit; a quiet server has none, and what status shows is reached."""
+    archived.write(1)
+    # WAL without a commit, written clearly later.
+    run_sql(archived.server, "postgres", "SELECT pg_sleep(0.3), pg_create_restore_point('quiet')")
+    ((name,),) = run_sql(archived.server, "postgres", "SELECT pg_walfile_name(pg_switch_wal())")
+    archived_up_to(archived.server, name)
+    last = archived.moments[archived.count]
+    moment, folder = last + timedelta(seconds=0.1), archived.folder()
+    try:
+        result = archived.recover(folder, time=moment.isoformat(), action=action, tablespaces={})
+        assert archived.rows(result) == upto(archived.count)
+        assert ask(result, "SELECT pg_is_in_recovery()") == [(action == "pause",)]
+        assert datetime.fromisoformat(result["stopped"]["time"]) <= last
+        assert "recovery stopping after WAL location" in result["stopped"]["log"]
+        said = "Nothing was committed between the last transaction and the target"
+        assert any(said in text for text in result["remarks"])
+        assert said in archived.site.warnings
+        assert any(said in text for text in archived.site.records()[-1]["warnings"])
+    finally:
+        archived.stop(folder)
 
 
 def test_the_server_fetches_by_the_configuration_in_use_only(archived: Story, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import shutil
@@ -22,7 +23,7 @@ from ..core.naming import is_physical, is_plain_path, is_set_id
 from ..core.recovery_target import Candidate, Chosen, Stopped, Target, choose_base, doubts
 from ..core.segments import parse_lsn
 from ..core.sizes import human_size
-from ..core.times import compact, parse_iso
+from ..core.times import compact, iso, parse_iso
 from ..places.catalog import Catalog
 from ..places.chains import chain_of, failed
 from ..postgres.base_unpacking import (
@@ -36,12 +37,13 @@ from ..postgres.base_unpacking import (
 from ..postgres.connection import Session
 from ..postgres.debian import Cluster, cluster_of
 from ..postgres.fencing import NO_ARCHIVE, UNPROVEN, append_settings, fence_beside, forget_signals, write_file
-from ..postgres.recovering import Recovery, is_served
+from ..postgres.recovering import Recovery, ShortError, is_served
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
 from ..postgres.tools import Programs
 from ..settings import Config, Postgres, Restore
 from ..source import Source
 from ..system.durable import sync_dir
+from ..wal.fetch import AHEAD
 from ..wal.holdings import base_of
 from .windows import windows_of
 
@@ -392,12 +394,12 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         undo.callback(_throw_away, context, recovery, undo, kept)
         context.reporter.phase("recovering to %s" % work.request.target.shown)
         recovery.start()
-        stopped = recovery.wait()
+        stopped = _wait(context, work, recovery)
         context.reporter.done()
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
-    left = _settle(work, recovery, stopped)
+    left = [*_quiet(work, stopped), *_settle(work, recovery, stopped)]
     running = work.request.leave == "running"
     if not running:
         recovery.stop()
@@ -509,6 +511,7 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
     settings.update(
         {
             "restore_command": work.command or "false",
+            "recovery_min_apply_delay": "0",  # that of a delayed standby
             "hot_standby": "on",
             **work.chosen.followed(request.target).settings(),
         }
@@ -571,6 +574,25 @@ def _quoted(path: str) -> str:
     return "'%s'" % path.replace("'", "'\\''")
 
 
+def _wait(context: Context, work: _Work, recovery: Recovery) -> Stopped:
+    """Wait until the server has stopped at the target; or at the last record of the archive, if nothing was committed behind it.
+
+    PostgreSQL stops at a moment only when it sees a later commit, and on a quiet server there is none. It goes to that very
+    record and not to the end then, as the archive may have grown meanwhile.
+    """
+    try:
+        return recovery.wait()
+    except ShortError as short:
+        target = work.chosen.followed(work.request.target)
+        if short.last is None or not work.chosen.may_be_quiet(target):
+            raise
+        last = dataclasses.replace(target, kind="lsn", moment=None, position=short.last, inclusive=True)
+    context.reporter.phase("recovering to the last record of the archive, %s" % last.shown)
+    append_settings(work.data, work.account, last.settings())
+    recovery.start()
+    return dataclasses.replace(recovery.wait(), quiet=True)
+
+
 # --- prove ------------------------------------------------------------------------------------------------------------
 
 
@@ -598,6 +620,17 @@ def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     return names
 
 
+def _quiet(work: _Work, stopped: Stopped) -> list[str]:
+    """Return what a person should know of a moment behind which there is no commit in the archive."""
+    if not stopped.quiet or work.chosen.whole_until is None:
+        return []
+    since = "after %s" % iso(stopped.moment) if stopped.moment is not None else "since the base backup"
+    return [
+        "Nothing was committed between the last transaction and the target: none ended %s in the WAL that the archive had, whose"
+        " last segment was written at %s." % (since, iso(work.chosen.whole_until))
+    ]
+
+
 # --- settle -----------------------------------------------------------------------------------------------------------
 
 
@@ -609,6 +642,8 @@ def _settle(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
             named = session.allowed(_NAMED_DIRECTORY)
     except PgopsError as error:
         return ["What is left to do was not found out: %s" % error.message]
+    if stopped.promoted:  # it asks for no WAL any more
+        shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
     remarks = [left] if left else []
     if named and os.path.realpath(named[0][0]) != os.path.realpath(work.data):
         remarks.append(
@@ -623,7 +658,7 @@ _NAMED_DIRECTORY = "SELECT setting, sourcefile FROM pg_file_settings WHERE name 
 
 def _forget_target(work: _Work, session: Session, stopped: Stopped) -> str:
     """Remove the target from postgresql.auto.conf, where a later recovery would find it; return why it stays, if it does."""
-    names = [*work.request.target.settings(), "restore_command"]
+    names = [*work.request.target.settings(), "restore_command", "recovery_min_apply_delay"]
     why = "the recovery pauses, and needs them to go on" if not stopped.promoted else ""
     try:
         for name in names if not why else ():
@@ -631,7 +666,7 @@ def _forget_target(work: _Work, session: Session, stopped: Stopped) -> str:
     except PgopsError as error:
         why = error.message
     return why and (
-        "The settings recovery_target* and restore_command stay in postgresql.auto.conf (%s). Reset them (ALTER SYSTEM RESET …)"
+        "The settings recovery_* and restore_command stay in postgresql.auto.conf (%s). Reset them (ALTER SYSTEM RESET …)"
         " when the server is promoted: a later recovery would stop there again." % why
     )
 
