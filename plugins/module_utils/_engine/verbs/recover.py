@@ -30,7 +30,7 @@ from ..postgres.base_unpacking import (
     check_combine,
     least_settings,
     unpack_chain,
-    unpacked_bytes,
+    unpacked_sizes,
     verify_unpacked,
     write_tablespace_map,
 )
@@ -40,6 +40,7 @@ from ..postgres.fencing import NO_ARCHIVE, UNPROVEN, append_settings, fence_besi
 from ..postgres.recovering import Recovery, ShortError, is_served
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
 from ..postgres.tools import Programs
+from ..postgres.unproven import MARK, clear, is_marked, is_rest, mark, rests, size_of, unfinished, unmark
 from ..settings import Config, Postgres, Restore
 from ..source import Source
 from ..system.durable import sync_dir
@@ -91,6 +92,7 @@ class _Work:
     refusals: list[str]
     cluster: Optional[Cluster] = None
     served: bool = False
+    rests: list[Path] = field(default_factory=list)
 
     @property
     def source(self) -> Source:
@@ -280,13 +282,19 @@ def _own_command(context: Context) -> bool:
 def _check_directories(context: Context, work: _Work) -> None:
     """Find where everything will lie, and collect what forbids it."""
     request, data, refusals = work.request, work.data, work.refusals
+    rest = is_rest(data)
     occupied = data.is_dir() and any(data.iterdir())
     if request.mode == "in_place":
         work.cluster = cluster_of(data)
         _check_cluster(work)
     refusals += _misplaced(data)
-    if occupied and request.mode == "beside":
-        refusals.append("%s is not empty." % data)
+    if rest:
+        work.replaces = request.mode == "in_place"
+        if work.replaces and request.confirm != str(data):
+            refusals.append("%s was left by a recovery that was cut short: confirm it by its exact path." % data)
+    elif occupied and request.mode == "beside":
+        unproven = " A recovery that was cut short left it there, unproven: remove it, or look at it first."
+        refusals.append("%s is not empty.%s" % (data, unproven if is_marked(data, data) else ""))
     elif occupied:
         work.replaces = True
         if os.path.ismount(data):
@@ -304,12 +312,33 @@ def _check_directories(context: Context, work: _Work) -> None:
     socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
         refusals.append("The path %s is too long for a socket." % socket)
-    needed = unpacked_bytes(work.chain)
-    if data.parent.is_dir() and not work.source.fits(data.parent, needed):
-        refusals.append(
-            "There is no room in %s: the base backup takes %s beside what backup.min_free (%s) keeps free."
-            % (data.parent, human_size(needed), context.config.backup.min_free)
-        )
+    work.rests = rests(data, work.locations.values())
+    refusals += _lacking_room(context, work)
+
+
+def _lacking_room(context: Context, work: _Work) -> Iterator[str]:
+    """Yield each file system that has no room for what is to lie there; what a run that was cut short left makes room."""
+    sizes = unpacked_sizes(work.chain)
+    homes = {"": work.data if _is_fixed(work.data) else work.data.parent}
+    homes.update({oid: path if path.is_dir() else path.parent for oid, path in work.locations.items()})
+    needed: dict[int, list[Any]] = {}
+    for oid, home in homes.items():
+        if home.is_dir():
+            needed.setdefault(home.stat().st_dev, [home, 0])[1] += sizes[oid]
+    for path in work.rests:
+        if path.stat().st_dev in needed:
+            needed[path.stat().st_dev][1] -= size_of(path)
+    for home, size in needed.values():
+        if not work.source.fits(home, size):
+            yield (
+                "There is no room in %s: of the base backup %s come there, beside what backup.min_free (%s) keeps free."
+                % (home, human_size(max(size, 0)), context.config.backup.min_free)
+            )
+
+
+def _is_fixed(data: Path) -> bool:
+    """Tell whether the data directory must be filled where it lies."""
+    return os.path.ismount(data) or (data.is_dir() and not os.access(data.parent, os.W_OK))
 
 
 def _misplaced(data: Path) -> Iterator[str]:
@@ -334,7 +363,7 @@ def _by_service(action: str, service: str) -> str:
 
 
 def _check_tablespaces(work: _Work) -> None:
-    """Find where the tablespaces will lie: each in a directory that is empty or not there."""
+    """Find where the tablespaces will lie: each in a directory that is empty or not there, or was left by a run cut short."""
     request, refusals = work.request, work.refusals
     names = {t.name for t in work.base.tablespaces}
     unknown = sorted(set(request.tablespaces) - names)
@@ -343,6 +372,8 @@ def _check_tablespaces(work: _Work) -> None:
     for tablespace in work.base.tablespaces:
         path = Path(request.tablespaces.get(tablespace.name, tablespace.path))
         work.locations[tablespace.oid] = path
+        if rests(work.data, [path])[:1] == [path]:
+            continue
         if path.is_dir() and any(path.iterdir()):
             refusals.append(
                 "The directory %s of the tablespace %s is not empty: give it another one." % (path, tablespace.name)
@@ -351,6 +382,9 @@ def _check_tablespaces(work: _Work) -> None:
             refusals.append(
                 "%s does not exist, so the tablespace %s cannot lie in it." % (path.parent, tablespace.name)
             )
+
+
+_REST = "What a recovery that was cut short left in %s is removed: it was never proven, and nobody could write into it."
 
 
 def _plan(work: _Work) -> dict[str, Any]:
@@ -370,7 +404,7 @@ def _plan(work: _Work) -> dict[str, Any]:
         "stored_bytes": sum(source.manifest.size for source in work.chain),
         "chain": [source.set_id for source in work.chain[:-1]],
         "tablespaces": {t.name: str(work.locations[t.oid]) for t in work.base.tablespaces},
-        "remarks": list(work.chosen.remarks),
+        "remarks": [*work.chosen.remarks, *map(_REST.__mod__, work.rests)],
         "refusals": work.refusals,
     }
 
@@ -382,6 +416,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
     phases: dict[str, float] = {}
     tick = time.monotonic()
     data = work.data
+    _clear_rests(context, work)
     with contextlib.ExitStack() as undo:
         unpacked = _unpack(context, work, undo)
         phases["unpack"] = round(time.monotonic() - tick, 3)
@@ -399,7 +434,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
-    left = [*_quiet(work, stopped), *_settle(work, recovery, stopped)]
+    left = [*_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
     running = work.request.leave == "running"
     if not running:
         recovery.stop()
@@ -431,21 +466,34 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
 def _unpack(context: Context, work: _Work, undo: contextlib.ExitStack) -> Path:
     """Unpack everything, and have it held against PostgreSQL's list; what was unpacked goes if the recovery fails."""
     data = work.data
-    fixed = os.path.ismount(data) or (data.is_dir() and not os.access(data.parent, os.W_OK))
-    unpacked = data if fixed else data.with_name(".%s.pgops-unfinished" % data.name)
-    if unpacked != data:
-        shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed: we hold the lock
+    unpacked = data if _is_fixed(data) else unfinished(data)
     for path in (unpacked, *work.locations.values()):
         undo.callback(_clear, path, path.is_dir())
+        mark(path, data, work.account)
     unpack_chain(work.chain, work.programs, unpacked, work.account, work.locations)
     try:
-        verify_unpacked(context, work.programs, unpacked, work.account)
+        marks = [MARK, *("pg_tblspc/%s/%s" % (oid, MARK) for oid in work.locations)]
+        verify_unpacked(context, work.programs, unpacked, work.account, marks)
     except DamagedError:
         raise
     except PgopsError as error:
         context.warn("%s What was unpacked was held against the sums of the set only." % error.message)
     write_tablespace_map(work.base, unpacked, work.account, work.locations)
     return unpacked
+
+
+def _clear_rests(context: Context, work: _Work) -> None:
+    """Remove what a recovery that was cut short left where this one goes; its server, which still recovers, is ended."""
+    for path in work.rests:
+        context.warn(_REST % path)
+        if is_served(path):
+            Recovery(context, work.programs, path, work.account, context.config.postgres).abandon()
+        if is_served(path):
+            raise RefusedError("A server runs on %s, and does not end." % path, hint="End it, and run this again.")
+    for path in work.rests:
+        clear(path)
+        if path in (unfinished(work.data), work.data) and not _is_fixed(path):
+            path.rmdir()
 
 
 def _clear(path: Path, existed: bool) -> None:
@@ -526,7 +574,7 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
     kept: Optional[Path] = None
     if unpacked == data:
         return None
-    if work.replaces:
+    if work.replaces and data.exists():
         if is_served(data):
             raise RefusedError("A server was started on %s meanwhile." % data, hint="Nothing was touched.")
         stem = "%s.before-%s" % (data.name, compact(context.clock()))
@@ -618,6 +666,15 @@ def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
             hint="It is stopped, and what was there before is as it was, unless a warning says that it does not end.",
         )
     return names
+
+
+def _proven(work: _Work) -> list[str]:
+    """Take the marks away, that of the data directory last: with it the next run would take all for the rest of one cut short."""
+    try:
+        unmark((*work.locations.values(), work.data))
+    except OSError as error:
+        return ["%s is proven, and marked as if it were not: remove the file %s in it (%s)." % (work.data, MARK, error)]
+    return []
 
 
 def _quiet(work: _Work, stopped: Stopped) -> list[str]:

@@ -16,6 +16,7 @@ from ..core.naming import is_plain_path
 from ..core.times import compact
 from ..postgres.debian import cluster_of
 from ..postgres.recovering import is_served
+from ..postgres.unproven import is_marked
 from ..system.durable import sync_dir
 from ..wal.origin import system_identifier_of
 
@@ -89,6 +90,8 @@ def _kept_of(data: Path, named: str) -> Path:
             path for _age, path in sorted(((m[1], int(m[2] or 1)), path) for m, path in found if m is not None)
         ]
     candidates = [path for path in candidates if (path / "PG_VERSION").is_file() and path.parent == data.parent]
+    if not named:  # what a recovery left that was cut short, and the next one kept, is not what was there before
+        candidates = [path for path in candidates if not is_marked(path, data)]
     if named and candidates and not _is_of(data, candidates[0]):
         raise RefusedError(
             "%s was not kept of %s, and is of another cluster." % (named, data),

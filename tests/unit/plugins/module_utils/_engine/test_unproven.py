@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a recovery left that was cut short: known by its marks, told from what somebody may have written into, and removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unproven import (
+    MARK,
+    clear,
+    is_marked,
+    is_rest,
+    mark,
+    rests,
+    size_of,
+    unfinished,
+    unmark,
+)
+
+
+def test_a_mark_names_the_data_directory_and_goes_when_it_is_proven(tmp_path: Path) -> None:
+    data, far = tmp_path / "data", tmp_path / "far away"
+    for path in (data, far):
+        mark(path, data, "")
+        assert is_marked(path, data)
+        assert not is_marked(path, tmp_path / "other")
+        assert path.stat().st_mode & 0o777 == 0o700
+    unmark([far, data])
+    assert list(data.iterdir()) == list(far.iterdir()) == []
+    assert not is_marked(data, data)
+    unmark([far, data])
+    assert not is_marked(tmp_path / "nothing", data)
+
+
+def test_what_somebody_may_have_written_into_is_no_rest(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    mark(data, data, "")
+    assert is_rest(data), "never started"
+    (data / "postmaster.opts").write_text("postgres")
+    assert not is_rest(data), "promoted"
+    (data / "recovery.signal").write_text("")
+    assert is_rest(data), "it still recovers"
+    unmark([data])
+    assert not is_rest(data), "not ours"
+
+
+def test_tablespaces_go_with_the_data_directory_that_they_were_filled_for(tmp_path: Path) -> None:
+    data, far, near, theirs = (tmp_path / name for name in ("data", "far", "near", "theirs"))
+    mark(far, data, "")
+    mark(theirs, tmp_path / "other", "")
+    near.mkdir()
+    asked = [near, far, theirs]
+    assert rests(data, asked) == [], "nothing tells that it was cut short"
+    mark(unfinished(data), data, "")
+    assert rests(data, asked) == [far, unfinished(data)]
+    mark(data, data, "")
+    assert rests(data, asked) == [far, unfinished(data), data]
+    (data / "postmaster.opts").write_text("postgres")
+    clear(unfinished(data))
+    unfinished(data).rmdir()
+    assert rests(data, asked) == [], "what was promoted may be used, and its tablespaces with it"
+
+
+def test_what_is_removed_half_is_still_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    mark(data, data, "")
+    (data / "base").mkdir()
+    (data / "base" / "1").write_bytes(bytes(100_000))
+    (data / "link").symlink_to(tmp_path)
+    for name in ("PG_VERSION", "zzz"):
+        (data / name).write_text("18")
+    assert size_of(data) >= 100_000
+    removed: list[str] = []
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if len(removed) == 1:
+            raise KeyboardInterrupt
+        removed.append(path.name)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        clear(data)
+    monkeypatch.undo()
+    assert is_marked(data, data)
+    clear(data)
+    assert list(data.iterdir()) == []
+    assert tmp_path.is_dir(), "a link is removed, not what it leads to"
+
+
+def test_a_file_that_goes_meanwhile_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").write_bytes(bytes(100_000))
+    monkeypatch.setattr(unproven.os, "lstat", lambda path: os.stat(path + ".gone"))
+    assert size_of(tmp_path) == 0
+
+
+def test_the_parent_of_a_mount_point_need_not_be_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def theirs(path: Path) -> None:
+        if path == tmp_path:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(unproven, "sync_dir", theirs)
+    mark(tmp_path / "data", tmp_path / "data", "")
+    assert (tmp_path / "data" / MARK).is_file()
