@@ -32,6 +32,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import human_size
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering, unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover, rescue, rollback_data
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
@@ -426,9 +427,9 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("mode", ["in_place", "beside"])
-def test_what_a_killed_recovery_left_goes_with_the_next(copies: Story, tmp_path: Path, mode: str) -> None:
+def test_what_a_killed_recovery_left_goes_with_the_next(copies: Story, tmp_path: Path) -> None:
     """Each is killed a step later, and each begins with what the one before has left; what was there before stays kept."""
+    mode = "in_place" if copies.server.major == 18 else "beside"
     program, folder = Program(tmp_path / "program", copies.site), copies.folder()
     data, sockets = folder / "data", folder / "s"
     places = copies.places(folder)
@@ -860,6 +861,23 @@ def test_to_a_moment_behind_which_nothing_was_committed(archived: Story, action:
         archived.stop(folder)
 
 
+def test_packed_by_lz4_it_is_proven_and_recovered(archived: Story) -> None:
+    site, folder = archived.site, archived.folder()
+    request = backup.Request(kind="base")
+    packed = site.engine(base={"compression": "lz4"})
+    taken = runs.perform(packed, "backup", lambda c: backup.backup(c, request))
+    stored = Path(taken["path"])
+    try:
+        assert (stored / "base" / "base.tar.lz4").is_file()
+        (report,) = site.verify("restore", sets=(taken["set"],))["sets"]
+        assert (report["set"], report["outcome"]) == (taken["set"], "passed"), report
+        result = archived.recover(folder, immediate="yes", set=taken["set"], tablespaces={})
+        assert archived.rows(result) == upto(archived.count)
+    finally:
+        archived.stop(folder)
+        shutil.rmtree(stored)
+
+
 def test_the_server_fetches_by_the_configuration_in_use_only(archived: Story, tmp_path: Path) -> None:
     """By another one it would read the archive of another instance, and take its end for that of this one."""
     folder = archived.folder()
@@ -924,12 +942,18 @@ def test_the_program_rescues(archived: Story, tmp_path: Path) -> None:
 
 
 def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tmp_path: Path) -> None:
-    """Rows are deleted; a person who follows the page has them again, and what was written since as well."""
+    """Rows are deleted; a person who follows the page has them again, and what was written since as well.
+
+    A base backup came after that, as it does each night; what leads back is the one before.
+    """
     server, shop = archived.server, "CREATE TABLE orders (id int PRIMARY KEY, what text)"
     run_sql(server, "shop", shop + "; INSERT INTO orders SELECT i, 'order ' || i FROM generate_series(1, 500) i")
     ((moment,),) = run_sql(server, "shop", "SELECT clock_timestamp()")
     run_sql(server, "shop", "DELETE FROM orders WHERE id > 100")
     run_sql(server, "shop", "INSERT INTO orders VALUES (501, 'since'); UPDATE orders SET what = 'new' WHERE id = 1")
+    (needed,) = archived.bases
+    archived_up_to(server)
+    archived.back_up()
     program = Program(tmp_path / "program", archived.site)
     fetch = "%s wal fetch -c '%s' %%f %%p" % (archived.program, archived.archive.parents[1].with_name("config.json"))
     program.configure(restore={"restore_command": fetch}, wal={"enabled": True})
@@ -958,7 +982,7 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
         assert shown in script
         script = script.replace(shown, real)
     # What a person waits for by looking at wal status.
-    script = script.replace("pgops rescue", "until_archived; pgops rescue", 1)
+    script = script.replace("pgops wal status", "until_archived; pgops wal status", 1)
     waits = "until_archived() { while [ -e '%s/archive_status/'*.ready ]; do sleep 0.1; done; }\n" % (
         server.data_dir / "pg_wal"
     )
@@ -982,9 +1006,22 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
         ("since",),
     ]
     assert not (tmp_path / "orders.csv").exists()
-    archived.site.engine().local.delete(
-        ["pins/%s" % name for name in os.listdir(archived.site.engine().local.home / "pins")]
-    )
+    pinned = os.listdir(archived.site.engine().local.home / "pins")
+    assert [name.partition(".")[0] for name in pinned] == [needed]
+    archived.site.engine().local.delete(["pins/%s" % name for name in pinned])
+    # The others begin with the first one.
+    shutil.rmtree(archived.site.engine().local.home / "sets" / archived.bases.pop())
+
+
+def test_a_session_that_the_server_ended_is_told_as_such(archived: Story) -> None:
+    """Also where it ends between two statements, as when a server that recovers ends while it is asked how it fares."""
+    postgres = archived.site.engine().config.postgres
+    with connect(postgres) as session:
+        pid = session.value("SELECT pg_backend_pid()")
+        run_sql(archived.server, "postgres", "SELECT pg_terminate_backend(%d, 30000)" % pid)
+        for _again in range(2):
+            with pytest.raises(UnreachableError):
+                session.rows("SELECT 1")
 
 
 def test_a_pause_midway_is_no_end(archived: Story) -> None:

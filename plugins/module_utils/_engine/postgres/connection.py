@@ -105,7 +105,7 @@ class Session:
 
     def rows(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> list[Row]:
         """Return the rows that `sql` gives. Raise PgopsError with what the server says."""
-        with self._raw.cursor() as cursor:
+        with self._cursor() as cursor:
             self._execute(cursor, sql, parameters)
             return list(cursor.fetchall()) if cursor.description else []
 
@@ -116,8 +116,16 @@ class Session:
 
     def execute(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> None:
         """Run `sql`. Raise PgopsError with what the server says."""
-        with self._raw.cursor() as cursor:
+        with self._cursor() as cursor:
             self._execute(cursor, sql, parameters)
+
+    def _cursor(self) -> Any:
+        try:
+            return self._raw.cursor()
+        except self._driver.InterfaceError as error:  # the server has ended it since the last statement
+            raise UnreachableError(
+                "The session in the database %r is over: %s." % (self.database, str(error).rstrip(".")), hint=_LOOK
+            ) from None
 
     def _execute(self, cursor: Any, sql: str, parameters: Optional[Sequence[Any]]) -> None:
         self.busy = True
