@@ -468,6 +468,7 @@ def test_what_a_killed_recovery_left_goes_with_the_next(copies: Story, tmp_path:
     assert recovering.is_served(data)
     plan = program.json(*words, "--dry-run")["plan"]
     assert plan["refusals"] == []
+    assert plan["rests"] == [*places.values(), str(data)]
     assert sum("recovery that was cut short" in text for text in plan["remarks"]) == 3
     assert recovering.is_served(data), "a dry run touches nothing"
     result = program.json(*words)
@@ -479,7 +480,7 @@ def test_what_a_killed_recovery_left_goes_with_the_next(copies: Story, tmp_path:
     if mode == "beside":
         assert copies.rows(result) == upto(9)
         return
-    assert [path for path in folder.iterdir() if path.name.startswith("data.before-")] == kept
+    assert [path for path in folder.iterdir() if path.name.startswith("data.before-")] == kept == [Path(result["kept"])]
     undone = rollback_data.rollback_data(copies.site.engine(), rollback_data.Request(str(data)))
     assert undone["kept"] == str(kept[0])
     assert (data / "mine").is_file()

@@ -238,6 +238,15 @@ class Recovery:
         )
 
 
+def started_here(data: Path) -> bool:
+    """Tell whether it was a recovery that started the server of `data` last, and not its service or a person."""
+    try:
+        text = (data / "postmaster.opts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return all('"%s"' % option.split(" ", 1)[1] in text for option in _HEARD)
+
+
 def is_served(data: Path) -> bool:
     """Tell whether a server runs on the data directory: its file names a process, and that one lives there.
 
@@ -256,4 +265,4 @@ def is_served(data: Path) -> bool:
         return False
 
 
-__all__ = ("LOG", "Recovery", "ShortError", "is_served")
+__all__ = ("LOG", "Recovery", "ShortError", "is_served", "started_here")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from .fencing import write_file
 from .throwaway import give
 
 MARK = "pgops_unproven"
+_KEPT = re.compile(r"\.before-([0-9]{8}T[0-9]{6}Z)(?:-([0-9]{1,3}))?")
 _STARTED = "postmaster.opts"  # no base backup holds it
 _RECOVERS = "recovery.signal"  # PostgreSQL removes it with the promotion, before anybody can write
 
@@ -59,6 +61,17 @@ def rests(data: Path, locations: Iterable[Path]) -> list[Path]:
     return [*(path for path in locations if is_marked(path, data)), *found] if found else []
 
 
+def kept_of(data: Path) -> list[Path]:
+    """Return the data directories that recoveries in place kept of `data`, the newest last.
+
+    One that is marked was never what was there before, but what another recovery left, which was cut short.
+    """
+    beside = data.parent.iterdir() if data.parent.is_dir() else iter(())
+    named = ((_KEPT.fullmatch(path.name[len(data.name) :]), path) for path in beside if path.name.startswith(data.name))
+    ordered = sorted(((m[1], int(m[2] or 1)), path) for m, path in named if m is not None)
+    return [path for _age, path in ordered if (path / "PG_VERSION").is_file() and not is_marked(path, data)]
+
+
 def clear(path: Path) -> None:
     """Remove what is in `path`, its mark last, and so that this can be begun anew at any moment."""
     for entry in path.iterdir():
@@ -89,4 +102,4 @@ def unmark(folders: Iterable[Path]) -> None:
         sync_dir(folder)
 
 
-__all__ = ("MARK", "clear", "is_marked", "is_rest", "mark", "rests", "size_of", "unfinished", "unmark")
+__all__ = ("MARK", "clear", "is_marked", "is_rest", "kept_of", "mark", "rests", "size_of", "unfinished", "unmark")

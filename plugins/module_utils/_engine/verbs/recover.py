@@ -37,10 +37,10 @@ from ..postgres.base_unpacking import (
 from ..postgres.connection import Session
 from ..postgres.debian import Cluster, cluster_of
 from ..postgres.fencing import NO_ARCHIVE, UNPROVEN, append_settings, fence_beside, forget_signals, write_file
-from ..postgres.recovering import Recovery, ShortError, is_served
+from ..postgres.recovering import Recovery, ShortError, is_served, started_here
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
 from ..postgres.tools import Programs
-from ..postgres.unproven import MARK, clear, is_marked, is_rest, mark, rests, size_of, unfinished, unmark
+from ..postgres.unproven import MARK, clear, is_marked, is_rest, kept_of, mark, rests, size_of, unfinished, unmark
 from ..settings import Config, Postgres, Restore
 from ..source import Source
 from ..system.durable import sync_dir
@@ -119,9 +119,9 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
     """Recover a server to the target and prove that it stopped there; it is left as the request says.
 
     Result: `set`, `chain` (what it builds on), `place`, `target`, `stopped` ({lsn, time, timeline, log}), `data_directory`,
-    `kept` (the old one, if there was one), `socket_directory`, `port`, `superuser` (who may log in there), `service` (that of
-    systemd which is to run it, if one is known), `running`, `databases`, `system_identifier`, `phases`, `remarks`; a dry run has
-    `plan` instead.
+    `kept` (the old one, if there was one, also if a run that was cut short kept it), `socket_directory`, `port`, `superuser` (who
+    may log in there), `service` (that of systemd which is to run it, if one is known), `running`, `databases`,
+    `system_identifier`, `phases`, `remarks`; a dry run has `plan` instead.
     Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError (it stopped
     elsewhere), PgopsError (the WAL ends before the target), CommandError or UnreachableError. What was there before is then
     as it was.
@@ -290,6 +290,8 @@ def _check_directories(context: Context, work: _Work) -> None:
     refusals += _misplaced(data)
     if rest:
         work.replaces = request.mode == "in_place"
+        # Our own one is ended; a service might start its own anew.
+        _check_served(work, is_served(data) and not started_here(data))
         if work.replaces and request.confirm != str(data):
             refusals.append("%s was left by a recovery that was cut short: confirm it by its exact path." % data)
     elif occupied and request.mode == "beside":
@@ -301,9 +303,7 @@ def _check_directories(context: Context, work: _Work) -> None:
             refusals.append("%s is a mount point, so it cannot be kept under another name. Empty it by hand." % data)
         elif not os.access(data.parent, os.W_OK):
             refusals.append("%s does not belong to this account, so %s cannot be replaced." % (data.parent, data.name))
-        work.served = is_served(data)
-        if work.served:
-            refusals.append("A server runs on %s. Stop it first%s." % (data, _by_service("stop", work.service)))
+        _check_served(work, is_served(data))
         if request.confirm != str(data):
             refusals.append("%s would be replaced (the old one is kept): confirm it by its exact path." % data)
     _check_tablespaces(work)
@@ -314,6 +314,12 @@ def _check_directories(context: Context, work: _Work) -> None:
         refusals.append("The path %s is too long for a socket." % socket)
     work.rests = rests(data, work.locations.values())
     refusals += _lacking_room(context, work)
+
+
+def _check_served(work: _Work, served: bool) -> None:
+    work.served = served
+    if served:
+        work.refusals.append("A server runs on %s. Stop it first%s." % (work.data, _by_service("stop", work.service)))
 
 
 def _lacking_room(context: Context, work: _Work) -> Iterator[str]:
@@ -398,6 +404,7 @@ def _plan(work: _Work) -> dict[str, Any]:
         "mode": request.mode,
         "data_directory": request.data_directory,
         "replaces": work.replaces,
+        "rests": [str(path) for path in work.rests],
         "served": work.served,
         "service": work.service,
         "bytes": work.base.bytes,
@@ -434,6 +441,8 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
+    if kept is None and data in work.rests:  # the one that was cut short had kept it
+        kept = next(reversed(kept_of(data)), None)
     left = [*_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
     running = work.request.leave == "running"
     if not running:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.recovering import started_here
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unproven import (
     MARK,
     clear,
@@ -107,3 +108,13 @@ def test_the_parent_of_a_mount_point_need_not_be_ours(tmp_path: Path, monkeypatc
     monkeypatch.setattr(unproven, "sync_dir", theirs)
     mark(tmp_path / "data", tmp_path / "data", "")
     assert (tmp_path / "data" / MARK).is_file()
+
+
+def test_who_started_the_server_last(tmp_path: Path) -> None:
+    """What systemd started it starts anew, so it must be told to stop; our own is ended by us."""
+    assert not started_here(tmp_path)
+    options = '"-c" "lc_messages=C" "-c" "log_min_messages=warning" "-c" "logging_collector=off" "-c" "log_destination=stderr"'
+    (tmp_path / "postmaster.opts").write_text('/usr/bin/postgres "-D" "/data" %s "-c" "port=5"\n' % options)
+    assert started_here(tmp_path)
+    (tmp_path / "postmaster.opts").write_text('/usr/bin/postgres "-D" "/data" "-c" "config_file=/etc/x.conf"\n')
+    assert not started_here(tmp_path)
