@@ -441,7 +441,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
-    if kept is None and data in work.rests:  # the one that was cut short had kept it
+    if kept is None and work.replaces:  # the one that was cut short had kept it
         kept = next(reversed(kept_of(data)), None)
     left = [*_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
     running = work.request.leave == "running"
@@ -499,6 +499,10 @@ def _clear_rests(context: Context, work: _Work) -> None:
             Recovery(context, work.programs, path, work.account, context.config.postgres).abandon()
         if is_served(path):
             raise RefusedError("A server runs on %s, and does not end." % path, hint="End it, and run this again.")
+        if path == work.data and not is_rest(path):
+            raise RefusedError(
+                "The server in %s was promoted meanwhile." % path, hint="Nothing was removed. Look at it first."
+            )
     for path in work.rests:
         clear(path)
         if path in (unfinished(work.data), work.data) and not _is_fixed(path):

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.recovering import started_here
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unproven import (
@@ -21,6 +24,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unpr
     unfinished,
     unmark,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover
 
 
 def test_a_mark_names_the_data_directory_and_goes_when_it_is_proven(tmp_path: Path) -> None:
@@ -118,3 +122,22 @@ def test_who_started_the_server_last(tmp_path: Path) -> None:
     assert started_here(tmp_path)
     (tmp_path / "postmaster.opts").write_text('/usr/bin/postgres "-D" "/data" "-c" "config_file=/etc/x.conf"\n')
     assert not started_here(tmp_path)
+
+
+def test_what_is_promoted_or_does_not_end_meanwhile_is_not_removed(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, far = tmp_path / "data", tmp_path / "far"
+    for path in (data, far):
+        mark(path, data, "")
+    (data / "postmaster.opts").write_text("postgres")
+    asked = recover.Request(Target("end"), str(data), mode="in_place")
+    work = recover._Work(asked, [], *[None] * 2, None, "", {"17": far}, "", True, [], rests=[far, data])  # type: ignore[arg-type]
+    with pytest.raises(RefusedError, match="was promoted meanwhile"):
+        recover._clear_rests(world.context(), work)
+    monkeypatch.setattr(recover, "is_served", lambda path: path == data)
+    monkeypatch.setattr(recover.Recovery, "abandon", lambda _recovery: False)
+    with pytest.raises(RefusedError, match="does not end"):
+        recover._clear_rests(world.context(), work)
+    assert is_marked(far, data)
+    assert is_marked(data, data)
