@@ -79,14 +79,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     root = tmp_path_factory.mktemp("chain")
     settings = {"archive_mode": "on", "archive_command": "false", **SUMMARIZING}
     with PostgresServer(wheel_bindir(18), root, settings=settings) as server:
-        archive, far = server.root / "archive of wal", server.root / "far = away"
-        for path in (archive, far):
+        archive, far, near = (server.root / name for name in ("archive of wal", "far = away", "near by"))
+        for path in (archive, far, near):
             path.mkdir()
             own(server, path)
         server.stop()
         server._settings["archive_command"] = 'test ! -f "%s/%%f" && cp "%%p" "%s/%%f"' % (archive, archive)
         server.start()
         run_sql(server, "postgres", "CREATE TABLESPACE far LOCATION '%s'" % far)
+        run_sql(server, "postgres", "CREATE TABLESPACE near LOCATION '%s'" % near)
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY) TABLESPACE far")
         run_sql(server, "shop", "CREATE TABLE stock AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i")
         site = Site(root / "site", server)
@@ -94,7 +95,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
             "base": {"incremental": "auto", "compression": "gzip"},
             "restore": {"restore_command": 'cp "%s/%%f" "%%p"' % archive},
         }
-        story = Chain(server, site, archive)
+        run_sql(server, "shop", "CREATE TABLE aside TABLESPACE near AS SELECT i FROM generate_series(1, 5000) i")
+        story = Chain(server, site, archive, spaces=("far", "near"))
         for part in range(3):
             story.write(4)
             run_sql(
@@ -150,7 +152,11 @@ def test_each_builds_on_the_one_before(story: Chain) -> None:
     assert first.base.parent_content
     assert 0 < first.base.own_bytes < first.base.bytes / 2
     assert max(first.size, second.size) < full.size / 2
-    assert [t.name for t in second.base.tablespaces] == ["far"]  # type: ignore[union-attr]
+    assert second.base is not None
+    assert [t.name for t in second.base.tablespaces] == ["far", "near"]
+    # Nothing changed in the second one, which is as large as ever.
+    _far, near = second.base.tablespaces
+    assert near.bytes > 100_000 > near.own_bytes
     described = info.info(story.site.engine(), info.Request())["places"][0]["sets"]
     assert [s["chain"] for s in described] == [[full.id, first.id], [full.id], []]
     assert all(s["complete"] for s in described)
@@ -192,16 +198,18 @@ def test_only_base_backups_can_be_incremental(story: Chain) -> None:
 
 def test_moments_in_the_middle_of_the_chain_are_recovered(story: Chain) -> None:
     folder = story.folder()
-    odd = {"far": str(folder / "a = b")}
+    odd = {"far": str(folder / "a = b"), "near": str(folder / "near this time")}
     result = story.recover(folder, time=story.moments[10].isoformat(), tablespaces=odd)
     assert result["set"] == story.bases[1]
     assert story.rows(result) == upto(10)
-    assert ask(result, "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'far'") == [(odd["far"],)]
+    places = "SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"
+    assert dict(ask(result, places)) == odd
+    assert ask(result, "SELECT count(*), sum(i) FROM aside") == [(5000, 12502500)]
     result = story.recover(immediate="yes", set=story.bases[1], sections={"restore": {"restore_command": ""}})
     assert story.rows(result) == upto(8)
     assert ask(result, SUMS) == story.sums[1]
     folder = story.copies[-1]
-    assert sorted(path.name for path in folder.iterdir()) == ["data", "far away"]
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "far away", "near away"]
     assert not list(folder.rglob("*pgops-chain*"))
     assert not list(folder.rglob("INCREMENTAL*"))
 
@@ -650,7 +658,7 @@ def test_damaged_blocks_that_changed_are_told(server: PostgresServer, make_site:
 def test_by_hand(story: Chain) -> None:
     """The sets are what PostgreSQL's own programs write: unpacked by tar, they are put together without us."""
     folder = story.folder()
-    parts = []
+    parts, moves = list[str](), list[str]()
     for number, set_id in enumerate(story.bases):
         part, base = folder / str(number), story.site.set_folder(set_id) / "base"
         part.mkdir(mode=0o700)
@@ -661,9 +669,10 @@ def test_by_hand(story: Chain) -> None:
             inner.mkdir()
             subprocess.run(["tar", "-xzf", str(packed), "-C", str(inner)], check=True)
             (part / "pg_tblspc" / packed.name.partition(".")[0]).symlink_to(inner)
+            if set_id == story.bases[-1]:
+                moves += ["-T", "%s=%s" % (inner, folder / ("moved %s" % packed.name))]
         parts.append(str(part))
     whole = folder / "data"
-    moves = ["-T", "%s=%s" % (inner, folder / "far away")]
     program = str(story.server.bindir / "pg_combinebackup")
     done = subprocess.run([program, *moves, "-o", str(whole), *parts], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

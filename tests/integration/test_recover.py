@@ -30,7 +30,9 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
-from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import human_size
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering, unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover, rescue, rollback_data
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
@@ -70,6 +72,7 @@ class Story:
     copies: list[Path] = field(default_factory=list)
     config_file: str = ""
     program: str = ""
+    spaces: tuple[str, ...] = ()
 
     def write(self, rows: int) -> None:
         """Commit so many numbered rows, one by one."""
@@ -99,6 +102,10 @@ class Story:
         self.copies.append(folder)
         return folder
 
+    def places(self, folder: Path, word: str = " away") -> dict[str, str]:
+        """Where the tablespaces of a copy may lie, by their names."""
+        return {name: str(folder / (name + word)) for name in self.spaces}
+
     def recover(self, folder: Path | None = None, *, sections: Any = None, dry_run: bool = False, **asked: Any) -> Any:
         """Recover as the program does; the target is what of `asked` is one."""
         folder = folder or self.folder()
@@ -108,7 +115,7 @@ class Story:
             **{
                 "target": parse_target(kinds, **more),
                 "data_directory": str(folder / "data"),
-                "tablespaces": {"far": str(folder / "far away")},
+                "tablespaces": self.places(folder),
                 "dry_run": dry_run,
                 **asked,
             }
@@ -159,20 +166,29 @@ def ask(result: dict[str, Any], query: str) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="module", params=(16, 18))
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     root = tmp_path_factory.mktemp("story")
-    settings = {"archive_mode": "on", "archive_command": "false", "wal_level": "replica"}
+    settings = {
+        "archive_mode": "on",
+        "archive_command": "false",
+        "wal_level": "replica",
+    }
     with PostgresServer(wheel_bindir(request.param), root, settings=settings) as server:
-        archive, far = server.root / "archive of wal", server.root / "far away"
-        for path in (archive, far):
+        archive, far, near = (server.root / name for name in ("archive of wal", "far", "near by"))
+        for path in (archive, far, near):
             path.mkdir()
             own(server, path)
         server.stop()
         server._settings["archive_command"] = 'test ! -f "%s/%%f" && cp "%%p" "%s/%%f"' % (archive, archive)
         server.start()
         run_sql(server, "postgres", "CREATE TABLESPACE far LOCATION '%s'" % far)
+        run_sql(server, "postgres", "CREATE TABLESPACE near LOCATION '%s'" % near)
+        run_sql(server, "postgres", "CREATE TABLE aside TABLESPACE near AS SELECT 7 AS i")
+        # As on a delayed standby: nothing may wait for that.
+        run_sql(server, "postgres", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY) TABLESPACE far")
-        command = 'cp "%s/%%f" "%%p"' % archive
+        # As our own command does, it leaves something beside the WAL.
+        command = 'mkdir -p "$(dirname "%%p")/.pgops" && cp "%s/%%f" "%%p"' % archive
         site = Site(root / "site", server, options={"restore": {"restore_command": command}})
-        told = Story(server, site, archive)
+        told = Story(server, site, archive, spaces=("far", "near"))
         told.before = run_sql(server, "postgres", "SELECT clock_timestamp()")[0][0].isoformat()
         told.write(4)
         told.back_up()
@@ -239,6 +255,16 @@ def test_to_both_ends(copies: Story) -> None:
     result = copies.recover(end="yes")
     assert copies.rows(result) == upto(ROWS)
     assert result["stopped"]["log"] == ""
+    assert ask(result, "SHOW recovery_min_apply_delay") == [("0",)]
+    data = Path(result["data_directory"])
+    assert not (data / "pg_wal" / ".pgops").exists()
+    # Both tablespaces lie where they were told to, and nothing says any more that they are not proven.
+    where = copies.places(data.parent)
+    asked = "SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"
+    assert dict(ask(result, asked)) == where
+    for path in (data, *map(Path, where.values())):
+        assert not (path / unproven.MARK).exists()
+    assert all(any(path.is_file() for path in Path(place).rglob("*")) for place in where.values())
     result = copies.recover(immediate="yes", set=copies.bases[0], sections={"restore": {"restore_command": ""}})
     assert copies.rows(result) == upto(4)
 
@@ -275,10 +301,15 @@ def test_directories_that_hold_something_are_refused_all_at_once(copies: Story) 
     (folder / "data" / "mine").touch()
     with pytest.raises(RefusedError) as caught:
         copies.recover(folder, end="yes", tablespaces={"nowhere": "/nonexistent/a"})
-    for said in ("data is not empty", "no tablespace nowhere", "far away of the tablespace far is not empty"):
+    for said in ("data is not empty", "no tablespace nowhere", "far of the tablespace far is not empty"):
         assert said in caught.value.message
     plan = copies.recover(folder, end="yes", dry_run=True)["plan"]
     assert plan["refusals"] == ["%s is not empty." % (folder / "data")]
+    # Where one of them has a new place only, the other one's is that of the server that runs.
+    plan = copies.recover(folder / "new", end="yes", tablespaces={"far": str(folder / "far")}, dry_run=True)["plan"]
+    assert plan["tablespaces"] == {"far": str(folder / "far"), "near": str(copies.server.root / "near by")}
+    assert any("near by of the tablespace near is not empty" in text for text in plan["refusals"])
+    assert not any("tablespace far" in text for text in plan["refusals"])
     assert sorted(path.name for path in folder.iterdir()) == ["data"]
 
 
@@ -332,6 +363,127 @@ def test_a_damaged_set_leaves_nothing(copies: Story) -> None:
     finally:
         shutil.rmtree(copies.site.set_folder(damaged))
     assert list(folder.iterdir()) == []
+
+
+def test_with_the_newest_base_backup_gone_an_older_one_does(copies: Story) -> None:
+    folder = copies.site.set_folder(copies.bases[1])
+    gone = folder.rename(copies.site.root / "gone")
+    try:
+        result = copies.recover(time=copies.moments[20].isoformat())
+        assert result["set"] == copies.bases[0]
+        assert copies.rows(result) == upto(20)
+    finally:
+        gone.rename(folder)
+
+
+def test_another_cluster_than_the_manifest_says_is_no_success(copies: Story) -> None:
+    folder = copies.folder()
+    forged = copies.site.forge(
+        copies.bases[1], lambda manifest: manifest.update(system_identifier="7300000000000000001")
+    )
+    try:
+        with pytest.raises(DamagedError, match=r"calls itself \d+, and the set says 7300000000000000001"):
+            copies.recover(folder, immediate="yes", set=forged)
+    finally:
+        shutil.rmtree(copies.site.set_folder(forged))
+    assert list(folder.iterdir()) == []
+
+
+def test_each_file_system_has_room_for_what_comes_there(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all of it where the data directory lies: a tablespace has its own disk."""
+    folder, memory = copies.folder(), Path("/dev/shm")
+    assert memory.stat().st_dev != folder.stat().st_dev
+    base = copies.site.manifest(copies.bases[1]).base
+    assert base is not None
+    sizes = {t.name: t.bytes for t in base.tablespaces}
+    assert set(sizes) == {"far", "near"}
+    assert all(0 < size < base.bytes / 2 for size in sizes.values())
+    asked: list[tuple[Path, int]] = []
+
+    def fits(_source: Any, home: Path, needed: int) -> bool:
+        asked.append((home, needed))
+        return home != memory
+
+    monkeypatch.setattr(recover.Source, "fits", fits)
+    elsewhere = {**copies.places(folder), "near": str(memory / "pgops near")}
+    plan = copies.recover(folder, end="yes", tablespaces=elsewhere, dry_run=True)["plan"]
+    assert asked == [(folder, base.bytes - sizes["near"]), (memory, sizes["near"])]
+    (said,) = plan["refusals"]
+    assert "There is no room in /dev/shm: of the base backup %s come there" % human_size(sizes["near"]) in said
+    with pytest.raises(RefusedError, match="There is no room in /dev/shm"):
+        copies.recover(folder, end="yes", tablespaces=elsewhere)
+    assert list(folder.iterdir()) == []
+
+
+# --- it is killed -----------------------------------------------------------------------------------------------------
+
+# The program, which kills itself with -9 when it comes to a step.
+KILLED = """
+import os, signal, sys
+from pgops.cli.start import main
+from pgops.verbs import recover
+setattr(recover, sys.argv.pop(1), lambda *_unused: os.kill(os.getpid(), signal.SIGKILL))
+sys.exit(main())
+"""
+
+
+def test_what_a_killed_recovery_left_goes_with_the_next(copies: Story, tmp_path: Path) -> None:
+    """Each is killed a step later, and each begins with what the one before has left; what was there before stays kept."""
+    mode = "in_place" if copies.server.major == 18 else "beside"
+    program, folder = Program(tmp_path / "program", copies.site), copies.folder()
+    data, sockets = folder / "data", folder / "s"
+    places = copies.places(folder)
+    if mode == "in_place":
+        data.mkdir(mode=0o700)
+        (data / "PG_VERSION").write_text("%d\n" % copies.server.major)
+        (data / "mine").touch()
+        own(copies.server, *data.iterdir(), data)
+        more = ["--mode", "in_place", "--leave", "stopped", "--confirm", str(data)]
+    else:
+        more = ["--socket-directory", str(sockets), "--yes"]
+    moment = copies.moments[9].isoformat()
+    words = ["recover", "--data-directory", str(data), "--to-time", moment, "--action", "pause", "--as-root", *more]
+    for name, place in places.items():
+        words += ["--tablespace", name, place]
+    kept: list[Path] = []
+    for step, left in [
+        ("verify_unpacked", [unproven.unfinished(data)]),  # unpacked, with its tablespaces
+        ("_recovery", [data]),  # it has its name
+        ("_prove", [data]),  # its server runs
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, step, *words],
+            env=program.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+        for path in (*left, *map(Path, places.values())):
+            assert unproven.is_marked(path, data), (step, path)
+        kept = [path for path in folder.iterdir() if path.name.startswith("data.before-")]
+        assert len(kept) == (mode == "in_place" and step != "verify_unpacked")
+    assert recovering.is_served(data)
+    plan = program.json(*words, "--dry-run")["plan"]
+    assert plan["refusals"] == []
+    assert plan["rests"] == [*places.values(), str(data)]
+    assert sum("recovery that was cut short" in text for text in plan["remarks"]) == 3
+    assert recovering.is_served(data), "a dry run touches nothing"
+    result = program.json(*words)
+    assert result["stopped"]["time"] <= moment
+    assert any("never proven" in text for text in result["warnings"])
+    for path in (data, *map(Path, places.values())):
+        assert not (path / unproven.MARK).exists()
+    assert not unproven.unfinished(data).exists()
+    if mode == "beside":
+        assert copies.rows(result) == upto(9)
+        return
+    assert [path for path in folder.iterdir() if path.name.startswith("data.before-")] == kept == [Path(result["kept"])]
+    undone = rollback_data.rollback_data(copies.site.engine(), rollback_data.Request(str(data)))
+    assert undone["kept"] == str(kept[0])
+    assert (data / "mine").is_file()
 
 
 # --- one database, or a table of it -------------------------------------------------------------------------------------
@@ -440,14 +592,14 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
         "time": copies.moments[21].isoformat(),
         "mode": "in_place",
         "config_file": str(conf),
-        "tablespaces": {"far": str(folder / "farther")},
+        "tablespaces": copies.places(folder, "er"),
     }
     with pytest.raises(RefusedError) as caught:
         copies.recover(folder, **asked)
     assert "A server runs on" in caught.value.message
     assert "confirm it by its exact path" in caught.value.message
     copies.stop(folder)
-    elsewhere = {**asked, "tablespaces": {"far": str(folder / "far to look at")}}
+    elsewhere = {**asked, "tablespaces": copies.places(folder, " to look at")}
     paused = copies.recover(folder, confirm=str(data), action="pause", **elsewhere)
     assert any("the recovery pauses, and needs them to go on" in text for text in paused["remarks"])
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
@@ -465,11 +617,11 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     assert not (folder / "leaked").exists()
     own_settings = (data / "postgresql.auto.conf").read_text()
     assert "archive_mode = 'off'" in own_settings
-    assert "recovery_target" not in own_settings
+    assert "recovery_" not in own_settings.replace("recovery_end_command", "")
     assert "restore_command" not in own_settings
     # It fails over it once more: the one that was there is there again.
     copies.stop(folder)
-    broken = {**asked, "tablespaces": {"far": str(folder / "farthest")}, "config_file": str(hba)}
+    broken = {**asked, "tablespaces": copies.places(folder, "thest"), "config_file": str(hba)}
     with pytest.raises(UnreachableError):
         copies.recover(folder, confirm=str(data), **broken)
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith("data")) == [
@@ -517,7 +669,7 @@ def test_debians_configuration_is_found_and_its_service_named(copies: Story, mon
     assert not private.exists()
     # As its service does.
     copies.start(conf)
-    asked["tablespaces"] = {"far": str(folder / "farther")}
+    asked["tablespaces"] = copies.places(folder, "er")
     plan = copies.recover(folder, time=copies.moments[21].isoformat(), dry_run=True, **asked, confirm=str(data))["plan"]
     assert (plan["served"], plan["service"], len(plan["refusals"])) == (True, service, 1)
     assert "Stop it first: systemctl stop %s" % service in plan["refusals"][0]
@@ -549,6 +701,9 @@ def test_the_program_plans_asks_and_tells_where_it_stopped(copies: Story, tmp_pa
         "--tablespace",
         "far",
         str(folder / "far away"),
+        "--tablespace",
+        "near",
+        str(folder / "near away"),
         "--as-root",
     ]
     shown = program(*common, "--to-time", moment, "--dry-run").stdout
@@ -683,6 +838,47 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
         gone.rename(stored[middle])
 
 
+@pytest.mark.parametrize("action", ["promote", "pause"])
+def test_to_a_moment_behind_which_nothing_was_committed(archived: Story, action: str) -> None:
+    """PostgreSQL stops at a moment only before a later commit; a quiet server has none, and what status shows is reached."""
+    archived.write(1)
+    # WAL without a commit, written clearly later.
+    run_sql(archived.server, "postgres", "SELECT pg_sleep(0.3), pg_create_restore_point('quiet')")
+    ((name,),) = run_sql(archived.server, "postgres", "SELECT pg_walfile_name(pg_switch_wal())")
+    archived_up_to(archived.server, name)
+    last = archived.moments[archived.count]
+    moment, folder = last + timedelta(seconds=0.1), archived.folder()
+    try:
+        result = archived.recover(folder, time=moment.isoformat(), action=action, tablespaces={})
+        assert archived.rows(result) == upto(archived.count)
+        assert ask(result, "SELECT pg_is_in_recovery()") == [(action == "pause",)]
+        assert datetime.fromisoformat(result["stopped"]["time"]) <= last
+        assert "recovery stopping after WAL location" in result["stopped"]["log"]
+        said = "Nothing was committed between the last transaction and the target"
+        assert any(said in text for text in result["remarks"])
+        assert said in archived.site.warnings
+        assert any(said in text for text in archived.site.records()[-1]["warnings"])
+    finally:
+        archived.stop(folder)
+
+
+def test_packed_by_lz4_it_is_proven_and_recovered(archived: Story) -> None:
+    site, folder = archived.site, archived.folder()
+    request = backup.Request(kind="base")
+    packed = site.engine(base={"compression": "lz4"})
+    taken = runs.perform(packed, "backup", lambda c: backup.backup(c, request))
+    stored = Path(taken["path"])
+    try:
+        assert (stored / "base" / "base.tar.lz4").is_file()
+        (report,) = site.verify("restore", sets=(taken["set"],))["sets"]
+        assert (report["set"], report["outcome"]) == (taken["set"], "passed"), report
+        result = archived.recover(folder, immediate="yes", set=taken["set"], tablespaces={})
+        assert archived.rows(result) == upto(archived.count)
+    finally:
+        archived.stop(folder)
+        shutil.rmtree(stored)
+
+
 def test_the_server_fetches_by_the_configuration_in_use_only(archived: Story, tmp_path: Path) -> None:
     """By another one it would read the archive of another instance, and take its end for that of this one."""
     folder = archived.folder()
@@ -747,12 +943,18 @@ def test_the_program_rescues(archived: Story, tmp_path: Path) -> None:
 
 
 def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tmp_path: Path) -> None:
-    """Rows are deleted; a person who follows the page has them again, and what was written since as well."""
+    """Rows are deleted; a person who follows the page has them again, and what was written since as well.
+
+    A base backup came after that, as it does each night; what leads back is the one before.
+    """
     server, shop = archived.server, "CREATE TABLE orders (id int PRIMARY KEY, what text)"
     run_sql(server, "shop", shop + "; INSERT INTO orders SELECT i, 'order ' || i FROM generate_series(1, 500) i")
     ((moment,),) = run_sql(server, "shop", "SELECT clock_timestamp()")
     run_sql(server, "shop", "DELETE FROM orders WHERE id > 100")
     run_sql(server, "shop", "INSERT INTO orders VALUES (501, 'since'); UPDATE orders SET what = 'new' WHERE id = 1")
+    (needed,) = archived.bases
+    archived_up_to(server)
+    archived.back_up()
     program = Program(tmp_path / "program", archived.site)
     fetch = "%s wal fetch -c '%s' %%f %%p" % (archived.program, archived.archive.parents[1].with_name("config.json"))
     program.configure(restore={"restore_command": fetch}, wal={"enabled": True})
@@ -781,7 +983,7 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
         assert shown in script
         script = script.replace(shown, real)
     # What a person waits for by looking at wal status.
-    script = script.replace("pgops rescue", "until_archived; pgops rescue", 1)
+    script = script.replace("pgops wal status", "until_archived; pgops wal status", 1)
     waits = "until_archived() { while [ -e '%s/archive_status/'*.ready ]; do sleep 0.1; done; }\n" % (
         server.data_dir / "pg_wal"
     )
@@ -805,9 +1007,22 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
         ("since",),
     ]
     assert not (tmp_path / "orders.csv").exists()
-    archived.site.engine().local.delete(
-        ["pins/%s" % name for name in os.listdir(archived.site.engine().local.home / "pins")]
-    )
+    pinned = os.listdir(archived.site.engine().local.home / "pins")
+    assert [name.partition(".")[0] for name in pinned] == [needed]
+    archived.site.engine().local.delete(["pins/%s" % name for name in pinned])
+    # The others begin with the first one.
+    shutil.rmtree(archived.site.engine().local.home / "sets" / archived.bases.pop())
+
+
+def test_a_session_that_the_server_ended_is_told_as_such(archived: Story) -> None:
+    """Also where it ends between two statements, as when a server that recovers ends while it is asked how it fares."""
+    postgres = archived.site.engine().config.postgres
+    with connect(postgres) as session:
+        pid = session.value("SELECT pg_backend_pid()")
+        run_sql(archived.server, "postgres", "SELECT pg_terminate_backend(%d, 30000)" % pid)
+        for _again in range(2):
+            with pytest.raises(UnreachableError):
+                session.rows("SELECT 1")
 
 
 def test_a_pause_midway_is_no_end(archived: Story) -> None:

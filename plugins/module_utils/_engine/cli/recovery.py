@@ -33,7 +33,7 @@ def recover(run: Run) -> Answer:
     planned = runs.perform(run.new_context(), "recover", lambda context: verb.recover(context, asked), dry_run=True)
     if not planned["plan"]["refusals"]:  # else the run itself refuses, and is recorded
         interactive = _show(run, plan_text(planned))
-        request = _agreed(run.options, request, replaces=planned["plan"]["replaces"], interactive=interactive)
+        request = _agreed(run.options, request, plan=planned["plan"], interactive=interactive)
     # What was shown is what is done, also when a newer set has appeared since.
     request = dataclasses.replace(request, set=planned["set"], place=planned["place"])
     result = run.perform(lambda context: verb.recover(context, request))
@@ -124,15 +124,16 @@ def _consent(question: str, what: str, interactive: bool) -> None:
         raise RefusedError("It was not confirmed; nothing was touched.")
 
 
-def _agreed(options: argparse.Namespace, request: verb.Request, *, replaces: bool, interactive: bool) -> verb.Request:
+def _agreed(options: argparse.Namespace, request: verb.Request, *, plan: Result, interactive: bool) -> verb.Request:
     """Return the request with what was agreed to. Raise RefusedError where nobody agrees."""
-    data = request.data_directory
+    data, replaces = request.data_directory, plan["replaces"]
     if replaces and request.confirm != data:
         if not interactive:
             raise RefusedError(
                 "The recovery replaces %s, and nobody confirmed it." % data, hint="Name it by --confirm %s." % data
             )
-        if ask("To replace %s (the old one is kept), type its path: " % printable(data)) != data:
+        what = "what is left of another run there is removed" if data in plan["rests"] else "the old one is kept"
+        if ask("To replace %s (%s), type its path: " % (printable(data), what)) != data:
             raise RefusedError("That is not its path; nothing was touched.")
         return dataclasses.replace(request, confirm=data)
     if not (options.yes or replaces):
@@ -167,7 +168,7 @@ def plan_text(result: Result) -> str:
             human_size(plan["bytes"]),
         ),
     ]
-    if plan["replaces"]:
+    if plan["replaces"] and plan["data_directory"] not in plan["rests"]:
         lines.append("  The data directory that is there is kept under another name.")
     lines += ["  tablespace %s in %s" % pair for pair in plan["tablespaces"].items()]
     lines += ["  Note: %s" % remark for remark in plan["remarks"]]

@@ -64,12 +64,17 @@ class Database:
 
 @dataclass(frozen=True)
 class Tablespace:
-    """A tablespace in a base backup: its number, its name, the directory that it had, and its tar."""
+    """A tablespace in a base backup: its number, its name, the directory that it had, and its tar.
+
+    `bytes` is what it takes unpacked, -1 where nobody knows; of an incremental one its own files take `own_bytes`.
+    """
 
     oid: str
     name: str
     path: str
     payload: Payload
+    bytes: int = -1
+    own_bytes: int = 0
 
 
 @dataclass(frozen=True)

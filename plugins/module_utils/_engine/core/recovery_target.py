@@ -18,7 +18,7 @@ from typing import Callable, Optional
 from .errors import RefusedError, UsageError
 from .segments import USUAL_SIZE, number_at, number_of, parse_lsn, show_lsn
 from .times import iso, parse_iso
-from .window import Stretch, Window
+from .window import Gap, Stretch, Window
 
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
 ACTIONS = ("promote", "pause")
@@ -207,13 +207,15 @@ class Candidate:
 class Chosen:
     """The base backup to begin with, what should be known about that choice, and where the WAL for it ends (0: unknown).
 
-    `timeline` is the one that was looked at for that, 0 where nobody could look.
+    `timeline` is the one that was looked at for that, 0 where nobody could look. `whole_until` is when the last of that WAL was
+    written, None where nobody knows, or where WAL is missing behind it.
     """
 
     base: Candidate
     remarks: tuple[str, ...] = ()
     reach: int = 0
     timeline: int = 0
+    whole_until: Optional[datetime] = None
 
     def followed(self, target: Target) -> Target:
         """Return the target with the timeline that was looked at for the latest one.
@@ -225,6 +227,15 @@ class Chosen:
             return target
         return dataclasses.replace(
             target, timeline="current" if self.timeline == self.base.timeline else str(self.timeline)
+        )
+
+    def may_be_quiet(self, target: Target) -> bool:
+        """Tell whether WAL that ends before the commit at which to stop can only mean that there was no commit any more."""
+        return (
+            target.kind == "time"
+            and target.moment is not None
+            and self.whole_until is not None
+            and target.moment <= self.whole_until
         )
 
 
@@ -243,8 +254,11 @@ def choose_base(
             "%s lies in the future: it is %s now." % (_capital(target.shown), iso(now)),
             hint="To recover everything, ask for the end.",
         )
-    # A restore point may lie before the newest base backup as well as after it; only its oldest surely comes before it.
+    # A restore point may lie before the newest base backup as well as after it; only the oldest one surely comes before it. One
+    # that a gap cuts off from the end of the WAL is the last to be asked.
     ordered = sorted(bases, key=lambda b: (b.stopped, b.id), reverse=target.kind != "name")
+    if target.kind == "name":
+        ordered.sort(key=lambda b: _cut_short(target, b, windows))
     reasons: list[str] = []
     for base in ordered:
         if wanted and base.id != wanted:
@@ -252,9 +266,16 @@ def choose_base(
         why_not = _too_late(target, base) or _cut_off(target, base, windows)
         if not why_not:
             _check_branches(target, base, windows or ())
-            remarks = tuple(_remarks(target, windows, wanted, base))
+            remarks = tuple(_remarks(target, windows, wanted, base, ordered))
             window = _window(target, base, windows or ()) if target.kind != "immediate" else None
-            return Chosen(base, remarks, _reach(target, base, windows), window.timeline if window is not None else 0)
+            stretch = _stretch(base, window)
+            return Chosen(
+                base,
+                remarks,
+                stretch.end if stretch is not None else 0,
+                window.timeline if window is not None else 0,
+                stretch.end_time if stretch is not None and _behind_it(target, base, windows) is None else None,
+            )
         reasons.append("%s: %s" % (base.id, why_not))
     if not reasons:
         raise RefusedError("There is no base backup %s." % wanted, hint="'pgops info' lists them.")
@@ -289,10 +310,10 @@ def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]
     window = _window(target, base, windows)
     if window is None:
         return "the archive holds no WAL for it on timeline %s" % target.timeline
-    stretch = next((s for s in window.stretches if base.id in s.bases), None)
+    stretch = _stretch(base, window)
     if stretch is None:
         return "WAL that it needs is missing in the archive, or lies on another timeline than %d" % window.timeline
-    gap = _gap_after(window, stretch, base.segment_bytes)
+    gap = _shown_gap(_gap_after(window, stretch, base.segment_bytes))
     if target.kind == "time" and target.moment is not None and stretch.end_time < target.moment:
         return "the archive holds WAL for it up to %s%s" % (iso(stretch.end_time), gap)
     if target.kind == "lsn" and stretch.end < target.position:
@@ -337,10 +358,15 @@ def _covers(target: Target, window: Window, parted: int) -> bool:
     return bool(stretches)
 
 
-def _reach(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> int:
-    """Return the LSN up to which there is WAL for the base backup, 0 where nobody can tell."""
+def _stretch(base: Candidate, window: Optional[Window]) -> Optional[Stretch]:
+    return next((s for s in window.stretches if base.id in s.bases), None) if window is not None else None
+
+
+def _behind_it(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> Optional[Gap]:
+    """Return the gap at which the WAL for the base backup breaks off, None where there is none or nobody can tell."""
     window = _window(target, base, windows or ())
-    return next((s.end for s in window.stretches if base.id in s.bases), 0) if window is not None else 0
+    stretch = _stretch(base, window)
+    return _gap_after(window, stretch, base.segment_bytes) if window is not None and stretch is not None else None
 
 
 def _window(target: Target, base: Candidate, windows: Sequence[Window]) -> Optional[Window]:
@@ -351,23 +377,48 @@ def _window(target: Target, base: Candidate, windows: Sequence[Window]) -> Optio
     return next((w for w in own if w.timeline == number), None)
 
 
-def _gap_after(window: Window, stretch: Stretch, size: int) -> str:
+def _cut_short(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> tuple[bool, int]:
+    """Return what orders base backups by how far the WAL brings them: first those that no gap cuts off, then from the last gap on."""
+    if _behind_it(target, base, windows) is None:
+        return False, 0
+    stretch = _stretch(base, _window(target, base, windows or ()))
+    return True, -stretch.end if stretch is not None else 0
+
+
+def _gap_after(window: Window, stretch: Stretch, size: int) -> Optional[Gap]:
     """Return which segments are missing where the stretch ends, if there are others behind them."""
     last = number_at(stretch.end, size)
-    gap = next((gap for gap in window.gaps if number_of(gap.first, size) == last), None)
+    return next((gap for gap in window.gaps if number_of(gap.first, size) == last), None)
+
+
+def _shown_gap(gap: Optional[Gap]) -> str:
     return ", as %s to %s (%d) are missing" % (gap.first, gap.last, gap.count) if gap is not None else ""
 
 
-def _remarks(target: Target, windows: Optional[Sequence[Window]], wanted: str, base: Candidate) -> list[str]:
-    found = []
+def _remarks(
+    target: Target, windows: Optional[Sequence[Window]], wanted: str, base: Candidate, ordered: Sequence[Candidate]
+) -> Iterator[str]:
     if windows is None and target.kind != "immediate":
-        found.append("Whether the WAL archive reaches that far was not checked: another command than ours fetches it.")
+        yield "Whether the WAL archive reaches that far was not checked: another command than ours fetches it."
+    gap = _behind_it(target, base, windows) if target.kind in ("name", "xid") else None
     if target.kind == "name" and not wanted:
-        found.append(
-            "Nobody knows where a restore point lies before the WAL is read, so the oldest base backup is taken (%s);"
-            " name a younger one to be quicker." % base.id
+        older = [b for b in ordered if (b.stopped, b.id) < (base.stopped, base.id)]
+        yield (
+            "Nobody knows where a restore point lies before the WAL is read, so the oldest base backup %sis taken (%s);"
+            " name a younger one to be quicker%s."
+            % (
+                "that no gap cuts off from the end of the WAL " if older else "",
+                base.id,
+                ", or an older one if it lies before the gap" if older else "",
+            )
         )
-    return found
+    if target.kind == "name":
+        yield "If several restore points have that name, the first one behind the base backup is meant."
+    if gap is not None:
+        yield (
+            "The WAL for it breaks off at a gap%s: %s is found only if it lies before that."
+            % (_shown_gap(gap), target.shown)
+        )
 
 
 def _capital(text: str) -> str:
@@ -381,7 +432,8 @@ def _capital(text: str) -> str:
 class Stopped:
     """Where a recovery ended: the last LSN replayed, when the last transaction replayed had ended, and what the log says.
 
-    `promoted`: whether the server has ended its recovery; else it pauses.
+    `promoted`: whether the server has ended its recovery; else it pauses. `quiet`: whether the WAL ended before a commit at which
+    it would have stopped, so that it was brought to the last LSN of that instead.
     """
 
     position: Optional[int]
@@ -389,6 +441,7 @@ class Stopped:
     timeline: Optional[int]
     log: str = ""
     promoted: bool = True
+    quiet: bool = False
 
     def as_data(self) -> dict[str, object]:
         """Return it for the result."""
@@ -401,7 +454,7 @@ class Stopped:
 
 
 _ENDED = re.compile(
-    r"recovery stopping (?:(?P<how>before|after) (?:(?P<what>commit|abort) of (?:prepared )?transaction (?P<xid>\d+)"
+    r"recovery stopping (?:(?P<how>before|after) (?:(?:commit|abort) of (?:prepared )?transaction (?P<xid>\d+)(?:, time (?P<time>.*))?"
     r'|WAL location \(LSN\) "(?P<lsn>[^"]+)"|reaching (?P<consistency>consistency))|at restore point "(?P<name>.*)", time)'
 )
 
@@ -431,28 +484,90 @@ def doubts(target: Target, base: Candidate, stopped: Stopped, reach: int = 0) ->
         found.append("The server does not tell which LSN it replayed last.")
     elif stopped.position < base.end and target.kind != "immediate":
         found.append("It stopped at the LSN %s, before the base backup is whole." % show_lsn(stopped.position))
-    if target.kind != "end" and match is None:
-        found.append("The server's log does not say that it stopped at a target.")
     if target.kind == "end":
         found += _short_of_the_end(base, stopped, reach)
+    elif match is None:
+        found.append("The server's log does not say that it stopped at a target.")
+    elif target.kind == "time" and stopped.quiet and match.group("lsn"):
+        found += _short_of_the_archive(base, stopped, reach)
+    else:
+        found += _elsewhere(target, base, stopped, match)
     if target.kind == "time" and target.moment is not None and stopped.moment is not None:
         late = stopped.moment - target.moment
         if late > timedelta(0) or (not target.inclusive and not late):
             found.append(
                 "The last transaction that it replayed ended at %s, which is after the target." % iso(stopped.moment)
             )
-    if target.kind == "lsn" and stopped.position is not None and stopped.position < target.position:
+    if (
+        target.kind == "lsn"
+        and target.inclusive
+        and stopped.position is not None
+        and stopped.position < target.position
+    ):
         found.append("The last LSN that it replayed is %s, before the target." % show_lsn(stopped.position))
-    if target.kind == "xid" and match is not None and match.group("xid") != str(target.xid % _EPOCH):
-        found.append("It stopped at another transaction: %s." % stopped.log)
-    if target.kind == "name" and match is not None and match.group("name") != target.name:
-        found.append("It stopped at another restore point: %s." % stopped.log)
     return found
+
+
+def _elsewhere(target: Target, base: Candidate, stopped: Stopped, match: re.Match[str]) -> Iterator[str]:
+    """Yield what the server's own words have against it that it stopped at the target."""
+    if target.kind == "time" and target.moment is not None:
+        # It always stops before a transaction, of which it tells when it ended.
+        next_one = _moment_of(match.group("time") or "") if match.group("how") == "before" else None
+        if next_one is None:
+            yield "It stopped at something else than a moment: %s." % stopped.log
+        elif next_one < target.moment or (target.inclusive and next_one == target.moment):
+            yield "It stopped before a transaction that ended at %s and belongs to the target." % iso(next_one)
+    if target.kind == "lsn":
+        yield from _at_another_lsn(target, base, stopped, match)
+    if target.kind == "xid" and match.group("xid") != str(target.xid % _EPOCH):
+        yield "It stopped at another transaction: %s." % stopped.log
+    elif target.kind == "xid" and match.group("how") != _how(target):
+        yield "It was to stop %s the transaction: %s." % (_how(target), stopped.log)
+    if target.kind == "name" and match.group("name") != target.name:
+        yield "It stopped at another restore point: %s." % stopped.log
+    if target.kind == "immediate" and not match.group("consistency"):
+        yield "It stopped at something else than the end of the base backup: %s." % stopped.log
+
+
+def _at_another_lsn(target: Target, base: Candidate, stopped: Stopped, match: re.Match[str]) -> Iterator[str]:
+    """The server tells where the first record begins that lies at the target or behind it: next to it, or in the next segment."""
+    try:
+        position = parse_lsn(match.group("lsn") or "")
+    except ValueError:
+        yield "It stopped at something else than an LSN: %s." % stopped.log
+        return
+    if not 0 <= position - target.position <= base.segment_bytes:
+        yield "It stopped at another LSN: %s." % stopped.log
+    elif match.group("how") != _how(target):
+        yield "It was to stop %s the LSN: %s." % (_how(target), stopped.log)
+
+
+def _how(target: Target) -> str:
+    return "after" if target.inclusive else "before"
+
+
+def _moment_of(text: str) -> Optional[datetime]:
+    """Return the moment that PostgreSQL's log calls so (`2026-11-22 05:00:00.5+00`), None if it is none."""
+    match = _LOGGED.fullmatch(text.strip())
+    if match is None:
+        return None
+    fraction, zone = (match.group(2) or "").ljust(6, "0"), match.group(3)
+    try:
+        return parse_iso("%s.%s%s" % (match.group(1), fraction, zone if ":" in zone else zone + ":00"))
+    except UsageError:
+        return None
+
+
+_LOGGED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8})(?:\.([0-9]{1,6}))?([+-][0-9]{2}(?::[0-9]{2}){0,2})")
 
 
 def _short_of_the_end(base: Candidate, stopped: Stopped, reach: int) -> Iterator[str]:
     if not stopped.promoted:
         yield "It pauses, and did not come to the end of the WAL."
+    yield from _short_of_the_archive(base, stopped, reach)
+
+
+def _short_of_the_archive(base: Candidate, stopped: Stopped, reach: int) -> Iterator[str]:
     # The last segment may be filled in part.
     if stopped.position is not None and reach and stopped.position < reach - base.segment_bytes:
         yield "It stopped at the LSN %s, and the archive holds WAL up to %s." % (

@@ -88,9 +88,23 @@ def unpack_chain(
 
 def unpacked_bytes(chain: Sequence[Source]) -> int:
     """Return the room that unpack_chain() needs at most."""
+    return sum(unpacked_sizes(chain).values())
+
+
+def unpacked_sizes(chain: Sequence[Source]) -> dict[str, int]:
+    """Return the room that unpack_chain() needs at most, of each tablespace by its number, and the rest of it by an empty one.
+
+    The data directory comes first. What is not known of a tablespace counts there.
+    """
     bases = [_base(source) for source in chain]
-    parts = [base.own_bytes or base.bytes for base in bases] if len(bases) > 1 else []
-    return bases[-1].bytes + sum(parts)
+    parts = bases if len(bases) > 1 else []
+    found = {"": bases[-1].bytes + sum(base.own_bytes or base.bytes for base in parts)}
+    for tablespace in bases[-1].tablespaces:
+        same = [(base, t) for base in parts for t in base.tablespaces if t.oid == tablespace.oid]
+        own = sum(max(t.own_bytes if base.own_bytes else t.bytes, 0) for base, t in same)
+        found[tablespace.oid] = max(tablespace.bytes, 0) + own
+        found[""] = max(found[""] - found[tablespace.oid], 0)
+    return found
 
 
 def check_combine(programs: Programs) -> None:
@@ -178,8 +192,10 @@ def _extract(source: Source, payload: Payload, folder: Path, account: str) -> No
     context.reporter.done()
 
 
-def verify_unpacked(context: Context, programs: Programs, data: Path, account: str) -> None:
-    """Have pg_verifybackup hold the data directory against PostgreSQL's list, and read the WAL.
+def verify_unpacked(
+    context: Context, programs: Programs, data: Path, account: str, ignored: Sequence[str] = ()
+) -> None:
+    """Have pg_verifybackup hold the data directory against PostgreSQL's list, and read the WAL; but for the `ignored` files.
 
     Raise DamagedError with what differs, UnreachableError if it does not run here at all.
     """
@@ -189,7 +205,8 @@ def verify_unpacked(context: Context, programs: Programs, data: Path, account: s
         or context.runner.run(Command((tool, "--version"), user=account), check=False).returncode
     ):
         raise UnreachableError("pg_verifybackup %s does not run here." % programs.version, hint="Reinstall it.")
-    options = () if programs.has("pg_waldump") else ("--no-parse-wal",)
+    options: tuple[str, ...] = () if programs.has("pg_waldump") else ("--no-parse-wal",)
+    options += tuple("--ignore=%s" % path for path in ignored)
     command = Command((tool, "--quiet", *options, str(data)), user=account)
     try:
         context.runner.run(command)
@@ -226,6 +243,7 @@ __all__ = (
     "least_settings",
     "unpack_chain",
     "unpacked_bytes",
+    "unpacked_sizes",
     "verify_unpacked",
     "write_tablespace_map",
 )

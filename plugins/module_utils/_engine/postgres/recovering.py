@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,13 @@ _TIMELINE = """
 SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT min_recovery_end_timeline FROM pg_control_recovery())
   ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END
 """
+_REDONE = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
+
+
+class ShortError(PgopsError):
+    """The WAL ended before the target; `last` is where the last record begins that was replayed, None where that is unknown."""
+
+    last: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ class Recovery:
         """Wait until the server has promoted itself or paused, and return where it stopped.
 
         It takes as long as the WAL takes; what it has reached is told now and then. Raise UnreachableError if the server
-        ends, PgopsError with its own words if it does so because it cannot reach the target, or pauses before that.
+        ends, ShortError with its own words if it does so because it cannot reach the target, PgopsError if it pauses before that.
         """
         begun = told = time.monotonic()
         while True:
@@ -181,10 +189,13 @@ class Recovery:
     def _ended(self) -> PgopsError:
         said = self.last_words()
         if "before configured recovery target was reached" in said:
-            return PgopsError(
+            short = ShortError(
                 "The WAL ended before the target: %s" % said,
                 hint="Either WAL is missing, or nothing was committed after that moment. Ask for an earlier one, or for the end.",
             )
+            redone = _REDONE.findall(self.log.read_text(encoding="utf-8", errors="replace"))
+            short.last = parse_lsn(redone[-1]) if redone else None
+            return short
         return UnreachableError("The server ended before it had recovered: %s" % said, hint="See %s." % self.log)
 
     def _stopped(self, *, promoted: bool) -> Stopped:
@@ -227,6 +238,15 @@ class Recovery:
         )
 
 
+def started_here(data: Path) -> bool:
+    """Tell whether it was a recovery that started the server of `data` last, and not its service or a person."""
+    try:
+        text = (data / "postmaster.opts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return all('"%s"' % option.split(" ", 1)[1] in text for option in _HEARD)
+
+
 def is_served(data: Path) -> bool:
     """Tell whether a server runs on the data directory: its file names a process, and that one lives there.
 
@@ -245,4 +265,4 @@ def is_served(data: Path) -> bool:
         return False
 
 
-__all__ = ("LOG", "Recovery", "is_served")
+__all__ = ("LOG", "Recovery", "ShortError", "is_served", "started_here")

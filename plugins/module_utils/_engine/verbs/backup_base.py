@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
@@ -158,7 +159,7 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
     wal_level, senders, segment_bytes, checksums = session.rows(_FACTS)[0]
     _check_settings(wal_level, senders)
     found = [
-        Tablespace(oid, name, path, Payload("base/%s.tar" % oid, "tar"))
+        Tablespace(oid, name, path, Payload("base/%s.tar" % oid, "tar"), _size_of(session, oid))
         for oid, name, path in session.rows(_TABLESPACES)
     ]
     if not checksums:
@@ -173,6 +174,12 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
     plan = _Plan(server, programs, way, reasons, found, databases, int(segment_bytes), bool(checksums), parent, there)
     _plan_space(context, plan)
     return plan
+
+
+def _size_of(session: Session, oid: str) -> int:
+    """Return what a tablespace takes, -1 where this role may not know."""
+    rows = session.allowed("SELECT pg_tablespace_size(%s::oid)", (oid,))
+    return int(rows[0][0]) if rows and rows[0][0] is not None else -1
 
 
 def _check_settings(wal_level: str, senders: int) -> None:
@@ -244,6 +251,8 @@ def _fill(context: Context, session: Session, plan: _Plan, sink: Sink, *, name: 
     taken = _take(context, session, plan, sink)
     (epoch, next_xid), *_unused = session.rows(_END)
     stopped = datetime.fromtimestamp(epoch, timezone.utc)
+    listing = _listing(sink, taken)
+    own = _own_sizes(sink, taken) if plan.parent is not None or taken.tablespaces else {}
     base = Base(
         payload=taken.payload,
         stopped=iso(stopped),
@@ -252,11 +261,11 @@ def _fill(context: Context, session: Session, plan: _Plan, sink: Sink, *, name: 
         bytes=plan.bytes,
         checksums=plan.checksums,
         algorithm=context.config.base.manifest_checksums,
-        listing=_listing(sink, taken),
-        tablespaces=taken.tablespaces,
+        listing=listing,
+        tablespaces=_sized(taken.tablespaces, own, incremental=plan.parent is not None),
         databases=tuple(plan.databases),
         parent_content=plan.parent.source.content if plan.parent is not None else "",
-        own_bytes=_own_bytes(sink, taken) if plan.parent is not None else 0,
+        own_bytes=sum(own.values()) if plan.parent is not None else 0,
         list_sha256=keep_list(context, name, taken.inner_list),
     )
     return _manifest(context, session, plan, sink, taken, base=base, name=name, started=started)
@@ -281,10 +290,24 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
     return taken
 
 
-def _own_bytes(sink: Sink, taken: Taken) -> int:
-    """Return what the files of an incremental base backup take unpacked, as its list says."""
+def _own_sizes(sink: Sink, taken: Taken) -> dict[str, int]:
+    """Return what the files take unpacked, as their list says, of each tablespace by its number, and the rest by an empty one."""
     raw = taken.inner_list if taken.listing is None else (sink.folder / taken.listing.path).read_bytes()
-    return sum(file.size for file in parse_list(raw).files.values()) if raw else 0
+    found: dict[str, int] = {}
+    for path, file in parse_list(raw).files.items() if raw else ():
+        parts = path.split("/", 2)
+        oid = parts[1] if parts[0] == "pg_tblspc" and len(parts) > 1 else ""
+        found[oid] = found.get(oid, 0) + file.size
+    return found
+
+
+def _sized(tablespaces: Sequence[Tablespace], own: Mapping[str, int], *, incremental: bool) -> tuple[Tablespace, ...]:
+    """Return the tablespaces with what they take: the list of an incremental one tells only what is in it."""
+    if not own:
+        return tuple(tablespaces)
+    if incremental:
+        return tuple(replace(t, own_bytes=own.get(t.oid, 0)) for t in tablespaces)
+    return tuple(replace(t, bytes=own.get(t.oid, 0)) for t in tablespaces)
 
 
 def _listing(sink: Sink, taken: Taken) -> Optional[Payload]:

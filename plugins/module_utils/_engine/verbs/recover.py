@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import shutil
@@ -22,26 +23,28 @@ from ..core.naming import is_physical, is_plain_path, is_set_id
 from ..core.recovery_target import Candidate, Chosen, Stopped, Target, choose_base, doubts
 from ..core.segments import parse_lsn
 from ..core.sizes import human_size
-from ..core.times import compact, parse_iso
+from ..core.times import compact, iso, parse_iso
 from ..places.catalog import Catalog
 from ..places.chains import chain_of, failed
 from ..postgres.base_unpacking import (
     check_combine,
     least_settings,
     unpack_chain,
-    unpacked_bytes,
+    unpacked_sizes,
     verify_unpacked,
     write_tablespace_map,
 )
 from ..postgres.connection import Session
 from ..postgres.debian import Cluster, cluster_of
 from ..postgres.fencing import NO_ARCHIVE, UNPROVEN, append_settings, fence_beside, forget_signals, write_file
-from ..postgres.recovering import Recovery, is_served
+from ..postgres.recovering import Recovery, ShortError, is_served, started_here
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
 from ..postgres.tools import Programs
+from ..postgres.unproven import MARK, clear, is_marked, is_rest, kept_of, mark, rests, size_of, unfinished, unmark
 from ..settings import Config, Postgres, Restore
 from ..source import Source
 from ..system.durable import sync_dir
+from ..wal.fetch import AHEAD
 from ..wal.holdings import base_of
 from .windows import windows_of
 
@@ -89,6 +92,7 @@ class _Work:
     refusals: list[str]
     cluster: Optional[Cluster] = None
     served: bool = False
+    rests: list[Path] = field(default_factory=list)
 
     @property
     def source(self) -> Source:
@@ -115,9 +119,9 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
     """Recover a server to the target and prove that it stopped there; it is left as the request says.
 
     Result: `set`, `chain` (what it builds on), `place`, `target`, `stopped` ({lsn, time, timeline, log}), `data_directory`,
-    `kept` (the old one, if there was one), `socket_directory`, `port`, `superuser` (who may log in there), `service` (that of
-    systemd which is to run it, if one is known), `running`, `databases`, `system_identifier`, `phases`, `remarks`; a dry run has
-    `plan` instead.
+    `kept` (the old one, if there was one, also if a run that was cut short kept it), `socket_directory`, `port`, `superuser` (who
+    may log in there), `service` (that of systemd which is to run it, if one is known), `running`, `databases`,
+    `system_identifier`, `phases`, `remarks`; a dry run has `plan` instead.
     Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError (it stopped
     elsewhere), PgopsError (the WAL ends before the target), CommandError or UnreachableError. What was there before is then
     as it was.
@@ -278,22 +282,28 @@ def _own_command(context: Context) -> bool:
 def _check_directories(context: Context, work: _Work) -> None:
     """Find where everything will lie, and collect what forbids it."""
     request, data, refusals = work.request, work.data, work.refusals
+    rest = is_rest(data)
     occupied = data.is_dir() and any(data.iterdir())
     if request.mode == "in_place":
         work.cluster = cluster_of(data)
         _check_cluster(work)
     refusals += _misplaced(data)
-    if occupied and request.mode == "beside":
-        refusals.append("%s is not empty." % data)
+    if rest:
+        work.replaces = request.mode == "in_place"
+        # Our own one is ended; a service might start its own anew.
+        _check_served(work, is_served(data) and not started_here(data))
+        if work.replaces and request.confirm != str(data):
+            refusals.append("%s was left by a recovery that was cut short: confirm it by its exact path." % data)
+    elif occupied and request.mode == "beside":
+        unproven = " A recovery that was cut short left it there, unproven: remove it, or look at it first."
+        refusals.append("%s is not empty.%s" % (data, unproven if is_marked(data, data) else ""))
     elif occupied:
         work.replaces = True
         if os.path.ismount(data):
             refusals.append("%s is a mount point, so it cannot be kept under another name. Empty it by hand." % data)
         elif not os.access(data.parent, os.W_OK):
             refusals.append("%s does not belong to this account, so %s cannot be replaced." % (data.parent, data.name))
-        work.served = is_served(data)
-        if work.served:
-            refusals.append("A server runs on %s. Stop it first%s." % (data, _by_service("stop", work.service)))
+        _check_served(work, is_served(data))
         if request.confirm != str(data):
             refusals.append("%s would be replaced (the old one is kept): confirm it by its exact path." % data)
     _check_tablespaces(work)
@@ -302,12 +312,39 @@ def _check_directories(context: Context, work: _Work) -> None:
     socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
         refusals.append("The path %s is too long for a socket." % socket)
-    needed = unpacked_bytes(work.chain)
-    if data.parent.is_dir() and not work.source.fits(data.parent, needed):
-        refusals.append(
-            "There is no room in %s: the base backup takes %s beside what backup.min_free (%s) keeps free."
-            % (data.parent, human_size(needed), context.config.backup.min_free)
-        )
+    work.rests = rests(data, work.locations.values())
+    refusals += _lacking_room(context, work)
+
+
+def _check_served(work: _Work, served: bool) -> None:
+    work.served = served
+    if served:
+        work.refusals.append("A server runs on %s. Stop it first%s." % (work.data, _by_service("stop", work.service)))
+
+
+def _lacking_room(context: Context, work: _Work) -> Iterator[str]:
+    """Yield each file system that has no room for what is to lie there; what a run that was cut short left makes room."""
+    sizes = unpacked_sizes(work.chain)
+    homes = {"": work.data if _is_fixed(work.data) else work.data.parent}
+    homes.update({oid: path if path.is_dir() else path.parent for oid, path in work.locations.items()})
+    needed: dict[int, list[Any]] = {}
+    for oid, home in homes.items():
+        if home.is_dir():
+            needed.setdefault(home.stat().st_dev, [home, 0])[1] += sizes[oid]
+    for path in work.rests:
+        if path.stat().st_dev in needed:
+            needed[path.stat().st_dev][1] -= size_of(path)
+    for home, size in needed.values():
+        if not work.source.fits(home, size):
+            yield (
+                "There is no room in %s: of the base backup %s come there, beside what backup.min_free (%s) keeps free."
+                % (home, human_size(max(size, 0)), context.config.backup.min_free)
+            )
+
+
+def _is_fixed(data: Path) -> bool:
+    """Tell whether the data directory must be filled where it lies."""
+    return os.path.ismount(data) or (data.is_dir() and not os.access(data.parent, os.W_OK))
 
 
 def _misplaced(data: Path) -> Iterator[str]:
@@ -332,7 +369,7 @@ def _by_service(action: str, service: str) -> str:
 
 
 def _check_tablespaces(work: _Work) -> None:
-    """Find where the tablespaces will lie: each in a directory that is empty or not there."""
+    """Find where the tablespaces will lie: each in a directory that is empty or not there, or was left by a run cut short."""
     request, refusals = work.request, work.refusals
     names = {t.name for t in work.base.tablespaces}
     unknown = sorted(set(request.tablespaces) - names)
@@ -341,6 +378,8 @@ def _check_tablespaces(work: _Work) -> None:
     for tablespace in work.base.tablespaces:
         path = Path(request.tablespaces.get(tablespace.name, tablespace.path))
         work.locations[tablespace.oid] = path
+        if rests(work.data, [path])[:1] == [path]:
+            continue
         if path.is_dir() and any(path.iterdir()):
             refusals.append(
                 "The directory %s of the tablespace %s is not empty: give it another one." % (path, tablespace.name)
@@ -349,6 +388,9 @@ def _check_tablespaces(work: _Work) -> None:
             refusals.append(
                 "%s does not exist, so the tablespace %s cannot lie in it." % (path.parent, tablespace.name)
             )
+
+
+_REST = "What a recovery that was cut short left in %s is removed: it was never proven, and nobody could write into it."
 
 
 def _plan(work: _Work) -> dict[str, Any]:
@@ -362,13 +404,14 @@ def _plan(work: _Work) -> dict[str, Any]:
         "mode": request.mode,
         "data_directory": request.data_directory,
         "replaces": work.replaces,
+        "rests": [str(path) for path in work.rests],
         "served": work.served,
         "service": work.service,
         "bytes": work.base.bytes,
         "stored_bytes": sum(source.manifest.size for source in work.chain),
         "chain": [source.set_id for source in work.chain[:-1]],
         "tablespaces": {t.name: str(work.locations[t.oid]) for t in work.base.tablespaces},
-        "remarks": list(work.chosen.remarks),
+        "remarks": [*work.chosen.remarks, *map(_REST.__mod__, work.rests)],
         "refusals": work.refusals,
     }
 
@@ -380,6 +423,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
     phases: dict[str, float] = {}
     tick = time.monotonic()
     data = work.data
+    _clear_rests(context, work)
     with contextlib.ExitStack() as undo:
         unpacked = _unpack(context, work, undo)
         phases["unpack"] = round(time.monotonic() - tick, 3)
@@ -392,12 +436,14 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         undo.callback(_throw_away, context, recovery, undo, kept)
         context.reporter.phase("recovering to %s" % work.request.target.shown)
         recovery.start()
-        stopped = recovery.wait()
+        stopped = _wait(context, work, recovery)
         context.reporter.done()
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
-    left = _settle(work, recovery, stopped)
+    if kept is None and work.replaces:  # the one that was cut short had kept it
+        kept = next(reversed(kept_of(data)), None)
+    left = [*_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
     running = work.request.leave == "running"
     if not running:
         recovery.stop()
@@ -429,21 +475,38 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
 def _unpack(context: Context, work: _Work, undo: contextlib.ExitStack) -> Path:
     """Unpack everything, and have it held against PostgreSQL's list; what was unpacked goes if the recovery fails."""
     data = work.data
-    fixed = os.path.ismount(data) or (data.is_dir() and not os.access(data.parent, os.W_OK))
-    unpacked = data if fixed else data.with_name(".%s.pgops-unfinished" % data.name)
-    if unpacked != data:
-        shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed: we hold the lock
+    unpacked = data if _is_fixed(data) else unfinished(data)
     for path in (unpacked, *work.locations.values()):
         undo.callback(_clear, path, path.is_dir())
+        mark(path, data, work.account)
     unpack_chain(work.chain, work.programs, unpacked, work.account, work.locations)
     try:
-        verify_unpacked(context, work.programs, unpacked, work.account)
+        marks = [MARK, *("pg_tblspc/%s/%s" % (oid, MARK) for oid in work.locations)]
+        verify_unpacked(context, work.programs, unpacked, work.account, marks)
     except DamagedError:
         raise
     except PgopsError as error:
         context.warn("%s What was unpacked was held against the sums of the set only." % error.message)
     write_tablespace_map(work.base, unpacked, work.account, work.locations)
     return unpacked
+
+
+def _clear_rests(context: Context, work: _Work) -> None:
+    """Remove what a recovery that was cut short left where this one goes; its server, which still recovers, is ended."""
+    for path in work.rests:
+        context.warn(_REST % path)
+        if is_served(path):
+            Recovery(context, work.programs, path, work.account, context.config.postgres).abandon()
+        if is_served(path):
+            raise RefusedError("A server runs on %s, and does not end." % path, hint="End it, and run this again.")
+        if path == work.data and not is_rest(path):
+            raise RefusedError(
+                "The server in %s was promoted meanwhile." % path, hint="Nothing was removed. Look at it first."
+            )
+    for path in work.rests:
+        clear(path)
+        if path in (unfinished(work.data), work.data) and not _is_fixed(path):
+            path.rmdir()
 
 
 def _clear(path: Path, existed: bool) -> None:
@@ -509,6 +572,7 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
     settings.update(
         {
             "restore_command": work.command or "false",
+            "recovery_min_apply_delay": "0",  # that of a delayed standby
             "hot_standby": "on",
             **work.chosen.followed(request.target).settings(),
         }
@@ -523,7 +587,7 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
     kept: Optional[Path] = None
     if unpacked == data:
         return None
-    if work.replaces:
+    if work.replaces and data.exists():
         if is_served(data):
             raise RefusedError("A server was started on %s meanwhile." % data, hint="Nothing was touched.")
         stem = "%s.before-%s" % (data.name, compact(context.clock()))
@@ -571,6 +635,25 @@ def _quoted(path: str) -> str:
     return "'%s'" % path.replace("'", "'\\''")
 
 
+def _wait(context: Context, work: _Work, recovery: Recovery) -> Stopped:
+    """Wait until the server has stopped at the target; or at the last record of the archive, if nothing was committed behind it.
+
+    PostgreSQL stops at a moment only when it sees a later commit, and on a quiet server there is none. It goes to that very
+    record and not to the end then, as the archive may have grown meanwhile.
+    """
+    try:
+        return recovery.wait()
+    except ShortError as short:
+        target = work.chosen.followed(work.request.target)
+        if short.last is None or not work.chosen.may_be_quiet(target):
+            raise
+        last = dataclasses.replace(target, kind="lsn", moment=None, position=short.last, inclusive=True)
+    context.reporter.phase("recovering to the last record of the archive, %s" % last.shown)
+    append_settings(work.data, work.account, last.settings())
+    recovery.start()
+    return dataclasses.replace(recovery.wait(), quiet=True)
+
+
 # --- prove ------------------------------------------------------------------------------------------------------------
 
 
@@ -598,6 +681,26 @@ def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     return names
 
 
+def _proven(work: _Work) -> list[str]:
+    """Take the marks away, that of the data directory last: with it the next run would take all for the rest of one cut short."""
+    try:
+        unmark((*work.locations.values(), work.data))
+    except OSError as error:
+        return ["%s is proven, and marked as if it were not: remove the file %s in it (%s)." % (work.data, MARK, error)]
+    return []
+
+
+def _quiet(work: _Work, stopped: Stopped) -> list[str]:
+    """Return what a person should know of a moment behind which there is no commit in the archive."""
+    if not stopped.quiet or work.chosen.whole_until is None:
+        return []
+    since = "after %s" % iso(stopped.moment) if stopped.moment is not None else "since the base backup"
+    return [
+        "Nothing was committed between the last transaction and the target: none ended %s in the WAL that the archive had, whose"
+        " last segment was written at %s." % (since, iso(work.chosen.whole_until))
+    ]
+
+
 # --- settle -----------------------------------------------------------------------------------------------------------
 
 
@@ -609,6 +712,8 @@ def _settle(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
             named = session.allowed(_NAMED_DIRECTORY)
     except PgopsError as error:
         return ["What is left to do was not found out: %s" % error.message]
+    if stopped.promoted:  # it asks for no WAL any more
+        shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
     remarks = [left] if left else []
     if named and os.path.realpath(named[0][0]) != os.path.realpath(work.data):
         remarks.append(
@@ -623,7 +728,7 @@ _NAMED_DIRECTORY = "SELECT setting, sourcefile FROM pg_file_settings WHERE name 
 
 def _forget_target(work: _Work, session: Session, stopped: Stopped) -> str:
     """Remove the target from postgresql.auto.conf, where a later recovery would find it; return why it stays, if it does."""
-    names = [*work.request.target.settings(), "restore_command"]
+    names = [*work.request.target.settings(), "restore_command", "recovery_min_apply_delay"]
     why = "the recovery pauses, and needs them to go on" if not stopped.promoted else ""
     try:
         for name in names if not why else ():
@@ -631,7 +736,7 @@ def _forget_target(work: _Work, session: Session, stopped: Stopped) -> str:
     except PgopsError as error:
         why = error.message
     return why and (
-        "The settings recovery_target* and restore_command stay in postgresql.auto.conf (%s). Reset them (ALTER SYSTEM RESET …)"
+        "The settings recovery_* and restore_command stay in postgresql.auto.conf (%s). Reset them (ALTER SYSTEM RESET …)"
         " when the server is promoted: a later recovery would stop there again." % why
     )
 

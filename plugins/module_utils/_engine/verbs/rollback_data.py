@@ -16,10 +16,10 @@ from ..core.naming import is_plain_path
 from ..core.times import compact
 from ..postgres.debian import cluster_of
 from ..postgres.recovering import is_served
+from ..postgres.unproven import kept_of
 from ..system.durable import sync_dir
 from ..wal.origin import system_identifier_of
 
-_KEPT = re.compile(r"\.before-([0-9]{8}T[0-9]{6}Z)(?:-([0-9]{1,3}))?")
 _ASIDE = re.compile(r"\.(?:before|rolled-back)-[0-9]{8}T[0-9]{6}Z(?:-[0-9]{1,3})?")
 
 
@@ -81,14 +81,8 @@ def _kept_of(data: Path, named: str) -> Path:
     """Return the data directory that gets its place back. Raise MissingError if there is none."""
     if os.path.lexists(data) and not (data / "PG_VERSION").is_file():
         raise MissingError("%s is no data directory." % data, hint="Look what it is, and move it away.")
-    if named:
-        candidates = [Path(named)]
-    else:
-        found = [(_KEPT.fullmatch(path.name[len(data.name) :]), path) for path in _beside(data)]
-        candidates = [
-            path for _age, path in sorted(((m[1], int(m[2] or 1)), path) for m, path in found if m is not None)
-        ]
-    candidates = [path for path in candidates if (path / "PG_VERSION").is_file() and path.parent == data.parent]
+    found = [Path(named)] if named else kept_of(data)
+    candidates = [path for path in found if (path / "PG_VERSION").is_file() and path.parent == data.parent]
     if named and candidates and not _is_of(data, candidates[0]):
         raise RefusedError(
             "%s was not kept of %s, and is of another cluster." % (named, data),
@@ -111,12 +105,6 @@ def _is_of(data: Path, kept: Path) -> bool:
         return system_identifier_of(str(data)) == system_identifier_of(str(kept))
     except UsageError:
         return False
-
-
-def _beside(data: Path) -> list[Path]:
-    if not data.parent.is_dir():
-        return []
-    return [path for path in data.parent.iterdir() if path.name.startswith(data.name) and path != data]
 
 
 def _free(data: Path, word: str) -> Path:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     PgopsError,
     UnreachableError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Base, Payload, Tablespace
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import base_unpacking
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.tools import Programs
@@ -76,6 +78,31 @@ def test_the_room_for_a_chain_is_that_of_all_its_parts(world: Any) -> None:
     chain = sets(world, EMPTY_TAR)
     assert base_unpacking.unpacked_bytes(chain[:1]) == 1024
     assert base_unpacking.unpacked_bytes(chain) == 3 * 1024
+    assert base_unpacking.unpacked_sizes(chain) == {"": 3 * 1024}
     odd = world.add("local", world.NOW, kind="base", base=None, id="20200101T000000Z-base")
     with pytest.raises(DamagedError, match="describes no base backup"):
         base_unpacking.unpacked_bytes([Source(world.context(), Catalog(world.context().local), odd)])
+
+
+def test_the_room_of_tablespaces_is_theirs(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(oid: str, size: int, own: int) -> Tablespace:
+        return Tablespace(oid, "t" + oid, "/" + oid, Payload("base/%s.tar" % oid, "tar"), size, own)
+
+    def link(chain: Source, *tablespaces: Tablespace, size: int, own: int) -> Base:
+        assert chain.manifest.base is not None
+        return dataclasses.replace(chain.manifest.base, tablespaces=tablespaces, bytes=size, own_bytes=own)
+
+    full, child = sets(world, EMPTY_TAR)
+    bases = {
+        full.set_id: link(full, told("17", 600, 0), told("16", -1, 0), told("15", 50, 0), size=1000, own=0),
+        child.set_id: link(child, told("17", 700, 30), told("16", -1, 7), size=1100, own=90),
+    }
+    monkeypatch.setattr(base_unpacking, "_base", lambda source: bases[source.set_id])
+    assert base_unpacking.unpacked_sizes([full]) == {"": 350, "17": 600, "16": 0, "15": 50}
+    # All parts beside the whole; what the last one has no more lies with the data directory.
+    together = base_unpacking.unpacked_sizes([full, child])
+    assert together == {"": 1100 + 1000 + 90 - (700 + 600 + 30) - 7, "17": 700 + 600 + 30, "16": 7}
+    assert list(together) == ["", "17", "16"]
+    # What a server does not let us see of its databases is no reason to give a tablespace less.
+    bases[full.set_id] = link(full, told("17", 600, 0), size=100, own=0)
+    assert base_unpacking.unpacked_sizes([full]) == {"": 0, "17": 600}

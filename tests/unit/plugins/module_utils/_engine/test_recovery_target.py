@@ -171,8 +171,51 @@ def test_the_newest_base_backup_before_the_target_is_taken() -> None:
     assert choose_base(Target("immediate"), bases, None, NOW).base == bases[2]
     chosen = choose_base(Target("name", name="x"), bases, None, NOW)
     assert chosen.base == bases[0]
-    assert "oldest base backup" in chosen.remarks[1]
+    assert "oldest base backup is taken" in chosen.remarks[1]
     assert choose_base(Target("name", name="x"), bases, None, NOW, wanted=bases[1].id).base == bases[1]
+
+
+def test_a_restore_point_is_looked_for_behind_the_last_gap() -> None:
+    """The oldest base backup comes before it, and a gap that is known cuts it off from the end of the WAL."""
+    bases = [base(10, 30), base(14, 26), base(20, 20), base(24, 16)]
+    held = archive(bases, {n: 40 - n for n in range(10, 30) if n != 17})
+    target, missing = Target("name", name="x"), segment_name(1, 17, SIZE)
+    chosen = choose_base(target, bases, held, NOW)
+    assert chosen.base == bases[2]
+    assert "that no gap cuts off" in chosen.remarks[0]
+    assert "an older one if it lies before the gap" in chosen.remarks[0]
+    assert "the first one behind the base backup is meant" in chosen.remarks[1]
+    assert len(chosen.remarks) == 2
+    # Whoever knows that it lies before the gap names one; so does who does not, and is told.
+    named = choose_base(target, bases, held, NOW, wanted=bases[0].id)
+    assert "%s to %s (1) are missing" % (missing, missing) in named.remarks[-1]
+    # The WAL breaks off behind the newest base backup: from there at least up to the last gap.
+    more = archive(bases, {n: 40 - n for n in range(10, 30) if n not in (17, 26)})
+    chosen = choose_base(target, bases, more, NOW)
+    assert chosen.base == bases[2]
+    assert segment_name(1, 26, SIZE) in chosen.remarks[-1]
+    # A transaction: the newest one that comes before it, and the gap is told.
+    (said,) = choose_base(Target("xid", xid=2450), bases, held, NOW).remarks
+    assert missing in said
+    assert "the transaction 2450 is found only if it lies before that" in said
+    assert choose_base(Target("xid", xid=3450), bases, held, NOW).remarks == ()
+
+
+def test_where_wal_may_end_because_nothing_was_committed_any_more() -> None:
+    bases = [base(10, 30), base(20, 20)]
+    whole = archive(bases, {n: 40 - n for n in range(10, 30)})
+    target = Target("time", at(12))
+    chosen = choose_base(target, bases, whole, NOW)
+    assert chosen.whole_until == at(11)
+    assert chosen.may_be_quiet(target)
+    assert not chosen.may_be_quiet(Target("time", at(10)))
+    assert not chosen.may_be_quiet(Target("lsn", position=25 * SIZE))
+    assert not choose_base(target, bases, None, NOW).may_be_quiet(target)
+    # It may have been committed in what is missing.
+    broken = archive(bases, {n: 40 - n for n in range(10, 30) if n != 29} | {30: 10})
+    cut = choose_base(Target("time", at(12)), bases, broken, NOW)
+    assert cut.reach == 29 * SIZE
+    assert not cut.may_be_quiet(Target("time", at(12)))
 
 
 def test_a_short_transaction_number_is_of_the_epoch_of_the_base_backup() -> None:
@@ -337,6 +380,7 @@ LOG = """\
 2026-11-22 07:00:01 UTC [1] LOG:  pausing at the end of recovery
 """
 BEFORE = "recovery stopping before commit of transaction 759, time 2026-11-22 05:00:00.5+00"
+AT_LSN = 'recovery stopping %s WAL location (LSN) "%X/%08X"'
 
 
 def stopped(log: str = BEFORE, **others: Any) -> Stopped:
@@ -358,8 +402,17 @@ def test_the_last_words_are_found() -> None:
         (Target("time", at(3)), stopped()),
         (Target("time", at(3.5)), stopped()),
         (Target("time", at(3)), stopped(moment=None)),
-        (Target("lsn", position=25 * SIZE), stopped('recovery stopping after WAL location (LSN) "0/19000000"')),
+        (Target("time", at(3) + timedelta(seconds=0.5), inclusive=False), stopped()),
+        (Target("time", at(3), inclusive=False), stopped(BEFORE.replace("05:00:00.5+00", "10:45:00+05:45"))),
+        # The first record at the target or behind it: here behind the header of a page.
+        (Target("lsn", position=25 * SIZE), stopped(AT_LSN % ("after", 0, 25 * SIZE))),
+        (Target("lsn", position=25 * SIZE), stopped(AT_LSN % ("after", 0, 25 * SIZE + 0x28), position=26 * SIZE)),
+        (
+            Target("lsn", position=25 * SIZE + 0x28, inclusive=False),
+            stopped(AT_LSN % ("before", 0, 25 * SIZE + 0x28)),
+        ),
         (Target("xid", xid=759), stopped("recovery stopping after commit of transaction 759, time x")),
+        (Target("xid", xid=759, inclusive=False), stopped()),
         (
             Target("xid", xid=(1 << 32) + 759),
             stopped("recovery stopping after abort of prepared transaction 759, time x"),
@@ -379,7 +432,33 @@ def test_a_right_end_leaves_no_doubt(target: Target, end: Stopped) -> None:
         (Target("time", at(4)), stopped(), "is after the target"),
         (Target("time", at(3.5), inclusive=False), stopped(), "is after the target"),
         (Target("time", at(3)), stopped("redo done"), "does not say that it stopped"),
+        # It stopped too early: the next transaction is none that came after the target.
+        (
+            Target("time", at(3) + timedelta(days=1)),
+            stopped(),
+            "a transaction that ended at 2026-11-22T05:00:00.500000+00:00",
+        ),
+        (Target("time", at(3) + timedelta(seconds=0.5)), stopped(), "belongs to the target"),
+        (Target("time", at(3) + timedelta(seconds=1), inclusive=False), stopped(), "belongs to the target"),
+        (Target("time", at(3)), stopped(BEFORE.replace("05:00", "25:00")), "something else than a moment"),
+        (Target("time", at(3)), stopped(BEFORE.replace("before", "after")), "something else than a moment"),
+        (Target("time", at(3)), stopped(AT_LSN % ("after", 0, 25 * SIZE)), "something else than a moment"),
         (Target("lsn", position=26 * SIZE), stopped(), "before the target"),
+        (Target("lsn", position=24 * SIZE), stopped(), "something else than an LSN"),
+        (Target("lsn", position=25 * SIZE), stopped(AT_LSN % ("after", 0, 41 * SIZE)), "at another LSN"),
+        (Target("lsn", position=25 * SIZE), stopped(AT_LSN % ("after", 0, 25 * SIZE - 8)), "at another LSN"),
+        (
+            Target("lsn", position=25 * SIZE, inclusive=False),
+            stopped(AT_LSN % ("after", 0, 25 * SIZE)),
+            "was to stop before the LSN",
+        ),
+        (Target("xid", xid=759), stopped(), "was to stop after the transaction"),
+        (
+            Target("xid", xid=759, inclusive=False),
+            stopped("recovery stopping after abort of transaction 759, time x"),
+            "was to stop before the transaction",
+        ),
+        (Target("immediate"), stopped(), "something else than the end of the base backup"),
         (Target("end"), stopped(position=None), "does not tell which LSN"),
         (Target("end"), stopped(position=9 * SIZE), "before the base backup is whole"),
         (Target("end"), stopped(promoted=False), "did not come to the end"),
@@ -393,6 +472,17 @@ def test_a_right_end_leaves_no_doubt(target: Target, end: Stopped) -> None:
 )
 def test_a_wrong_end_is_told(target: Target, end: Stopped, said: str) -> None:
     assert said in "\n".join(doubts(target, base(10, 30), end))
+
+
+def test_the_end_of_a_quiet_archive_is_an_end_for_a_moment() -> None:
+    """Nothing was committed between the last transaction and the target: all that the archive had is replayed."""
+    target, first = Target("time", at(3)), base(10, 30)
+    end = stopped(AT_LSN % ("after", 0, 25 * SIZE - 0x38), quiet=True)
+    assert doubts(target, first, end, 25 * SIZE) == []
+    assert "the archive holds WAL up to" in "\n".join(doubts(target, first, end, 27 * SIZE))
+    late = dataclasses.replace(end, moment=at(2))
+    assert "is after the target" in "\n".join(doubts(target, first, late, 25 * SIZE))
+    assert "does not say" in "\n".join(doubts(target, first, dataclasses.replace(end, log=""), 25 * SIZE))
 
 
 def test_a_pause_is_an_end_only_when_the_server_says_so() -> None:

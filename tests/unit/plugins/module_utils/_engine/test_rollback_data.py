@@ -16,6 +16,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven as unproven_module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import rollback_data as module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.rollback_data import Request, rollback_data
 
@@ -51,6 +52,18 @@ def test_the_newest_kept_one_comes_back_and_the_other_is_kept(world: Any, tmp_pa
     # And back again, in the same second, by name.
     again = rollback_data(world.context(), Request(str(data), kept=result["aside"]))
     assert (said(data), again["aside"]) == ("main", str(data) + ".rolled-back-20261122T080000Z-2")
+
+
+def test_what_a_recovery_left_that_was_cut_short_is_not_what_was_there_before(world: Any, tmp_path: Path) -> None:
+    """It was killed behind its renames, and the next one kept its copy, which was never proven; it can still be named."""
+    data = lay_out(tmp_path, "main.before-20261121T090000Z", "main.before-20261122T070000Z")
+    unproven = tmp_path / "main.before-20261122T070000Z"
+    (unproven / unproven_module.MARK).write_text("%s\n" % data)
+    assert rollback_data(world.context(), Request(str(data), dry_run=True))["kept"].endswith("20261121T090000Z")
+    named = Request(str(data), kept=str(unproven), dry_run=True)
+    assert rollback_data(world.context(), named)["kept"] == str(unproven)
+    (unproven / unproven_module.MARK).write_text("/elsewhere\n")
+    assert rollback_data(world.context(), Request(str(data), dry_run=True))["kept"] == str(unproven)
 
 
 def test_a_service_is_named_and_a_server_that_runs_is_in_the_way(

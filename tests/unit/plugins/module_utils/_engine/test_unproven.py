@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a recovery left that was cut short: known by its marks, told from what somebody may have written into, and removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.recovering import started_here
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unproven import (
+    MARK,
+    clear,
+    is_marked,
+    is_rest,
+    mark,
+    rests,
+    size_of,
+    unfinished,
+    unmark,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover
+
+
+def test_a_mark_names_the_data_directory_and_goes_when_it_is_proven(tmp_path: Path) -> None:
+    data, far = tmp_path / "data", tmp_path / "far away"
+    for path in (data, far):
+        mark(path, data, "")
+        assert is_marked(path, data)
+        assert not is_marked(path, tmp_path / "other")
+        assert path.stat().st_mode & 0o777 == 0o700
+    unmark([far, data])
+    assert list(data.iterdir()) == list(far.iterdir()) == []
+    assert not is_marked(data, data)
+    unmark([far, data])
+    assert not is_marked(tmp_path / "nothing", data)
+
+
+def test_what_somebody_may_have_written_into_is_no_rest(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    mark(data, data, "")
+    assert is_rest(data), "never started"
+    (data / "postmaster.opts").write_text("postgres")
+    assert not is_rest(data), "promoted"
+    (data / "recovery.signal").write_text("")
+    assert is_rest(data), "it still recovers"
+    unmark([data])
+    assert not is_rest(data), "not ours"
+
+
+def test_tablespaces_go_with_the_data_directory_that_they_were_filled_for(tmp_path: Path) -> None:
+    data, far, near, theirs = (tmp_path / name for name in ("data", "far", "near", "theirs"))
+    mark(far, data, "")
+    mark(theirs, tmp_path / "other", "")
+    near.mkdir()
+    asked = [near, far, theirs]
+    assert rests(data, asked) == [], "nothing tells that it was cut short"
+    mark(unfinished(data), data, "")
+    assert rests(data, asked) == [far, unfinished(data)]
+    mark(data, data, "")
+    assert rests(data, asked) == [far, unfinished(data), data]
+    (data / "postmaster.opts").write_text("postgres")
+    clear(unfinished(data))
+    unfinished(data).rmdir()
+    assert rests(data, asked) == [], "what was promoted may be used, and its tablespaces with it"
+
+
+def test_what_is_removed_half_is_still_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    mark(data, data, "")
+    (data / "base").mkdir()
+    (data / "base" / "1").write_bytes(bytes(100_000))
+    (data / "link").symlink_to(tmp_path)
+    for name in ("PG_VERSION", "zzz"):
+        (data / name).write_text("18")
+    assert size_of(data) >= 100_000
+    removed: list[str] = []
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if len(removed) == 1:
+            raise KeyboardInterrupt
+        removed.append(path.name)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        clear(data)
+    monkeypatch.undo()
+    assert is_marked(data, data)
+    clear(data)
+    assert list(data.iterdir()) == []
+    assert tmp_path.is_dir(), "a link is removed, not what it leads to"
+
+
+def test_a_file_that_goes_meanwhile_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").write_bytes(bytes(100_000))
+    monkeypatch.setattr(unproven.os, "lstat", lambda path: os.stat(path + ".gone"))
+    assert size_of(tmp_path) == 0
+
+
+def test_the_parent_of_a_mount_point_need_not_be_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def theirs(path: Path) -> None:
+        if path == tmp_path:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(unproven, "sync_dir", theirs)
+    mark(tmp_path / "data", tmp_path / "data", "")
+    assert (tmp_path / "data" / MARK).is_file()
+
+
+def test_who_started_the_server_last(tmp_path: Path) -> None:
+    """What systemd started it starts anew, so it must be told to stop; our own is ended by us."""
+    assert not started_here(tmp_path)
+    options = '"-c" "lc_messages=C" "-c" "log_min_messages=warning" "-c" "logging_collector=off" "-c" "log_destination=stderr"'
+    (tmp_path / "postmaster.opts").write_text('/usr/bin/postgres "-D" "/data" %s "-c" "port=5"\n' % options)
+    assert started_here(tmp_path)
+    (tmp_path / "postmaster.opts").write_text('/usr/bin/postgres "-D" "/data" "-c" "config_file=/etc/x.conf"\n')
+    assert not started_here(tmp_path)
+
+
+def test_what_is_promoted_or_does_not_end_meanwhile_is_not_removed(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, far = tmp_path / "data", tmp_path / "far"
+    for path in (data, far):
+        mark(path, data, "")
+    (data / "postmaster.opts").write_text("postgres")
+    asked = recover.Request(Target("end"), str(data), mode="in_place")
+    work = recover._Work(asked, [], *[None] * 2, None, "", {"17": far}, "", True, [], rests=[far, data])  # type: ignore[arg-type]
+    with pytest.raises(RefusedError, match="was promoted meanwhile"):
+        recover._clear_rests(world.context(), work)
+    monkeypatch.setattr(recover, "is_served", lambda path: path == data)
+    monkeypatch.setattr(recover.Recovery, "abandon", lambda _recovery: False)
+    with pytest.raises(RefusedError, match="does not end"):
+        recover._clear_rests(world.context(), work)
+    assert is_marked(far, data)
+    assert is_marked(data, data)
