@@ -65,7 +65,7 @@ options:
     description:
       - How many files of the WAL archive are read again, the newest that were never read first, then those that were read
         longest ago; V(0) for none. It is read where there are base backups that need it.
-      - Defaults to V(1500); a day has 1440 where C(archive_timeout) is a minute.
+      - Defaults to V(1500). A day has 1440 where C(archive_timeout) is a minute.
     type: int
   assertions:
     description:
