@@ -126,7 +126,7 @@ class Host:
 
     def __init__(self, kit: Kit, disk: Path, receiver: HttpReceiver) -> None:
         self.kit, self.receiver = kit, receiver
-        self.now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=4)
+        self.now = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=4)
         sections = {
             "instance": kit.instance,
             "local": {"path": str(disk / "backups")},
@@ -143,17 +143,18 @@ class Host:
         self.data = data_directory(kit.tmp / "data")
         self.archived: list[str] = []
 
-    def minutes(self, count: int, *, write: bool, down: bool = False, step: int = 1) -> None:
-        """Let so much time pass: the shipping looks each minute (`step`: not so often), the alert job each five."""
-        for _look in range(count // step):
-            self.now += timedelta(minutes=step)
+    def minutes(self, count: int, *, write: bool, down: bool = False) -> None:
+        """Let so much time pass; each five minutes the shipping looks and then the alert job."""
+        for minute in range(1, count + 1):
+            self.now += timedelta(minutes=1)
             if write:
                 self.write()
+            if minute % 5:
+                continue
             self.context.warnings.clear()
             with pytest.raises(UnreachableError) if down else contextlib.nullcontext():
                 wal_ship.ship(self.context, wal_ship.Request())
-            if self.now.minute % 5 == 0:
-                alert.evaluate(self.context)
+            alert.evaluate(self.context)
 
     def write(self) -> None:
         """Archive the next segment."""
@@ -192,7 +193,7 @@ def test_an_hour_without_s3_is_told_and_so_is_its_end_and_no_segment_is_lost(
         assert (len(host.told("WARNING", waiting)), len(host.told("WARNING", room))) == (1, 1)
         assert wal_ship.last_state(host.context)["pending"] == 60
         server.__enter__()
-        host.minutes(5, write=False, step=5)
+        host.minutes(5, write=False)
         assert wal_ship.last_state(host.context)["pending"] == 0
         assert len(host.told("RECOVERED", waiting)) == 1
         there = [path for path in kit.raw_paths() if path.startswith("wal/")]
@@ -200,7 +201,7 @@ def test_an_hour_without_s3_is_told_and_so_is_its_end_and_no_segment_is_lost(
         for path, name in zip(there, host.archived, strict=True):
             assert kit.raw_read(path) == (host.data / "pg_wal" / name).read_bytes()
         # What has arrived leaves in its time, and so the room comes back.
-        host.minutes(65, write=False, step=5)
+        host.minutes(65, write=False)
         assert len(host.told("RECOVERED", room)) == 1
     records = [json.loads(path.read_text()) for path in sorted((host.context.state / "runs").glob("*wal-ship*.json"))]
     assert [record["outcome"] for record in records] == ["unreachable", "ok"]
