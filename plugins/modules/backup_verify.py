@@ -61,6 +61,12 @@ options:
       - Whether to check every B-tree index of the restored databases, where the extension amcheck can be had.
       - Defaults to V(true).
     type: bool
+  wal_files:
+    description:
+      - How many files of the WAL archive are read again, the newest that were never read first, then those that were read
+        longest ago; V(0) for none. It is read where there are base backups that need it.
+      - Defaults to V(1500). A day has 1440 where C(archive_timeout) is a minute.
+    type: int
   assertions:
     description:
       - Questions that the restored databases must answer rightly.
@@ -231,6 +237,60 @@ sets:
       description: Path of the evidence in the place.
       type: str
       returned: always
+wal:
+  description:
+    - What was read of the WAL archive, where base backups need it. Each file must have the content whose hash is in its name,
+      and each segment must begin as the one of its name does. What was read is remembered on this host.
+  returned: success, when there are base backups and WAL
+  type: dict
+  sample:
+    files: 2960
+    read: 1500
+    bytes: 331350016
+    sealed: 0
+    passed: 1500
+    damaged: []
+    found: 0
+    left: 0
+    seconds: 41.7
+  contains:
+    files:
+      description: How many files base backups need.
+      type: int
+      returned: always
+    read:
+      description: How many were read, or would be in check mode.
+      type: int
+      returned: always
+    bytes:
+      description: How large these are.
+      type: int
+      returned: always
+    sealed:
+      description: How many are encrypted and were not read, as there is no key here.
+      type: int
+      returned: always
+    passed:
+      description: How many of those that were read are whole.
+      type: int
+      returned: not in check mode
+    damaged:
+      description: The files that are damaged, each with C(file) and C(problem); at most 20.
+      type: list
+      elements: dict
+      returned: not in check mode
+    found:
+      description: How many of them are new, or keep a recovery from going on. These fail the verification.
+      type: int
+      returned: not in check mode
+    left:
+      description: How many were never read yet.
+      type: int
+      returned: not in check mode
+    seconds:
+      description: How long it took.
+      type: float
+      returned: not in check mode
 plan:
   description: The sets that would be verified.
   returned: in check mode

@@ -429,6 +429,23 @@ wal_end:
   returned: success, not in check mode, with O(kind=base)
   type: str
   sample: 0/2000120
+wal:
+  description:
+    - How the WAL archive fared when the backup had been made. C(timeline_before) is the timeline that the newest backup before
+      recorded; another one means a failover or a recovery in between. With C(error), the server did not tell.
+  returned: success, not in check mode, when C(wal.enabled) holds in the configuration
+  type: dict
+  sample:
+    timeline_before: 1
+    timeline: 2
+    current_lsn: 0/5000148
+    last_archived: "000000020000000000000004"
+    lag_bytes: 328
+    lag_seconds: 0.0
+    ready: 0
+    failing: false
+    pending: 0
+    pending_bytes: 0
 tablespaces:
   description: The tablespaces with directories of their own, each with C(name) and C(path).
   returned: success, not in check mode, with O(kind=base)

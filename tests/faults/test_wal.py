@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 import json
+import os
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,15 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, UnreachableError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import parse_stored, segment_name
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import wal_ship
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_facts, wal_ship
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.archive import archive
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.brief import Brief, values_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.pack import unpack
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.spool import sha256
+from demo.servers import RcloneS3
 from tests.faults.small_disk import fill, small_disk
-from tests.integration.s3_fixtures import Kit, Proxy, Refuse
-from tests.integration.wal_fixtures import MIB, Commands
+from tests.integration.alert_receivers import HttpReceiver, receiver_here  # noqa: F401  # pylint: disable=unused-import
+from tests.integration.s3_fixtures import BUCKET, Kit, Proxy, Refuse
+from tests.integration.wal_fixtures import MIB, Commands, data_directory, segment
 
 
 def test_a_killed_archive_leaves_the_whole_file_or_none_and_the_next_one_succeeds(tmp_path: Path) -> None:
@@ -110,6 +118,92 @@ def test_s3_that_is_away_loses_nothing_and_is_told_once(
     assert there == [path.relative_to(context.local.home).as_posix() for path in spool]
     # Told once when it began and once when it was over, not each time that it was tried.
     records = [json.loads(path.read_text()) for path in sorted((context.state / "runs").glob("*wal-ship*.json"))]
+    assert [record["outcome"] for record in records] == ["unreachable", "ok"]
+
+
+class Host:
+    """A host on a small disk whose server ends a segment a minute, with the shipping and the alert job, and a clock of its own."""
+
+    def __init__(self, kit: Kit, disk: Path, receiver: HttpReceiver) -> None:
+        self.kit, self.receiver = kit, receiver
+        self.now = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=4)
+        sections = {
+            "instance": kit.instance,
+            "local": {"path": str(disk / "backups")},
+            "state_dir": str(kit.tmp / "state"),
+            "log_dir": "",
+            "s3": dataclasses.asdict(kit.s3()),
+            "backup": {"min_free": "1MiB"},
+            "postgres": {"login_unix_socket": "/nowhere"},
+            "wal": {"enabled": True, "keep_local": "30min", "compression": "none"},
+            "alerts": {"slack": {"webhook_url": receiver.url + "/slack/secret"}, "timeout": 30},
+        }
+        self.context = Context(config.build(sections, environ={}, host="h"), "h", clock=lambda: self.now)
+        self.brief = Brief(values_of(self.context.config))
+        self.data = data_directory(kit.tmp / "data")
+        self.archived: list[str] = []
+
+    def minutes(self, count: int, *, write: bool, down: bool = False) -> None:
+        """Let so much time pass; each five minutes the shipping looks and then the alert job."""
+        for minute in range(1, count + 1):
+            self.now += timedelta(minutes=1)
+            if write:
+                self.write()
+            if minute % 5:
+                continue
+            self.context.warnings.clear()
+            with pytest.raises(UnreachableError) if down else contextlib.nullcontext():
+                wal_ship.ship(self.context, wal_ship.Request())
+            alert.evaluate(self.context)
+
+    def write(self) -> None:
+        """Archive the next segment."""
+        number = 1 + len(self.archived)
+        path = self.data / "pg_wal" / segment_name(1, number, MIB)
+        path.write_bytes(segment(number, size=MIB))
+        written = (self.now - timedelta(seconds=30)).timestamp()
+        os.utime(path, (written, written))
+        assert archive(self.brief, str(path))
+        self.archived.append(path.name)
+
+    def told(self, level: str, words: str) -> list[str]:
+        """What a person heard at that level with these words in it."""
+        heard = [request.json["text"] for request in self.receiver.of("/slack")]
+        return [text for text in heard if text.startswith(level) and words in text]
+
+
+def test_an_hour_without_s3_is_told_and_so_is_its_end_and_no_segment_is_lost(
+    tmp_path: Path, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is a process that is really gone, and back somewhere else."""
+    waiting, room = "of WAL wait for S3", "are free for WAL; at"
+    with small_disk(256) as disk, RcloneS3(tmp_path) as server:
+        server.create_bucket(BUCKET)
+        kit = Kit(server, "rclone", tmp_path)
+        # The same place wherever it listens; it is not asked again for half a minute, neither by us nor by botocore.
+        real = time.sleep
+        monkeypatch.setattr(time, "sleep", lambda seconds: real(min(seconds, 0.01)))
+        monkeypatch.setattr(Context, "s3", lambda _context: kit.place(tries=2))
+        monkeypatch.setattr(alert_facts, "_UPTIME", tmp_path / "none")
+        host = Host(kit, disk, receiver)
+        host.minutes(5, write=True)
+        assert host.told("", waiting) == host.told("", room) == [], "while all is well nobody is told of WAL"
+        server._guard.stop()
+        host.minutes(60, write=True, down=True)
+        assert (len(host.told("WARNING", waiting)), len(host.told("WARNING", room))) == (1, 1)
+        assert wal_ship.last_state(host.context)["pending"] == 60
+        server.__enter__()
+        host.minutes(5, write=False)
+        assert wal_ship.last_state(host.context)["pending"] == 0
+        assert len(host.told("RECOVERED", waiting)) == 1
+        there = [path for path in kit.raw_paths() if path.startswith("wal/")]
+        assert [parse_stored(path.rpartition("/")[2])[0] for path in there] == host.archived, "none is lost"
+        for path, name in zip(there, host.archived, strict=True):
+            assert kit.raw_read(path) == (host.data / "pg_wal" / name).read_bytes()
+        # What has arrived leaves in its time, and so the room comes back.
+        host.minutes(65, write=False)
+        assert len(host.told("RECOVERED", room)) == 1
+    records = [json.loads(path.read_text()) for path in sorted((host.context.state / "runs").glob("*wal-ship*.json"))]
     assert [record["outcome"] for record in records] == ["unreachable", "ok"]
 
 

@@ -8,16 +8,21 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, RefusedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request, info
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_status
 from demo.servers import PostgresServer, free_port, wheel_bindir
-from tests.integration.conftest import Site, create_database, run_sql
+from tests.integration.conftest import BUCKET, Site, create_database, run_sql
+from tests.integration.s3_fixtures import rclone_server  # noqa: F401  # pylint: disable=unused-import
 from tests.integration.test_group import caught_up, standby_of
 from tests.integration.test_recover import Story, own, upto
 from tests.integration.wal_fixtures import Host, archived_up_to, as_server
@@ -180,3 +185,126 @@ def upgrade(old: PostgresServer, new: PostgresServer) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search("Upgrade Complete", done.stdout)
+
+
+# --- from S3 alone ----------------------------------------------------------------------------------------------------
+
+
+FAILOVER = "failover"  # an instance of its own, as the store may be that of other tests, too
+
+
+@dataclass
+class Nodes:
+    """Two hosts with a spool and a state each, whose WAL goes to one S3 place, and a third one that has nothing of it."""
+
+    told: Story
+    one: Host
+    two: Host
+    empty: Host
+    store: Any
+    standby: PostgresServer
+
+    def site(self, host: Host, server: PostgresServer) -> Site:
+        options = {
+            "local": {"path": str(host.root / "backups")},
+            "wal": {"enabled": True},
+            "s3": s3_of(self.store),
+            "verify": {"place": "s3", "level": "checksum"},
+        }
+        return Site(host.root / "site", server, instance=FAILOVER, options=options)
+
+    def back_up(self, site: Site) -> dict[str, Any]:
+        """Take a base backup straight to S3."""
+        request = backup.Request(kind="base", to="s3")
+        return runs.perform(site.engine(), "backup", lambda c: backup.backup(c, request))
+
+    def findings(self, site: Site) -> dict[str, str]:
+        return {one["check"]: one["severity"] for one in wal_status(site.engine())["findings"]}
+
+
+def s3_of(store: Any) -> dict[str, str]:
+    return {
+        "bucket": BUCKET,
+        "endpoint_url": store.endpoint_url,
+        "region": store.region,
+        "addressing_style": "path",
+        "access_key": store.access_key,
+        "secret_key": store.secret_key,
+    }
+
+
+@pytest.fixture(scope="module")
+def nodes(rclone: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Five rows, a failover, and three more on the new primary; each node ships what it archived itself."""
+    root = tmp_path_factory.mktemp("nodes")
+    hosts = [Host() for _number in range(3)]
+    for host in hosts:
+        host.configure(instance=FAILOVER, s3=s3_of(rclone))
+    one, two, empty = hosts
+    with PostgresServer(wheel_bindir(18), root, settings=archiving(one)) as primary:
+        create_database(primary, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
+        told = Story(primary, Site(root / "none", primary), empty.wal)
+        with standby_of(primary, root, **archiving(two)) as standby:
+            made = Nodes(told, one, two, empty, rclone, standby)
+            told.write(2)
+            told.bases.append(made.back_up(made.site(one, primary))["set"])
+            told.write(3)
+            archived_up_to(primary)
+            assert one.json("wal", "ship")["pending"] == 0
+            caught_up(primary, standby)
+            primary.stop(immediate=True)
+            assert run_sql(standby, "postgres", "SELECT pg_promote(wait_seconds => 120)") == [(True,)]
+            told.server = standby
+            told.write(3)
+            archived_up_to(standby)
+            assert two.json("wal", "ship")["pending"] == 0
+            told.site = made.site(empty, standby)
+            told.config_file, told.program = str(empty.root / "config.json"), str(empty.program)
+            yield made
+            for folder in told.copies:
+                told.stop(folder)
+    for host in hosts:
+        host.close()
+
+
+def test_a_recovery_gets_across_the_switch_from_s3_alone(nodes: Nodes) -> None:
+    told = nodes.told
+    assert rows_at(told, end="yes") == (upto(8), 3)
+    assert rows_at(told, time=told.moments[4].isoformat(), timeline="current") == (upto(4), 3)
+    # Of the node that is gone only S3 knows, and of the other one nothing was asked.
+    assert not (nodes.empty.root / "backups" / FAILOVER).exists()
+
+
+def test_the_wal_of_both_nodes_is_read_again_in_s3(nodes: Nodes) -> None:
+    site = nodes.told.site
+
+    def read() -> dict[str, Any]:
+        return site.verify("checksum", place="s3")["wal"]
+
+    whole = read()
+    assert (whole["damaged"], whole["left"], whole["passed"]) == ([], 0, whole["files"])
+    assert whole["files"] >= 4
+    client, prefix = nodes.store.client(), "database-backups/%s/wal/" % FAILOVER
+    listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]
+    needed = sorted(item["Key"] for item in listed if "/00000002" in item["Key"] and "history" not in item["Key"])
+    good = client.get_object(Bucket=BUCKET, Key=needed[0])["Body"].read()
+    for damaged in (good[:-1], good[:50] + bytes([good[50] ^ 1]) + good[51:]):
+        client.put_object(Bucket=BUCKET, Key=needed[0], Body=damaged)
+        with pytest.raises(DamagedError, match=r"WAL in s3://.* failed the verification"):
+            read()
+        assert nodes.findings(site)["wal damaged"] == "warning"
+        # It is known before anything is touched that a recovery cannot get there.
+        with pytest.raises(RefusedError, match=r"are missing|holds WAL for it up to|cannot be reached"):
+            nodes.told.recover(dry_run=True, tablespaces={}, time=nodes.told.moments[8].isoformat())
+    client.put_object(Bucket=BUCKET, Key=needed[0], Body=good)
+    assert read()["damaged"] == []
+    assert "wal damaged" not in nodes.findings(site)
+
+
+def test_the_new_timeline_is_told_until_a_base_backup_is_of_it(nodes: Nodes) -> None:
+    site = nodes.site(nodes.two, nodes.standby)
+    assert nodes.findings(site)["wal timeline"] == "warning"
+    made = nodes.back_up(site)
+    assert (made["timeline"], made["wal"]["timeline"], made["wal"]["failing"]) == (2, 2, False)
+    assert site.records()[-1]["wal"] == made["wal"]
+    assert "wal timeline" not in nodes.findings(site)

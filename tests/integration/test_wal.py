@@ -258,6 +258,9 @@ def test_a_server_that_cannot_archive_is_heard_of(archiving: Archiving) -> None:
         (found,) = [finding for finding in status["findings"] if finding["check"] == "wal archive"]
         assert found["severity"] == "critical"
         assert "cannot archive 0000000100" in found["text"]
+        # What stays is in pg_wal, whose disk is looked at now.
+        assert any("pg_wal" in one["text"] for one in status["findings"] if one["check"] == "wal room")
+        assert status["server"]["pg_wal_free_bytes"] > 0
         assert (archiving.asked().code, found["text"] in archiving.asked().text) == (2, True)
         assert found["text"] in [heard.text for heard in archiving.heard()], "the alerts are judged by the same"
         assert "cannot be written" in archiving.server.log_file.read_text()

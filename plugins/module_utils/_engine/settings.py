@@ -372,6 +372,13 @@ class Verify:
         form="path",
         example="/usr/lib/postgresql/17/bin",
     )
+    wal_files: int = option(
+        1500,
+        "How many files of the WAL archive each verification of a place with base backups reads again, the newest that were never "
+        "read first; 0 for none. A day has 1440 where archive_timeout is a minute.",
+        least=0,
+        most=1000000,
+    )
     run_as: str = option(
         "", "Account of the throwaway server when we run as root; postgres or nobody when empty.", example="postgres"
     )

@@ -375,12 +375,24 @@ def verify(result: Result) -> str:
     if "plan" in result:
         planned = [(entry["set"], human_size(entry["bytes"])) for entry in result["plan"]]
         heading = "Would verify %s in %s, level %s." % (_plural(len(planned), "set"), result["place"], result["level"])
-        return _text([heading, *_table(planned, right=(1,))])
+        return _text([heading, *_table(planned, right=(1,)), *_wal_read(result)])
     if not result["sets"]:
-        return "Nothing to verify in %s: every set has passed at level %s.\n" % (result["place"], result["level"])
+        said = "Nothing to verify in %s: every set has passed at level %s." % (result["place"], result["level"])
+        return _text([said, *_wal_read(result)])
     lines = ["Verified %s in %s." % (_plural(len(result["sets"]), "set"), result["place"])]
     rows = [(entry["set"], _outcome(entry), human_span(entry["seconds"]), _checked(entry)) for entry in result["sets"]]
-    return _text(lines + _table(rows, right=(2,)))
+    return _text(lines + _table(rows, right=(2,)) + _wal_read(result))
+
+
+def _wal_read(result: Result) -> list[str]:
+    """Return the line about the WAL archive, where it was read or would be."""
+    wal = result.get("wal")
+    if not wal:
+        return []
+    read = "%s (%s) of %d" % (_plural(wal["read"], "WAL file"), human_size(wal["bytes"]), wal["files"])
+    if result["dry_run"]:
+        return ["Would read %s." % read]
+    return ["Read %s: %d whole, %d never read yet." % (read, wal["passed"], wal["left"])]
 
 
 def _outcome(entry: Result) -> str:

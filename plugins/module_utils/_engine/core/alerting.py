@@ -272,6 +272,8 @@ JUDGED = {
         "Stop the archiving of the copy, then look at: pgops wal status",
         timedelta(0),
     ),
+    "wal damaged": ("wal-damaged", "Run: pgops backup --kind base", timedelta(0)),
+    "wal timeline": ("wal-timeline", "Run: pgops backup --kind base", _PATIENCE),
     # What is shipped side by side arrives in no order, and what was seen in S3 is believed for an hour.
     "wal gap": ("wal-gap", "Run: pgops backup --kind base", timedelta(minutes=90)),
     "wal room": ("wal-room", "Make room, or let the WAL leave for S3: pgops wal ship", timedelta(0)),
@@ -458,7 +460,7 @@ def _restore_test(facts: Facts, limits: Limits, now: datetime) -> Iterable[Troub
 def _folded(found: Iterable[Trouble], verified: Sequence[Run] = ()) -> list[Trouble]:
     """Return `found` with each cause once, and without what only follows from another one.
 
-    A verification (`verified`: the newest first) that failed because a set did is told as the set; a copy that is old
+    A verification (`verified`: the newest first) that failed because a set or WAL did is told as that; a copy that is old
     because its run failed is told as the run, with the worse of the two levels.
     """
     by_cause: dict[str, Trouble] = {}
@@ -466,7 +468,11 @@ def _folded(found: Iterable[Trouble], verified: Sequence[Run] = ()) -> list[Trou
         held = by_cause.get(trouble.cause)
         if held is None or worst((held.level, trouble.level)) != held.level:
             by_cause[trouble.cause] = trouble
-    if verified and _FOUND_DAMAGE in verified[0].reason and any(c.startswith("failed-set/") for c in by_cause):
+    if (
+        verified
+        and _FOUND_DAMAGE in verified[0].reason
+        and any(c.startswith("failed-set/") or c == "wal-damaged" for c in by_cause)
+    ):
         by_cause.pop("failed-run/verify", None)
     if "wal-window" in by_cause:  # that there is no base backup is what it says
         by_cause.pop("base-age", None)

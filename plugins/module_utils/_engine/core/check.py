@@ -42,7 +42,7 @@ _ABOUT = {
     "size": ("size", "no databases"),
     "wal": (
         *("wal archive", "wal timeout", "wal server", "wal shipping", "wal room"),
-        *("wal window", "wal gap", "wal contradiction", "wal local", "wal s3"),
+        *("wal window", "wal gap", "wal damaged", "wal contradiction", "wal timeline", "wal local", "wal s3"),
     ),
     "restore": ("restore test",),
 }

@@ -33,6 +33,8 @@ class ServerWal:
     ready: Optional[int]
     ready_since: Optional[datetime]
     in_recovery: bool = False
+    system_identifier: str = ""
+    timeline: Optional[int] = None
 
     @property
     def failing(self) -> bool:
@@ -56,7 +58,7 @@ class Shipping:
 
 @dataclass(frozen=True)
 class Room:
-    """The disk of the spool: free bytes, those that must stay free, and how fast WAL comes, in bytes per second."""
+    """A disk that WAL fills: free bytes, those that must stay free, and how fast WAL comes, in bytes per second."""
 
     free: int
     floor: int
@@ -72,7 +74,11 @@ class Room:
 
 @dataclass(frozen=True)
 class Holding:
-    """One place: what keeps it from being read, its gaps and contradictions, and whether a base backup can begin a recovery."""
+    """One place: what keeps it from being read, its gaps and contradictions, and whether a base backup can begin a recovery.
+
+    `damaged` are the names of WAL files that were read and are not whole; `bases` the (system identifier, timeline) of base
+    backups.
+    """
 
     place: str
     error: str = ""
@@ -80,6 +86,8 @@ class Holding:
     contradictions: Sequence[str] = ()
     recoverable_to: Optional[datetime] = None
     segments: int = 0
+    damaged: Sequence[str] = ()
+    bases: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -99,13 +107,22 @@ def judge(
     holdings: Sequence[Holding],
     bounds: Bounds,
     now: datetime,
+    *,
+    own_disk: Optional[Room] = None,
 ) -> list[Finding]:
-    """Return the findings about the WAL archive; `shipping` is None where there is no S3 place."""
+    """Return the findings about the WAL archive; `shipping` is None where there is no S3 place.
+
+    `room` is the disk of the spool, `own_disk` that of the server's pg_wal with the pace of what is not archived, None where
+    nobody can tell.
+    """
     found: list[Finding] = []
     if server is None:
         found.append(Finding("wal server", WARNING, "How the server archives is unknown: %s" % server_error))
     else:
         found += _server(server, bounds, now)
+        found += _timeline(server, holdings)
+        if own_disk is not None and (server.failing or server.lag_bytes > bounds.backlog):
+            found.append(_own_disk(own_disk))
     if shipping is not None:
         found.append(_shipping(shipping, bounds, now))
     found.append(_room(room))
@@ -194,6 +211,33 @@ def _room(room: Room) -> Finding:
     return Finding("wal room", severity, text)
 
 
+def _own_disk(room: Room) -> Finding:
+    """Judge the disk of pg_wal while WAL piles up there: the server stops when it is full."""
+    full_in = room.full_in
+    if full_in is None:
+        return Finding("wal room", OK, "%s are free for WAL that is not archived." % human_size(room.free))
+    text = (
+        "WAL that is not archived stays in pg_wal, whose disk has %s free; at %s an hour it is full in %s, and the server stops."
+        % (human_size(room.free), human_size(room.growth * 3600), human_span(full_in.total_seconds()))
+    )
+    severity = CRITICAL if full_in < _AT_ONCE else WARNING if full_in < _SOON else OK
+    return Finding("wal room", severity, text)
+
+
+def _timeline(server: ServerWal, holdings: Sequence[Holding]) -> Iterator[Finding]:
+    """Judge whether a base backup has been taken since the server changed its timeline, where every place tells."""
+    if server.timeline is None or any(holding.error for holding in holdings):
+        return
+    found = [timeline for held in holdings for system, timeline in held.bases if system == server.system_identifier]
+    if found and max(found) < server.timeline:
+        text = (
+            "The server is on timeline %d, after a failover or a recovery, and the newest base backup is of timeline %d: "
+            "until there is one of the new timeline, each recovery has to get across the switch."
+            % (server.timeline, max(found))
+        )
+        yield Finding("wal timeline", WARNING, text)
+
+
 def _holding(holding: Holding, somewhere: bool) -> Iterator[Finding]:
     if holding.error:
         yield Finding(
@@ -212,6 +256,13 @@ def _holding(holding: Holding, somewhere: bool) -> Iterator[Finding]:
             ", ".join(holding.gaps[:3]),
         )
         yield Finding("wal gap", WARNING, text)
+    if holding.damaged:
+        text = "WAL in %s is damaged: %s%s. No recovery from there gets across; take a new base backup." % (
+            holding.place,
+            ", ".join(holding.damaged[:3]),
+            " and %d more" % (len(holding.damaged) - 3) if len(holding.damaged) > 3 else "",
+        )
+        yield Finding("wal damaged", WARNING, text)
     if holding.recoverable_to is not None:
         text = "%s can bring the server back up to %s." % (holding.place, iso(holding.recoverable_to))
         yield Finding("wal window", OK, text)

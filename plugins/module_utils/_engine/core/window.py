@@ -228,6 +228,14 @@ def _gaps(path: _Path, present: Mapping[str, datetime]) -> Iterator[tuple[int, G
             yield before + 1, Gap(path.name(before + 1), path.name(after - 1), after - before - 1)
 
 
+def made_up_for(name: str, found: Iterable[Window], size: int) -> bool:
+    """Tell whether some window goes on behind the WAL file `name`, so that recovery to what came later needs it no more."""
+    if kind(name) in ("", HISTORY):
+        return False
+    end = start_of(number_of(name, size) + 1, size)
+    return any(window.stretches and window.stretches[-1].end >= end for window in found)
+
+
 # --- what nobody needs ------------------------------------------------------------------------------------------------
 
 
@@ -244,4 +252,4 @@ def needless(names: Iterable[str], bases: Iterable[Base], system_identifier: str
     return {name for name in names if kind(name) not in ("", HISTORY) and number_of(name, size) < first}
 
 
-__all__ = ("Base", "Gap", "Histories", "Stretch", "Window", "needless", "windows")
+__all__ = ("Base", "Gap", "Histories", "Stretch", "Window", "made_up_for", "needless", "windows")

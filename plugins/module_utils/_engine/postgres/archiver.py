@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.segments import HISTORY, kind, number_of, parse_lsn, show_lsn, start_of
+from ..core.segments import HISTORY, kind, number_of, parse_lsn, show_lsn, start_of, timeline_of
 from ..core.wal_health import ServerWal
 from .connection import Session, server_facts
 
@@ -14,6 +14,8 @@ _POSITION = (
     "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN coalesce(pg_catalog.pg_last_wal_receive_lsn(),"
     " pg_catalog.pg_last_wal_replay_lsn()) ELSE pg_catalog.pg_current_wal_flush_lsn() END::text"
 )
+# A server that was promoted says so in its control file at the next checkpoint only.
+_TIMELINE = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())"
 _SETTINGS = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN"
     " ('archive_mode', 'archive_command', 'archive_timeout', 'wal_segment_size', 'wal_level')"
@@ -35,6 +37,7 @@ def ask(session: Session) -> tuple[ServerWal, dict[str, Any]]:
     size = int(settings["wal_segment_size"])
     position = parse_lsn(str(session.value(_POSITION) or "0/0"))
     last, last_time, failed, failed_time, failures = session.rows(_ARCHIVER)[0]
+    timeline = server.timeline if server.in_recovery else timeline_of(str(session.value(_TIMELINE)))
     waiting = session.allowed(_READY)
     ready, ready_since = waiting[0] if waiting else (None, None)
     facts = ServerWal(
@@ -51,11 +54,11 @@ def ask(session: Session) -> tuple[ServerWal, dict[str, Any]]:
         ready=None if ready is None else int(ready),
         ready_since=ready_since,
         in_recovery=server.in_recovery,
+        system_identifier=server.system_identifier,
+        timeline=timeline,
     )
     return facts, {
-        "system_identifier": server.system_identifier,
-        "timeline": server.timeline,
-        "in_recovery": server.in_recovery,
+        "data_directory": server.data_directory,
         "wal_level": settings["wal_level"],
         "current_lsn": show_lsn(position),
     }

@@ -148,6 +148,8 @@ def _kept_wal(context: Context, surveyed: Surveyed, before: Optional[dict[str, A
         "contradictions": list(seen.contradictions),
         "recoverable_to": iso(seen.recoverable_to) if seen.recoverable_to else None,
         "segments": seen.segments,
+        "damaged": list(seen.damaged),
+        "bases": [list(base) for base in seen.bases],
     }
 
 
@@ -156,7 +158,9 @@ def _wal(context: Context, state: State) -> list[Finding]:
     if not isinstance(seen, dict):
         return wal_findings(context)
     reached = parse_iso(seen["recoverable_to"]) if seen["recoverable_to"] else None
-    return wal_findings(context, Holding("s3", "", seen["gaps"], seen["contradictions"], reached, seen["segments"]))
+    damaged, bases = seen.get("damaged", ()), [(str(one[0]), int(one[1])) for one in seen.get("bases", ())]
+    held = Holding("s3", "", seen["gaps"], seen["contradictions"], reached, seen["segments"], damaged, bases)
+    return wal_findings(context, held)
 
 
 def _sets(places: list[dict[str, Any]]) -> list[SetFacts]:

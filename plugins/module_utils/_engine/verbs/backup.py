@@ -31,6 +31,7 @@ from .backup_base import KIND as BASE
 from .backup_base import backup_base
 from .making import check_room, files_of, free_id, server_files
 from .turn import whose_turn
+from .wal_status import wal_facts
 
 KIND = "logical"
 KINDS = (KIND, BASE)
@@ -107,9 +108,9 @@ def backup(context: Context, request: Request) -> dict[str, Any]:
 
     Result: `kind`, `set`, `path`, `bytes`, `files`, `databases` (list of {name, bytes, database_bytes, seconds, tables, rows, format,
     compression}), `uncovered`, `left_out`, `choices`, `content`, `lock_waits` (list of {database, table, mode, pid, role,
-    application, seconds, queued}), `gave_way` (database to times); a dry run has `plan` instead. In a group of servers
-    `group` tells who was chosen, and where that is another node, nothing is done and `skipped` says so. Of a base backup
-    see backup_base().
+    application, seconds, queued}), `gave_way` (database to times), with wal.enabled `wal` (see wal_facts()); a dry run has
+    `plan` instead. In a group of servers `group` tells who was chosen, and where that is another node, nothing is done and
+    `skipped` says so. Of a base backup see backup_base().
     Raise UsageError, UnreachableError, RefusedError (not enough space), BusyError or CommandError; no half-written set
     stays behind.
     """
@@ -145,14 +146,21 @@ def _backup(context: Context, request: Request) -> dict[str, Any]:
         if turn.facts and context.config.s3 is None:
             context.warn("This group has no S3 place, so each node has only the sets that it made itself.")
         if request.kind == BASE:
-            return {**backup_base(context, dry_run=False, incremental=request.incremental, to=request.to), **turn.facts}
+            made = backup_base(context, dry_run=False, incremental=request.incremental, to=request.to)
+            return {**made, **_wal(context), **turn.facts}
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
             try:
-                return {**_make(context, session, plan), **turn.facts}
+                made = _make(context, session, plan)
             except PgopsError as error:
                 error.details.update(plan.lock_waits())
                 raise
+        return {**made, **_wal(context), **turn.facts}
+
+
+def _wal(context: Context) -> dict[str, Any]:
+    """Return `wal`, how the WAL archive fares, for the record of the run, where there is one."""
+    return {"wal": wal_facts(context)} if context.config.wal.enabled else {}
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------

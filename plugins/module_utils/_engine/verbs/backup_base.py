@@ -211,7 +211,7 @@ def _plan_space(context: Context, plan: _Plan) -> None:
     if plan.there is not None:
         plan.free = check_stream_room(context, plan.there, plan.estimate)
     else:
-        plan.free = check_room(context, plan.estimate)
+        plan.free = check_room(context, plan.estimate, elsewhere=True)
 
 
 # --- make -------------------------------------------------------------------------------------------------------------

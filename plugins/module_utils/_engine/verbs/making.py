@@ -28,14 +28,18 @@ def free_id(context: Context, kind: str) -> str:
         time.sleep(0.1)
 
 
-def check_room(context: Context, estimate: int) -> int:
-    """Return the bytes that are free in the local place. Raise RefusedError if `estimate` of them would take what must stay free."""
+def check_room(context: Context, estimate: int, *, elsewhere: bool = False) -> int:
+    """Return the bytes that are free in the local place. Raise RefusedError if `estimate` of them would take what must stay free.
+
+    `elsewhere` says that such a set can be made straight in S3, where that is configured.
+    """
     free, floor = free_bytes(Path(context.config.local.path)), parse_size(context.config.backup.min_free)
     if free - estimate < floor:
+        straight = "back up straight to S3 (--to s3), " if elsewhere and context.config.s3 is not None else ""
         raise RefusedError(
             "%s has %s free; this backup needs about %s, and %s must stay free."
             % (context.config.local.path, human_size(free), human_size(estimate), human_size(floor)),
-            hint="Make room (pgops prune), move local.path to a larger disk, or lower backup.min_free.",
+            hint="Make room (pgops prune), %smove local.path to a larger disk, or lower backup.min_free." % straight,
         )
     return free
 

@@ -26,13 +26,17 @@ from ..places.evidence import Proof, proofs
 from ..settings import Retention
 from ..system.durable import make_dirs, to_json, write_bytes
 from ..wal.holdings import Held, look
+from ..wal.proofs import remembered
 
 NAMES = ("local", "s3")
 
 
 @dataclass
 class Surveyed:
-    """One place: its catalog, or what kept us from reading it. `damaged` are sets whose manifest cannot be read."""
+    """One place: its catalog, or what kept us from reading it. `damaged` are sets whose manifest cannot be read.
+
+    `state` is the directory that remembers what reading its WAL has shown.
+    """
 
     name: str
     root: str
@@ -44,6 +48,7 @@ class Surveyed:
     pins: list[str] = field(default_factory=list)
     wal: Optional[Held] = None
     beside: Optional[Surveyed] = None
+    state: Optional[Path] = None
 
     def held(self, hear: Callable[[str], None]) -> Held:
         """Return the WAL of the place and its recoverable windows, looked up once; `hear` is told of what cannot be read."""
@@ -53,7 +58,9 @@ class Surveyed:
             elif self.place is None or self.catalog is None:
                 self.wal = Held()
             else:
-                self.wal = look(self.place, self.catalog, hear, self.beside.held(hear) if self.beside else None)
+                beside = self.beside.held(hear) if self.beside else None
+                known = remembered(self.state, self.name, self.root) if self.state is not None else {}
+                self.wal = look(self.place, self.catalog, hear, beside, known)
         return self.wal
 
     @property
@@ -97,7 +104,7 @@ def survey(
     found: list[Surveyed] = []
     known: dict[str, list[Proof]] = {}
     for name in configured(context):
-        surveyed = Surveyed(name, _root(context, name))
+        surveyed = Surveyed(name, _root(context, name), state=context.state)
         if alone and name not in names:
             known[name] = _remembered(context.state, name)
             continue

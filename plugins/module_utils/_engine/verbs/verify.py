@@ -41,6 +41,7 @@ from .base_rehearsal import rehearse_base
 from .rehearsal import Rehearsal, as_said, rehearse
 from .structure import check_structure
 from .turn import Turn, whose_turn
+from .verify_wal import verify_wal
 
 _NO_ROOM = "Make room on this host's disk, or set work_dir to a larger one; then verify again."
 _LACKING = (
@@ -67,9 +68,10 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
     """Prove the sets of `request` and store evidence of each.
 
     Result: `place`, `level`, `sets` (list of {set, outcome, level, asked, seconds, phases, findings, remarks, checked,
-    evidence}). A dry run has `plan` instead. In a group of servers only the chosen node verifies the S3 place, unless sets
-    are named by their ids; the result of the others has `skipped`, which says who does.
-    Raise DamagedError when a set failed, UnreachableError when
+    evidence}), and where there are base backups and WAL, `wal` (see verify_wal()). A dry run has `plan` instead of `sets`. In a
+    group of servers only the chosen node verifies the S3 place, unless sets are named by their ids; the result of the others
+    has `skipped`, which says who does.
+    Raise DamagedError when a set or WAL failed, UnreachableError when
     this host could not tell, or a place is gone, UsageError for a wrong key; their `details` have the same keys.
     """
     level = request.level or context.config.verify.level
@@ -92,12 +94,14 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
         chosen = _choose(catalog, request, level)
         if request.dry_run:
             plan = [{"set": s, "bytes": catalog.stored_bytes(s), "level": level} for s in chosen]
-            return {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan, **turn.facts}
+            planned = {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan, **turn.facts}
+            return _with_wal(context, catalog, request, chosen, planned)
         if level == "restore":
             account_of(context)  # a wrong verify.run_as is no matter of a set
         clear_abandoned(context)
         result = {"changed": False, "place": place.name, "level": level, "sets": [], **turn.facts}
         _verify_all(context, catalog, chosen, result)
+        result = _with_wal(context, catalog, request, chosen, result)
     _judge(place.root, result)
     return result
 
@@ -113,16 +117,42 @@ def _verify_all(context: Context, catalog: Catalog, chosen: list[str], result: d
             raise
 
 
+def _with_wal(
+    context: Context, catalog: Catalog, request: Request, chosen: list[str], result: dict[str, Any]
+) -> dict[str, Any]:
+    """Return `result` with what reading the WAL archive showed, where base backups are asked about and there is any."""
+    named = all(is_set_id(name) for name in request.sets or ("latest",))
+    if not any(is_physical(s) for s in chosen) and (named or not context.config.wal.enabled):
+        return result
+    try:
+        read = verify_wal(context, catalog.place, catalog, dry_run=request.dry_run)
+    except PgopsError as error:
+        error.details = result
+        raise
+    if read is None:
+        return result
+    return {**result, "changed": result["changed"] or bool(read["read"]), "wal": read}
+
+
 def _judge(root: str, result: dict[str, Any]) -> None:
-    """Raise DamagedError if a set failed, UnreachableError if one could not be proven."""
+    """Raise DamagedError if a set or WAL failed, UnreachableError if a set could not be proven."""
     reports = result["sets"]
     failed = [r for r in reports if r["outcome"] == FAILED]
+    said, hints = [], []
     if failed:
         findings = "\n".join("  - %s: %s" % (r["set"], f) for r in failed for f in r["findings"])
-        error = DamagedError(
-            "%d of %d sets in %s failed the verification:\n%s" % (len(failed), len(reports), root, findings),
-            hint="Do not rely on them: make a new backup, and compare with the other place (pgops sync).",
+        said.append("%d of %d sets in %s failed the verification:\n%s" % (len(failed), len(reports), root, findings))
+        hints.append("Do not rely on them: make a new backup, and compare with the other place (pgops sync).")
+    wal = result.get("wal") or {}
+    if wal.get("found"):
+        findings = "\n".join("  - %s" % one["problem"] for one in wal["damaged"])
+        said.append("WAL in %s failed the verification:\n%s" % (root, findings))
+        hints.append(
+            "No recovery from there gets across it: take a new base backup (pgops backup --kind base). What the spool still "
+            "has whole, pgops wal ship sends again."
         )
+    if said:
+        error = DamagedError("\n".join(said), hint=" ".join(hints))
         error.details = result
         raise error
     undecided = [r for r in reports if r["outcome"] == UNDECIDED]

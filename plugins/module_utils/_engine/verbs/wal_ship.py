@@ -16,6 +16,7 @@ from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableErr
 from ..core.manifest import File
 from ..core.segments import HISTORY, kind, order, parse_stored
 from ..core.times import human_span, iso, parse_iso, parse_span
+from ..core.wal_proof import problem_of
 from ..core.window import Base
 from ..places.base import Entry
 from ..places.catalog import Catalog
@@ -23,6 +24,7 @@ from ..places.s3 import S3Place
 from ..runs import perform
 from ..system.durable import make_dirs, to_json, write_bytes
 from ..wal.holdings import bases_of, lineages, spare
+from ..wal.proofs import mark_of, remembered
 from ..wal.spool import TREE, opened, read_file, sha256
 from ..wal.spool import lineages as local_lineages
 from ..wal.spool import names as local_names
@@ -144,11 +146,14 @@ class _Shipping:
         if self.looked is not None and now - self.looked < _LOOK_AGAIN:
             return
         try:
-            self.known = self.place.entries(TREE)
+            there = self.place.entries(TREE)
             catalog = Catalog(self.place)
             bases, unread = bases_of(catalog, catalog.ids())
         except MissingError as error:
             raise UnreachableError(error.message, hint=error.hint) from error
+        read = remembered(self.context.state, self.place.name, self.place.root)
+        # What a verification found damaged there is sent again, where the spool still has it.
+        self.known = {p: entry for p, entry in there.items() if not problem_of(p, mark_of(entry), read)}
         # What a prune has removed there, or would, is not sent again.
         self.spared = set() if unread else self._unneeded(bases)
         self.looked = now

@@ -18,12 +18,15 @@ from ..core.times import human_span, iso, parse_iso, parse_span
 from ..core.wal_health import Bounds, Holding, Room, ServerWal, Shipping, judge
 from ..postgres.archiver import ask
 from ..postgres.connection import connect
+from ..runs import history
 from ..system.durable import free_bytes
 from ..wal.holdings import Held
 from .survey import Surveyed, survey
 from .wal_ship import last_state
 
 _HOUR = timedelta(hours=1)
+# A burst of a few seconds is no pace.
+_SHORTEST = timedelta(minutes=10)
 Result = dict[str, Any]
 
 
@@ -57,16 +60,17 @@ def _look(
     places = {one.name: one for one in surveyed}
     held = {name: one.held(context.warn) for name, one in places.items()}
     spool, room = _spool(context, held.get("local", Held()))
+    own_disk = _own_disk(context, server, server_facts, now)
     shipping = _shipping(context) if context.config.s3 is not None else None
     wal = context.config.wal
     bounds = Bounds(parse_span(wal.max_lag), parse_size(wal.max_backlog), parse_span(wal.ship_every))
     if holdings is None:
         holdings = [holding(*one) for one in held.items()]
-    findings = judge(server, server_error, shipping, room, holdings, bounds, now)
+    findings = judge(server, server_error, shipping, room, holdings, bounds, now, own_disk=own_disk)
     result = {
         "changed": False,
         "now": iso(now),
-        "server": _server(server, server_facts, now) if server else None,
+        "server": _server(server, server_facts, now, own_disk) if server else None,
         "server_error": server_error or None,
         "spool": spool,
         "shipping": _shipping_data(shipping),
@@ -87,7 +91,53 @@ def _ask_server(context: Context) -> tuple[Optional[ServerWal], Result, str]:
     return server, facts, ""
 
 
-def _server(server: ServerWal, facts: Result, now: datetime) -> Result:
+def wal_facts(context: Context) -> Result:
+    """Return what the record of a backup keeps of the WAL: `timeline` and `timeline_before` (that of the newest record before,
+    None where none tells), `current_lsn`, `last_archived`, `lag_bytes`, `lag_seconds`, `ready`, `failing`, and with S3 what
+    waits for it (`pending`, `pending_bytes`); or `error`, why the server does not tell.
+    """
+    server, facts, error = _ask_server(context)
+    if server is None:
+        return {"error": error}
+    known = _server(server, facts, context.clock(), None)
+    kept = ("timeline", "current_lsn", "last_archived", "lag_bytes", "lag_seconds", "ready", "failing")
+    found = {"timeline_before": _timeline_before(context), **{key: known[key] for key in kept}}
+    if context.config.s3 is not None:
+        shipping = _shipping(context)
+        found.update(pending=shipping.pending, pending_bytes=shipping.pending_bytes)
+    return found
+
+
+def _timeline_before(context: Context) -> Optional[int]:
+    # Of both kinds: whichever ran last.
+    for record in history(context.state):
+        wal = record.get("wal") if record.get("verb") == "backup" else None
+        if isinstance(wal, dict) and isinstance(wal.get("timeline"), int):
+            return int(wal["timeline"])
+    return None
+
+
+def _own_disk(context: Context, server: Optional[ServerWal], facts: Result, now: datetime) -> Optional[Room]:
+    """Return the disk of pg_wal, and how fast WAL that cannot leave fills it; None where nothing stays, or nobody can tell."""
+    directory, host = facts.get("data_directory"), context.config.postgres.login_host
+    if server is None or not directory or (host and host not in ("localhost", "127.0.0.1", "::1")):
+        return None
+    since = server.last_archived_time
+    if since is None:
+        since = server.ready_since
+    if since is None:
+        return None
+    growth = server.lag_bytes / max((now - since).total_seconds(), _SHORTEST.total_seconds())
+    for path in (Path(directory) / "pg_wal", Path(directory)):
+        try:
+            # Not of the nearest parent, as free_bytes() would: that may be another disk.
+            return Room(free_bytes(path), 0, growth) if path.exists() else None
+        except OSError:
+            continue  # this account may not look into it
+    return None
+
+
+def _server(server: ServerWal, facts: Result, now: datetime, own_disk: Optional[Room]) -> Result:
     data = {**facts, **dataclasses.asdict(server)}
     for key, value in data.items():
         if isinstance(value, datetime):
@@ -97,6 +147,7 @@ def _server(server: ServerWal, facts: Result, now: datetime) -> Result:
     late = archived is not None and server.lag_bytes >= server.segment_size
     data["lag_seconds"] = round((now - archived).total_seconds(), 3) if late and archived else 0.0
     data["failing"] = server.failing
+    data["pg_wal_free_bytes"] = own_disk.free if own_disk else None
     return data
 
 
@@ -108,8 +159,11 @@ def _recoverable_to(held: Held) -> Optional[datetime]:
 
 
 def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
-    """Return what a place holds, to be judged; with `unmended`, without the gaps that a younger base backup has made up for."""
+    """Return what a place holds, to be judged; with `unmended`, without the gaps and damage that a younger base backup made up for."""
+    damaged = held.open_damage if unmended else held.damaged
     found_gaps = [gap for one in held.windows for gap in (one.open_gaps if unmended else one.gaps)]
+    # What is there, but damaged, is told as that.
+    found_gaps = [gap for gap in found_gaps if gap.count != sum(gap.first <= n <= gap.last for n in held.damaged)]
     gaps = [gap.first if gap.count == 1 else "%s to %s" % (gap.first, gap.last) for gap in found_gaps]
     found = held.lineages.values()
     return Holding(
@@ -119,6 +173,8 @@ def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
         [name for lineage in found for name in lineage.contradictions()],
         _recoverable_to(held),
         sum(len(lineage.files) for lineage in found),
+        damaged=damaged,
+        bases=sorted({(base.system_identifier, base.timeline) for base in held.bases}),
     )
 
 
@@ -216,4 +272,4 @@ def window_lines(windows: Sequence[Result]) -> list[str]:
     return lines
 
 
-__all__ = ("holding", "render", "wal_findings", "wal_status", "window_lines")
+__all__ = ("holding", "render", "wal_facts", "wal_findings", "wal_status", "window_lines")

@@ -13,6 +13,7 @@ from ..core.errors import PgopsError
 from ..core.segments import USUAL_SIZE
 from ..core.window import Base, Window, windows
 from ..wal.holdings import histories, lineages, segment_size
+from ..wal.proofs import remembered
 
 History = list[tuple[int, int, str]]
 
@@ -28,7 +29,7 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
     sizes: dict[str, int] = {}
     for place in context.places():
         try:
-            for identifier, lineage in lineages(place).items():
+            for identifier, lineage in lineages(place, remembered(context.state, place.name, place.root)).items():
                 held = segments.setdefault(identifier, {})
                 for name, stored in lineage.segments().items():
                     # S3 knows only when it got it, which may be long after it was archived.

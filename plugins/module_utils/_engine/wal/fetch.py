@@ -50,7 +50,7 @@ def fetch(
 
         brief = brief.of(check_instance(instance))
     ahead = os.path.join(os.path.dirname(target) or ".", AHEAD)
-    decrypt = _decryption(brief.identity_file)
+    decrypt = decryption(brief.identity_file)
     directories = {"ahead": ahead, "local": folder_of(brief.home, identifier, name)}
     if place == "s3":
         del directories["local"]
@@ -129,7 +129,8 @@ def _drop(ahead: str, name: str) -> None:
                 return
 
 
-def _decryption(identity_file: str) -> Callable[[bytes], bytes] | None:
+def decryption(identity_file: str) -> Callable[[bytes], bytes] | None:
+    """Return what decrypts with the private key in `identity_file`; None without one."""
     if not identity_file:
         return None
 
@@ -144,4 +145,4 @@ def _decryption(identity_file: str) -> Callable[[bytes], bytes] | None:
     return decrypt
 
 
-__all__ = ("AHEAD", "fetch")
+__all__ = ("AHEAD", "decryption", "fetch")

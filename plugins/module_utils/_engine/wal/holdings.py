@@ -23,11 +23,13 @@ from ..core.segments import (
     parse_stored,
 )
 from ..core.times import parse_iso
-from ..core.window import Base, Window, needless, windows
+from ..core.wal_proof import Known, problem_of
+from ..core.window import Base, Window, made_up_for, needless, windows
 from ..places.base import Entry, Place
 from ..places.catalog import Catalog, readable
 from ..places.chains import chain_of
 from .pack import content_size
+from .proofs import mark_of
 from .spool import TREE, opened
 
 Hears = Callable[[str], None]
@@ -37,12 +39,14 @@ Hears = Callable[[str], None]
 class Lineage:
     """The WAL of one cluster in one place: its files by the name of the WAL file. More than one file is a contradiction.
 
-    `marked` is the size of its segments as the archive says it, 0 when it does not.
+    `marked` is the size of its segments as the archive says it, 0 when it does not. `spoiled` are the paths of files that were
+    read and were not what their names say: they carry no recovery.
     """
 
     system_identifier: str
     files: dict[str, list[Entry]] = field(default_factory=dict)
     marked: int = 0
+    spoiled: set[str] = field(default_factory=set)
 
     @property
     def bytes(self) -> int:
@@ -58,8 +62,15 @@ class Lineage:
         return {
             name: entries[0].modified
             for name, entries in self.files.items()
-            if kind(name) == SEGMENT and len(_contents(entries)) == 1
+            if kind(name) == SEGMENT and len(_contents(entries)) == 1 and not self._is_spoiled(entries)
         }
+
+    def damaged(self) -> list[str]:
+        """Return the names of which the place holds no file that is whole, as far as they were read."""
+        return sorted(name for name, entries in self.files.items() if self._is_spoiled(entries))
+
+    def _is_spoiled(self, entries: Iterable[Entry]) -> bool:
+        return all(entry.path in self.spoiled for entry in entries)
 
     def contradictions(self) -> list[str]:
         """Return the names under which there are different contents."""
@@ -70,8 +81,8 @@ def _contents(entries: Iterable[Entry]) -> set[str]:
     return {parse_stored(entry.path.rpartition("/")[2])[1] for entry in entries}
 
 
-def lineages(place: Place) -> dict[str, Lineage]:
-    """Return the WAL in `place` by system identifier. Raise what the listing raises."""
+def lineages(place: Place, known: Optional[Known] = None) -> dict[str, Lineage]:
+    """Return the WAL in `place` by system identifier; `known` is what reading it has shown. Raise what the listing raises."""
     found: dict[str, Lineage] = {}
     for path, entry in place.entries(TREE).items():
         parts = path.split("/")
@@ -80,6 +91,8 @@ def lineages(place: Place) -> dict[str, Lineage]:
             lineage = found.setdefault(parts[1], Lineage(parts[1]))
             if name:
                 lineage.files.setdefault(name, []).append(entry)
+                if known and problem_of(path, mark_of(entry), known):
+                    lineage.spoiled.add(path)
             lineage.marked = marked or lineage.marked
     return found
 
@@ -153,30 +166,43 @@ def bases_of(catalog: Catalog, set_ids: Iterable[str]) -> tuple[list[Base], list
 
 @dataclass
 class Held:
-    """The WAL of a place by system identifier and the windows that it opens; or why that is unknown."""
+    """The WAL of a place by system identifier and the windows that it opens; or why that is unknown.
+
+    `bases` are the base backups there. `damaged` are the names of WAL files that were read and are not whole, `open_damage`
+    those of them that no younger base backup makes up for.
+    """
 
     lineages: dict[str, Lineage] = field(default_factory=dict)
     windows: list[Window] = field(default_factory=list)
+    bases: list[Base] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    open_damage: list[str] = field(default_factory=list)
     error: str = ""
 
 
-def look(place: Place, catalog: Catalog, hear: Hears, elsewhere: Optional[Held] = None) -> Held:
+def look(
+    place: Place, catalog: Catalog, hear: Hears, elsewhere: Optional[Held] = None, known: Optional[Known] = None
+) -> Held:
     """Return the WAL in `place` and to where it brings the base backups of `catalog`. `hear` is told of what cannot be read.
 
     A place knows when a segment came, which may be long after it was written; `elsewhere` is another place that may know better.
+    `known` is what reading the WAL there has shown.
     """
     held = Held()
     try:
-        held.lineages = lineages(place)
-        bases, unread = bases_of(catalog, _standing(place, catalog, hear))
+        held.lineages = lineages(place, known)
+        held.bases, unread = bases_of(catalog, _standing(place, catalog, hear))
         for set_id in unread:
             hear("Whether %s in %s can begin a recovery is unknown: its manifest does not tell." % (set_id, place.root))
         for identifier, lineage in sorted(held.lineages.items()):
             size, past = segment_size(place, lineage) or USUAL_SIZE, histories(place, lineage, hear)
             earlier = elsewhere.lineages.get(identifier) if elsewhere is not None else None
-            known = earlier.segments() if earlier is not None else {}
-            segments = {name: min(came, known.get(name, came)) for name, came in lineage.segments().items()}
-            held.windows += windows(identifier, bases, segments, past, size)
+            written = earlier.segments() if earlier is not None else {}
+            segments = {name: min(came, written.get(name, came)) for name, came in lineage.segments().items()}
+            opened_here = windows(identifier, held.bases, segments, past, size)
+            held.windows += opened_here
+            held.damaged += lineage.damaged()
+            held.open_damage += [name for name in lineage.damaged() if not made_up_for(name, opened_here, size)]
     except PgopsError as error:
         held.error = str(error)
     except OSError as error:

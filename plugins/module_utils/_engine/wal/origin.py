@@ -11,6 +11,8 @@ from ..core.errors import PgopsError, RefusedError, UsageError
 from ..core.segments import PARTIAL, SEGMENT, is_size, is_system_identifier, kind, number_of, start_of
 
 _LONG_HEADER = 0x0002
+# The upper half of the magic number of each page; the lower half counts versions of PostgreSQL (0xD118 is 18).
+_MAGIC = range(0xD0, 0xE0)
 
 
 def system_identifier_of(data_directory: str) -> str:
@@ -50,7 +52,7 @@ def known_identifier(given: str, data_directory: str) -> str:
     return found
 
 
-def check_segment(name: str, content: bytes, system_identifier: str) -> None:
+def check_segment(name: str, content: bytes | bytearray, system_identifier: str) -> None:
     """Raise PgopsError unless `content` can be the segment `name` of that cluster; other WAL files tell nothing of it."""
     if kind(name) not in (SEGMENT, PARTIAL):
         return
@@ -60,10 +62,10 @@ def check_segment(name: str, content: bytes, system_identifier: str) -> None:
             "%s has %d bytes; a WAL segment has a power of two of them, 1 MiB at least." % (name, size),
             hint="It is cut or still being written; it is archived when PostgreSQL asks for it again.",
         )
-    flags = int.from_bytes(content[2:4], sys.byteorder)
+    magic, flags = (int.from_bytes(content[at : at + 2], sys.byteorder) for at in (0, 2))
     owner = str(int.from_bytes(content[24:32], sys.byteorder))
     stated = int.from_bytes(content[32:36], sys.byteorder)
-    if not flags & _LONG_HEADER or stated != size:
+    if magic >> 8 not in _MAGIC or not flags & _LONG_HEADER or stated != size:
         raise PgopsError("%s does not begin as a WAL segment of %d bytes does." % (name, size))
     if owner != system_identifier:
         raise RefusedError(

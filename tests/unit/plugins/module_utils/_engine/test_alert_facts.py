@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import struct
 from datetime import timedelta
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State, from_data
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import Limits, troubles
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import stored_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Wal
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert_facts
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert_facts, verify
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.alert_facts import gather, limits
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -153,10 +155,13 @@ def test_where_the_wal_is_archived_its_health_is_asked_for(world: Any, monkeypat
     assert "wal-archive" in [t.cause for t in troubles(facts, Limits(), world.now)]
 
 
-def put_wal(world: Any, *numbers: int) -> None:
+MIB16 = 16 * 1024 * 1024
+
+
+def put_wal(world: Any, *numbers: int, content: bytes = b"") -> None:
     """Have S3 hold segments of the cluster whose base backups the world makes."""
     for number in numbers:
-        content = b"%d" % number
+        content = content or b"%d" % number
         name = stored_name("0000000100000000%08X" % number, hashlib.sha256(content).hexdigest(), ".gz")
         world.memory.write("wal/7300000000000000001/0000000100000000/%s" % name, gzip.compress(content))
 
@@ -182,6 +187,27 @@ def test_wal_that_s3_lacks_is_told_until_a_base_backup_makes_up_for_it(make_worl
     del damaged["s3"]["wal"]["gaps"]
     with pytest.raises(KeyError):
         from_data(damaged)
+
+
+def test_wal_in_s3_that_a_verification_found_damaged_is_told_and_its_run_is_not_told_beside_it(make_world: Any) -> None:
+    world = make_world(wal={"enabled": True}, postgres={"login_unix_socket": "/nowhere"}, verify={"level": "checksum"})
+    state = State()
+    world.add("s3", world.now - 2 * HOUR, kind="base")
+    put_wal(world, 2, 3)
+    assert "wal-damaged" not in causes(world, state, look_at_s3=True)
+    request = verify.Request(place="s3", sets=("all",))
+    with pytest.raises(DamagedError):  # they begin as no segment does
+        perform(world.context(), "verify", lambda context: verify.verify(context, request))
+    # It is told from the next look at the place on, and while nobody looks.
+    found = causes(world, state, look_at_s3=True)
+    assert "wal-damaged" in found
+    assert "failed-run/verify" not in found
+    state = from_data(json.loads(json.dumps(state.as_data())))
+    assert "wal-damaged" in causes(world, state)
+    world.add("s3", world.now, kind="base", wal_start="0/4000028", wal_end="0/4000120")
+    content = struct.pack("=HHIQI4xQII", 0xD110, 2, 1, 4 * MIB16, 0, 7300000000000000001, MIB16, 8192)
+    put_wal(world, 4, content=content.ljust(MIB16, b"\0"))
+    assert "wal-damaged" not in causes(world, state, look_at_s3=True)
 
 
 def test_two_servers_that_archive_to_s3_are_told(make_world: Any) -> None:

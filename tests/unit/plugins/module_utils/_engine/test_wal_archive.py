@@ -307,7 +307,7 @@ def test_a_damaged_copy_that_is_encrypted_is_damage(server, monkeypatch):
     def refuses(_blob: bytes) -> bytes:
         raise CommandError("age failed: unexpected EOF")
 
-    monkeypatch.setattr(fetch, "_decryption", lambda _file: refuses)
+    monkeypatch.setattr(fetch, "decryption", lambda _file: refuses)
     said = server.fetch(name, "-v")
     assert "cannot be decrypted" in said
     assert "from local" in said

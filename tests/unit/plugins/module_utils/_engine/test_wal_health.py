@@ -148,3 +148,40 @@ def test_what_is_wrong_in_a_place():
     # A spool that feeds S3 needs no base backup of its own.
     assert found(holdings=[Holding("local", segments=7), HELD])["wal window"][0] == "ok"
     assert "no network" in found(holdings=[Holding("s3", "no network")])["wal s3"][1]
+    damaged = dataclasses.replace(HELD, damaged=["00000001000000000000000%d" % n for n in range(5)])
+    severity, said = found(holdings=[damaged])["wal damaged"]
+    assert severity == "warning"
+    assert "000000010000000000000002 and 2 more" in said
+    assert "take a new base backup" in said
+
+
+def test_a_new_timeline_is_told_until_a_base_backup_is_of_it():
+    now_on_two = server(system_identifier="7", timeline=2)
+    old, new, others = (dataclasses.replace(HELD, bases=[base]) for base in (("7", 1), ("7", 2), ("8", 1)))
+    severity, said = found(server=now_on_two, holdings=[old])["wal timeline"]
+    assert (severity, "on timeline 2" in said, "of timeline 1" in said) == ("warning", True, True)
+    unknown = Holding("s3", "no network")
+    for holdings in ([old, new], [others], [HELD], [old, unknown]):
+        assert "wal timeline" not in found(server=now_on_two, holdings=holdings)
+    assert "wal timeline" not in found(server=server(system_identifier="7"), holdings=[old])
+    assert "wal timeline" not in found(server=server(system_identifier="7", timeline=1), holdings=[old])
+
+
+@pytest.mark.parametrize(("hours", "severity"), [(1, "critical"), (3, "warning"), (25, "ok")])
+def test_while_archiving_fails_it_is_the_disk_of_pg_wal_that_fills(hours, severity):
+    """The spool grows no more then, and its disk would last for ever."""
+    failing = server(last_failed="1", last_failed_time=NOW, lag_bytes=5000)
+    spool, own = Room(100 * GIB, GIB, 0.0), Room(hours * 3600 * 1000, 0, 1000.0)
+    told = [
+        finding
+        for finding in judge(failing, "", SHIPPED, spool, [HELD], Bounds(10 * MINUTE, GIB), NOW, own_disk=own)
+        if finding.check == "wal room"
+    ]
+    assert [finding.severity for finding in told] == [severity, "ok"]
+    assert "pg_wal" in told[0].text
+    assert "the server stops" in told[0].text
+    assert found(server=failing, own_disk=Room(5, 0, 0.0))["wal room"][0] == "ok"
+    # What is archived does not stay there; what cannot keep up does.
+    assert "pg_wal" not in found(own_disk=own)["wal room"][1]
+    slow = judge(server(lag_bytes=2 * GIB), "", SHIPPED, spool, [HELD], Bounds(10 * MINUTE, GIB), NOW, own_disk=own)
+    assert [finding.severity for finding in slow if finding.check == "wal room"] == [severity, "ok"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import sh
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     DamagedError,
+    RefusedError,
     UnreachableError,
     UsageError,
 )
@@ -26,11 +28,14 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments
     show_lsn,
     size_mark,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_health import ServerWal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import Base
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_verb
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import wal_ship, wal_status
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request as Info
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import info
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.making import check_room
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request as Prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import survey
@@ -365,6 +370,104 @@ def test_the_size_of_segments_is_read_from_one(archive, method):
     lineage = holdings.lineages(local)[SYSTEM]
     assert holdings.segment_size(local, lineage) == SIZE
     assert holdings.segment_size(local, holdings.Lineage(SYSTEM)) == 0
+
+
+# --- the server's own disk, and what a backup remembers ----------------------------------------------------------------
+
+
+STUCK = ServerWal(
+    archive_mode="on",
+    archive_command="pgops wal archive %p",
+    archive_timeout=60,
+    segment_size=SIZE,
+    lag_bytes=600 * SIZE,
+    last_archived=segment_name(1, 1, SIZE),
+    last_archived_time=NOW - timedelta(minutes=20),
+    last_failed=segment_name(1, 2, SIZE),
+    last_failed_time=NOW,
+    failed_count=3,
+    ready=600,
+    ready_since=NOW - timedelta(minutes=19),
+    system_identifier=SYSTEM,
+    timeline=2,
+)
+
+
+def answers(monkeypatch: Any, server: Any, data: Any, error: str = "") -> None:
+    facts = {"data_directory": str(data), "current_lsn": "0/1", "wal_level": "replica"}
+    monkeypatch.setattr(wal_status, "_ask_server", lambda _context: (server, facts, error))
+
+
+def test_while_archiving_fails_the_time_is_that_of_the_disk_of_pg_wal(archive, monkeypatch, tmp_path):
+    (tmp_path / "pg_wal").mkdir()
+    answers(monkeypatch, STUCK, tmp_path)
+    asked = []
+    monkeypatch.setattr(wal_status, "free_bytes", lambda path: asked.append(path) or 1800 * SIZE)
+    result = wal_status.wal_status(archive.world.context())
+    (told,) = [one for one in result["findings"] if one["check"] == "wal room" and "pg_wal" in one["text"]]
+    # 600 segments in 20 minutes, so that 1800 more last an hour.
+    assert (told["severity"], "is full in 1 h 0 min" in told["text"]) == ("critical", True), told
+    assert tmp_path / "pg_wal" in asked
+    assert result["server"]["pg_wal_free_bytes"] == 1800 * SIZE
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        ({}, {"login_host": "db2.example.com"}),
+        ({"last_archived_time": None, "ready_since": None}, {}),
+    ],
+)
+def test_of_a_disk_that_nobody_here_can_see_nothing_is_said(make_world, monkeypatch, tmp_path, values, options):
+    archive = Archive(make_world(wal={"enabled": True}, postgres=options))
+    answers(monkeypatch, dataclasses.replace(STUCK, **values), tmp_path)
+    assert wal_status.wal_status(archive.world.context())["server"]["pg_wal_free_bytes"] is None
+    answers(monkeypatch, STUCK, "")
+    assert wal_status.wal_status(archive.world.context())["server"]["pg_wal_free_bytes"] is None
+
+
+def test_the_pace_is_told_where_only_the_oldest_that_waits_says_since_when(archive, monkeypatch, tmp_path):
+    answers(monkeypatch, dataclasses.replace(STUCK, last_archived_time=None), tmp_path)
+    said = [one["text"] for one in wal_status.wal_status(archive.world.context())["findings"]]
+    assert not any("pg_wal" in text for text in said), "that directory is not there"
+    (tmp_path / "pg_wal").mkdir()
+    said = [one["text"] for one in wal_status.wal_status(archive.world.context())["findings"]]
+    assert any("pg_wal" in text for text in said)
+
+
+def test_a_backup_remembers_the_timeline_and_what_waits(archive, monkeypatch, tmp_path):
+    answers(monkeypatch, STUCK, tmp_path)
+
+    def back_up():
+        facts = perform(archive.world.context(), "backup", lambda c: {"wal": wal_status.wal_facts(c)})["wal"]
+        archive.world.now += HOUR
+        return facts
+
+    assert back_up()["timeline_before"] is None
+    answers(monkeypatch, dataclasses.replace(STUCK, timeline=3), tmp_path)
+    facts = back_up()
+    assert (facts["timeline"], facts["timeline_before"], facts["lag_bytes"], facts["failing"]) == (
+        3,
+        2,
+        600 * SIZE,
+        True,
+    )
+    assert facts["pending"] == 0
+    answers(monkeypatch, None, tmp_path, "no connection")
+    assert back_up() == {"error": "no connection"}
+    answers(monkeypatch, STUCK, tmp_path)
+    assert back_up()["timeline_before"] == 3
+
+
+@pytest.mark.parametrize("has_s3", [True, False])
+def test_without_room_here_a_base_backup_may_go_straight_to_s3(make_world, has_s3):
+    world = make_world(backup={"min_free": "100TiB"}, **({} if has_s3 else {"s3": None}))
+    with pytest.raises(RefusedError) as caught:
+        check_room(world.context(), 1, elsewhere=True)
+    assert ("--to s3" in caught.value.hint) == has_s3
+    with pytest.raises(RefusedError) as caught:
+        check_room(world.context(), 1)
+    assert "--to s3" not in caught.value.hint
 
 
 # --- prune ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""The part of verify that reads the WAL archive: some files each time, so that with the nights all that base backups need is read."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Optional
+
+from ..context import Context
+from ..core.errors import MissingError, UnreachableError
+from ..core.segments import USUAL_SIZE, parse_stored
+from ..core.wal_proof import Read, choose, left, problem_of
+from ..core.window import Base
+from ..places.base import Entry, Place
+from ..places.catalog import Catalog
+from ..wal.fetch import decryption
+from ..wal.holdings import Lineage, bases_of, lineages, look, segment_size, spare
+from ..wal.proofs import mark_of, problem_in, remember, remembered
+
+Result = dict[str, Any]
+# How many files are read at once, and how many bytes of segments they may hold together.
+_AT_ONCE, _ROOM = 4, 1 << 28
+_BATCH = 64
+_SHOWN = 20
+
+
+def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: bool) -> Optional[Result]:
+    """Read files of the WAL that base backups in `place` need, and remember which; None where there is nothing to read.
+
+    Result: `files` (how many are needed), `read`, `bytes`, `passed`, `damaged` (list of {file, problem}, of all that were ever
+    found and are still so), `found` (how many of these a recovery to now needs, or are new), `left` (how many were never
+    read), `sealed` (encrypted ones, which cannot be read without the key), `seconds`. A dry run reads nothing: `read` is what
+    would be. It stops at what keeps it from reading, and raises that.
+    """
+    most = context.config.verify.wal_files
+    if not most:
+        return None
+    tick = time.monotonic()
+    bases, _unread = bases_of(catalog, catalog.ids())
+    if not bases:
+        return None
+    held = lineages(place)
+    needed = dict(_needed(place, held, bases))
+    identity = context.config.restore.identity_file
+    sealed = {path for path in needed if path.endswith(".age") and not identity}
+    marks = {path: mark_of(entry) for path, entry in needed.items() if path not in sealed}
+    if not needed:
+        return None
+    known = {path: read for path, read in remembered(context.state, place.name, place.root).items() if path in needed}
+    chosen = choose(marks, known, most)
+    size = sum(needed[path].size for path in chosen)
+    result: Result = {"files": len(needed), "read": len(chosen), "bytes": size, "sealed": len(sealed)}
+    if dry_run:
+        return result
+    before = {path for path, mark in marks.items() if problem_of(path, mark, known)}
+    context.reporter.phase("WAL archive of %s" % place.root, size)
+    largest = max(segment_size(place, lineage) or USUAL_SIZE for lineage in held.values())
+    threads = max(1, min(_AT_ONCE, _ROOM // largest))
+    try:
+        wanted = {path: needed[path] for path in chosen}
+        for path, problem in _read(context, place, wanted, decryption(identity), threads):
+            known[path] = Read(marks[path], int(context.clock().timestamp()), problem)
+    finally:
+        context.reporter.done()
+        _keep(context, place, known)
+    damaged = {path: problem_of(path, mark, known) for path, mark in marks.items()}
+    damaged = {path: problem for path, problem in sorted(damaged.items()) if problem}
+    open_names = look(place, catalog, context.warn, known=known).open_damage if damaged else ()
+    urgent = [path for path in damaged if path not in before or _name(path) in open_names]
+    if sealed:
+        context.warn(
+            "%d encrypted WAL files in %s were not read, as there is no key here (restore.identity_file)."
+            % (len(sealed), place.root)
+        )
+    result.update(
+        passed=len(chosen) - len(set(chosen) & set(damaged)),
+        damaged=[{"file": path, "problem": problem} for path, problem in itertools.islice(damaged.items(), _SHOWN)],
+        found=len(urgent),
+        left=left(marks, known),
+        seconds=round(time.monotonic() - tick, 3),
+    )
+    return result
+
+
+def _needed(place: Place, held: dict[str, Lineage], bases: list[Base]) -> Iterator[tuple[str, Entry]]:
+    """Yield the stored files that a base backup needs, of clusters that have one."""
+    for identifier, lineage in sorted(held.items()):
+        if any(base.system_identifier == identifier for base in bases):
+            needless = spare(place, lineage, bases)
+            for name in sorted(set(lineage.files) - needless):
+                yield from ((entry.path, entry) for entry in lineage.files[name])
+
+
+def _read(
+    context: Context,
+    place: Place,
+    chosen: dict[str, Entry],
+    decrypt: Optional[Callable[[bytes], bytes]],
+    threads: int,
+) -> Iterator[tuple[str, str]]:
+    """Yield each path that was read and what is wrong with it; one that is gone by now is passed over."""
+
+    def one(path: str) -> Optional[str]:
+        try:
+            return problem_in(place, path, decrypt)
+        except MissingError:
+            return None  # a prune was here, or the shipping
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise UnreachableError("%s in %s cannot be read: %s." % (path, place.root, error.strerror)) from error
+            return "%s/%s cannot be read: %s." % (place.root, path, error.strerror)
+        finally:
+            context.reporter.advance(chosen[path].size)
+
+    paths = list(chosen)
+    with ThreadPoolExecutor(threads, "pgops-wal") as pool:
+        for start in range(0, len(paths), _BATCH):
+            batch = paths[start : start + _BATCH]
+            for path, problem in zip(batch, pool.map(one, batch)):
+                if problem is not None:
+                    yield path, problem
+
+
+def _name(path: str) -> str:
+    return parse_stored(path.rpartition("/")[2])[0]
+
+
+def _keep(context: Context, place: Place, known: dict[str, Read]) -> None:
+    try:
+        remember(context.state, place.name, place.root, known)
+    except OSError as error:
+        context.warn("Which WAL files were read could not be remembered: %s." % error)
+
+
+__all__ = ("verify_wal",)
