@@ -331,7 +331,7 @@ class _Contest:
     def their_replay(self) -> Run:
         """Replay the same from theirs, which fetches ahead by two processes."""
         self._make("spool")
-        return self._recover(" ".join(self._rival("s3.conf", "archive-get")))
+        return self._recover(" ".join(self._rival("s3.conf", "--pg1-path=/mnt/copy", "archive-get")))
 
     def _recover(self, command: str) -> Run:
         copy = self._folder / "copy"

@@ -59,6 +59,7 @@ class S3Place(Place):
         self.capabilities = Capabilities(state, settings, warn)
         self._settings, self._warn = settings, warn
         self._bandwidth = Bandwidth(parse_size(settings.bandwidth_limit) if settings.bandwidth_limit else 0)
+        self.store.patience.until(self._bandwidth.stopped)
         self._slots = slots = Slots(settings.concurrency)
         self._modes_lock = threading.Lock()
         self.reader = Reader(self.store, self._bandwidth, slots)

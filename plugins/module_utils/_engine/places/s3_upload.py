@@ -389,6 +389,9 @@ class Writer:
                         sent.append(running.popleft().result())
                 while running:
                     sent.append(running.popleft().result())
+            except BaseException:
+                self._bandwidth.stopped.set()  # nobody waits for parts that nobody wants
+                raise
             finally:
                 _settle(running)
             kept = self._complete(upload, key, File(key, size, ""), sent, mode)

@@ -24,6 +24,7 @@ MIB = 1024 * 1024
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 MAX_PARTS, MAX_PART_SIZE = 10_000, 5 * 1024 * MIB
 _SMALL_PER_LARGE = 4
+_STEP_SECONDS = 2.0  # how long it may take until a pause hears that all is to stop
 
 T = TypeVar("T")
 
@@ -168,15 +169,25 @@ class Patience:
         *,
         base: float = 0.5,
         cap: float = 20.0,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         rng: Optional[random.Random] = None,
     ) -> None:
         self.tries, self._base, self._cap, self._sleep = tries, base, cap, sleep
         self._rng = rng or random.Random()  # noqa: S311  # spreads load; guards nothing
+        self._stopped: Optional[threading.Event] = None
+
+    def until(self, stopped: threading.Event) -> None:
+        """From now on let `stopped` end a pause, and what would be asked again after it."""
+        self._stopped = stopped
 
     def pause(self, failed: int) -> None:
-        """Sleep after the attempt number `failed` (from 1) has failed."""
-        self._sleep(self._rng.uniform(0, min(self._cap, self._base * 2 ** (failed - 1))))
+        """Sleep after the attempt number `failed` (from 1) has failed. Raise StoppedError once all is to stop."""
+        left = self._rng.uniform(0, min(self._cap, self._base * 2 ** (failed - 1)))
+        while left > 0:
+            self._sleep(min(left, _STEP_SECONDS))
+            left -= _STEP_SECONDS
+            if self._stopped is not None and self._stopped.is_set():
+                raise StoppedError("The transfer was stopped.")
 
     def call(self, work: Callable[[], T], passing: Callable[[Exception], bool]) -> T:
         """Return what `work` returns, made again while it raises what `passing` takes for a passing trouble."""

@@ -19,6 +19,9 @@ from .pack import AGE_MAGIC, unpack
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 TREE = "wal"
 _TEMPORARY = ".tmp"
@@ -90,6 +93,36 @@ def sha256(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def aside(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin `work` on another core, and return what waits for its end, to be called once: it returns or raises what `work` does.
+
+    Hashes, compression and the disk let Python go on meanwhile; the module threading would cost more than they take.
+    """
+    import _thread
+
+    ended = _thread.allocate_lock()
+    values: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            values.append(work())
+        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+            errors.append(error)
+        finally:
+            ended.release()
+
+    def result() -> T:
+        with ended:
+            if errors:
+                raise errors[0]
+            return values[0]
+
+    ended.acquire()  # pylint: disable=consider-using-with
+    _thread.start_new_thread(run, ())
+    return result
+
+
 def opened(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None = None) -> bytes | bytearray:
     """Return what the stored file called `stored`, with the bytes `blob`, holds.
 
@@ -124,7 +157,7 @@ def store(
     name: str,
     content: bytes,
     wrap: Callable[[bytes], tuple[bytes, str]],
-    prove: Callable[[bytes, str], bytes | bytearray | None],
+    prove: Callable[[bytes, str], bool | None],
     *,
     written_ns: int = 0,
 ) -> bool:
@@ -132,12 +165,12 @@ def store(
 
     `written_ns` is when the server wrote the last of it (nanoseconds since 1970): no transaction in it is younger. The stored
     file bears that time, as a slow archive must not make its content look younger than it is.
-    `wrap` returns the bytes to write and their suffix. `prove` returns the content of bytes read back from a stored file,
-    None where it cannot (no key). Raise RefusedError if other content has that name, which stays untouched; PgopsError if
+    `wrap` returns the bytes to write and their suffix. `prove` tells whether bytes read back from a stored file hold
+    `content`, None where it cannot (no key). Raise RefusedError if other content has that name, which stays untouched; PgopsError if
     it cannot be written.
     """
     directory = folder_of(home, system_identifier, name)
-    digest = sha256(content)
+    hashed = aside(lambda: sha256(content))
     try:
         _make_dirs(directory)
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,19 +178,23 @@ def store(
             # One writer at a time; the lock ends with its process.
             fcntl.flock(held, fcntl.LOCK_EX)
             found = find(directory, name)
+            # While it is hashed it is packed, as it is new mostly, or compared with what is there.
+            whole = {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
+            packed = None if whole else wrap(content)
+            digest = hashed()
             other = [stored for stored in found if parse_stored(stored)[1] != digest]
             if other:
                 raise _contradiction(directory, name, digest, other)
-            for stored in found:
-                if _is_whole(os.path.join(directory, stored), stored, content, prove):
+            if packed is None:
+                for stored in whole:
                     # Whoever wrote it may have been killed before this.
                     _sync(os.path.join(directory, stored))
-                    os.fsync(held)
-                    return False
-            blob, suffix = wrap(content)
+                os.fsync(held)
+                return False
+            blob, suffix = packed
             if suffix.endswith(".age") and kind(name) == SEGMENT:
                 _mark_size(lineage_dir(home, system_identifier), len(content))
-            _write(directory, stored_name(name, digest, suffix), blob, content, prove, written_ns)
+            _write(directory, stored_name(name, digest, suffix), blob, prove, written_ns)
             os.fsync(held)
             for stored in set(found) - {stored_name(name, digest, suffix)}:
                 os.unlink(os.path.join(directory, stored))
@@ -177,10 +214,10 @@ def _contradiction(directory: str, name: str, digest: str, other: list[str]) -> 
     )
 
 
-def _is_whole(path: str, stored: str, content: bytes, prove: Callable[[bytes, str], bytes | bytearray | None]) -> bool:
-    """Tell whether the stored file holds `content`. What cannot be proven, as it is encrypted, is written again."""
+def _is_whole(path: str, stored: str, prove: Callable[[bytes, str], bool | None]) -> bool:
+    """Tell whether the stored file holds what it is to hold. What cannot be proven, as it is encrypted, is written again."""
     try:
-        return prove(read_file(path), stored) == content
+        return prove(read_file(path), stored) is True
     except PgopsError:
         return False
 
@@ -189,8 +226,7 @@ def _write(
     directory: str,
     stored: str,
     blob: bytes,
-    content: bytes,
-    prove: Callable[[bytes, str], bytes | bytearray | None],
+    prove: Callable[[bytes, str], bool | None],
     written_ns: int,
 ) -> None:
     for left in os.listdir(directory):
@@ -204,10 +240,14 @@ def _write(
             view = memoryview(blob)
             while view:
                 view = view[stream.write(view) :]
-            os.fsync(handle)
-            stream.seek(0)
-            again = stream.readall()
-        if again != blob or not _proven(again, stored, content, prove):
+            flushed = aside(lambda: os.fsync(handle))
+            try:
+                stream.seek(0)
+                again = stream.readall()
+                proven = again == blob and _proven(again, stored, prove)
+            finally:
+                flushed()
+        if not proven:
             raise DamagedError(
                 "%s/%s could not be read back as it was written." % (directory, stored),
                 hint="Check the disk and the memory of this host.",
@@ -231,10 +271,10 @@ def _mark_size(top: str, size: int) -> None:
         _sync(top)
 
 
-def _proven(blob: bytes, stored: str, content: bytes, prove: Callable[[bytes, str], bytes | bytearray | None]) -> bool:
-    """Tell whether what was read back is `content`, as far as it can be opened here."""
+def _proven(blob: bytes, stored: str, prove: Callable[[bytes, str], bool | None]) -> bool:
+    """Tell whether what was read back is right, as far as it can be opened here."""
     try:
-        return prove(blob, stored) in (content, None)
+        return prove(blob, stored) is not False
     except DamagedError:
         return False
 
@@ -325,6 +365,7 @@ def restore_to(content: bytes | bytearray, target: str) -> None:
 __all__ = (
     "AbsentError",
     "TREE",
+    "aside",
     "find",
     "folder_of",
     "lineage_dir",
