@@ -10,6 +10,7 @@ from ..core.errors import DamagedError, UnreachableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _ZSTD_MAGIC, _GZIP_MAGIC, AGE_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"age-encryption.org/"
@@ -20,7 +21,7 @@ _LEVELS = {"zstd": 1, "gzip": 1}
 _GZIP_WINDOW = 31
 # No WAL file is larger, and a damaged header must not make us ask for terabytes.
 _MOST = (1 << 30) + (1 << 20)
-_PIECE = 1 << 18
+_PIECE = 1 << 20
 
 _library: list[Any] = []
 
@@ -137,33 +138,43 @@ def unpack(blob: bytes) -> bytes | bytearray:
 
 def holds(blob: bytes, content: bytes) -> bool:
     """Tell whether `blob` holds `content` and nothing else. Raise DamagedError if it is no whole file, UnreachableError without libzstd."""
-    return _zstd_holds(blob, content) if blob.startswith(_ZSTD_MAGIC) else unpack(blob) == content
+    wanted, at = memoryview(content), 0
+    for piece in pieces(blob):
+        # On the left is a bytearray or bytes, which compares at the speed of memory.
+        if piece != wanted[at : at + len(piece)]:  # type: ignore[comparison-overlap]
+            return False
+        at += len(piece)
+    return at == len(content)
 
 
-def _zstd_holds(blob: bytes, content: bytes) -> bool:
-    """Compare piece by piece: memory for the whole would cost as much as the work itself."""
+def pieces(blob: bytes) -> Iterator[bytes | bytearray]:
+    """Yield what `blob` holds, piece by piece: memory for the whole costs as much as the work itself.
+
+    A piece is good until the next but one is asked for. Raise DamagedError where it is cut or altered, UnreachableError without libzstd.
+    """
+    if not blob.startswith(_ZSTD_MAGIC):
+        yield unpack(blob)
+        return
     import ctypes
 
     library = _needed_library()
-    room = bytearray(_PIECE)
-    target = (ctypes.c_char * _PIECE).from_buffer(room)
+    rooms = [bytearray(_PIECE), bytearray(_PIECE)]
+    targets = [(ctypes.c_char * _PIECE).from_buffer(room) for room in rooms]
     words = ctypes.c_size_t * 3  # ZSTD_inBuffer, ZSTD_outBuffer: where it lies, its size, how far it is used
     given = words(ctypes.cast(ctypes.c_char_p(blob), ctypes.c_void_p).value or 0, len(blob), 0)
-    wanted, at = memoryview(content), 0
     stream = library.ZSTD_createDStream()
     if not stream:
         raise MemoryError("zstd")
+    count, left = 0, 1
     try:
-        while True:
-            taken = words(ctypes.addressof(target), _PIECE, 0)
+        while left:
+            taken = words(ctypes.addressof(targets[count % 2]), _PIECE, 0)
             left = library.ZSTD_decompressStream(stream, taken, given)
-            if library.ZSTD_isError(left) or (left and given[2] == len(blob) and taken[2] < _PIECE):
+            cut = left and given[2] == len(blob) and taken[2] < _PIECE
+            if library.ZSTD_isError(left) or cut or count * _PIECE > _MOST or (not left and given[2] < len(blob)):
                 raise DamagedError("It is no whole zstd file.")
-            if room[: taken[2]] != wanted[at : at + taken[2]]:
-                return False
-            at += taken[2]
-            if not left:
-                return at == len(content) and given[2] == len(blob)
+            yield rooms[count % 2] if taken[2] == _PIECE else rooms[count % 2][: taken[2]]
+            count += 1
     finally:
         library.ZSTD_freeDStream(stream)
 
@@ -193,4 +204,4 @@ def _unzstd(blob: bytes) -> bytearray:
     return content
 
 
-__all__ = ("AGE_MAGIC", "content_size", "holds", "pack", "unpack", "zstd_library")
+__all__ = ("AGE_MAGIC", "content_size", "holds", "pack", "pieces", "unpack", "zstd_library")

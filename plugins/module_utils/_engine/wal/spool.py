@@ -14,11 +14,11 @@ import os
 
 from ..core.errors import DISK_FULL, CommandError, DamagedError, MissingError, PgopsError, RefusedError, UsageError
 from ..core.segments import SEGMENT, folder, kind, parse_size_mark, parse_stored, size_mark, stored_name
-from .pack import AGE_MAGIC, unpack
+from .pack import AGE_MAGIC, pieces, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -128,27 +128,62 @@ def opened(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], byte
 
     Raise DamagedError if it is not what its name says or cannot be decrypted; UsageError if it is encrypted and there is no `decrypt`.
     """
-    if blob.startswith(AGE_MAGIC):
-        if decrypt is None:
-            raise UsageError(
-                "%s/%s is encrypted, and no private key was given." % (where, stored),
-                hint="Give restore.identity_file with the key for one of its recipients.",
-            )
-        try:
-            blob = decrypt(blob)
-        except CommandError as error:
-            raise DamagedError(
-                "%s/%s cannot be decrypted: it is damaged, or for another key. %s" % (where, stored, error.message)
-            ) from error
+    blob = _decrypted(blob, stored, where, decrypt)
     try:
         content = unpack(blob)
     except DamagedError as error:
-        raise DamagedError("%s/%s is damaged. %s" % (where, stored, error.message)) from error
+        raise _damaged(stored, where, error.message) from error
     if sha256(content) != parse_stored(stored)[1]:
-        raise DamagedError(
-            "%s/%s is damaged: its content is not what its name says (SHA-256 differs)." % (where, stored)
-        )
+        raise _damaged(stored, where, _DIFFERS)
     return content
+
+
+_DIFFERS = "Its content is not what its name says (SHA-256 differs)."
+
+
+def _damaged(stored: str, where: str, why: str) -> DamagedError:
+    return DamagedError("%s/%s is damaged. %s" % (where, stored, why))
+
+
+def _decrypted(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None) -> bytes:
+    if not blob.startswith(AGE_MAGIC):
+        return blob
+    if decrypt is None:
+        raise UsageError(
+            "%s/%s is encrypted, and no private key was given." % (where, stored),
+            hint="Give restore.identity_file with the key for one of its recipients.",
+        )
+    try:
+        return decrypt(blob)
+    except CommandError as error:
+        raise DamagedError(
+            "%s/%s cannot be decrypted: it is damaged, or for another key. %s" % (where, stored, error.message)
+        ) from error
+
+
+def open_to(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None, target: str) -> None:
+    """Write what opened() would return to `target`, whole and checked or not at all: unpacked, hashed and written side by side.
+
+    Raise what opened() raises, PgopsError if it cannot be written.
+    """
+    blob = _decrypted(blob, stored, where, decrypt)
+    digest = hashlib.sha256()
+
+    def heard() -> Iterator[bytes | bytearray]:
+        hashed: Callable[[], None] = lambda: None  # noqa: E731
+        try:
+            for piece in pieces(blob):
+                hashed()
+                hashed = aside(lambda piece=piece: digest.update(piece))  # type: ignore[misc]
+                yield piece
+        except DamagedError as error:
+            raise _damaged(stored, where, error.message) from error
+        finally:
+            hashed()
+        if digest.hexdigest() != parse_stored(stored)[1]:
+            raise _damaged(stored, where, _DIFFERS)
+
+    write_to(heard(), target)
 
 
 def store(
@@ -348,18 +383,26 @@ def restore_to(content: bytes | bytearray, target: str) -> None:
 
     PostgreSQL makes it durable when it keeps the file; until then the archive has it.
     """
+    write_to([content], target)
+
+
+def write_to(pieces_of_it: Iterable[bytes | bytearray], target: str) -> None:
+    """Do as restore_to() does for what comes in pieces. Raise what they raise, too."""
     temporary = "%s.pgops%s" % (target, _TEMPORARY)
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb", buffering=0) as stream:
-            view = memoryview(content)
-            while view:
-                view = view[stream.write(view) :]
+            for piece in pieces_of_it:
+                view = memoryview(piece)
+                while view:
+                    view = view[stream.write(view) :]
         os.rename(temporary, target)
-    except OSError as error:
+    except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        raise PgopsError("%s cannot be written: %s." % (target, error.strerror)) from error
+        if isinstance(error, OSError):
+            raise PgopsError("%s cannot be written: %s." % (target, error.strerror)) from error
+        raise
 
 
 __all__ = (
@@ -372,6 +415,7 @@ __all__ = (
     "lineages",
     "names",
     "one_content",
+    "open_to",
     "opened",
     "read_file",
     "restore_to",
