@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Callable
 
 from ..core.segments import HISTORY, kind, number_of, parse_lsn, show_lsn, start_of
 from ..core.wal_health import ServerWal
@@ -28,8 +29,8 @@ _READY = (
 )
 
 
-def ask(session: Session) -> tuple[ServerWal, dict[str, Any]]:
-    """Return how the server archives, and as JSON what a person wants to know besides. Raise PgopsError."""
+def ask(session: Session, clock: Callable[[], datetime]) -> tuple[ServerWal, dict[str, Any]]:
+    """Return how the server archives, and as JSON what a person wants to know besides; `clock` is this host's. Raise PgopsError."""
     server = server_facts(session)
     settings: dict[str, str] = dict(session.rows(_SETTINGS))
     size = int(settings["wal_segment_size"])
@@ -51,6 +52,7 @@ def ask(session: Session) -> tuple[ServerWal, dict[str, Any]]:
         ready=None if ready is None else int(ready),
         ready_since=ready_since,
         in_recovery=server.in_recovery,
+        ahead_seconds=round((session.value("SELECT pg_catalog.clock_timestamp()") - clock()).total_seconds(), 3),
     )
     return facts, {
         "system_identifier": server.system_identifier,

@@ -224,6 +224,7 @@ _STEPS = (
     ("wal gap", "Take a new base backup: recovery to moments after the gap needs one."),
     ("wal contradiction", "Find the second server that archives to this instance, and stop it."),
     ("wal window", "Take a base backup: WAL alone restores nothing."),
+    ("wal clock", "Set the clocks of this host, of the server and of the store (timedatectl, chrony)."),
     ("wal timeout", "Set archive_timeout to a minute."),
     ("no off-site place", "Add an S3 place to the configuration (section s3)."),
     ("alerts", "Find out why nobody is told: pgops alert test."),
@@ -266,10 +267,14 @@ def render(result: dict[str, Any], colour: bool) -> str:
         for place in result["places"]:
             lines += ["  %-6s %s" % (place["place"], text) for text in window_lines(place["windows"]) or ["nothing"]]
         for held in result["wal"]["places"]:
+            said = ""
             if held["rpo_seconds"] is not None:
-                said = "RPO now: what was written in the last %s would be lost" % human_span(
-                    max(0.0, held["rpo_seconds"])
+                said = "RPO now: what was written in the last %s would be lost" % human_span(held["rpo_seconds"])
+            elif held["ahead_seconds"] is not None:
+                said = "RPO now: unknown, as the newest WAL is %s ahead of this host's clock" % human_span(
+                    held["ahead_seconds"]
                 )
+            if said:
                 lines.append("  %-6s %s" % (held["place"], said))
     lines += ["", "Runs"]
     for verb, records in result["runs"].items():
