@@ -485,7 +485,9 @@ def test_wal_that_bears_a_time_to_come_is_no_fresh_wal(archive):
     archive.segment(1, age=-2 * HOUR)
     (place, *_unused) = wal_status.wal_status(archive.world.context())["places"]
     assert (place["rpo_seconds"], place["ahead_seconds"]) == (None, 2 * HOUR.total_seconds())
-    assert "from 2 h 0 min ahead of this host's clock" in wal_status.render(wal_status.wal_status(archive.world.context()))
+    assert "from 2 h 0 min ahead of this host's clock" in wal_status.render(
+        wal_status.wal_status(archive.world.context())
+    )
     result = status_verb.status(archive.world.context())
     assert "local  RPO now: unknown, as the newest WAL is 2 h 0 min ahead of this host's clock" in status_verb.render(
         result, colour=False
