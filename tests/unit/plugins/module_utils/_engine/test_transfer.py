@@ -181,6 +181,17 @@ def test_pauses_are_jittered_and_capped() -> None:
     assert all(pause <= 2**index for index, pause in enumerate(pauses[:4]))
 
 
+def test_a_pause_ends_soon_when_all_is_to_stop() -> None:
+    pauses: list[float] = []
+    stopped = threading.Event()
+    patience = Patience(base=20, cap=20, sleep=lambda s: (pauses.append(s), stopped.set()), rng=random.Random(3))
+    patience.until(stopped)
+    with pytest.raises(StoppedError):
+        patience.pause(3)
+    assert len(pauses) == 1
+    assert pauses[0] <= 2
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
