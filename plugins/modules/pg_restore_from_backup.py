@@ -210,6 +210,8 @@ options:
       leave:
         description:
           - How the server is left. V(stopped) - its own service can start it then, which RV(service) names on Debian.
+          - In place nobody but its own account reaches the server before it is proven; V(running) opens it then by one more
+            start.
         type: str
         choices: [running, stopped]
         default: running

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.guard import Guard
-from tests.benchmarks import databases, hosts, transfers
+from tests.benchmarks import databases, hosts, physical, transfers
 from tests.benchmarks.databases import BARE, GZIP, PSQL
 from tests.benchmarks.race import Bench, CannotRunError
 from tests.benchmarks.table import Found, Measure, Row, file_name, judge, machine, markdown, say, versions
@@ -45,6 +45,15 @@ MEASURES = (
     Measure("backup-15", "15: backup, memory", "memory", at_most=150),
     Measure("restore-15", "15: restore, time", against=(PSQL,), faster=1.6),
     Measure("restore-15", "15: restore, memory", "memory", at_most=150),
+    Measure("base-full", "base backup, time", against=(physical.FULL,), at_most=1.0),
+    Measure("base-full", "base backup, size", "bytes", against=(physical.FULL,), at_most=1.0),
+    Measure("base-full", "base backup, memory", "memory", at_most=150),
+    Measure("base-restore", "base backup to a running server, time", against=(physical.RESTORE,), at_most=1.1),
+    Measure("base-restore", "base backup to a running server, memory", "memory", at_most=150),
+    Measure("base-incremental", "incremental of 1 % of the rows, time", against=physical.INCREMENTALS, at_most=1.2),
+    Measure("base-archive", "60 segments of WAL archived, time", against=(physical.PUSH,), at_most=1.0),
+    Measure("base-again", "one call of the archive_command, time", against=(physical.PUSH,), at_most=1.0),
+    Measure("base-replay", "200 segments of WAL replayed from S3, time", against=(physical.GET,), at_most=1.2),
     Measure("sync-large", "sync of 4 large files, time", against=RIVALS, at_most=1.2),
     Measure("sync-large", "sync of 4 large files, memory", "memory", at_most=150),
     Measure("sync-small", "sync of 10,000 small files, time", against=RIVALS, at_most=1.2),
@@ -60,6 +69,7 @@ Scene = Callable[[Bench, set[str]], Iterator[tuple[str, Found]]]
 SCENES: tuple[tuple[tuple[str, ...], Scene], ...] = (
     (("backup-17", "restore-17"), partial(databases.scene, "trixie", 17)),
     (("backup-15", "restore-15"), partial(databases.scene, "bookworm", 15)),
+    (physical.GROUPS, physical.scene),
     (("sync-large", "sync-small", "sync-idle"), transfers.scene),
     (("site-one", "site-eight"), hosts.scene),
 )

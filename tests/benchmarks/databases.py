@@ -26,8 +26,8 @@ _OPTIONS = ("--config", "/mnt/config.json", "--json")
 def scene(suite: str, major: int, bench: Bench, wanted: set[str]) -> Iterator[tuple[str, Found]]:
     """Yield the runs of `backup-<major>` and `restore-<major>`, as far as they are wanted."""
     with Debian(bench, suite, major) as debian:
-        _describe(bench, debian)
-        _fill(bench, debian)
+        describe(bench, debian)
+        fill(bench, debian)
         contest = _Contest(debian)
         if f"backup-{major}" in wanted:
             backups = {OURS: contest.backup, GZIP: contest.gzip, BARE: contest.bare}
@@ -41,13 +41,14 @@ def scene(suite: str, major: int, bench: Bench, wanted: set[str]) -> Iterator[tu
         bench.note(f"how pgops dumps on {major}", json.dumps(contest.choice))
 
 
-def _describe(bench: Bench, debian: Debian) -> None:
+def describe(bench: Bench, debian: Debian) -> None:
+    """Note the versions."""
     bench.note(f"PostgreSQL {debian.major}", debian.sql("SELECT version()"))
     for name, command in (("zstd", ("zstd", "--version")), ("Python", ("python3", "--version"))):
         bench.note(f"{name} of {debian.suite}", debian.ask(*command).strip("* "))
 
 
-def _fill(bench: Bench, debian: Debian) -> None:
+def fill(bench: Bench, debian: Debian) -> None:
     """Load the database, the large table beside the others, and leave it at rest."""
     debian.sql(f"CREATE DATABASE {_DATABASE}")
     shutil.copytree(_SQL, debian.folder / "sql")
@@ -109,19 +110,19 @@ class _Contest:
         shutil.rmtree(sets, ignore_errors=True)
         run, result = self._pgops("backup")
         self.choice = result["choices"][_DATABASE]
-        return run | {"bytes": _size(sets), "dump": result["databases"][0]["seconds"]}
+        return run | {"bytes": size_of(sets), "dump": result["databases"][0]["seconds"]}
 
     def gzip(self) -> Run:
         """What most scripts do."""
         target = self._fresh("plain.sql.gz")
         run = self._debian.timed("bash", "-o", "pipefail", "-c", f"pg_dump {_DATABASE} | gzip > {_PLAIN}")
-        return _whole(run) | {"bytes": _size(target)}
+        return _whole(run) | {"bytes": size_of(target)}
 
     def bare(self) -> Run:
         """What pgops has pg_dump do, typed by hand: the same format, jobs and compression, without any check."""
         target = self._fresh("bare")
         run = self._debian.timed("bash", "-o", "pipefail", "-c", bare_command(self.choice))
-        return _whole(run) | {"bytes": _size(target)}
+        return _whole(run) | {"bytes": size_of(target)}
 
     # --- restore ---
 
@@ -181,7 +182,7 @@ def _whole(run: Run) -> Run:
     return {name: value for name, value in run.items() if name != "memory"}
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     if path.is_file():
         return path.stat().st_size

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -50,10 +51,21 @@ exec chroot --userspec="$account" --groups="${account#*:}" "$root" "$programs/po
 
 
 class Debian:
-    """PostgreSQL `major` of the Debian release `suite`, running within the `with` block. Raises CannotRunError."""
+    """PostgreSQL `major` of the Debian release `suite`, running within the `with` block, with more `packages` and
+    `settings` where they are given. Raises CannotRunError.
+    """
 
-    def __init__(self, bench: Bench, suite: str, major: int) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        suite: str,
+        major: int,
+        *,
+        packages: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.suite, self.major = suite, major
+        self._settings = _SETTINGS | dict(settings or {})
         self.folder = bench.scratch / f"postgresql-{major}"
         self.log = bench.scratch / f"postgresql-{major}.log"
         self._programs = f"/usr/lib/postgresql/{major}/bin"
@@ -61,7 +73,7 @@ class Debian:
         if lacking:
             raise CannotRunError(f"{', '.join(lacking)} is not installed")
         try:
-            self._root = root_of(suite, (f"postgresql-{major}", *_PACKAGES))
+            self._root = root_of(suite, (f"postgresql-{major}", *_PACKAGES, *packages))
         except RootError as error:
             raise CannotRunError(str(error)) from error
         self._uid, self._gid = self._account()
@@ -81,7 +93,7 @@ class Debian:
 
     def __enter__(self) -> Self:
         try:
-            options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+            options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
             shell = ["sh", "-euc", _START, "sh", str(self._root), str(self.folder)]
             self._pid = self._guard.start(
                 ["unshare", "--mount", "--propagation=private", *shell, self._as, self._programs, *options],
@@ -122,7 +134,8 @@ class Debian:
     def env(self) -> dict[str, str]:
         """The environment of all programs in there. The real programs come before Debian's wrappers."""
         path = f"{self._programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"PATH": path, "HOME": "/mnt", "LC_ALL": "C.UTF-8", "PGHOST": "/mnt/run", "PGUSER": "postgres"}
+        home = {"HOME": "/mnt", "XDG_CACHE_HOME": "/mnt/.cache"}
+        return {"PATH": path, **home, "LC_ALL": "C.UTF-8", "PGHOST": "/mnt/run", "PGUSER": "postgres"}
 
     def words(self, *command: str) -> list[str]:
         """Return what runs `command` in there as postgres; the process keeps its id all the way."""

@@ -572,8 +572,23 @@ def test_an_interrupted_rescue_ends_its_copy(story: Story, monkeypatch: pytest.M
 # --- in place ---------------------------------------------------------------------------------------------------------
 
 
-def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
+def doors_at_the_proof(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Return what will hold the doors of each server at the time when it is proven where it stopped."""
+    prove, doors = recover._prove, list[dict[str, str]]()
+
+    def proves(work: Any, recovery: recovering.Recovery, stopped: Any) -> list[str]:
+        with recovery.session() as session:
+            names = (*fencing.UNPROVEN, "unix_socket_directories")
+            doors.append({name: session.value("SELECT current_setting('%s', true)" % name) for name in names})
+        return prove(work, recovery, stopped)
+
+    monkeypatch.setattr(recover, "_prove", proves)
+    return doors
+
+
+def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Debian: the configuration lies elsewhere; the server was stopped; one that runs is refused."""
+    doors = doors_at_the_proof(monkeypatch)
     folder = copies.folder()
     first = copies.recover(folder, time=copies.moments[8].isoformat())
     data = folder / "data"
@@ -604,13 +619,20 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story) -> None:
     paused = copies.recover(folder, confirm=str(data), action="pause", **elsewhere)
     assert any("the recovery pauses, and needs them to go on" in text for text in paused["remarks"])
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
+    here = {"socket_directory": sockets, "port": port}
+    assert ask(here, "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()") == [(True, True)]
     copies.stop(folder)
     result = copies.recover(folder, confirm=str(data), **asked)
     assert (result["running"], result["service"]) == (True, "")
     kept = Path(result["kept"])
-    assert kept.name.startswith("data.before-")
     assert (kept / "PG_VERSION").is_file()
-    here = {"socket_directory": sockets, "port": port}
+    # It was let in by nobody before it was proven, and is as its configuration says now.
+    for door in doors[1:]:
+        assert door.pop("unix_socket_directories") != sockets
+        assert door == fencing.UNPROVEN
+    assert len(doors) == 3
+    assert ask(here, "SHOW unix_socket_directories") == [(sockets,)]
+    assert ask(here, "SHOW max_logical_replication_workers") == [("4",)]
     assert copies.rows(here) == upto(21)
     assert ask(here, "SHOW archive_mode") == [("off",)]
     assert ask(here, "SHOW data_directory") == [(str(data),)]
@@ -647,15 +669,7 @@ def test_debians_configuration_is_found_and_its_service_named(copies: Story, mon
     )
     own(copies.server, *folder.rglob("*"))
     monkeypatch.setattr(recover, "cluster_of", lambda path: debian.cluster_of(path, etc))
-    prove, doors = recover._prove, list[dict[str, str]]()
-
-    def proves(work: Any, recovery: recovering.Recovery, stopped: Any) -> list[str]:
-        with recovery.session() as session:
-            names = (*fencing.UNPROVEN, "unix_socket_directories")
-            doors.append({name: session.value("SELECT current_setting('%s', true)" % name) for name in names})
-        return prove(work, recovery, stopped)
-
-    monkeypatch.setattr(recover, "_prove", proves)
+    doors = doors_at_the_proof(monkeypatch)
     service = "postgresql@%s-main" % major
     asked = {"mode": "in_place", "leave": "stopped"}
     first = copies.recover(folder, time=copies.moments[9].isoformat(), **asked)
@@ -743,9 +757,10 @@ def paused_process(data: Path) -> int:
 
 
 def test_a_shutdown_that_takes_long_is_waited_for(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its service is to start the server: what still shuts down then would be taken for one that runs."""
+    """What still shuts down would be taken for one that runs. Then it does not open where another server is: it stays, and that is told."""
     folder = copies.folder()
-    (folder / "postgresql.conf").write_text("unix_socket_directories = '%s'\nport = %d\n" % (folder, free_port()))
+    where = (copies.server.socket_dir, copies.server.port)
+    (folder / "postgresql.conf").write_text("unix_socket_directories = '%s'\nport = %d\n" % where)
     own(copies.server, folder / "postgresql.conf")
     monkeypatch.setattr(recovering, "_STOP_SECONDS", 1)
     stop, modes = recovering.Recovery._stop, list[str]()
@@ -758,9 +773,11 @@ def test_a_shutdown_that_takes_long_is_waited_for(copies: Story, monkeypatch: py
             os.kill(pid, signal.SIGCONT)
 
     monkeypatch.setattr(recovering.Recovery, "_stop", slowly)
-    asked = {"mode": "in_place", "leave": "stopped", "config_file": str(folder / "postgresql.conf")}
-    result = copies.recover(folder, time=copies.moments[9].isoformat(), **asked)
-    assert result["running"] is False
+    asked = {"mode": "in_place", "config_file": str(folder / "postgresql.conf")}
+    with pytest.raises(UnreachableError, match=r"is recovered and proven, in .*/data, but it does not run") as caught:
+        copies.recover(folder, time=copies.moments[9].isoformat(), **asked)
+    assert "Mend the configuration and start it. See" in caught.value.hint
+    assert (folder / "data" / "backup_label.old").is_file()
     assert not (folder / "data" / "postmaster.pid").exists()
     assert set(modes) == {"fast"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, info
 from demo.servers import MotoS3, PostgresServer
+from tests.integration.cli_fixtures import Program, program_builder  # noqa: F401  # pylint: disable=unused-import  # fixtures
 from tests.integration.conftest import Key, Servers, Site, damaged_table, process_of, run_sql, wait_for
 from tests.integration.test_base_backup import give_tablespace
 from tests.integration.test_incremental import LONG, SUMMARIZING
@@ -142,3 +144,42 @@ def test_one_that_is_killed_is_no_set_and_its_parts_go(
     shutil.rmtree(site.root / "state" / site.instance / "lists")
     assert take(site, incremental="auto", dry_run=True)["plan"]["kind"] == "base"
     assert "this host has no copy" in site.warnings
+
+
+SLOW = {
+    "server": {"base": {"checkpoint": "spread"}},
+    "store": {"base": {"compression": "none"}, "s3": {"bandwidth_limit": "4KiB", "part_size": "5MiB"}},
+}
+
+
+@pytest.mark.parametrize("slow", SLOW)
+def test_one_that_is_interrupted_ends_at_once(
+    server: PostgresServer, make_program: Callable[..., Program], store: MotoS3, slow: str
+) -> None:
+    program = make_program(server)
+    program.site.use_s3(store)
+    work = program.site.root / "work room"
+    work.mkdir()
+    program.site.options["work_dir"] = str(work)
+    program.configure(**SLOW[slow])
+    # The checkpoint has so much to write that it is spread over minutes; until it is over the server sends nothing.
+    run_sql(server, "postgres", "INSERT INTO log SELECT generate_series(1, 200000)")
+    writer = program.site.engine().s3().writer
+
+    def begun() -> bool:
+        writer.forget_unfinished()
+        return bool(writer.unfinished()) and (slow == "server" or bool(list(work.glob("backup-*/parts/part-2"))))
+
+    process = program.start("backup", "--kind", "base", "--to", "s3")
+    try:
+        wait_for(begun, seconds=LONG)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert program.site.records()[-1]["outcome"] == "interrupted"
+    assert in_s3(program.site) == {}
+    assert not begun()
+    assert list(work.iterdir()) == []
+    run_sql(server, "postgres", "TRUNCATE log")

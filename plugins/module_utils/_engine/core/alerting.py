@@ -267,6 +267,7 @@ JUDGED = {
     "verification": ("verification-age", "Run: pgops verify --level restore", timedelta(0)),
     "clock": ("clock", "Set the clock (timedatectl), then run: pgops backup", timedelta(0)),
     "wal archive": ("wal-archive", "Look into the server's log, and at: pgops wal status", timedelta(0)),
+    "wal clock": ("wal-clock", "Set the clocks (timedatectl), then look at: pgops wal status", _PATIENCE),
     "wal contradiction": (
         "wal-contradiction",
         "Stop the archiving of the copy, then look at: pgops wal status",

@@ -42,7 +42,16 @@ _ABOUT = {
     "size": ("size", "no databases"),
     "wal": (
         *("wal archive", "wal timeout", "wal server", "wal shipping", "wal room"),
-        *("wal window", "wal gap", "wal damaged", "wal contradiction", "wal timeline", "wal local", "wal s3"),
+        *(
+            "wal window",
+            "wal gap",
+            "wal damaged",
+            "wal contradiction",
+            "wal timeline",
+            "wal clock",
+            "wal local",
+            "wal s3",
+        ),
     ),
     "restore": ("restore test",),
 }
@@ -369,7 +378,7 @@ def _wal_values(result: Mapping[str, Any]) -> Iterator[Value]:
         yield Value("wal_pending", float(wal["shipping"]["pending_bytes"]), "B", most)
     behind = [place["rpo_seconds"] for place in wal["places"] if place["rpo_seconds"] is not None]
     if behind:
-        yield Value("wal_rpo", max(0.0, float(min(behind))), "s")
+        yield Value("wal_rpo", float(min(behind)), "s")
 
 
 __all__ = (

@@ -14,11 +14,15 @@ from .sizes import human_size
 from .times import human_span, iso
 
 _SOON, _AT_ONCE = timedelta(days=1), timedelta(hours=2)
+_APART = timedelta(minutes=1)  # clocks that differ by less do no harm
 
 
 @dataclass(frozen=True)
 class ServerWal:
-    """What the server says of its archiving. Moments are None where there is none yet; `ready` counts what waits in pg_wal."""
+    """What the server says of its archiving. Moments are None where there is none yet; `ready` counts what waits in pg_wal.
+
+    `ahead_seconds` is by how much its clock is ahead of this host's (negative: behind).
+    """
 
     archive_mode: str
     archive_command: str
@@ -35,6 +39,7 @@ class ServerWal:
     in_recovery: bool = False
     system_identifier: str = ""
     timeline: Optional[int] = None
+    ahead_seconds: float = 0.0
 
     @property
     def failing(self) -> bool:
@@ -123,12 +128,13 @@ def judge(
         found += _timeline(server, holdings)
         if own_disk is not None and (server.failing or server.lag_bytes > bounds.backlog):
             found.append(_own_disk(own_disk))
+        found += _clock(server)
     if shipping is not None:
         found.append(_shipping(shipping, bounds, now))
     found.append(_room(room))
     somewhere = any(holding.recoverable_to is not None for holding in holdings)
     for holding in holdings:
-        found += _holding(holding, somewhere)
+        found += _holding(holding, somewhere, now)
     return found
 
 
@@ -150,6 +156,30 @@ def _server(server: ServerWal, bounds: Bounds, now: datetime) -> Iterator[Findin
     if server.archive_timeout == 0 and not server.in_recovery:
         text = "archive_timeout is 0: a quiet server may keep its newest transactions to itself for hours."
         yield Finding("wal timeout", WARNING, text)
+
+
+def _clock(server: ServerWal) -> Iterator[Finding]:
+    ahead = server.ahead_seconds
+    if abs(ahead) > _APART.total_seconds():
+        text = (
+            "The server's clock is %s %s this host's. Recoveries go by the server's, ages by this host's, so those shown here are"
+            " wrong by as much. Set both clocks (timedatectl)."
+            % (human_span(abs(ahead)), "ahead of" if ahead > 0 else "behind")
+        )
+        yield Finding("wal clock", WARNING, text)
+
+
+def behind(recoverable_to: Optional[datetime], now: datetime) -> tuple[Optional[float], Optional[float]]:
+    """Return how old the newest WAL that can be recovered is, or else by how much it is ahead of the clock here, in seconds.
+
+    Of WAL from the future nobody can say how old it is. Both are None where nothing can be recovered.
+    """
+    if recoverable_to is None:
+        return None, None
+    age = round((now - recoverable_to).total_seconds(), 3)
+    if age < -_APART.total_seconds():
+        return None, -age
+    return max(0.0, age), None
 
 
 def _backlog(server: ServerWal, bounds: Bounds, now: datetime) -> Finding:
@@ -238,7 +268,7 @@ def _timeline(server: ServerWal, holdings: Sequence[Holding]) -> Iterator[Findin
         yield Finding("wal timeline", WARNING, text)
 
 
-def _holding(holding: Holding, somewhere: bool) -> Iterator[Finding]:
+def _holding(holding: Holding, somewhere: bool, now: datetime) -> Iterator[Finding]:
     if holding.error:
         yield Finding(
             "wal %s" % holding.place, WARNING, "The WAL in %s is unknown: %s" % (holding.place, holding.error)
@@ -266,9 +296,16 @@ def _holding(holding: Holding, somewhere: bool) -> Iterator[Finding]:
     if holding.recoverable_to is not None:
         text = "%s can bring the server back up to %s." % (holding.place, iso(holding.recoverable_to))
         yield Finding("wal window", OK, text)
+        ahead = behind(holding.recoverable_to, now)[1]
+        if ahead is not None:
+            text = (
+                "The newest WAL in %s bears a time that is %s ahead of this host's clock, so how much would be lost now is unknown."
+                " Set the clocks of this host, of the server and of the store." % (holding.place, human_span(ahead))
+            )
+            yield Finding("wal clock", WARNING, text)
     elif holding.segments and not somewhere:
         text = "%s holds WAL, but no base backup that it could be replayed on." % holding.place
         yield Finding("wal window", WARNING, text)
 
 
-__all__ = ("Bounds", "Holding", "Room", "ServerWal", "Shipping", "judge")
+__all__ = ("Bounds", "Holding", "Room", "ServerWal", "Shipping", "behind", "judge")

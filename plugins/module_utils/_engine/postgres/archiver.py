@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Callable
 
 from ..core.segments import HISTORY, kind, number_of, parse_lsn, show_lsn, start_of, timeline_of
 from ..core.wal_health import ServerWal
@@ -30,8 +31,8 @@ _READY = (
 )
 
 
-def ask(session: Session) -> tuple[ServerWal, dict[str, Any]]:
-    """Return how the server archives, and as JSON what a person wants to know besides. Raise PgopsError."""
+def ask(session: Session, clock: Callable[[], datetime]) -> tuple[ServerWal, dict[str, Any]]:
+    """Return how the server archives, and as JSON what a person wants to know besides; `clock` is this host's. Raise PgopsError."""
     server = server_facts(session)
     settings: dict[str, str] = dict(session.rows(_SETTINGS))
     size = int(settings["wal_segment_size"])
@@ -56,6 +57,7 @@ def ask(session: Session) -> tuple[ServerWal, dict[str, Any]]:
         in_recovery=server.in_recovery,
         system_identifier=server.system_identifier,
         timeline=timeline,
+        ahead_seconds=round((session.value("SELECT pg_catalog.clock_timestamp()") - clock()).total_seconds(), 3),
     )
     return facts, {
         "data_directory": server.data_directory,

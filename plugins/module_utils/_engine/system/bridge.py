@@ -53,9 +53,11 @@ class Bridge(threading.Thread):
             yield item
 
     def abandon(self) -> None:
-        """End the work, if it has not ended, and wait for it."""
+        """End the work, if it has not ended, and wait for it. Whoever still waits for a chunk hears of it."""
         self._abandoned.set()
         self.join()
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(_AbandonedError())
 
 
 @contextlib.contextmanager

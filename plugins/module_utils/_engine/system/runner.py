@@ -24,6 +24,7 @@ from ..core.redaction import Redactor
 
 _KEPT_LINES = 200
 _GRACE_SECONDS = 5.0
+_SOURCE_SECONDS = 1.0
 _PASSED_ON = (
     "HOME",
     "LANG",
@@ -217,6 +218,7 @@ class _Pipeline:
         upstream: Optional[IO[bytes]] = None,
     ) -> None:
         self.processes: list[_Process] = []
+        self.given_up = False
         try:
             for command in commands:
                 stdin = subprocess.PIPE if upstream is None else upstream.fileno()
@@ -268,6 +270,7 @@ class _Pipeline:
 
     def kill(self) -> None:
         """Make every program end, the last first: one whose writer went first would take its input for complete."""
+        self.given_up = True
         for process in reversed(self.processes):
             _signal_group(process.popen, signal.SIGTERM)
         for process in reversed(self.processes):
@@ -307,9 +310,14 @@ class _Feeder(_Helper):
             pass
         except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
             self.trouble = error
-            self._pipeline.kill()
+            if not self._pipeline.given_up:
+                self._pipeline.kill()
         with contextlib.suppress(BrokenPipeError):
             self._pipe.close()
+
+    def end(self) -> None:
+        # Where nobody wants the rest, a source that gives nothing now is not waited for: whoever owns it ends it.
+        self.join(_SOURCE_SECONDS if self._pipeline.given_up else None)
 
 
 class _Watcher(_Helper):

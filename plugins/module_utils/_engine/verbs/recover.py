@@ -124,7 +124,7 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
     `system_identifier`, `phases`, `remarks`; a dry run has `plan` instead.
     Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError (it stopped
     elsewhere), PgopsError (the WAL ends before the target), CommandError or UnreachableError. What was there before is then
-    as it was.
+    as it was, but where the message says that the server is recovered and proven.
     """
     _check(request)
     dry = request.dry_run
@@ -445,10 +445,14 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         kept = next(reversed(kept_of(data)), None)
     left = [*_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
     running = work.request.leave == "running"
-    if not running:
+    if alone is not None or not running:
         recovery.stop()
     if alone is not None:
         shutil.rmtree(alone, ignore_errors=True)
+    if alone is not None and running:
+        tick = time.monotonic()
+        _open(context, work, kept)
+        phases["open"] = round(time.monotonic() - tick, 3)
     for remark in left:
         context.warn(remark)
     return {
@@ -543,8 +547,8 @@ def _sockets(work: _Work, undo: contextlib.ExitStack) -> Optional[Path]:
 
 
 def _alone(work: _Work, undo: contextlib.ExitStack) -> Optional[Path]:
-    """Return a private directory for the socket of the server itself, where its service opens it to others afterwards."""
-    if work.request.mode != "in_place" or work.request.leave != "stopped":
+    """Return a private directory for the socket of the server itself: it is opened to others when it is proven."""
+    if work.request.mode != "in_place":
         return None
     path = socket_directory()
     undo.callback(shutil.rmtree, path, ignore_errors=True)
@@ -699,6 +703,30 @@ def _quiet(work: _Work, stopped: Stopped) -> list[str]:
         "Nothing was committed between the last transaction and the target: none ended %s in the WAL that the archive had, whose"
         " last segment was written at %s." % (since, iso(work.chosen.whole_until))
     ]
+
+
+def _open(context: Context, work: _Work, kept: Optional[Path]) -> None:
+    """Start the server, which is proven, once more: as its own configuration says, so that clients come in."""
+    server = _recovery(context, work, None, None)
+    context.reporter.phase("opening the server")
+    try:
+        server.start()
+        server.wait()
+    except PgopsError as error:
+        error.message = (
+            "The server is recovered and proven, in %s, but it does not run as its configuration says: %s"
+            % (
+                work.data,
+                error.message,
+            )
+        )
+        error.hint = "Mend the configuration and start it%s%s. See %s." % (
+            _by_service("start", work.service),
+            ", or give %s its place again" % kept if kept else "",
+            server.log,
+        )
+        raise
+    context.reporter.done()
 
 
 # --- settle -----------------------------------------------------------------------------------------------------------

@@ -276,6 +276,7 @@ _STEPS = (
     ("wal timeline", "Take a base backup on the new timeline: pgops backup --kind base."),
     ("wal contradiction", "Find the second server that archives to this instance, and stop it."),
     ("wal window", "Take a base backup: WAL alone restores nothing."),
+    ("wal clock", "Set the clocks of this host, of the server and of the store (timedatectl, chrony)."),
     ("wal timeout", "Set archive_timeout to a minute."),
     ("no off-site place", "Add an S3 place to the configuration (section s3)."),
     ("alerts", "Find out why nobody is told: pgops alert test."),
@@ -382,7 +383,7 @@ def _place_line(place: dict[str, Any], now: datetime) -> str:
 
 def _window_lines(result: dict[str, Any]) -> list[str]:
     """Say to which moments each place can go back, and what would be lost now; of several clusters and timelines which one."""
-    lost = {held["place"]: held["rpo_seconds"] for held in result["wal"]["places"]}
+    lost = {held["place"]: held for held in result["wal"]["places"]}
     lines = []
     for place in result["places"]:
         found = [(window, one) for window in place["windows"] for one in window["stretches"]]
@@ -392,8 +393,11 @@ def _window_lines(result: dict[str, Any]) -> list[str]:
             if len(place["windows"]) > 1:
                 text += " (cluster %s, timeline %d)" % (window["system_identifier"], window["timeline"])
             said.append(text)
-        if lost.get(place["place"]) is not None and said:
-            said[-1] += "; RPO now %s" % human_span(max(0.0, lost[place["place"]]))
+        held = lost.get(place["place"], {})
+        if said and held.get("rpo_seconds") is not None:
+            said[-1] += "; RPO now %s" % human_span(max(0.0, held["rpo_seconds"]))
+        elif said and held.get("ahead_seconds") is not None:
+            said[-1] += "; RPO now unknown: WAL is %s ahead of our clock" % human_span(held["ahead_seconds"])
         # The newest moments count most.
         kept = said[-_MANY_LINES:] or ["nothing"]
         lines += ["%-6s %s" % (place["place"], text) for text in kept]

@@ -15,7 +15,7 @@ from ..core.errors import PgopsError
 from ..core.freshness import Finding, worst
 from ..core.sizes import human_size, parse_size
 from ..core.times import human_span, iso, parse_iso, parse_span
-from ..core.wal_health import Bounds, Holding, Room, ServerWal, Shipping, judge
+from ..core.wal_health import Bounds, Holding, Room, ServerWal, Shipping, behind, judge
 from ..postgres.archiver import ask
 from ..postgres.connection import connect
 from ..runs import history
@@ -85,7 +85,7 @@ def _look(
 def _ask_server(context: Context) -> tuple[Optional[ServerWal], Result, str]:
     try:
         with connect(context.config.postgres) as session:
-            server, facts = ask(session)
+            server, facts = ask(session, context.clock)
     except PgopsError as error:
         return None, {}, str(error)
     return server, facts, ""
@@ -179,7 +179,7 @@ def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
 
 
 def _place(surveyed: Surveyed, held: Held, now: datetime) -> Result:
-    end = _recoverable_to(held)
+    age, ahead = behind(_recoverable_to(held), now)
     return {
         "place": surveyed.name,
         "root": surveyed.root,
@@ -189,7 +189,8 @@ def _place(surveyed: Surveyed, held: Held, now: datetime) -> Result:
             for one in held.lineages.values()
         ],
         "windows": [window.as_data() for window in held.windows],
-        "rpo_seconds": round((now - end).total_seconds(), 3) if end else None,
+        "rpo_seconds": age,
+        "ahead_seconds": ahead,
     }
 
 
@@ -256,7 +257,11 @@ def render(result: Result) -> str:
         lines += ["", "%s: %s" % (place["place"], place["root"])]
         lines += ["  %s" % line for line in window_lines(place["windows"])] or ["  no WAL"]
         if place["rpo_seconds"] is not None:
-            lines.append("  newest recoverable WAL: %s old" % human_span(max(0.0, place["rpo_seconds"])))
+            lines.append("  newest recoverable WAL: %s old" % human_span(place["rpo_seconds"]))
+        if place["ahead_seconds"] is not None:
+            lines.append(
+                "  newest recoverable WAL: from %s ahead of this host's clock" % human_span(place["ahead_seconds"])
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ import os
 from ..core.errors import PgopsError, UsageError
 from ..core.segments import kind
 from .origin import check_segment, known_identifier
-from .pack import pack, unpack
+from .pack import holds, pack
 from .spool import read_file, store
 
 TYPE_CHECKING = False
@@ -41,9 +41,9 @@ def archive(brief: Brief, path: str, *, system_identifier: str = "") -> bool:
         blob, suffix = pack(raw, brief.compression, brief.level)
         return (_encrypted(blob, brief.recipients), suffix + ".age") if brief.recipients else (blob, suffix)
 
-    def prove(blob: bytes, stored: str) -> bytes | bytearray | None:
+    def prove(blob: bytes, stored: str) -> bool | None:
         # Only who has the private key could open an encrypted one. What comes out is compared as a whole, so no hash is needed.
-        return None if stored.endswith(".age") else unpack(blob)
+        return None if stored.endswith(".age") else holds(blob, content)
 
     return store(brief.home, identifier, name, content, wrap, prove, written_ns=written_ns)
 

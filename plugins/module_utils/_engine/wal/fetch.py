@@ -13,7 +13,7 @@ import os
 from ..core.errors import DamagedError, PgopsError, UnreachableError
 from ..core.segments import SEGMENT, kind, parse_stored
 from .origin import known_identifier
-from .spool import AbsentError, find, folder_of, lineage_dir, one_content, opened, read_file, restore_to
+from .spool import AbsentError, find, folder_of, lineage_dir, one_content, open_to, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _from_host(
             blob = _read(directory, stored)
             if blob is None:
                 continue
-            restore_to(opened(blob, stored, directory, decrypt), target)
+            open_to(blob, stored, directory, decrypt, target)
         except (DamagedError, UnreachableError) as error:
             trouble = error
             say("warning: %s" % error.message)

@@ -10,14 +10,18 @@ from ..core.errors import DamagedError, UnreachableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _ZSTD_MAGIC, _GZIP_MAGIC, AGE_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"age-encryption.org/"
-_LEVEL, _CHECKSUM = 100, 201  # ZSTD_c_compressionLevel, ZSTD_c_checksumFlag
+# ZSTD_c_compressionLevel, ZSTD_c_checksumFlag, ZSTD_c_nbWorkers
+_LEVEL, _CHECKSUM, _WORKERS = 100, 201, 400
+_THREADS = 2
 _LEVELS = {"zstd": 1, "gzip": 1}
 _GZIP_WINDOW = 31
 # No WAL file is larger, and a damaged header must not make us ask for terabytes.
 _MOST = (1 << 30) + (1 << 20)
+_PIECE = 1 << 20
 
 _library: list[Any] = []
 
@@ -47,6 +51,9 @@ def _load() -> Any:
                 ("ZSTD_compress2", size, (pointer, pointer, size, ctypes.c_char_p, size)),
                 ("ZSTD_getFrameContentSize", ctypes.c_ulonglong, (ctypes.c_char_p, size)),
                 ("ZSTD_decompress", size, (pointer, size, ctypes.c_char_p, size)),
+                ("ZSTD_createDStream", pointer, ()),
+                ("ZSTD_freeDStream", size, (pointer,)),
+                ("ZSTD_decompressStream", size, (pointer, pointer, pointer)),
             ):
                 found = getattr(library, function)
                 found.restype, found.argtypes = result, list(arguments)
@@ -85,6 +92,8 @@ def _zstd(library: Any, content: bytes, level: int) -> bytes:
     try:
         for parameter, value in ((_LEVEL, level), (_CHECKSUM, 1)):
             _checked(library, library.ZSTD_CCtx_setParameter(context, parameter, value))
+        # A library that was built without threads says so, and works alone.
+        library.ZSTD_CCtx_setParameter(context, _WORKERS, _THREADS)
         # A bytearray comes from the kernel page by page, as it is used; a ctypes buffer would be wiped first.
         room = bytearray(library.ZSTD_compressBound(len(content)))
         target = (ctypes.c_char * len(room)).from_buffer(room)
@@ -127,15 +136,63 @@ def unpack(blob: bytes) -> bytes | bytearray:
     return blob
 
 
-def _unzstd(blob: bytes) -> bytearray:
+def holds(blob: bytes, content: bytes) -> bool:
+    """Tell whether `blob` holds `content` and nothing else. Raise DamagedError if it is no whole file, UnreachableError without libzstd."""
+    wanted, at = memoryview(content), 0
+    for piece in pieces(blob):
+        # On the left is a bytearray or bytes, which compares at the speed of memory.
+        if piece != wanted[at : at + len(piece)]:  # type: ignore[comparison-overlap]
+            return False
+        at += len(piece)
+    return at == len(content)
+
+
+def pieces(blob: bytes) -> Iterator[bytes | bytearray]:
+    """Yield what `blob` holds, piece by piece: memory for the whole costs as much as the work itself.
+
+    A piece is good until the next but one is asked for. Raise DamagedError where it is cut or altered, UnreachableError without libzstd.
+    """
+    if not blob.startswith(_ZSTD_MAGIC):
+        yield unpack(blob)
+        return
     import ctypes
 
+    library = _needed_library()
+    rooms = [bytearray(_PIECE), bytearray(_PIECE)]
+    targets = [(ctypes.c_char * _PIECE).from_buffer(room) for room in rooms]
+    words = ctypes.c_size_t * 3  # ZSTD_inBuffer, ZSTD_outBuffer: where it lies, its size, how far it is used
+    given = words(ctypes.cast(ctypes.c_char_p(blob), ctypes.c_void_p).value or 0, len(blob), 0)
+    stream = library.ZSTD_createDStream()
+    if not stream:
+        raise MemoryError("zstd")
+    count, left = 0, 1
+    try:
+        while left:
+            taken = words(ctypes.addressof(targets[count % 2]), _PIECE, 0)
+            left = library.ZSTD_decompressStream(stream, taken, given)
+            cut = left and given[2] == len(blob) and taken[2] < _PIECE
+            if library.ZSTD_isError(left) or cut or count * _PIECE > _MOST or (not left and given[2] < len(blob)):
+                raise DamagedError("It is no whole zstd file.")
+            yield rooms[count % 2] if taken[2] == _PIECE else rooms[count % 2][: taken[2]]
+            count += 1
+    finally:
+        library.ZSTD_freeDStream(stream)
+
+
+def _needed_library() -> Any:
     library = zstd_library()
     if library is None:
         raise UnreachableError(
             "It is compressed by zstd, and the library libzstd is not installed.",
             hint="Install libzstd1 (Debian) or libzstd (EL).",
         )
+    return library
+
+
+def _unzstd(blob: bytes) -> bytearray:
+    import ctypes
+
+    library = _needed_library()
     size = library.ZSTD_getFrameContentSize(blob, len(blob))
     if size > _MOST:  # also the two values that mean unknown and damaged
         raise DamagedError("It is no whole zstd file.")
@@ -147,4 +204,4 @@ def _unzstd(blob: bytes) -> bytearray:
     return content
 
 
-__all__ = ("AGE_MAGIC", "content_size", "pack", "unpack", "zstd_library")
+__all__ = ("AGE_MAGIC", "content_size", "holds", "pack", "pieces", "unpack", "zstd_library")

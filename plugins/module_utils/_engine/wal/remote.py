@@ -18,7 +18,7 @@ from ..core.errors import MissingError, UnreachableError
 from ..core.segments import SEGMENT, folder, kind, parse_stored, timeline_of
 from ..places.base import Place
 from .brief import Brief
-from .spool import TREE, AbsentError, one_content, opened, restore_to
+from .spool import TREE, AbsentError, one_content, open_to, restore_to
 
 _MOST_AT_ONCE = 16
 Decrypt = Optional[Callable[[bytes], bytes]]
@@ -64,7 +64,7 @@ def bring(
         wanted = pool.submit(_blob, place, path)
         others = [pool.submit(_keep, place, listing[one], ahead) for one in following]
         try:
-            restore_to(opened(wanted.result(), os.path.basename(path), place.root, decrypt), target)
+            open_to(wanted.result(), os.path.basename(path), place.root, decrypt, target)
         except BaseException:
             for other in others:
                 other.cancel()

@@ -14,11 +14,14 @@ import os
 
 from ..core.errors import DISK_FULL, CommandError, DamagedError, MissingError, PgopsError, RefusedError, UsageError
 from ..core.segments import SEGMENT, folder, kind, parse_size_mark, parse_stored, size_mark, stored_name
-from .pack import AGE_MAGIC, unpack
+from .pack import AGE_MAGIC, pieces, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 TREE = "wal"
 _TEMPORARY = ".tmp"
@@ -90,32 +93,97 @@ def sha256(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def aside(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin `work` on another core, and return what waits for its end, to be called once: it returns or raises what `work` does.
+
+    Hashes, compression and the disk let Python go on meanwhile; the module threading would cost more than they take.
+    """
+    import _thread
+
+    ended = _thread.allocate_lock()
+    values: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            values.append(work())
+        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+            errors.append(error)
+        finally:
+            ended.release()
+
+    def result() -> T:
+        with ended:
+            if errors:
+                raise errors[0]
+            return values[0]
+
+    ended.acquire()  # pylint: disable=consider-using-with
+    _thread.start_new_thread(run, ())
+    return result
+
+
 def opened(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None = None) -> bytes | bytearray:
     """Return what the stored file called `stored`, with the bytes `blob`, holds.
 
     Raise DamagedError if it is not what its name says or cannot be decrypted; UsageError if it is encrypted and there is no `decrypt`.
     """
-    if blob.startswith(AGE_MAGIC):
-        if decrypt is None:
-            raise UsageError(
-                "%s/%s is encrypted, and no private key was given." % (where, stored),
-                hint="Give restore.identity_file with the key for one of its recipients.",
-            )
-        try:
-            blob = decrypt(blob)
-        except CommandError as error:
-            raise DamagedError(
-                "%s/%s cannot be decrypted: it is damaged, or for another key. %s" % (where, stored, error.message)
-            ) from error
+    blob = _decrypted(blob, stored, where, decrypt)
     try:
         content = unpack(blob)
     except DamagedError as error:
-        raise DamagedError("%s/%s is damaged. %s" % (where, stored, error.message)) from error
+        raise _damaged(stored, where, error.message) from error
     if sha256(content) != parse_stored(stored)[1]:
-        raise DamagedError(
-            "%s/%s is damaged: its content is not what its name says (SHA-256 differs)." % (where, stored)
-        )
+        raise _damaged(stored, where, _DIFFERS)
     return content
+
+
+_DIFFERS = "Its content is not what its name says (SHA-256 differs)."
+
+
+def _damaged(stored: str, where: str, why: str) -> DamagedError:
+    return DamagedError("%s/%s is damaged. %s" % (where, stored, why))
+
+
+def _decrypted(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None) -> bytes:
+    if not blob.startswith(AGE_MAGIC):
+        return blob
+    if decrypt is None:
+        raise UsageError(
+            "%s/%s is encrypted, and no private key was given." % (where, stored),
+            hint="Give restore.identity_file with the key for one of its recipients.",
+        )
+    try:
+        return decrypt(blob)
+    except CommandError as error:
+        raise DamagedError(
+            "%s/%s cannot be decrypted: it is damaged, or for another key. %s" % (where, stored, error.message)
+        ) from error
+
+
+def open_to(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None, target: str) -> None:
+    """Write what opened() would return to `target`, whole and checked or not at all: unpacked, hashed and written side by side.
+
+    Raise what opened() raises, PgopsError if it cannot be written.
+    """
+    blob = _decrypted(blob, stored, where, decrypt)
+    digest = hashlib.sha256()
+
+    def heard() -> Iterator[bytes | bytearray]:
+        hashed: Callable[[], None] = lambda: None  # noqa: E731
+        try:
+            for piece in pieces(blob):
+                hashed()
+                hashed = aside(lambda piece=piece: digest.update(piece))  # type: ignore[misc]
+                yield piece
+        except DamagedError as error:
+            raise _damaged(stored, where, error.message) from error
+        finally:
+            hashed()
+        if digest.hexdigest() != parse_stored(stored)[1]:
+            raise _damaged(stored, where, _DIFFERS)
+
+    write_to(heard(), target)
 
 
 def store(
@@ -124,7 +192,7 @@ def store(
     name: str,
     content: bytes,
     wrap: Callable[[bytes], tuple[bytes, str]],
-    prove: Callable[[bytes, str], bytes | bytearray | None],
+    prove: Callable[[bytes, str], bool | None],
     *,
     written_ns: int = 0,
 ) -> bool:
@@ -132,12 +200,12 @@ def store(
 
     `written_ns` is when the server wrote the last of it (nanoseconds since 1970): no transaction in it is younger. The stored
     file bears that time, as a slow archive must not make its content look younger than it is.
-    `wrap` returns the bytes to write and their suffix. `prove` returns the content of bytes read back from a stored file,
-    None where it cannot (no key). Raise RefusedError if other content has that name, which stays untouched; PgopsError if
+    `wrap` returns the bytes to write and their suffix. `prove` tells whether bytes read back from a stored file hold
+    `content`, None where it cannot (no key). Raise RefusedError if other content has that name, which stays untouched; PgopsError if
     it cannot be written.
     """
     directory = folder_of(home, system_identifier, name)
-    digest = sha256(content)
+    hashed = aside(lambda: sha256(content))
     try:
         _make_dirs(directory)
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,19 +213,23 @@ def store(
             # One writer at a time; the lock ends with its process.
             fcntl.flock(held, fcntl.LOCK_EX)
             found = find(directory, name)
+            # While it is hashed it is packed, as it is new mostly, or compared with what is there.
+            whole = {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
+            packed = None if whole else wrap(content)
+            digest = hashed()
             other = [stored for stored in found if parse_stored(stored)[1] != digest]
             if other:
                 raise _contradiction(directory, name, digest, other)
-            for stored in found:
-                if _is_whole(os.path.join(directory, stored), stored, content, prove):
+            if packed is None:
+                for stored in whole:
                     # Whoever wrote it may have been killed before this.
                     _sync(os.path.join(directory, stored))
-                    os.fsync(held)
-                    return False
-            blob, suffix = wrap(content)
+                os.fsync(held)
+                return False
+            blob, suffix = packed
             if suffix.endswith(".age") and kind(name) == SEGMENT:
                 _mark_size(lineage_dir(home, system_identifier), len(content))
-            _write(directory, stored_name(name, digest, suffix), blob, content, prove, written_ns)
+            _write(directory, stored_name(name, digest, suffix), blob, prove, written_ns)
             os.fsync(held)
             for stored in set(found) - {stored_name(name, digest, suffix)}:
                 os.unlink(os.path.join(directory, stored))
@@ -177,10 +249,10 @@ def _contradiction(directory: str, name: str, digest: str, other: list[str]) -> 
     )
 
 
-def _is_whole(path: str, stored: str, content: bytes, prove: Callable[[bytes, str], bytes | bytearray | None]) -> bool:
-    """Tell whether the stored file holds `content`. What cannot be proven, as it is encrypted, is written again."""
+def _is_whole(path: str, stored: str, prove: Callable[[bytes, str], bool | None]) -> bool:
+    """Tell whether the stored file holds what it is to hold. What cannot be proven, as it is encrypted, is written again."""
     try:
-        return prove(read_file(path), stored) == content
+        return prove(read_file(path), stored) is True
     except PgopsError:
         return False
 
@@ -189,8 +261,7 @@ def _write(
     directory: str,
     stored: str,
     blob: bytes,
-    content: bytes,
-    prove: Callable[[bytes, str], bytes | bytearray | None],
+    prove: Callable[[bytes, str], bool | None],
     written_ns: int,
 ) -> None:
     for left in os.listdir(directory):
@@ -204,10 +275,14 @@ def _write(
             view = memoryview(blob)
             while view:
                 view = view[stream.write(view) :]
-            os.fsync(handle)
-            stream.seek(0)
-            again = stream.readall()
-        if again != blob or not _proven(again, stored, content, prove):
+            flushed = aside(lambda: os.fsync(handle))
+            try:
+                stream.seek(0)
+                again = stream.readall()
+                proven = again == blob and _proven(again, stored, prove)
+            finally:
+                flushed()
+        if not proven:
             raise DamagedError(
                 "%s/%s could not be read back as it was written." % (directory, stored),
                 hint="Check the disk and the memory of this host.",
@@ -231,10 +306,10 @@ def _mark_size(top: str, size: int) -> None:
         _sync(top)
 
 
-def _proven(blob: bytes, stored: str, content: bytes, prove: Callable[[bytes, str], bytes | bytearray | None]) -> bool:
-    """Tell whether what was read back is `content`, as far as it can be opened here."""
+def _proven(blob: bytes, stored: str, prove: Callable[[bytes, str], bool | None]) -> bool:
+    """Tell whether what was read back is right, as far as it can be opened here."""
     try:
-        return prove(blob, stored) in (content, None)
+        return prove(blob, stored) is not False
     except DamagedError:
         return False
 
@@ -308,29 +383,39 @@ def restore_to(content: bytes | bytearray, target: str) -> None:
 
     PostgreSQL makes it durable when it keeps the file; until then the archive has it.
     """
+    write_to([content], target)
+
+
+def write_to(pieces_of_it: Iterable[bytes | bytearray], target: str) -> None:
+    """Do as restore_to() does for what comes in pieces. Raise what they raise, too."""
     temporary = "%s.pgops%s" % (target, _TEMPORARY)
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb", buffering=0) as stream:
-            view = memoryview(content)
-            while view:
-                view = view[stream.write(view) :]
+            for piece in pieces_of_it:
+                view = memoryview(piece)
+                while view:
+                    view = view[stream.write(view) :]
         os.rename(temporary, target)
-    except OSError as error:
+    except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        raise PgopsError("%s cannot be written: %s." % (target, error.strerror)) from error
+        if isinstance(error, OSError):
+            raise PgopsError("%s cannot be written: %s." % (target, error.strerror)) from error
+        raise
 
 
 __all__ = (
     "AbsentError",
     "TREE",
+    "aside",
     "find",
     "folder_of",
     "lineage_dir",
     "lineages",
     "names",
     "one_content",
+    "open_to",
     "opened",
     "read_file",
     "restore_to",

@@ -447,7 +447,27 @@ def test_cut_and_altered_files_are_damage(method):
     for harmed in (blob[:-1], blob[: len(blob) // 2], bytes(flipped), blob + b"x"):
         with pytest.raises(DamagedError, match="no whole"):
             pack.unpack(harmed)
+        with pytest.raises(DamagedError, match="no whole"):
+            pack.holds(harmed, segment(1))
     assert pack.unpack(pack.pack(b"", method, None)[0]) == b""
+
+
+@pytest.mark.parametrize("method", ["zstd", "gzip", "none"])
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (3 << 20) + 1])
+def test_what_is_packed_is_compared_piece_by_piece(method, size):
+    content = random.Random(size).randbytes(size)
+    blob, _suffix = pack.pack(content, method, None)
+    assert pack.holds(blob, content)
+    assert b"".join(bytes(piece) for piece in pack.pieces(blob)) == content
+    for other in (content + b"x", content[:-1], content[: size // 2] + b"xy" + content[size // 2 + 2 :]):
+        assert pack.holds(blob, other) == (other == content)
+
+
+def test_what_fails_beside_is_raised_where_it_is_waited_for():
+    waited = spool.aside(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        waited()
+    assert spool.aside(lambda: 7)() == 7
 
 
 def test_the_files_of_a_cluster_are_listed(server):

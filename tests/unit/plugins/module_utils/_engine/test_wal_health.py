@@ -15,6 +15,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_heal
     Room,
     ServerWal,
     Shipping,
+    behind,
     judge,
 )
 
@@ -185,3 +186,29 @@ def test_while_archiving_fails_it_is_the_disk_of_pg_wal_that_fills(hours, severi
     assert "pg_wal" not in found(own_disk=own)["wal room"][1]
     slow = judge(server(lag_bytes=2 * GIB), "", SHIPPED, spool, [HELD], Bounds(10 * MINUTE, GIB), NOW, own_disk=own)
     assert [finding.severity for finding in slow if finding.check == "wal room"] == [severity, "ok"]
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"), [(1200.0, "20 min 0 s ahead of"), (-1200.0, "20 min 0 s behind"), (59.0, ""), (-59.0, "")]
+)
+def test_a_server_whose_clock_is_another_is_told(ahead, said):
+    judged = found(server=server(ahead_seconds=ahead))
+    assert ("wal clock" in judged) == bool(said)
+    if said:
+        assert judged["wal clock"][0] == "warning"
+        assert "The server's clock is %s this host's" % said in judged["wal clock"][1]
+
+
+def test_wal_from_the_future_has_no_age_and_that_is_told():
+    late = dataclasses.replace(HELD, recoverable_to=NOW + 20 * MINUTE)
+    severity, text = found(holdings=[late])["wal clock"]
+    assert (severity, "s3 bears a time that is 20 min 0 s ahead" in text) == ("warning", True)
+    assert behind(NOW + 20 * MINUTE, NOW) == (None, 1200.0)
+    # What a store and a host may differ by is no news.
+    assert behind(NOW + MINUTE / 2, NOW) == (0.0, None)
+    assert behind(NOW - MINUTE, NOW) == (60.0, None)
+    assert behind(None, NOW) == (None, None)
+    assert "wal clock" not in found(holdings=[dataclasses.replace(HELD, recoverable_to=NOW + MINUTE / 2)])

@@ -581,3 +581,17 @@ def test_what_s3_got_late_is_no_younger_for_that(archive):
     archive.segment(4)
     shown = status_verb.render(status_verb.status(archive.world.context()), colour=False)
     assert re.search(r"\n +s3     2026-11-22 \S+ to 2026-11-22 \S+ UTC; RPO now 0\.0 s\n", shown)
+
+
+def test_wal_that_bears_a_time_to_come_is_no_fresh_wal(archive):
+    """The clock of this host was set back, or that of the store is ahead: nobody knows how much would be lost now."""
+    archive.base("local", NOW - HOUR, 1)
+    archive.segment(1, age=-2 * HOUR)
+    (place, *_unused) = wal_status.wal_status(archive.world.context())["places"]
+    assert (place["rpo_seconds"], place["ahead_seconds"]) == (None, 2 * HOUR.total_seconds())
+    assert "from 2 h 0 min ahead of this host's clock" in wal_status.render(
+        wal_status.wal_status(archive.world.context())
+    )
+    result = status_verb.status(archive.world.context())
+    assert "; RPO now unknown: WAL is 2 h 0 min ahead of our clock" in status_verb.render(result, colour=False)
+    assert any("Set the clocks" in step for step in result["next"])
