@@ -12,6 +12,8 @@ from tests.tools.lab.machines import until
 
 # Enough for a machine on which three other things are tested; whatever is there is found at once.
 PATIENCE = 90
+# How a step ends that names a command.
+AS_WHOM = " (as root, or with sudo -u postgres)"
 _MAILS = """
 import json, mailbox, os
 from email.header import decode_header, make_header

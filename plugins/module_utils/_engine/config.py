@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .core.calendar import parse as parse_calendar
+from .core.commands import DEFAULT_CONFIG, whom
 from .core.errors import UsageError
 from .core.group import split_member
 from .core.naming import check_instance, split_qualified
@@ -24,10 +25,11 @@ from .core.quiet import parse_quiet
 from .core.sizes import parse_size
 from .core.times import parse_span
 from .settings import S3, Alerts, Backup, Base, Config, Postgres
+from .system.account import owner_name
 from .system.zones import named_zone
 
 NONE = type(None)
-DEFAULT_PATH = "/etc/pgops/config.yml"
+DEFAULT_PATH = DEFAULT_CONFIG
 _LEAST_MEMBERS = 2
 _RATES = (32 * 1024, 1024 * 1024 * 1024)
 
@@ -50,7 +52,8 @@ def read(path: Path) -> dict[str, Any]:
             hint="Name one with --config, or begin with 'pgops config --example > FILE'.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("The configuration file %s cannot be read: %s." % (path, error)) from error
+        hint = "Run it %s." % whom(owner_name(path)) if isinstance(error, PermissionError) else ""
+        raise UsageError("The configuration file %s cannot be read: %s." % (path, error), hint=hint) from error
     data = _parse(text, path)
     if data is None:
         data = {}

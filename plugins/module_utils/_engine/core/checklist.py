@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Callable, Optional
 
+from .commands import addressed
 from .errors import UsageError
 from .freshness import OK, waited_for
 from .naming import is_physical
@@ -65,6 +66,7 @@ class Line:
 
 _OPERATOR, _DBA, _SECURITY, _OWNER, _MANAGER = "operator", "database", "security", "data owner", "management"
 _SIGN = "Sign it when it is so."
+_SIGNING = "pgops checklist sign %s --name NAME"
 _TOLD = "pgops alert test; who got it signs."
 _RESTORE = "pgops restore --database NAME --rename NAME NAME_test"
 
@@ -129,6 +131,7 @@ class Facts:
     `metrics_read` tells whether node_exporter reads the file (None: it cannot be seen), `asked` when pgops check was asked last.
     `files` are dicts of path, kind (secret or directory), mode and modified (None where they are not there). `bucket` is None
     where there is none; `bucket_error` says why its settings could not be read. `signed` are the signatures, the oldest first.
+    `config_file` is what the commands of the lines are about.
     """
 
     now: datetime
@@ -144,6 +147,7 @@ class Facts:
     metrics_read: Optional[bool] = None
     asked: Optional[datetime] = None
     config_path: str = ""
+    config_file: str = ""
     signed: Sequence[Mapping[str, Any]] = ()
 
 
@@ -189,7 +193,7 @@ def _ticked(line: Line, facts: Facts, days: int) -> dict[str, Any]:
         "by": by,
         "seen": answer.seen,
         "when": iso(answer.when) if answer.when else None,
-        "todo": "" if ticked else line.todo,
+        "todo": "" if ticked else addressed(line.todo, facts.config_file),
         "signable": line.by_person,
     }
 
@@ -585,8 +589,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def text(result: Mapping[str, Any]) -> str:
-    """Return the checklists for a terminal."""
+def text(result: Mapping[str, Any], *, config_file: str = "") -> str:
+    """Return the checklists for a terminal, with commands about `config_file`."""
     lines = ["%s on %s: %d of %d ticked" % (result["instance"], result["host"], result["done"], result["lines"])]
     for stage in result["stages"]:
         lines += ["", "%s (%d of %d)" % (stage["title"], stage["done"], len(stage["lines"]))]
@@ -595,9 +599,7 @@ def text(result: Mapping[str, Any]) -> str:
             lines.append("      %s: %s" % (line["id"], _flat(_seen(line))))
             if line["todo"]:
                 how = "sign" if line["todo"] == _SIGN else line["todo"]
-                lines.append(
-                    "      → %s" % ("pgops checklist sign %s --name NAME" % line["id"] if how == "sign" else how)
-                )
+                lines.append("      → %s" % (addressed(_SIGNING % line["id"], config_file) if how == "sign" else how))
     return "\n".join(lines) + "\n"
 
 

@@ -56,6 +56,7 @@ def checklist(context: Context, stages: Sequence[str] = (), *, config_path: str 
         metrics_read=_exported(config.metrics.textfile_directory) if metrics_file else None,
         asked=_facts_of(context.asked)[1],
         config_path=config_path,
+        config_file=context.config_file,
         signed=signatures(context),
     )
     head = {"changed": False, "instance": config.instance, "host": context.host, "now": iso(facts.now)}

@@ -14,6 +14,7 @@ from ..alerts.health import lines as alert_lines
 from ..context import Context
 from ..core import volume
 from ..core.calendar import last_before, next_after
+from ..core.commands import addressed
 from ..core.freshness import CRITICAL, OK, WARNING, Finding, tried, worst
 from ..core.naming import is_physical
 from ..core.sizes import human_size, parse_size
@@ -53,6 +54,7 @@ def status(context: Context) -> dict[str, Any]:
     judged = alert_findings(alerts) + _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
     judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases) + _tested(context, tested)
     findings = [*known["freshness"], *(wal["findings"] if wal else []), *(finding.as_data() for finding in judged)]
+    findings = [{**f, "text": addressed(f["text"], context.config_file)} for f in findings]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
     return {
         **known,
@@ -69,7 +71,7 @@ def status(context: Context) -> dict[str, Any]:
         "wal": wal,
         "findings": findings,
         "safe": _safe(known["places"]),
-        "next": _next(findings),
+        "next": [addressed(step, context.config_file) for step in _next(findings)],
         "state": worst(f["severity"] for f in findings),
     }
 
@@ -249,8 +251,8 @@ def _next(findings: list[dict[str, Any]]) -> list[str]:
 # --- for a person ---------------------------------------------------------------------------------------------------
 
 
-def render(result: dict[str, Any], colour: bool) -> str:
-    """Return the result of status() as one screen of text; with `colour` for a terminal."""
+def render(result: dict[str, Any], colour: bool, *, config_file: str = "") -> str:
+    """Return the result of status() as one screen of text; with `colour` for a terminal, its commands about `config_file`."""
     now = parse_iso(result["now"])
     state = result["state"]
     lines = ["%s on %s: %s" % (result["instance"], result["host"], _paint(state.upper(), state, colour)), ""]
@@ -281,7 +283,8 @@ def render(result: dict[str, Any], colour: bool) -> str:
     ]
     for verb, run in schedule["runs"].items():
         lines.append("  %-8s %s" % (verb, _minute(run["next_run"]) if run["next_run"] else "never"))
-    lines += ["", "Alerts"] + ["  %s" % _one_line(text) for text in alert_lines(result["alerts"], now)]
+    told = (addressed(text, config_file) for text in alert_lines(result["alerts"], now))
+    lines += ["", "Alerts"] + ["  %s" % _one_line(text) for text in told]
     lines += ["", "Still safe"] + ["  %s" % text for text in result["safe"]]
     if result["next"]:
         lines += ["", "Next"] + ["  %s" % text for text in result["next"]]

@@ -455,7 +455,7 @@ def test_an_account_that_may_not_read_is_told_whom_to_ask_as(
     code, out = run(capfd, "check", "--config", str(closed))
     assert code == 3
     assert "cannot be read" in out
-    assert "sudo -u postgres pgops check" in out
+    assert "Run it as root. The role monitoring lets others ask so." in out
 
 
 @pytest.mark.parametrize(
