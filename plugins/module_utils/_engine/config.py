@@ -287,8 +287,17 @@ def _check_alerts(alerts: Alerts, errors: list[str]) -> None:
         name = "alerts.email.sender" if index == len(alerts.email.to) else "alerts.email.to[%d]" % index
         if address and not re.fullmatch(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", address):
             errors.append("%s: expected an address like oncall@example.com, found %s." % (name, _show(address)))
+    if not _environment(alerts.sentry.environment):
+        errors.append(
+            "alerts.sentry.environment: Sentry takes up to 64 characters in a line, without / and not None, found %s."
+            % _show(alerts.sentry.environment)
+        )
     if not alerts.pagerduty.url.startswith(("https://", "http://")):
         errors.append("alerts.pagerduty.url: expected https://…, found %s." % _show(alerts.pagerduty.url))
+
+
+def _environment(name: str) -> bool:
+    return len(name) <= 64 and not re.search(r"[/\r\n\f]", name) and name.lower() != "none"
 
 
 def _with_node(config: Config, host: str, errors: list[str]) -> Config:
