@@ -194,6 +194,8 @@ def _check_form(form: str, text: str, path: str, errors: list[str]) -> None:
         return
     if form == "calendar or auto":
         form = "calendar" if text != "auto" else ""
+    if form == "span or auto":
+        form = "span" if text != "auto" else ""
     if form == "path" and not text.startswith("/"):
         errors.append("%s: expected a path from the root (/…), found %r." % (path, text))
         return

@@ -624,7 +624,11 @@ class Alerts:
         "7d", "How long the disk of the local place must last at its pace; 0s for no forecast.", form="span"
     )
     restore_test: str = option(
-        "", "How often somebody must try a restore (pgops restore); never when empty.", form="span", example="90d"
+        "auto",
+        "How often somebody must try a restore (pgops restore, recover or rescue); never when empty. auto: each quarter where "
+        "somebody did it once, and once in the first year where verifications prove that sets restore.",
+        form="span or auto",
+        example="90d",
     )
     timeout: int = option(10, "Seconds to wait for the answer of a channel.", least=1, most=120)
     ca_bundle: str = option(

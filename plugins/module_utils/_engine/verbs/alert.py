@@ -82,7 +82,7 @@ def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> tuple[Result,
     with _state(context, dry_run=dry_run) as state:
         now = context.clock()
         gathered = gather(context, state, look_at_s3=look_at_s3, remember=not dry_run)
-        current = [_addressed(context, one) for one in troubles(gathered.facts, limits(context), now)]
+        current = [_addressed(context, one) for one in troubles(gathered.facts, limits(context, gathered.facts), now)]
         state.incidents, tellings = advance(state.incidents, current, policy(context), now)
         origin = Origin(context.config.instance, context.host, gathered.safe)
         notices = [notice(telling, origin, context.redactor, now) for telling in tellings]

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,7 +15,7 @@ from ..context import Context
 from ..core import volume
 from ..core.calendar import last_before, next_after
 from ..core.commands import addressed
-from ..core.freshness import CRITICAL, OK, WARNING, Finding, tried, worst
+from ..core.freshness import CRITICAL, OK, WARNING, Finding, restore_limit, tried, worst
 from ..core.naming import is_physical
 from ..core.sizes import human_size, parse_size
 from ..core.times import human_span, iso, parse_iso, parse_span
@@ -50,9 +50,13 @@ def status(context: Context) -> dict[str, Any]:
     alerts = health(context)
     wal = wal_status(context, surveyed) if context.config.wal.enabled else None
     tested = _restore_test(context, runs)
+    proven = any(described["verified"] for place in known["places"] for described in place["sets"])
+    wanted = restore_limit(context.config.alerts.restore_test, by_hand=bool(tested["when"]), proven=proven)
     size = volume.measure(described for place in known["places"] for described in place["sets"])
     judged = alert_findings(alerts) + _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
-    judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases) + _tested(context, tested)
+    judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases) + _tested(
+        context, tested, wanted
+    )
     findings = [*known["freshness"], *(wal["findings"] if wal else []), *(finding.as_data() for finding in judged)]
     findings = [{**f, "text": addressed(f["text"], context.config_file)} for f in findings]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
@@ -66,7 +70,7 @@ def status(context: Context) -> dict[str, Any]:
         "disk": disk,
         "size": size,
         "restore_test": tested,
-        "limits": _limits(context),
+        "limits": _limits(context, wanted),
         "alerts": alerts,
         "wal": wal,
         "findings": findings,
@@ -86,14 +90,14 @@ def _newest_runs(state: Path, verb: str) -> dict[str, Any]:
     return {"last": last, "last_ok": None}
 
 
-def _limits(context: Context) -> dict[str, dict[str, Optional[float]]]:
+def _limits(context: Context, tested: Optional[timedelta]) -> dict[str, dict[str, Optional[float]]]:
     """Return how old things may become, in seconds; None where nothing warns before it is critical."""
-    limits, tested = expected(context), context.config.alerts.restore_test
+    limits = expected(context)
     waits = parse_span(context.config.wal.max_lag).total_seconds()
     return {
         "wal": {"warning_seconds": waits, "critical_seconds": None},
         "restore_test": {
-            "warning_seconds": parse_span(tested).total_seconds() if tested else None,
+            "warning_seconds": tested.total_seconds() if tested else None,
             "critical_seconds": None,
         },
         "backup": {"warning_seconds": None, "critical_seconds": limits.backup.total_seconds()},
@@ -158,12 +162,11 @@ def _restore_test(context: Context, runs: dict[str, dict[str, Any]]) -> dict[str
     return {"when": when, "verb": verb, "since": since, "age_seconds": age}
 
 
-def _tested(context: Context, tested: dict[str, Any]) -> list[Finding]:
-    wanted = context.config.alerts.restore_test
+def _tested(context: Context, tested: dict[str, Any], wanted: Optional[timedelta]) -> list[Finding]:
     if not wanted:
         return []
     last, start = (parse_iso(tested[key]) if tested[key] else None for key in ("when", "since"))
-    return [tried(last, start, parse_span(wanted), context.clock())]
+    return [tried(last, start, wanted, context.clock())]
 
 
 def _ended(record: dict[str, Any]) -> str:
