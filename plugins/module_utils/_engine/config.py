@@ -24,7 +24,7 @@ from .core.naming import check_instance, split_qualified
 from .core.quiet import parse_quiet
 from .core.sizes import parse_size
 from .core.times import parse_span
-from .settings import S3, Alerts, Backup, Base, Config, Postgres
+from .settings import S3, Alerts, Backup, Base, Checklist, Config, Postgres
 from .system.account import owner_name
 from .system.zones import named_zone
 
@@ -237,6 +237,7 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: lis
     if config.s3 is not None:
         _check_s3(config.s3, errors)
     _check_alerts(config.alerts, errors)
+    _check_checklist(config, errors)
     config = _with_node(config, host, errors)
     instance = config.instance or _instance_name(postgres, host)
     if not config.instance:
@@ -296,6 +297,54 @@ def _check_alerts(alerts: Alerts, errors: list[str]) -> None:
         )
     if not alerts.pagerduty.url.startswith(("https://", "http://")):
         errors.append("alerts.pagerduty.url: expected https://…, found %s." % _show(alerts.pagerduty.url))
+
+
+def _check_checklist(config: Config, errors: list[str]) -> None:
+    for index, path in enumerate(config.checklist.files):
+        if not path.startswith("/"):
+            errors.append("checklist.files[%d]: expected a path from the root (/…), found %r." % (index, path))
+    if config.checklist.lines:
+        from .core.checklist import line_errors
+
+        errors += line_errors(("checklist.lines[%d]" % i, line) for i, line in enumerate(own_lines(config)))
+
+
+def own_lines(config: Config) -> list[Any]:
+    """Return the lines of checklists that stand in the configuration itself, as core.checklist.Line."""
+    from .core.checklist import Line
+
+    return [Line(**dataclasses.asdict(line)) for line in config.checklist.lines]
+
+
+def read_lines(config: Config) -> list[Any]:
+    """Return all lines of checklists of the configuration and of the files that it names, as core.checklist.Line.
+
+    Raise UsageError that lists every error of all the files.
+    """
+    from .core.checklist import Line, line_errors
+
+    errors: list[str] = []
+    found = [("checklist.lines[%d]" % i, line) for i, line in enumerate(own_lines(config))]
+    for path in config.checklist.files:
+        try:
+            data = read(Path(path))
+        except UsageError as error:
+            errors.append(error.message)
+            continue
+        section: Checklist = _section(Checklist, data, path, errors)
+        if section.files:
+            errors.append("%s.files: a file of lines names no other files." % path)
+        found += [
+            ("%s.lines[%d]" % (path, i), Line(**dataclasses.asdict(line))) for i, line in enumerate(section.lines)
+        ]
+    errors += line_errors(found)
+    if errors:
+        raise UsageError(
+            "The lines of the checklists have %s:\n%s"
+            % ("an error" if len(errors) == 1 else "%d errors" % len(errors), "\n".join("  - %s" % e for e in errors)),
+            hint="docs/checklists.md shows how a line is written.",
+        )
+    return [line for _where, line in found]
 
 
 def _environment(name: str) -> bool:
@@ -474,7 +523,9 @@ __all__ = (
     "join",
     "load",
     "merge",
+    "own_lines",
     "read",
+    "read_lines",
     "read_secret",
     "section_of",
     "secrets_of",

@@ -223,6 +223,10 @@ def _config(run: Run) -> Answer:
         return Answer({**facts, "config": shown}, lambda: json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
     if loaded.alerts.channels():
         _check_alert_secrets(loaded)
+    if loaded.checklist.files:
+        from ..config import read_lines
+
+        read_lines(loaded)
     said = "%s is in order: instance %s, places %s%s.\n" % (
         facts["path"],
         loaded.instance,

@@ -25,6 +25,7 @@ from .times import human_span, iso, parse_iso
 DONE, OPEN, UNKNOWN = "done", "open", "unknown"
 _COLD = frozenset({"GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"})
 _PRIVATE, _NOT_FOR_OTHERS = 0o077, 0o007
+_LONGEST = 200  # characters of a text in a line
 
 # The stages in the order in which a host goes through them, with how many days a tick lasts (0: for good).
 STAGES: Mapping[str, tuple[str, int]] = {
@@ -160,19 +161,55 @@ class Answer:
     when: Optional[datetime] = None
 
 
-def judge(facts: Facts, stages: Iterable[str] = ()) -> dict[str, Any]:
+def line_errors(lines: Iterable[tuple[str, Line]]) -> list[str]:
+    """Return what is wrong with lines of somebody's own, each with the path by which it is told."""
+    errors: list[str] = []
+    known = {line.id: "the lines of pgops" for line in LINES}
+    for where, line in lines:
+        stage, _dot, name = line.id.partition(".")
+        if stage not in STAGES or not re.fullmatch(r"[a-z0-9]+(?:-[a-z0-9]+)*", name) or len(name) > 60:
+            errors.append(
+                "%s.id: expected a stage (%s), a point and a name of small letters, digits and hyphens, found %r."
+                % (where, ", ".join(STAGES), line.id)
+            )
+        elif line.id in known:
+            errors.append("%s.id: %s is in %s already; choose another name." % (where, line.id, known[line.id]))
+        known.setdefault(line.id, where)
+        texts = {key: str(getattr(line, key)) for key in ("who", "text", "todo")}
+        errors += ["%s.%s: missing." % (where, key) for key in ("who", "text") if not texts[key].strip()]
+        errors += [
+            "%s.%s: expected one line of at most %d characters." % (where, key, _LONGEST)
+            for key, said in texts.items()
+            if len(said.splitlines()) > 1 or len(said) > _LONGEST
+        ]
+        if line.proof and line.proof not in _PROOFS:
+            errors.append("%s.proof: expected one of %s, found %r." % (where, ", ".join(_PROOFS), line.proof))
+        if line.signable and not line.proof:
+            errors.append("%s.signable: a line without a proof is signed anyway; leave it out." % where)
+    return errors
+
+
+def judge(facts: Facts, stages: Iterable[str] = (), *, own: Sequence[Line] = ()) -> dict[str, Any]:
     """Return the `stages` that are asked for (all when empty), each with its `lines` ticked or not, and the sums.
 
-    A line has id, who, text, state, ticked, by (evidence, a name, or empty), seen, when, todo and signable.
+    A line has id, who, text, state, ticked, by (evidence, a name, or empty), seen, when, todo, signable and own, which is
+    true for those of `own` behind the usual ones.
     """
     wanted = list(stages) or list(STAGES)
     found = []
     for stage in wanted:
         title, days = STAGES[stage]
-        lines = [_ticked(line, facts, days) for line in LINES if line.stage == stage]
+        lines = [{**_ticked(line, facts, days), "own": False} for line in LINES if line.stage == stage]
+        lines += [{**_ticked(_advised(line), facts, days), "own": True} for line in own if line.stage == stage]
         found.append({"stage": stage, "title": title, "lines": lines, "done": sum(line["ticked"] for line in lines)})
     every = [line for stage in found for line in stage["lines"]]
     return {"stages": found, "lines": len(every), "done": sum(line["ticked"] for line in every)}
+
+
+def _advised(line: Line) -> Line:
+    """Return the line with what is usually to be done, where it does not say."""
+    usual = next((other.todo for other in LINES if line.proof and other.proof == line.proof), _SIGN)
+    return line if line.todo else replace(line, todo=usual)
 
 
 def _ticked(line: Line, facts: Facts, days: int) -> dict[str, Any]:
@@ -210,9 +247,9 @@ def _signature(
     return str(signature["name"]), Answer(DONE, said, when)
 
 
-def line_of(line_id: str) -> Line:
+def line_of(line_id: str, own: Sequence[Line] = ()) -> Line:
     """Return the line with that id, for a person to sign. Raise UsageError if there is none or evidence alone ticks it."""
-    for line in LINES:
+    for line in (*LINES, *map(_advised, own)):
         if line.id == line_id:
             if not line.by_person:
                 raise UsageError(
@@ -585,7 +622,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines += ["", "## %s (%d of %d)" % (stage["title"], stage["done"], len(stage["lines"])), ""]
         for line in stage["lines"]:
             mark = "[x]" if line["ticked"] else "[ ]"
-            lines.append("- %s **%s** (%s): %s" % (mark, line["text"], line["who"], _plain(_seen(line))))
+            said = (mark, *(_plain(word) for word in (line["text"], line["who"], _seen(line))))
+            lines.append("- %s **%s** (%s): %s" % said)
     return "\n".join(lines) + "\n"
 
 
@@ -631,6 +669,7 @@ __all__ = (
     "Line",
     "check_name",
     "judge",
+    "line_errors",
     "line_of",
     "markdown",
     "text",
