@@ -55,6 +55,12 @@ class Listener:
         assert all(subject.startswith("[pgops] ") for subject in found)
         return [subject.removeprefix("[pgops] ") for subject in found]
 
+    def by_apprise(self, words: str) -> list[str]:
+        """The titles of what Debian's own Apprise brought to the web server and in which these words are, the oldest first."""
+        new = [one for one in self._all_requests()[self._requests :] if one["path"].startswith("/apprise")]
+        said = [json.loads(one["body"]) for one in new]
+        return [one["title"] for one in said if self.instance in one["title"] and words in one["message"]]
+
     def pings(self, verb: str) -> list[str]:
         """What the watcher outside was told of runs: start, success (empty) or fail."""
         top = f"/ping/{self.instance}/{verb}"

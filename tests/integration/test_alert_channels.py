@@ -28,7 +28,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channe
     Channel,
     channels,
     secrets_of,
-    trouble_with_secrets,
+    trouble_with_channels,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.delivery import deliver, enqueue
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer as Accepted
@@ -627,7 +627,12 @@ def test_an_address_of_apprise_that_takes_nothing_is_told(receiver: HttpReceiver
 
 def test_without_the_library_apprise_says_what_to_install(open_channel: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
-    assert "pip install apprise" in str(refused(open_channel("apprise", {"urls": "json://localhost"})))
+    channel = open_channel("apprise", {"urls": "json://localhost"})
+    assert "pip install apprise" in str(refused(channel))
+    (said,) = trouble_with_channels(channel.config, channel.runner)
+    assert said.startswith("alerts.apprise: The Python package apprise is not installed"), (
+        "config --check tells it, too"
+    )
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -737,13 +742,13 @@ def test_secrets_come_from_private_files(
     path.chmod(0o600)
     channel = open_channel(name, {key + "_file": str(path), **others})
     assert channel.secret(key) == "https://hooks.example.com/services/T0000/very-secret-words"
-    assert not trouble_with_secrets(channel.config, channel.runner)
+    assert not trouble_with_channels(channel.config, channel.runner)
     masked = Redactor(secrets_of([channel])).text("to /services/T0000/very-secret-words it went")
     assert "very-secret" not in masked
     path.chmod(0o640)
     with pytest.raises(DeliveryError, match="is open to others"):
         channel.secret(key)
-    (said,) = trouble_with_secrets(channel.config, channel.runner)
+    (said,) = trouble_with_channels(channel.config, channel.runner)
     assert "alerts.%s.%s_file" % (name, key) in said
     assert list(secrets_of([channel])) == []
     path.chmod(0o600)

@@ -36,6 +36,7 @@ def test_a_backup_that_fails_is_told_by_both_ways(host: Any, told: Listener) -> 
     # Of two instances, the one that failed: the command works as it is copied.
     assert only["step"].endswith(f"pgops --config {config_of(host, INSTANCE)} backup{AS_WHOM}")
     assert only["subject"] in told.mails("The last backup failed")
+    assert told.by_apprise("The last backup failed") == [only["subject"]]
 
 
 def test_prometheus_sees_it_and_fires_one_rule(host: Any) -> None:
@@ -119,7 +120,7 @@ def test_what_nobody_took_waits_and_is_told_later(host: Any) -> None:
         assert until(lambda: len(told.mails("Deaf?")) == 1, PATIENCE) is not None, "the other way works"
         assert told.events("message/lab") == []
         said = host.check_output("sudo -u postgres pgops --config %s status", f"/etc/pgops/{OTHER}.yml")
-        assert "1 of 3 channels for alerts took nothing of late" in said
+        assert "2 of 4 channels for alerts took nothing of late" in said
     finally:
         host.check_output("rm /run/lab-deaf")
     assert job(host, "alert", OTHER).rc == 0

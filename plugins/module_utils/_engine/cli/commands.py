@@ -222,7 +222,7 @@ def _config(run: Run) -> Answer:
         shown = masked(loaded)
         return Answer({**facts, "config": shown}, lambda: json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
     if loaded.alerts.channels():
-        _check_alert_secrets(loaded)
+        _check_channels(loaded)
     if loaded.checklist.files:
         from ..config import read_lines
 
@@ -236,16 +236,16 @@ def _config(run: Run) -> Answer:
     return Answer(facts, lambda: said)
 
 
-def _check_alert_secrets(loaded: Config) -> None:
-    """Raise UsageError for a secret that cannot be read: a backup goes on without it, but nobody would hear."""
-    from ..alerts.channels import trouble_with_secrets
+def _check_channels(loaded: Config) -> None:
+    """Raise UsageError for a secret that cannot be read, or a package that lacks: backups go on, but nobody would hear."""
+    from ..alerts.channels import trouble_with_channels
     from ..core.errors import UsageError
     from ..system.runner import Runner
 
-    errors = trouble_with_secrets(loaded, Runner())
+    errors = trouble_with_channels(loaded, Runner())
     if errors:
         raise UsageError(
-            "The secrets of alerts are not in order:\n%s" % "\n".join("  - %s" % error for error in errors),
+            "The channels for alerts are not in order:\n%s" % "\n".join("  - %s" % error for error in errors),
             hint="Backups go on, but nobody hears by these channels.",
         )
 
