@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options, show
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options, show, wal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import alerting, checklist, commands
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
@@ -201,3 +201,8 @@ def test_who_may_not_read_the_configuration_hears_who_may(tmp_path: Path, monkey
     with pytest.raises(UsageError) as caught:
         config.read(tmp_path / "config.yml")
     assert caught.value.hint == "Run it as root, or with sudo -u postgres."
+
+
+def test_what_postgresql_is_told_in_its_log_names_it_too(capfd: pytest.CaptureFixture[str]) -> None:
+    wal._complain(UsageError("No WAL has come there.", hint="To bring it: pgops wal ship."), TWO)
+    assert "pgops wal:   → To bring it: pgops --config %s wal ship." % TWO in capfd.readouterr().err

@@ -11,6 +11,7 @@ import ast
 import inspect
 import itertools
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -109,6 +110,14 @@ def causes_of_the_policy() -> set[str]:
     every = {cause % verb for cause in made if cause.endswith("-run/%s") for verb in alerting.WATCHED}
     every |= {cause for cause in made if not cause.endswith("-run/%s")}
     return every | {cause for cause, _step, _patience in alerting._JUDGED.values()}
+
+
+def test_the_guide_has_every_cause() -> None:
+    guide = Path(__file__).resolve().parents[5] / "docs" / "alerts.md"
+    told = set(re.findall(r"`([a-z/A-Z-]+)`", guide.read_text(encoding="utf-8").partition("| cause |")[2]))
+    every = {cause.replace("/%s", "/PLACE") for cause in causes_of_the_policy()}
+    every = {"%s/VERB" % cause.partition("/")[0] if "-run/" in cause else cause for cause in every}
+    assert every - told == set()
 
 
 @dataclass
