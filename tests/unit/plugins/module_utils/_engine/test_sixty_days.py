@@ -448,7 +448,7 @@ SPELL = st.dictionaries(
 
 
 # To shrink what fails would take longer than to read it.
-@settings(max_examples=4, derandomize=True, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=3, derandomize=True, phases=(Phase.explicit, Phase.generate))
 @given(
     fates=FATE,
     spells=SPELL,
