@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The units that the guide has for one message about all hosts: systemd takes them; test_fleet.py of the integration runs them."""
+"""The units that the guide has for one message about all hosts: systemd takes them; test_fleet_guide.py of the integration runs them."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_hosts_are_told_by_their_names_in_whatever_order_ansible_has_them() -> N
     told = [summary(order, {}) for order in (names, names[::-1])]
     assert told[0] == told[1], "the same trouble is the same text, so that it is told once"
     assert told[0]["unprotected"] == ["a", "db2", "db2-1", "db9", "db10"]
-    assert "not reached: 5 (a, db2, db2-1, db9, db10)" in told[0]["fleet"]["text"]
+    assert told[0]["lines"][1::2] == ["%s: NOT PROTECTED" % name for name in told[0]["unprotected"]]
 
 
 def test_a_host_that_ansible_does_not_know_any_more_is_not_protected() -> None:
