@@ -96,6 +96,9 @@ _value:
     archives:
       description: Whether its server archives its WAL, by C(wal.enabled).
       type: bool
+    apprise:
+      description: Whether its alerts go by Apprise, so that the host needs that package.
+      type: bool
     log_dir:
       description: Where the instance logs; empty for nowhere.
       type: path
@@ -175,6 +178,7 @@ def _instance(
         "random_delay": schedule["random_delay"],
         "wait": schedule["wait"],
         "archives": archives,
+        "apprise": bool(kept.get("apprise_urls") or _speaks_apprise(content)),
         "log_dir": content.get("log_dir", _DEFAULTS["log_dir"]),
         "state_dirs": _state_dirs(content, one["name"]),
         "port": _port(content, secrets),
@@ -185,6 +189,12 @@ def _effective(content: Mapping[str, Any], section: str) -> dict[str, Any]:
     """Return a section with the engine's defaults for what `content` does not say."""
     said = content.get(section)
     return merge(_DEFAULTS[section], said if isinstance(said, Mapping) else {})
+
+
+def _speaks_apprise(content: Mapping[str, Any]) -> bool:
+    alerts = content.get("alerts")
+    section = alerts.get("apprise") if isinstance(alerts, Mapping) else None
+    return isinstance(section, Mapping) and bool(section.get("urls_file") or section.get("urls"))
 
 
 def _paths(content: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,11 +75,11 @@ _MOST_NAMES = 5
 
 
 def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]:
-    """Return which of `hosts` are protected, and lines that tell."""
+    """Return which of `hosts` are protected, and lines that tell, by the hosts' names: Ansible may give them in any order."""
     protected: dict[str, list[str]] = {}
     unprotected: dict[str, list[str]] = {}
     worked: list[str] = []
-    for host in hosts:
+    for host in sorted(hosts, key=_by_name):
         report = hostvars[host].get("pgops_report") if host in hostvars else None
         reasons = _reasons(report)
         (unprotected if reasons else protected)[host] = reasons or _remarks(report or {})
@@ -96,6 +97,11 @@ def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]
         "reasons": unprotected,
         "lines": lines,
     }
+
+
+def _by_name(host: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that puts db2 before db10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", host)], host
 
 
 def _fleet(hosts: Sequence[str], unprotected: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, str]:

@@ -217,9 +217,9 @@ class Task:
                     result = self._perform(context, work, view, recorded)
                 error = fails(result)
                 if error is not None:
-                    failure = {**result, **expected(error, redactor)}
+                    failure = {**result, **expected(error, redactor, context.config_file)}
             except PgopsError as raised:
-                failure = expected(raised, redactor)
+                failure = expected(raised, redactor, context.config_file if context else "")
             except KeyboardInterrupt:
                 failure = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
             except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret

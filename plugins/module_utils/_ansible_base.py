@@ -11,6 +11,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule as _AnsibleModule
 from ansible.module_utils.common.parameters import remove_values
 
+from ._engine.core.commands import addressed
 from ._engine.core.errors import CommandError, PgopsError
 from ._engine.core.redaction import Redactor
 
@@ -59,12 +60,13 @@ def secret_values(params: Any, spec: Spec) -> list[str]:
     return found
 
 
-def expected(error: PgopsError, redactor: Redactor) -> Result:
+def expected(error: PgopsError, redactor: Redactor, config_file: str = "") -> Result:
+    """Return what fail_json is told of `error`, with its commands about `config_file`."""
     said = [error.message, error.hint] if error.hint else [error.message]
     failure: Result = {
         **redactor.data(error.details),
-        "msg": redactor.text(("\n" if "\n" in error.message else " ").join(said)),
-        "hint": redactor.text(error.hint),
+        "msg": addressed(redactor.text(("\n" if "\n" in error.message else " ").join(said)), config_file),
+        "hint": addressed(redactor.text(error.hint), config_file),
         "outcome": error.outcome,
         "exit_code": error.exit_code,
     }

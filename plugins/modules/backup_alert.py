@@ -134,7 +134,7 @@ troubles:
       level: critical
       text: The backup that was due at 2026-11-22 02:00 +0000 has not run.
       since: "2026-11-22T02:00:00+00:00"
-      next: "See whether cron or systemd starts it (systemctl list-timers, /etc/cron.d/pgops), then run: pgops backup"
+      next: "See whether cron or systemd starts it (systemctl list-timers, /etc/cron.d/pgops), then run: pgops backup (as root, or with sudo -u postgres)"
 told:
   description: What was told now, or would be in check mode.
   returned: with V(evaluate)

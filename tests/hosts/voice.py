@@ -12,6 +12,8 @@ from tests.tools.lab.machines import until
 
 # Enough for a machine on which three other things are tested; whatever is there is found at once.
 PATIENCE = 90
+# How a step ends that names a command.
+AS_WHOM = " (as root, or with sudo -u postgres)"
 _MAILS = """
 import json, mailbox, os
 from email.header import decode_header, make_header
@@ -52,6 +54,12 @@ class Listener:
         found = [subject for subject, body in about if words in " ".join(f"{subject} {body}".split())]
         assert all(subject.startswith("[pgops] ") for subject in found)
         return [subject.removeprefix("[pgops] ") for subject in found]
+
+    def by_apprise(self, words: str) -> list[str]:
+        """The titles of what Debian's own Apprise brought to the web server and in which these words are, the oldest first."""
+        new = [one for one in self._all_requests()[self._requests :] if one["path"].startswith("/apprise")]
+        said = [json.loads(one["body"]) for one in new]
+        return [one["title"] for one in said if self.instance in one["title"] and words in one["message"]]
 
     def pings(self, verb: str) -> list[str]:
         """What the watcher outside was told of runs: start, success (empty) or fail."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from sentry_relay.processing import StoreNormalizer
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channels import (
@@ -27,13 +28,14 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channe
     Channel,
     channels,
     secrets_of,
-    trouble_with_secrets,
+    trouble_with_channels,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.delivery import deliver, enqueue
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer as Accepted
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import DeliveryError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.sentry import parse_dsn, slug_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.incidents import Telling
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices import Notice, Origin, notice
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
@@ -56,7 +58,9 @@ NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 SAFE = ("local: 20261121T020000Z-logical, begun 1 d 6 h ago, is proven to restore.",)
 Open = Callable[..., Channel]
 
-# As the services document what they take.
+# What the services take, in our words: each name, type, limit and choice that they publish, and nothing that they do not name.
+# PagerDuty: github.com/PagerDuty/api-schema, reference/events-v2/openapiv3.json at 5cd58ff2b5ee (no licence, so it is not copied);
+# the lengths are those of its documentation of the Events API.
 PAGERDUTY = {
     "type": "object",
     "required": ["routing_key", "event_action"],
@@ -67,15 +71,17 @@ PAGERDUTY = {
         "dedup_key": {"type": "string", "maxLength": 255},
         "client": {"type": "string"},
         "client_url": {"type": "string"},
+        "links": {"type": "array", "items": {"type": "object", "required": ["href"]}},
+        "images": {"type": "array", "items": {"type": "object", "required": ["src"]}},
         "payload": {
             "type": "object",
-            "required": ["summary", "source", "severity"],
+            "required": ["summary", "severity", "source"],
             "additionalProperties": False,
             "properties": {
                 "summary": {"type": "string", "minLength": 1, "maxLength": 1024},
-                "source": {"type": "string", "minLength": 1},
-                "severity": {"enum": ["critical", "error", "warning", "info"]},
                 "timestamp": {"type": "string", "format": "date-time"},
+                "severity": {"enum": ["critical", "warning", "error", "info"]},
+                "source": {"type": "string", "minLength": 1},
                 "component": {"type": "string"},
                 "group": {"type": "string"},
                 "class": {"type": "string"},
@@ -87,16 +93,21 @@ PAGERDUTY = {
     "then": {"required": ["payload"]},
     "else": {"required": ["dedup_key"]},
 }
+# Slack publishes no schema. Its documentation names the limits: of a message's text (chat.postMessage), of attachments
+# (reference/messaging), of blocks and of the text of a section (reference/block-kit).
 SLACK = {
     "type": "object",
     "required": ["text"],
+    "additionalProperties": False,
     "properties": {
-        "text": {"type": "string", "minLength": 1, "maxLength": 40000},
+        # 40,000 are taken; more than 4,000 are a bad idea, it says.
+        "text": {"type": "string", "minLength": 1, "maxLength": 4000},
         "attachments": {
             "type": "array",
             "maxItems": 100,
             "items": {
                 "type": "object",
+                "additionalProperties": False,
                 "properties": {
                     "color": {"type": "string", "pattern": "^#[0-9a-f]{6}$"},
                     "blocks": {
@@ -106,11 +117,13 @@ SLACK = {
                         "items": {
                             "type": "object",
                             "required": ["type", "text"],
+                            "additionalProperties": False,
                             "properties": {
                                 "type": {"const": "section"},
                                 "text": {
                                     "type": "object",
                                     "required": ["type", "text"],
+                                    "additionalProperties": False,
                                     "properties": {
                                         "type": {"const": "mrkdwn"},
                                         "text": {"type": "string", "minLength": 1, "maxLength": 3000},
@@ -124,56 +137,55 @@ SLACK = {
         },
     },
 }
-SENTRY_EVENT = {
-    "type": "object",
-    "required": ["event_id", "timestamp", "platform"],
-    "properties": {
-        "event_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
-        "timestamp": {"type": "string", "format": "date-time"},
-        "platform": {"enum": ["other"]},
-        "level": {"enum": ["fatal", "error", "warning", "info", "debug"]},
-        "logger": {"type": "string"},
-        "server_name": {"type": "string"},
-        "environment": {"type": "string", "maxLength": 64, "pattern": "^[^\\s/]+$"},
-        "message": {
-            "type": "object",
-            "required": ["formatted"],
-            "properties": {"formatted": {"type": "string", "maxLength": 8192}},
-        },
-        "fingerprint": {"type": "array", "items": {"type": "string"}},
-        "tags": {
-            "type": "object",
-            "additionalProperties": {"type": "string", "maxLength": 200, "pattern": "^[^\\n]*$"},
-        },
-        "extra": {"type": "object"},
-    },
-}
+# Sentry: its events go through its own normaliser (the package sentry-relay). Of check-ins there is no schema but the
+# specification, develop.sentry.dev/sdk/telemetry/check-ins, version 1.6.0, and the lengths in relay's crate relay_monitors.
 SENTRY_CHECK_IN = {
     "type": "object",
     "required": ["check_in_id", "monitor_slug", "status"],
+    "additionalProperties": False,
     "properties": {
         "check_in_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
         "monitor_slug": {"type": "string", "pattern": "^[a-z0-9_-]{1,50}$"},
         "status": {"enum": ["in_progress", "ok", "error"]},
-        "duration": {"type": "number"},
+        "duration": {"type": "number", "minimum": 0},
         "release": {"type": "string"},
-        "environment": {"type": "string"},
+        "environment": {"type": "string", "maxLength": 64},
+        "contexts": {"type": "object"},
         "monitor_config": {
             "type": "object",
             "required": ["schedule"],
+            "additionalProperties": False,
             "properties": {
                 "schedule": {
                     "type": "object",
                     "required": ["type", "value"],
+                    "additionalProperties": False,
                     "properties": {"type": {"const": "crontab"}, "value": {"type": "string"}},
                 },
-                "checkin_margin": {"type": "integer"},
-                "max_runtime": {"type": "integer"},
+                "checkin_margin": {"type": "integer", "minimum": 0},
+                "max_runtime": {"type": "integer", "minimum": 0},
+                "failure_issue_threshold": {"type": "integer", "minimum": 1},
+                "recovery_threshold": {"type": "integer", "minimum": 1},
                 "timezone": {"type": "string"},
+                "owner": {"type": "string"},
             },
         },
     },
 }
+
+
+def taken_as(schema: dict[str, Any], sent: Any) -> None:
+    """Fail when a service would not take what it was sent, its dates included (which rfc3339-validator checks)."""
+    checker = jsonschema.FormatChecker(["date-time"])
+    jsonschema.Draft202012Validator(schema, format_checker=checker).validate(sent)
+
+
+def relayed(sent: dict[str, Any]) -> dict[str, Any]:
+    """Return an event as Sentry keeps it, which must be all that it was sent."""
+    kept: dict[str, Any] = StoreNormalizer().normalize_event(dict(sent))
+    assert kept.get("errors") is None
+    assert kept.get("_meta") is None, "nothing is refused or shortened"
+    return kept
 
 
 def made(event: str = "opened", level: str = "critical", text: str = "The last backup failed.", **facts: Any) -> Notice:
@@ -210,7 +222,7 @@ def test_slack_shows_all_that_a_person_needs(receiver: HttpReceiver, open_channe
     channel = open_channel("slack", {"webhook_url": receiver.url + "/slack/T0/B0/secret"})
     assert channel.send(made()).said == "200 ok"
     (heard,) = receiver.heard
-    jsonschema.validate(heard.json, SLACK)
+    taken_as(SLACK, heard.json)
     assert heard.method == "POST"
     assert heard.headers["content-type"] == "application/json"
     shown = json.dumps(heard.json)
@@ -233,7 +245,7 @@ def test_slack_mentions_nobody_and_is_never_too_long(receiver: HttpReceiver, ope
     channel = open_channel("slack", {"webhook_url": receiver.url + "/slack"})
     for text in ("<!channel> <@U1> & so", "&<>" * 5000, "ü\u202e\x00\ud800 x" * 900, "\n" * 4000 + "x"):
         channel.send(made(text=text, safe=("<" * 900,) * 20))
-        jsonschema.validate(receiver.heard[-1].json, SLACK)
+        taken_as(SLACK, receiver.heard[-1].json)
         assert "<" not in receiver.heard[-1].body.decode()
         for block in receiver.heard[-1].json["attachments"][0]["blocks"]:
             bare = block["text"]["text"].replace("&amp;", "").replace("&lt;", "").replace("&gt;", "")
@@ -263,7 +275,7 @@ def test_a_bad_night_is_one_message_for_people_and_each_incident_for_programs(
         return [heard.json for heard in receiver.of("/slack")]
 
     (only,) = told(*night)
-    jsonschema.validate(only, SLACK)
+    taken_as(SLACK, only)
     assert only["text"].startswith("CRITICAL: db1-main: 5 in trouble, 1 over. Trouble 2. ")
     shown = json.dumps(only)
     for n in range(5):
@@ -291,7 +303,7 @@ def test_pagerduty_is_triggered_and_resolved_by_one_key(receiver: HttpReceiver, 
         assert channel.send(made(event)).said.startswith("202")
     events = [h.json for h in receiver.heard]
     for event in events:
-        jsonschema.validate(event, PAGERDUTY)
+        taken_as(PAGERDUTY, event)
     assert [e["event_action"] for e in events] == ["trigger", "trigger", "resolve"]
     assert {e["dedup_key"] for e in events} == {"pgops/db1-main/failed-run/backup"}
     assert events[0]["payload"]["severity"] == "critical"
@@ -310,7 +322,7 @@ def test_long_names_make_keys_that_fit_and_differ(receiver: HttpReceiver, open_c
     channel = open_channel("pagerduty", {"routing_key": "k" * 32, "url": receiver.url + "/v2/enqueue"})
     for end in ("a", "b"):
         channel.send(made(cause="message/%s%s" % ("ü" * 250, end), text="x" * 5000, host="h" * 900))
-        jsonschema.validate(receiver.heard[-1].json, PAGERDUTY)
+        taken_as(PAGERDUTY, receiver.heard[-1].json)
     assert len({h.json["dedup_key"] for h in receiver.heard}) == 2
 
 
@@ -344,12 +356,37 @@ def test_sentry_gets_an_event_that_is_one_issue_for_all_hosts(receiver: HttpRece
     assert auth["sentry_key"] == "a" * 32
     head, ((item, event),) = envelope(heard)
     assert item["type"] == "event"
-    jsonschema.validate(event, SENTRY_EVENT)
+    kept = relayed(event)
+    assert kept["logentry"] == event["message"]
+    assert dict(kept["tags"]) == {**event["tags"], "server_name": "db1"}
+    assert (kept["release"], kept["extra"]["next"]) == (event["release"], event["extra"]["next"])
     assert head["event_id"] == event["event_id"]
     assert event["fingerprint"] == ["pgops", "pgops/failed-run"]
     assert event["level"] == "error"
     assert event["tags"]["instance"] == "db1-main"
     assert not channel.hears(made("recovered")), "there is nothing to resolve it with"
+
+
+@pytest.mark.parametrize("text", ["\n" * 900 + "x", "\x00\ud800\u202e<script>" * 200, "ü" * 5000, "null"])
+def test_sentry_keeps_all_of_whatever_it_is_sent(receiver: HttpReceiver, open_channel: Open, text: str) -> None:
+    dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
+    for environment in ("production", "x" * 64):
+        channel = open_channel("sentry", {"dsn": dsn, "environment": environment})
+        channel.send(made(text=text, cause="message/%s" % text, instance="db1\r\nx", host="h" * 300, safe=(text,) * 9))
+        ((_item, event),) = envelope(receiver.heard[-1])[1]
+        assert relayed(event)["environment"] == environment
+
+
+@pytest.mark.parametrize("environment", ["x" * 65, "a/b", "a\nb", "None", "none"])
+def test_an_environment_that_sentry_would_drop_is_refused(environment: str) -> None:
+    event = {"event_id": "a" * 32, "platform": "other", "message": {"formatted": "x"}, "environment": environment}
+    kept = StoreNormalizer().normalize_event(event)
+    with_it = {"alerts": {"sentry": {"dsn": "https://k@h/1", "environment": environment}}}
+    if kept.get("environment") == environment:
+        assert config.build(with_it, environ={}, host="db1").alerts.sentry.environment == environment
+    else:
+        with pytest.raises(UsageError, match=r"alerts\.sentry\.environment"):
+            config.build(with_it, environ={}, host="db1")
 
 
 def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_channel: Open) -> None:
@@ -361,7 +398,7 @@ def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_
     items = [envelope(h)[1][0] for h in receiver.heard]
     assert {item["type"] for item, _unused in items} == {"check_in"}
     for _unused, check_in in items:
-        jsonschema.validate(check_in, SENTRY_CHECK_IN)
+        taken_as(SENTRY_CHECK_IN, check_in)
     assert [c["status"] for _unused, c in items] == ["in_progress", "error", "ok"]
     assert {c["monitor_slug"] for _unused, c in items} == {"db1-main-backup"}
     assert items[1][1]["duration"] == 12
@@ -590,7 +627,12 @@ def test_an_address_of_apprise_that_takes_nothing_is_told(receiver: HttpReceiver
 
 def test_without_the_library_apprise_says_what_to_install(open_channel: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
-    assert "pip install apprise" in str(refused(open_channel("apprise", {"urls": "json://localhost"})))
+    channel = open_channel("apprise", {"urls": "json://localhost"})
+    assert "pip install apprise" in str(refused(channel))
+    (said,) = trouble_with_channels(channel.config, channel.runner)
+    assert said.startswith("alerts.apprise: The Python package apprise is not installed"), (
+        "config --check tells it, too"
+    )
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -700,13 +742,13 @@ def test_secrets_come_from_private_files(
     path.chmod(0o600)
     channel = open_channel(name, {key + "_file": str(path), **others})
     assert channel.secret(key) == "https://hooks.example.com/services/T0000/very-secret-words"
-    assert not trouble_with_secrets(channel.config, channel.runner)
+    assert not trouble_with_channels(channel.config, channel.runner)
     masked = Redactor(secrets_of([channel])).text("to /services/T0000/very-secret-words it went")
     assert "very-secret" not in masked
     path.chmod(0o640)
     with pytest.raises(DeliveryError, match="is open to others"):
         channel.secret(key)
-    (said,) = trouble_with_secrets(channel.config, channel.runner)
+    (said,) = trouble_with_channels(channel.config, channel.runner)
     assert "alerts.%s.%s_file" % (name, key) in said
     assert list(secrets_of([channel])) == []
     path.chmod(0o600)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.filter.assessment import assessment
+from ansible_collections.pgops.backup.plugins.filter.summary import summary
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import delivery, state
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
@@ -135,7 +137,7 @@ def test_what_is_told_says_what_is_still_safe_and_what_to_do(house: House) -> No
     house.fail("sync")
     (heard,) = house.receiver.of("/hook")
     assert heard.json["safe"] == ["local: nothing."]
-    assert heard.json["step"].endswith("pgops sync")
+    assert "pgops sync (as " in heard.json["step"]
     assert heard.json["host"] == "host1"
     assert heard.json["since"] == NOW.isoformat()
     log = (house.root / "log" / "alert.log").read_text()
@@ -817,6 +819,34 @@ def test_a_storm_of_hosts_is_one_group_and_an_incident_each(tmp_path: Path, rece
     assert {e["payload"]["group"] for e in events} == {"pgops/offsite-place"}
     issues = {tuple(json.loads(h.body.split(b"\n")[2])["fingerprint"]) for h in receiver.of("/api")}
     assert issues == {("pgops", "pgops/offsite-place")}
+
+
+def test_five_hundred_hosts_with_one_trouble_are_one_message_by_slack_and_by_mail(
+    house: House, plain_mail_server: MailServer
+) -> None:
+    """As the playbook status has it, from what the program says of a host to what people get, each hour for a day."""
+    lost = {"item": {"key": "main"}, "stdout": json.dumps(status(house.context())), "rc": 0}
+    well = {**lost, "stdout": json.dumps({"findings": [], "places": [], "safe": []})}
+    house.alerts["email"] = {"to": ["a@example.com"], "smtp_host": "localhost", "security": "none"}
+    house.alerts["email"]["smtp_port"] = plain_mail_server.port
+    names = ["db%03d" % n for n in range(500)]
+
+    def ask(said: dict[str, Any], order: list[str]) -> tuple[int, int]:
+        reports = {"pgops_report": {"trouble": [], "instances": assessment([said]), "uncovered": []}}
+        fleet = summary(order, dict.fromkeys(order, reports))["fleet"]
+        alert.send(house.context(), alert.Message(fleet["level"], fleet["text"], "fleet-databases", once=True))
+        return len(house.receiver.of("/slack")), len(plain_mail_server.mails.taken)
+
+    assert {ask(lost, names if hour % 2 else names[::-1]) for hour in range(23) if house.later(HOUR)} == {(1, 1)}
+    assert "500 of 500 hosts are not protected." in house.said()[0]
+    assert (
+        "backup: 500 (db000, db001, db002, db003, db004 and 495 more)" in house.receiver.of("/slack")[0].body.decode()
+    )
+    assert ask(lost, names) == (1, 1)
+    house.later(2 * HOUR)
+    assert ask(lost, names) == (2, 2), "again after a day"
+    assert {ask(well, names) for _hour in range(3) if house.later(HOUR)} == {(3, 3)}
+    assert house.said()[-1] == "RECOVERED: db1: All 500 hosts are protected."
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

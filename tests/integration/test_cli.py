@@ -29,7 +29,7 @@ def test_a_night_with_s3(filled: PostgresServer, store: MotoS3, make_program: Ca
     assert "Would back up" in program("backup", "--dry-run").stdout
     done = program("backup")
     assert "Backed up %s" % program.site.instance in done.stdout
-    assert "Next: pgops sync" in done.stdout
+    assert "Next: pgops --config %s sync (copy" % program.config in done.stdout
     assert "backup of ordering_system" in done.stderr
     assert "Would copy 1 set" in program("sync", "--dry-run").stdout
     assert "Copied 1 set to s3://" in program("sync").stdout

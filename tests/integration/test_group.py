@@ -284,7 +284,7 @@ def test_the_program_says_who_does_it_and_how_to_do_it_here_all_the_same(pair: P
     program = Program(tmp_path / "program", pair.two)
     said = program("backup").stdout
     assert said.startswith("Left to another node. %s backs up this group: it is the primary.\n" % entry(pair.primary))
-    assert "pgops backup --set group=null" in said
+    assert "pgops --config %s backup --set group=null" % program.config in said
     assert program("backup", "--quiet").stdout == ""
     assert program.json("sync")["skipped"] == program.json("verify", "--place", "s3")["skipped"]
     pruned = program("prune").stdout

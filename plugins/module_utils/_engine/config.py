@@ -17,17 +17,19 @@ from typing import Any, Callable, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .core.calendar import parse as parse_calendar
+from .core.commands import DEFAULT_CONFIG, whom
 from .core.errors import UsageError
 from .core.group import split_member
 from .core.naming import check_instance, split_qualified
 from .core.quiet import parse_quiet
 from .core.sizes import parse_size
 from .core.times import parse_span
-from .settings import S3, Alerts, Backup, Base, Config, Postgres
+from .settings import S3, Alerts, Backup, Base, Checklist, Config, Postgres
+from .system.account import owner_name
 from .system.zones import named_zone
 
 NONE = type(None)
-DEFAULT_PATH = "/etc/pgops/config.yml"
+DEFAULT_PATH = DEFAULT_CONFIG
 _LEAST_MEMBERS = 2
 _RATES = (32 * 1024, 1024 * 1024 * 1024)
 
@@ -50,7 +52,8 @@ def read(path: Path) -> dict[str, Any]:
             hint="Name one with --config, or begin with 'pgops config --example > FILE'.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("The configuration file %s cannot be read: %s." % (path, error)) from error
+        hint = "Run it %s." % whom(owner_name(path)) if isinstance(error, PermissionError) else ""
+        raise UsageError("The configuration file %s cannot be read: %s." % (path, error), hint=hint) from error
     data = _parse(text, path)
     if data is None:
         data = {}
@@ -191,6 +194,8 @@ def _check_form(form: str, text: str, path: str, errors: list[str]) -> None:
         return
     if form == "calendar or auto":
         form = "calendar" if text != "auto" else ""
+    if form == "span or auto":
+        form = "span" if text != "auto" else ""
     if form == "path" and not text.startswith("/"):
         errors.append("%s: expected a path from the root (/…), found %r." % (path, text))
         return
@@ -232,6 +237,7 @@ def _complete(config: Config, environ: Mapping[str, str], host: str, errors: lis
     if config.s3 is not None:
         _check_s3(config.s3, errors)
     _check_alerts(config.alerts, errors)
+    _check_checklist(config, errors)
     config = _with_node(config, host, errors)
     instance = config.instance or _instance_name(postgres, host)
     if not config.instance:
@@ -284,8 +290,65 @@ def _check_alerts(alerts: Alerts, errors: list[str]) -> None:
         name = "alerts.email.sender" if index == len(alerts.email.to) else "alerts.email.to[%d]" % index
         if address and not re.fullmatch(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", address):
             errors.append("%s: expected an address like oncall@example.com, found %s." % (name, _show(address)))
+    if not _environment(alerts.sentry.environment):
+        errors.append(
+            "alerts.sentry.environment: Sentry takes up to 64 characters in a line, without / and not None, found %s."
+            % _show(alerts.sentry.environment)
+        )
     if not alerts.pagerduty.url.startswith(("https://", "http://")):
         errors.append("alerts.pagerduty.url: expected https://…, found %s." % _show(alerts.pagerduty.url))
+
+
+def _check_checklist(config: Config, errors: list[str]) -> None:
+    for index, path in enumerate(config.checklist.files):
+        if not path.startswith("/"):
+            errors.append("checklist.files[%d]: expected a path from the root (/…), found %r." % (index, path))
+    if config.checklist.lines:
+        from .core.checklist import line_errors
+
+        errors += line_errors(("checklist.lines[%d]" % i, line) for i, line in enumerate(own_lines(config)))
+
+
+def own_lines(config: Config) -> list[Any]:
+    """Return the lines of checklists that stand in the configuration itself, as core.checklist.Line."""
+    from .core.checklist import Line
+
+    return [Line(**dataclasses.asdict(line)) for line in config.checklist.lines]
+
+
+def read_lines(config: Config) -> list[Any]:
+    """Return all lines of checklists of the configuration and of the files that it names, as core.checklist.Line.
+
+    Raise UsageError that lists every error of all the files.
+    """
+    from .core.checklist import Line, line_errors
+
+    errors: list[str] = []
+    found = [("checklist.lines[%d]" % i, line) for i, line in enumerate(own_lines(config))]
+    for path in config.checklist.files:
+        try:
+            data = read(Path(path))
+        except UsageError as error:
+            errors.append(error.message)
+            continue
+        section: Checklist = _section(Checklist, data, path, errors)
+        if section.files:
+            errors.append("%s.files: a file of lines names no other files." % path)
+        found += [
+            ("%s.lines[%d]" % (path, i), Line(**dataclasses.asdict(line))) for i, line in enumerate(section.lines)
+        ]
+    errors += line_errors(found)
+    if errors:
+        raise UsageError(
+            "The lines of the checklists have %s:\n%s"
+            % ("an error" if len(errors) == 1 else "%d errors" % len(errors), "\n".join("  - %s" % e for e in errors)),
+            hint="docs/checklists.md shows how a line is written.",
+        )
+    return [line for _where, line in found]
+
+
+def _environment(name: str) -> bool:
+    return len(name) <= 64 and not re.search(r"[/\r\n\f]", name) and name.lower() != "none"
 
 
 def _with_node(config: Config, host: str, errors: list[str]) -> Config:
@@ -460,7 +523,9 @@ __all__ = (
     "join",
     "load",
     "merge",
+    "own_lines",
     "read",
+    "read_lines",
     "read_secret",
     "section_of",
     "secrets_of",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Optional
 
 from .config import secrets_of
+from .core.commands import addressed
 from .core.errors import UsageError
 from .core.redaction import Redactor
 from .core.times import Clock, utc_now
@@ -73,7 +74,7 @@ class Context:
 
     def warn(self, text: str) -> None:
         """Remember and report that something was skipped, degraded or guessed."""
-        text = self.redactor.text(text)
+        text = addressed(self.redactor.text(text), self.config_file)
         if text not in self.warnings:
             self.warnings.append(text)
             self.reporter.note("warning: " + text)

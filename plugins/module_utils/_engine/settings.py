@@ -637,7 +637,11 @@ class Alerts:
         "7d", "How long the disk of the local place must last at its pace; 0s for no forecast.", form="span"
     )
     restore_test: str = option(
-        "", "How often somebody must try a restore (pgops restore); never when empty.", form="span", example="90d"
+        "auto",
+        "How often somebody must try a restore (pgops restore, recover or rescue); never when empty. auto: each quarter where "
+        "somebody did it once, and once in the first year where verifications prove that sets restore.",
+        form="span or auto",
+        example="90d",
     )
     ways: int = option(
         2,
@@ -681,6 +685,32 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class ChecklistLine:
+    """One line of a checklist."""
+
+    id: str = option("", "Its name, which begins with the stage that it belongs to.", example="monthly.invoices")
+    who: str = option("", "Who sees to it.", example="accounting")
+    text: str = option("", "What must be so.", example="The invoices of a test restore were looked at")
+    proof: str = option(
+        "", "What ticks it by itself; docs/checklists.md names all. A person does when empty.", example="restored"
+    )
+    todo: str = option("", "What to do when it is not so; a usual advice when empty.", example="Ask accounting.")
+    signable: bool = option(False, "Whether a person may tick it as well, where something else does.")
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """Lines of your own for pgops checklist, behind those of their stages."""
+
+    lines: list[ChecklistLine] = field(default_factory=list, metadata={"text": "The lines."})
+    files: list[str] = option(
+        [],
+        "Files with more of them, as `lines:` in the same form. They are read by the checklist and by pgops config --check.",
+        example=["/etc/pgops/checklist.yml"],
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration of one instance."""
 
@@ -702,6 +732,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     metrics: Metrics = field(default_factory=Metrics)
     alerts: Alerts = field(default_factory=Alerts)
+    checklist: Checklist = field(default_factory=Checklist)
     state_dir: str = option("/var/lib/pgops", "Run records, locks and what is remembered between runs.", form="path")
     log_dir: str = option("/var/log/backups", "One log per verb; empty for none.", form="path")
     work_dir: str = option(
@@ -718,6 +749,8 @@ __all__ = (
     "Assertion",
     "Backup",
     "Base",
+    "Checklist",
+    "ChecklistLine",
     "Config",
     "Email",
     "Group",

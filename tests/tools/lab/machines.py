@@ -65,6 +65,7 @@ _HOST_PACKAGES = (
 _OFFERED = (
     "acl",
     "age",
+    "apprise",
     "bash-completion",
     "lz4",
     "monitoring-plugins-basic",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.hosts.voice import Listener, newest_payload
+from tests.hosts.voice import AS_WHOM, Listener, newest_payload
 
 INSTANCE = "db12-main"
 # As cron starts a job.
@@ -58,7 +58,8 @@ def test_a_backup_that_fails_is_told_once_and_so_is_its_end(host: Any) -> None:
     told.hear("failed-run/backup", "The last backup failed", "opened", "recovered")
     first, last = told.posted("failed-run/backup")
     assert (first["level"], first["key"] == last["key"]) == ("critical", True)
+    assert told.by_apprise("The last backup failed") == [first["subject"], last["subject"]]
     assert "is proven to restore" in " ".join(first["safe"])
-    assert first["step"].endswith("pgops backup")
+    assert first["step"].endswith(f"pgops backup{AS_WHOM}")
     assert [subject.partition(":")[0] for subject in told.mails("The last backup failed")] == ["CRITICAL", "RECOVERED"]
     assert told.pings("backup") == ["start", "fail", "start", ""]

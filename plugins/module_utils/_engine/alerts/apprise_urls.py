@@ -18,6 +18,14 @@ class AppriseChannel(Channel):
     name = "apprise"
     bundles = True
 
+    def missing(self) -> str:
+        """Say that the package is not installed, where it is not."""
+        try:
+            _library()
+        except DeliveryError as error:
+            return str(error)
+        return ""
+
     def send(self, notice: Notice) -> Answer:
         """Hand the notice to each address. Raise DeliveryError if none of them took it."""
         apprise = _library()

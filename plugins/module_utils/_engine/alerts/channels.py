@@ -83,6 +83,10 @@ class Channel(abc.ABC):
         """Return `text` with {instance} and {verb} filled in."""
         return text.replace("{instance}", self.config.instance).replace("{verb}", verb)
 
+    def missing(self) -> str:
+        """Say what this host lacks for the channel, empty for nothing."""
+        return ""
+
     @abc.abstractmethod
     def send(self, notice: Notice) -> Answer:
         """Hand `notice` over. Raise DeliveryError if it is not accepted."""
@@ -162,10 +166,11 @@ def _parts(address: str) -> Iterator[str]:
         return
 
 
-def trouble_with_secrets(config: Config, runner: Runner) -> list[str]:
-    """Return what is wrong with the files of the channels' secrets, a sentence each."""
+def trouble_with_channels(config: Config, runner: Runner) -> list[str]:
+    """Return what is wrong with the files of the channels' secrets, and what this host lacks for them, a sentence each."""
     found = []
     for channel in channels(config, runner):
+        found += ["alerts.%s: %s" % (channel.name, said) for said in (channel.missing(),) if said]
         for key in _SECRETS[channel.name]:
             try:
                 channel.secret(key)
@@ -174,4 +179,4 @@ def trouble_with_secrets(config: Config, runner: Runner) -> list[str]:
     return found
 
 
-__all__ = ("Beat", "Channel", "channels", "secrets_of", "trouble_with_secrets")
+__all__ = ("Beat", "Channel", "channels", "secrets_of", "trouble_with_channels")

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Callable, Optional
 
 from ..core.incidents import REPEATED
-from ..core.notices import Notice, bundle
+from ..core.notices import EACH, Notice, bundle
 from ..core.redaction import Redactor
 from ..core.times import Clock
 from .channels import Channel
@@ -46,15 +46,17 @@ class Outcome:
     dropped: bool = False
 
 
-def enqueue(state: State, channels: Iterable[Channel], notices: Sequence[Notice], clock: Clock) -> None:
+def enqueue(
+    state: State, channels: Iterable[Channel], notices: Sequence[Notice], clock: Clock, *, step: str = EACH
+) -> None:
     """Let each notice wait for the channels that hear of it. A reminder does not wait behind what says the same.
 
-    More than a few at once are one message for a channel that people read.
+    More than a few at once are one message for a channel that people read, with `step` as what to do next.
     """
     for channel in channels:
         heard = [notice for notice in notices if channel.hears(notice)]
         if channel.bundles and len(heard) > _MOST_AT_ONCE:
-            heard = [bundle(heard)]
+            heard = [bundle(heard, step)]
         for notice in heard:
             mine = [w for w in state.queue if w.channel == channel.name]
             if notice.event == REPEATED and any(w.notice.key == notice.key for w in mine):

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from ..core import check
+from ..core.commands import addressed
 from ..core.errors import PgopsError, UsageError
+from .invocation import config_path
 
 SERVICE = "PGOPS"
 
@@ -38,7 +40,7 @@ def answer(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         pass
     except PgopsError as error:
-        verdict = check.unknown(str(error))
+        verdict = check.unknown(addressed(str(error), os.path.abspath(config_path(options))))
     except Exception as error:  # noqa: BLE001 - a monitoring system gets a line, whatever happens
         verdict = check.unknown("Something went wrong that should not: %s: %s" % (type(error).__name__, error))
     return _print(verdict, which, instance, options)
@@ -83,7 +85,7 @@ def _explained() -> Iterator[None]:
             raise
         raise UsageError(
             error.message,
-            hint="Ask as the account of the backups: sudo -u postgres pgops check (see the role monitoring).",
+            hint="%s The role monitoring lets others ask so." % error.hint,
         ) from error
 
 

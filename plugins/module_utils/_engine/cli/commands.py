@@ -24,7 +24,7 @@ def _backup(run: Run) -> Answer:
     request = backup.Request(run.dry_run, options.kind, options.incremental, options.to)
     result = run.perform(lambda context: backup.backup(context, request))
     to_copy = run.context.config.s3 is not None and result.get("place") != "s3"
-    return Answer(result, lambda: show.backup(result, has_s3=to_copy))
+    return Answer(result, lambda: show.backup(result, has_s3=to_copy, config_file=run.config_file))
 
 
 def _sync(run: Run) -> Answer:
@@ -34,7 +34,7 @@ def _sync(run: Run) -> Answer:
         direction="pull" if run.options.pull else "push", sets=tuple(run.options.sets), dry_run=run.dry_run
     )
     result = run.perform(lambda context: sync.sync(context, request))
-    return Answer(result, lambda: show.sync(result))
+    return Answer(result, lambda: show.sync(result, config_file=run.config_file))
 
 
 def _verify(run: Run) -> Answer:
@@ -47,7 +47,7 @@ def _verify(run: Run) -> Answer:
         dry_run=run.dry_run,
     )
     result = run.perform(lambda context: verify.verify(context, request))
-    return Answer(result, lambda: show.verify(result))
+    return Answer(result, lambda: show.verify(result, config_file=run.config_file))
 
 
 def _restore(run: Run) -> Answer:
@@ -77,14 +77,14 @@ def _prune(run: Run) -> Answer:
 
     request = prune.Request(places=tuple(run.options.place), dry_run=run.dry_run)
     result = run.perform(lambda context: prune.prune(context, request))
-    return Answer(result, lambda: show.prune(result))
+    return Answer(result, lambda: show.prune(result, config_file=run.config_file))
 
 
 def _status(run: Run) -> Answer:
     from ..verbs import status
 
     result = run.perform(status.status)
-    return Answer(result, lambda: status.render(result, run.colour))
+    return Answer(result, lambda: status.render(result, run.colour, config_file=run.config_file))
 
 
 def _metrics(run: Run) -> Answer:
@@ -116,7 +116,7 @@ def _checklist(run: Run) -> Answer:
     stages = [options.what] if options.what else []
     path = str(config_path(options))
     result = run.perform(lambda context: checklist.checklist(context, stages, config_path=path))
-    return Answer(result, lambda: markdown(result) if options.markdown else text(result))
+    return Answer(result, lambda: markdown(result) if options.markdown else text(result, config_file=run.config_file))
 
 
 def _info(run: Run) -> Answer:
@@ -222,7 +222,11 @@ def _config(run: Run) -> Answer:
         shown = masked(loaded)
         return Answer({**facts, "config": shown}, lambda: json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
     if loaded.alerts.channels():
-        _check_alert_secrets(loaded)
+        _check_channels(loaded)
+    if loaded.checklist.files:
+        from ..config import read_lines
+
+        read_lines(loaded)
     said = "%s is in order: instance %s, places %s%s.\n" % (
         facts["path"],
         loaded.instance,
@@ -232,16 +236,16 @@ def _config(run: Run) -> Answer:
     return Answer(facts, lambda: said)
 
 
-def _check_alert_secrets(loaded: Config) -> None:
-    """Raise UsageError for a secret that cannot be read: a backup goes on without it, but nobody would hear."""
-    from ..alerts.channels import trouble_with_secrets
+def _check_channels(loaded: Config) -> None:
+    """Raise UsageError for a secret that cannot be read, or a package that lacks: backups go on, but nobody would hear."""
+    from ..alerts.channels import trouble_with_channels
     from ..core.errors import UsageError
     from ..system.runner import Runner
 
-    errors = trouble_with_secrets(loaded, Runner())
+    errors = trouble_with_channels(loaded, Runner())
     if errors:
         raise UsageError(
-            "The secrets of alerts are not in order:\n%s" % "\n".join("  - %s" % error for error in errors),
+            "The channels for alerts are not in order:\n%s" % "\n".join("  - %s" % error for error in errors),
             hint="Backups go on, but nobody hears by these channels.",
         )
 

@@ -114,10 +114,12 @@ class _Voice:
 
     def failed(self, verb: Optional[str], error: PgopsError, context: Any = None) -> int:
         """Say why `verb` failed and return the exit code."""
+        from ..core.commands import addressed
         from ..core.redaction import Redactor
 
         redactor = context.redactor if context is not None else Redactor()
-        message, hint = redactor.text(error.message), redactor.text(error.hint)
+        file = context.config_file if context is not None else ""
+        message, hint = (addressed(redactor.text(text), file) for text in (error.message, error.hint))
         if self.json:
             result = {
                 "verb": verb,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..core.commands import addressed
 from ..core.sizes import human_size
 from ..core.times import human_span, parse_iso
 from .progress import columns
@@ -76,10 +77,10 @@ def skipped(result: Result, anyway: str) -> str:
 # --- backup -----------------------------------------------------------------------------------------------------------
 
 
-def backup(result: Result, *, has_s3: bool) -> str:
+def backup(result: Result, *, has_s3: bool, config_file: str = "") -> str:
     """Return what a backup made, or what a dry run would make."""
     if result.get("skipped"):
-        return skipped(result, "pgops backup --set group=null")
+        return skipped(result, addressed("pgops backup --set group=null", config_file))
     if "plan" in result:
         return _backup_plan(result)
     lines = [
@@ -95,9 +96,8 @@ def backup(result: Result, *, has_s3: bool) -> str:
         lines.append(_base_facts(result))
     lines += _uncovered(result)
     lines.append("Set: %s" % result["path"])
-    lines.append(
-        "Next: pgops sync (copy it off this server)" if has_s3 else "Next: pgops verify (prove that it restores)"
-    )
+    step = "Next: pgops sync (copy it off this server)" if has_s3 else "Next: pgops verify (prove that it restores)"
+    lines.append(addressed(step, config_file))
     return _text(lines)
 
 
@@ -214,10 +214,10 @@ def _proof(compared: Mapping[str, int]) -> str:
 # --- prune ------------------------------------------------------------------------------------------------------------
 
 
-def prune(result: Result) -> str:
+def prune(result: Result, *, config_file: str = "") -> str:
     """Return what pruning removed, or would remove."""
     if result.get("skipped"):
-        return skipped(result, "pgops prune --set group=null")
+        return skipped(result, addressed("pgops prune --set group=null", config_file))
     dry = result["dry_run"]
     lines = []
     for place in result["places"]:
@@ -368,10 +368,10 @@ def unpin(result: Result) -> str:
 # --- verify -----------------------------------------------------------------------------------------------------------
 
 
-def verify(result: Result) -> str:
+def verify(result: Result, *, config_file: str = "") -> str:
     """Return what was proven, or what a dry run would prove."""
     if result.get("skipped"):
-        return skipped(result, "pgops verify --set group=null")
+        return skipped(result, addressed("pgops verify --set group=null", config_file))
     if "plan" in result:
         planned = [(entry["set"], human_size(entry["bytes"])) for entry in result["plan"]]
         heading = "Would verify %s in %s, level %s." % (_plural(len(planned), "set"), result["place"], result["level"])
@@ -415,10 +415,10 @@ def _checked(entry: Result) -> str:
 # --- sync and probe ---------------------------------------------------------------------------------------------------
 
 
-def sync(result: Result) -> str:
+def sync(result: Result, *, config_file: str = "") -> str:
     """Return what a sync copied, or what a dry run would copy."""
     if result.get("skipped"):
-        return skipped(result, "pgops sync --set group=null")
+        return skipped(result, addressed("pgops sync --set group=null", config_file))
     push = result["direction"] == "push"
     other = "%s %s" % ("to" if push else "from", result["place"])
     work = [step for step in result["plan"] if step["action"] not in ("skip",)]
@@ -463,7 +463,7 @@ def sync(result: Result) -> str:
     if result["aborted_uploads"]:
         lines.append("Given up: %s of earlier runs." % _plural(len(result["aborted_uploads"]), "unfinished upload"))
     if push and result["sets"]:
-        lines.append("Next: pgops verify (prove that it restores from there)")
+        lines.append(addressed("Next: pgops verify (prove that it restores from there)", config_file))
     return _text(lines)
 
 

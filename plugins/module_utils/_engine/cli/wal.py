@@ -34,7 +34,7 @@ _WORDS = {"archive": ("PATH",), "fetch": ("NAME", "TARGET")}
 
 def run(action: str, arguments: Sequence[str]) -> int:
     """Do what `pgops wal <action> <arguments>` says and return the exit code."""
-    verbose = False
+    verbose, config_path = False, ""
     try:
         options, words = _parsed(action, arguments)
         verbose = bool(options["verbose"])
@@ -65,7 +65,7 @@ def run(action: str, arguments: Sequence[str]) -> int:
         return 0
     except PgopsError as error:
         if action == "archive":
-            _complain(error)
+            _complain(error, config_path)
             return error.exit_code
         from ..wal.spool import AbsentError
 
@@ -74,7 +74,7 @@ def run(action: str, arguments: Sequence[str]) -> int:
             if verbose:
                 _say(error.message)
             return 1
-        _complain(error)
+        _complain(error, config_path)
         return ABORTS_RECOVERY + error.exit_code
     except Exception as error:  # noqa: BLE001 - PostgreSQL's log gets a sentence, not a traceback
         if verbose:
@@ -118,10 +118,12 @@ def _misused(action: str, text: str) -> UsageError:
     return UsageError("pgops wal %s: %s." % (action, text), hint="%s is how PostgreSQL calls it." % usual[action])
 
 
-def _complain(error: PgopsError) -> None:
-    _say(error.message)
+def _complain(error: PgopsError, config_path: str) -> None:
+    from ..core.commands import addressed
+
+    _say(addressed(error.message, config_path))
     if error.hint:
-        _say("  → %s" % error.hint)
+        _say("  → %s" % addressed(error.hint, config_path))
 
 
 def _say(text: str) -> None:

@@ -88,7 +88,8 @@ class Facts:
     `running` says since when a verb is at work, `cut_short` when one began that was killed and that no other one has followed,
     `due` what this host starts by itself. `uncovered` are the databases that the newest backup left out without being told
     to; `known_uncovered` those of them that have always been. `state` is the disk of the run records, `boot` when the host
-    came up, `ahead` by how much its clock is ahead of a server's (negative: behind).
+    came up, `ahead` by how much its clock is ahead of a server's (negative: behind). `restored` is when somebody tried a
+    restore last, `proven` whether a set that is there was restored and compared.
     """
 
     judged: Sequence[Judged] = ()
@@ -102,6 +103,7 @@ class Facts:
     disk: Optional[Disk] = None
     state: Optional[Disk] = None
     restored: Optional[datetime] = None
+    proven: bool = False
     watched_since: Optional[datetime] = None
     boot: Optional[datetime] = None
     ahead: Optional[timedelta] = None

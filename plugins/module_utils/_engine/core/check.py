@@ -313,7 +313,7 @@ def _nothing_demanded(tested: Mapping[str, Any]) -> str:
     said = "No restore was tried here yet"
     if tested["when"]:
         said = "The last restore was tried %s ago (%s)" % (human_span(tested["age_seconds"]), tested["verb"])
-    return "%s; alerts.restore_test demands none." % said
+    return "%s; none is demanded (alerts.restore_test)." % said
 
 
 def _overridden(

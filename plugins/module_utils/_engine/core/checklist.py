@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Callable, Optional
 
+from .commands import addressed
 from .errors import UsageError
 from .freshness import OK, waited_for
 from .naming import is_physical
@@ -25,6 +26,7 @@ DONE, OPEN, UNKNOWN = "done", "open", "unknown"
 _COLD = frozenset({"GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"})
 _WANTED_WAYS = 2
 _PRIVATE, _NOT_FOR_OTHERS = 0o077, 0o007
+_LONGEST = 200  # characters of a text in a line
 
 # The stages in the order in which a host goes through them, with how many days a tick lasts (0: for good).
 STAGES: Mapping[str, tuple[str, int]] = {
@@ -66,6 +68,7 @@ class Line:
 
 _OPERATOR, _DBA, _SECURITY, _OWNER, _MANAGER = "operator", "database", "security", "data owner", "management"
 _SIGN = "Sign it when it is so."
+_SIGNING = "pgops checklist sign %s --name NAME"
 _TOLD = "pgops alert test; who got it signs."
 _WAYS = "Turn another channel on (section alerts), then: pgops alert test"
 _RESTORE = "pgops restore --database NAME --rename NAME NAME_test"
@@ -132,6 +135,7 @@ class Facts:
     `metrics_read` tells whether node_exporter reads the file (None: it cannot be seen), `asked` when pgops check was asked last.
     `files` are dicts of path, kind (secret or directory), mode and modified (None where they are not there). `bucket` is None
     where there is none; `bucket_error` says why its settings could not be read. `signed` are the signatures, the oldest first.
+    `config_file` is what the commands of the lines are about.
     """
 
     now: datetime
@@ -147,6 +151,7 @@ class Facts:
     metrics_read: Optional[bool] = None
     asked: Optional[datetime] = None
     config_path: str = ""
+    config_file: str = ""
     signed: Sequence[Mapping[str, Any]] = ()
 
 
@@ -159,19 +164,55 @@ class Answer:
     when: Optional[datetime] = None
 
 
-def judge(facts: Facts, stages: Iterable[str] = ()) -> dict[str, Any]:
+def line_errors(lines: Iterable[tuple[str, Line]]) -> list[str]:
+    """Return what is wrong with lines of somebody's own, each with the path by which it is told."""
+    errors: list[str] = []
+    known = {line.id: "the lines of pgops" for line in LINES}
+    for where, line in lines:
+        stage, _dot, name = line.id.partition(".")
+        if stage not in STAGES or not re.fullmatch(r"[a-z0-9]+(?:-[a-z0-9]+)*", name) or len(name) > 60:
+            errors.append(
+                "%s.id: expected a stage (%s), a point and a name of small letters, digits and hyphens, found %r."
+                % (where, ", ".join(STAGES), line.id)
+            )
+        elif line.id in known:
+            errors.append("%s.id: %s is in %s already; choose another name." % (where, line.id, known[line.id]))
+        known.setdefault(line.id, where)
+        texts = {key: str(getattr(line, key)) for key in ("who", "text", "todo")}
+        errors += ["%s.%s: missing." % (where, key) for key in ("who", "text") if not texts[key].strip()]
+        errors += [
+            "%s.%s: expected one line of at most %d characters." % (where, key, _LONGEST)
+            for key, said in texts.items()
+            if len(said.splitlines()) > 1 or len(said) > _LONGEST
+        ]
+        if line.proof and line.proof not in _PROOFS:
+            errors.append("%s.proof: expected one of %s, found %r." % (where, ", ".join(_PROOFS), line.proof))
+        if line.signable and not line.proof:
+            errors.append("%s.signable: a line without a proof is signed anyway; leave it out." % where)
+    return errors
+
+
+def judge(facts: Facts, stages: Iterable[str] = (), *, own: Sequence[Line] = ()) -> dict[str, Any]:
     """Return the `stages` that are asked for (all when empty), each with its `lines` ticked or not, and the sums.
 
-    A line has id, who, text, state, ticked, by (evidence, a name, or empty), seen, when, todo and signable.
+    A line has id, who, text, state, ticked, by (evidence, a name, or empty), seen, when, todo, signable and own, which is
+    true for those of `own` behind the usual ones.
     """
     wanted = list(stages) or list(STAGES)
     found = []
     for stage in wanted:
         title, days = STAGES[stage]
-        lines = [_ticked(line, facts, days) for line in LINES if line.stage == stage]
+        lines = [{**_ticked(line, facts, days), "own": False} for line in LINES if line.stage == stage]
+        lines += [{**_ticked(_advised(line), facts, days), "own": True} for line in own if line.stage == stage]
         found.append({"stage": stage, "title": title, "lines": lines, "done": sum(line["ticked"] for line in lines)})
     every = [line for stage in found for line in stage["lines"]]
     return {"stages": found, "lines": len(every), "done": sum(line["ticked"] for line in every)}
+
+
+def _advised(line: Line) -> Line:
+    """Return the line with what is usually to be done, where it does not say."""
+    usual = next((other.todo for other in LINES if line.proof and other.proof == line.proof), _SIGN)
+    return line if line.todo else replace(line, todo=usual)
 
 
 def _ticked(line: Line, facts: Facts, days: int) -> dict[str, Any]:
@@ -192,7 +233,7 @@ def _ticked(line: Line, facts: Facts, days: int) -> dict[str, Any]:
         "by": by,
         "seen": answer.seen,
         "when": iso(answer.when) if answer.when else None,
-        "todo": "" if ticked else line.todo,
+        "todo": "" if ticked else addressed(line.todo, facts.config_file),
         "signable": line.by_person,
     }
 
@@ -209,9 +250,9 @@ def _signature(
     return str(signature["name"]), Answer(DONE, said, when)
 
 
-def line_of(line_id: str) -> Line:
+def line_of(line_id: str, own: Sequence[Line] = ()) -> Line:
     """Return the line with that id, for a person to sign. Raise UsageError if there is none or evidence alone ticks it."""
-    for line in LINES:
+    for line in (*LINES, *map(_advised, own)):
         if line.id == line_id:
             if not line.by_person:
                 raise UsageError(
@@ -597,12 +638,13 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines += ["", "## %s (%d of %d)" % (stage["title"], stage["done"], len(stage["lines"])), ""]
         for line in stage["lines"]:
             mark = "[x]" if line["ticked"] else "[ ]"
-            lines.append("- %s **%s** (%s): %s" % (mark, line["text"], line["who"], _plain(_seen(line))))
+            said = (mark, *(_plain(word) for word in (line["text"], line["who"], _seen(line))))
+            lines.append("- %s **%s** (%s): %s" % said)
     return "\n".join(lines) + "\n"
 
 
-def text(result: Mapping[str, Any]) -> str:
-    """Return the checklists for a terminal."""
+def text(result: Mapping[str, Any], *, config_file: str = "") -> str:
+    """Return the checklists for a terminal, with commands about `config_file`."""
     lines = ["%s on %s: %d of %d ticked" % (result["instance"], result["host"], result["done"], result["lines"])]
     for stage in result["stages"]:
         lines += ["", "%s (%d of %d)" % (stage["title"], stage["done"], len(stage["lines"]))]
@@ -611,9 +653,7 @@ def text(result: Mapping[str, Any]) -> str:
             lines.append("      %s: %s" % (line["id"], _flat(_seen(line))))
             if line["todo"]:
                 how = "sign" if line["todo"] == _SIGN else line["todo"]
-                lines.append(
-                    "      → %s" % ("pgops checklist sign %s --name NAME" % line["id"] if how == "sign" else how)
-                )
+                lines.append("      → %s" % (addressed(_SIGNING % line["id"], config_file) if how == "sign" else how))
     return "\n".join(lines) + "\n"
 
 
@@ -645,6 +685,7 @@ __all__ = (
     "Line",
     "check_name",
     "judge",
+    "line_errors",
     "line_of",
     "markdown",
     "text",

@@ -11,13 +11,14 @@ from typing import Any, Optional
 
 from .calendar import Calendar, longest_gap, longest_lag
 from .naming import is_physical
-from .times import human_span, iso
+from .times import human_span, iso, parse_span
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 _RANK = {OK: 0, WARNING: 1, CRITICAL: 2}
 # Clocks of two hosts differ a little; what is further ahead than this is wrong.
 CLOCK_TOLERANCE = timedelta(minutes=5)
 _DAY = timedelta(days=1)
+_QUARTER, _YEAR = timedelta(days=92), timedelta(days=366)
 
 
 def limit(interval: timedelta) -> timedelta:
@@ -147,6 +148,17 @@ def judge(facts: Facts, limits: Limits, now: datetime) -> list[Finding]:
         )
         findings.append(Finding("clock", WARNING, text))
     return findings
+
+
+def restore_limit(setting: str, *, by_hand: bool, proven: bool) -> Optional[timedelta]:
+    """Return how often somebody must try a restore, None for never. `setting` is auto, a span, or empty for never.
+
+    auto: where somebody did it once (`by_hand`), again within a quarter; where only verifications prove restores (`proven`),
+    somebody within the first year. Before that, nobody has taken it up, and the age of the proofs is told anyway.
+    """
+    if setting != "auto":
+        return parse_span(setting) if setting else None
+    return _QUARTER if by_hand else _YEAR if proven else None
 
 
 def tried(last: Optional[datetime], start: Optional[datetime], allowed: timedelta, now: datetime) -> Finding:
@@ -279,6 +291,7 @@ __all__ = (
     "judge",
     "limit",
     "limits",
+    "restore_limit",
     "tried",
     "waited_for",
     "worst",

@@ -16,7 +16,8 @@ from .redaction import Redactor
 from .times import human_span, iso, parse_iso
 
 FORMAT = 1
-_SUBJECT, _TEXT, _LINE, _SAFE = 150, 1500, 300, 6
+_SUBJECT, _TEXT, _STEP, _LINE, _SAFE = 150, 1500, 600, 300, 6
+EACH = "See each with what to do next: pgops status"
 _LEADS = {RAISED: "WORSE", REPEATED: "STILL", RECOVERED: "RECOVERED", TEST: "TEST"}
 
 
@@ -92,7 +93,7 @@ def notice(telling: Telling, origin: Origin, redactor: Redactor, now: datetime) 
     return _made(telling, origin, redactor, now, (lead, text))
 
 
-def bundle(notices: Sequence[Notice]) -> Notice:
+def bundle(notices: Sequence[Notice], step: str = EACH) -> Notice:
     """Return one notice that says what `notices` of one look say. It is as loud as the loudest of those that are not over."""
     loudest = max(notices, key=lambda n: (not n.ends, n.rank))
     events = {n.event for n in notices}
@@ -115,7 +116,7 @@ def bundle(notices: Sequence[Notice]) -> Notice:
             "%s: %s: %s. %s" % (lead, loudest.instance, ", ".join(news), loudest.text), _SUBJECT, lines=False
         ),
         text=clean("\n".join(clean(line, share, lines=False) for line in lines), _TEXT),
-        step=clean("See each with what to do next: pgops status", _LINE, lines=False),
+        step=clean(step, _STEP, lines=False),
     )
 
 
@@ -146,7 +147,7 @@ def _made(telling: Telling, origin: Origin, redactor: Redactor, now: datetime, s
         at=iso(now),
         subject=clean("%s: %s: %s" % (lead, origin.instance, text), _SUBJECT, lines=False),
         text=text,
-        step=clean(redactor.text(telling.step), _LINE, lines=False),
+        step=clean(redactor.text(telling.step), _STEP, lines=False),
         safe=tuple(clean(redactor.text(line), _LINE, lines=False) for line in origin.safe[:_SAFE]),
     )
 
@@ -190,4 +191,4 @@ def _age(begun: Any, now: datetime) -> str:
     return human_span(max(0.0, (now - parse_iso(str(begun))).total_seconds())) if begun else "some time"
 
 
-__all__ = ("FORMAT", "Notice", "Origin", "bundle", "clean", "key_of", "message", "notice", "safe_lines")
+__all__ = ("EACH", "FORMAT", "Notice", "Origin", "bundle", "clean", "key_of", "message", "notice", "safe_lines")

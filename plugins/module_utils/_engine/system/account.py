@@ -25,6 +25,28 @@ def owner_of_backups(config: Config) -> Optional[os.stat_result]:
     return None
 
 
+def own_name() -> str:
+    """Return the name of the account that this process runs as, its number where it has none."""
+    return _name(os.geteuid())
+
+
+def owner_name(path: Path) -> str:
+    """Return the name of who owns the file `path`, or the directory that hides it; empty where nobody can tell."""
+    for candidate in (path, path.parent):
+        try:
+            return _name(candidate.stat().st_uid)
+        except OSError:
+            continue
+    return ""
+
+
+def _name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return "#%d" % number
+
+
 def become_owner(config: Config) -> str:
     """Let root become the owner of the backup directory, for good, and return that account's name.
 
@@ -60,4 +82,4 @@ def _check_identity(config: Config, name: str) -> None:
         )
 
 
-__all__ = ("become_owner", "owner_of_backups")
+__all__ = ("become_owner", "own_name", "owner_name", "owner_of_backups")

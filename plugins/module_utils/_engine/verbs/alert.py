@@ -25,12 +25,14 @@ from ..alerts.marks import Marks
 from ..alerts.state import NAME, State, load, save, set_aside
 from ..context import Context
 from ..core.alerting import Trouble, troubles
+from ..core.commands import addressed, as_account
 from ..core.errors import PgopsError, UnreachableError, UsageError
 from ..core.incidents import MESSAGE, RECOVERED, TEST, Policy, advance
-from ..core.notices import Notice, Origin, message, notice
+from ..core.notices import EACH, Notice, Origin, message, notice
 from ..core.quiet import RANK, parse_quiet
 from ..core.times import iso, parse_span
 from ..runs import append_log
+from ..system.account import own_name
 from ..system.lock import hold
 from ..system.zones import named_zone
 from .alert_facts import gather, known, limits
@@ -80,12 +82,23 @@ def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> tuple[Result,
     with _state(context, dry_run=dry_run) as state:
         now = context.clock()
         gathered = gather(context, state, look_at_s3=look_at_s3, remember=not dry_run)
-        current = troubles(gathered.facts, limits(context), now)
+        current = [_addressed(context, one) for one in troubles(gathered.facts, limits(context, gathered.facts), now)]
         state.incidents, tellings = advance(state.incidents, current, policy(context), now)
         origin = Origin(context.config.instance, context.host, gathered.safe)
         notices = [notice(telling, origin, context.redactor, now) for telling in tellings]
         outcomes = [] if dry_run else _deliver(context, state, found, notices)
         return _result(state, current, notices, outcomes), gathered.looked
+
+
+def _addressed(context: Context, trouble: Trouble) -> Trouble:
+    """Return the trouble with commands that work for who reads them somewhere else: about this instance, and as whom."""
+    return replace(
+        trouble, text=addressed(trouble.text, context.config_file), step=_told_command(context, trouble.step)
+    )
+
+
+def _told_command(context: Context, step: str) -> str:
+    return as_account(addressed(step, context.config_file), own_name())
 
 
 def policy(context: Context) -> Policy:
@@ -441,7 +454,7 @@ def _deliver(
     context: Context, state: State, found: list[Channel], notices: list[Notice], others: Optional[list[Channel]] = None
 ) -> list[Outcome]:
     """Queue the notices for the channels in `found`, remember them, and hand over what waits."""
-    enqueue(state, found, notices, context.clock)
+    enqueue(state, found, notices, context.clock, step=_told_command(context, EACH))
     marks = Marks(context.state / "locks", context.clock)
     # A state that could not be saved knows nothing of what was told since: each look would tell it again.
     state.queue = [w for w in state.queue if not marks.holds(w.channel, w.notice)]

@@ -15,7 +15,7 @@ from ..alerts.state import State
 from ..context import Context
 from ..core.alerting import WATCHED, Disk, Due, Facts, Limits, Run, SetFacts
 from ..core.errors import PgopsError
-from ..core.freshness import Finding
+from ..core.freshness import Finding, restore_limit
 from ..core.naming import is_set_id
 from ..core.notices import safe_lines
 from ..core.sizes import parse_size
@@ -53,14 +53,14 @@ class Gathered:
     looked: bool = True
 
 
-def limits(context: Context) -> Limits:
-    """Return when what is known is trouble, as the configuration says."""
+def limits(context: Context, facts: Facts) -> Limits:
+    """Return when what is known is trouble, as the configuration says and, where it leaves that open, the facts."""
     alerts, schedule = context.config.alerts, context.config.schedule
     return Limits(
         grace=parse_span(alerts.grace or "1h") + parse_span(schedule.random_delay or "0s"),
         size_change=alerts.size_change,
         disk_days=parse_span(alerts.disk_days or "0s"),
-        restore_test=parse_span(alerts.restore_test) if alerts.restore_test else None,
+        restore_test=restore_limit(alerts.restore_test, by_hand=facts.restored is not None, proven=facts.proven),
         allow_no_databases=context.config.backup.allow_no_databases,
         zone=named_zone(schedule.timezone),
         wait=parse_span(schedule.wait or "0s"),
@@ -100,6 +100,7 @@ def known(context: Context, state: State, places: list[dict[str, Any]]) -> Facts
         disk=_disk(context, state, now),
         state=_state_disk(context),
         restored=_restored(context),
+        proven=any(described["verified"] for place in places for described in place["sets"]),
         watched_since=state.watched_since,
         boot=boot,
         ahead=state.ahead[0] if state.ahead and now - state.ahead[1] < _REMEMBERED_CLOCK else None,

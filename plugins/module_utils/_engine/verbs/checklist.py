@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
 
+from ..config import read_lines
 from ..context import Context
 from ..core.checklist import Facts, check_name, judge, line_of
 from ..core.errors import PgopsError
@@ -36,8 +37,10 @@ _MANY = 2000
 def checklist(context: Context, stages: Sequence[str] = (), *, config_path: str = "") -> dict[str, Any]:
     """Return what core.checklist.judge() says of this instance, with `instance`, `host` and `now`. It changes nothing.
 
-    `config_path` is the configuration's own file, if there is one, whose mode is among the evidence.
+    `config_path` is the configuration's own file, if there is one, whose mode is among the evidence. Raise UsageError that
+    lists every error of the lines that the configuration adds.
     """
+    own = read_lines(context.config)
     known = status(context)
     bucket, error = _bucket(context)
     config = context.config
@@ -56,10 +59,11 @@ def checklist(context: Context, stages: Sequence[str] = (), *, config_path: str 
         metrics_read=_exported(config.metrics.textfile_directory) if metrics_file else None,
         asked=_facts_of(context.asked)[1],
         config_path=config_path,
+        config_file=context.config_file,
         signed=signatures(context),
     )
     head = {"changed": False, "instance": config.instance, "host": context.host, "now": iso(facts.now)}
-    return {**head, **judge(facts, stages)}
+    return {**head, **judge(facts, stages, own=own)}
 
 
 def sign(context: Context, line_id: str, name: str, note: str = "", *, dry_run: bool = False) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def sign(context: Context, line_id: str, name: str, note: str = "", *, dry_run: 
 
     Raise UsageError for a line that nobody can sign or a name that is none.
     """
-    line = line_of(line_id)
+    line = line_of(line_id, read_lines(context.config))
     signature = {
         "line": line.id,
         "text": line.text,

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Optional
 
 from ..context import Context
 from ..core.calendar import Calendar, parse
+from ..core.commands import addressed
 from ..core.fingerprint import summary
 from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, limits, waited_for, worst
 from ..core.manifest import Database, Manifest
@@ -71,7 +72,8 @@ def describe(
 
 def freshness(context: Context, places: list[dict[str, Any]]) -> list[Finding]:
     """Judge what describe() gave of all places."""
-    return judge(_facts(context, places), expected(context), context.clock())
+    found = judge(_facts(context, places), expected(context), context.clock())
+    return [replace(finding, text=addressed(finding.text, context.config_file)) for finding in found]
 
 
 def calendars(context: Context) -> dict[str, Calendar]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import textwrap
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,7 +17,8 @@ from ..context import Context
 from ..core import open_troubles, volume
 from ..core.alerting import Trouble
 from ..core.calendar import last_before, next_after
-from ..core.freshness import CRITICAL, OK, WARNING, Finding, tried, worst
+from ..core.commands import addressed
+from ..core.freshness import CRITICAL, OK, WARNING, Finding, restore_limit, tried, worst
 from ..core.naming import is_physical
 from ..core.sizes import human_size, parse_size
 from ..core.times import human_span, iso, parse_iso, parse_span
@@ -59,12 +60,17 @@ def status(context: Context) -> dict[str, Any]:
     alerts = health(context, remembered, trouble)
     wal = wal_status(context, surveyed) if context.config.wal.enabled else None
     tested = _restore_test(context, runs)
+    proven = any(described["verified"] for place in known["places"] for described in place["sets"])
+    wanted = restore_limit(context.config.alerts.restore_test, by_hand=bool(tested["when"]), proven=proven)
     size = volume.measure(described for place in known["places"] for described in place["sets"])
     judged = alert_findings(alerts) + _damage(known["places"]) + _failed_runs(runs) + _space(disk, known["places"])
-    judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases) + _tested(context, tested)
+    judged += volume.judge(size, none_allowed=context.config.backup.allow_no_databases) + _tested(
+        context, tested, wanted
+    )
     findings = [*known["freshness"], *(wal["findings"] if wal else []), *(finding.as_data() for finding in judged)]
     every, untold = _troubles(context, remembered, known["places"], findings)
     findings += [finding.as_data() for finding in open_troubles.as_findings(untold, findings)]
+    findings = [{**f, "text": addressed(f["text"], context.config_file)} for f in findings]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
     notices = open_troubles.ways(context.config.alerts.channels(), context.config.alerts.ways)
     return {
@@ -78,7 +84,7 @@ def status(context: Context) -> dict[str, Any]:
         "size": size,
         "restore_test": tested,
         "rto": _rto(context, runs),
-        "limits": _limits(context),
+        "limits": _limits(context, wanted),
         "alerts": alerts,
         "wal": wal,
         "incidents": open_troubles.shown(every, remembered.incidents if alerts["channels"] else {}),
@@ -86,7 +92,10 @@ def status(context: Context) -> dict[str, Any]:
         "findings": findings,
         "notices": [notice.as_data() for notice in notices],
         "safe": _safe(known["places"]),
-        "next": list(dict.fromkeys([*_next(findings), *open_troubles.steps(untold)])),
+        "next": [
+            addressed(step, context.config_file)
+            for step in dict.fromkeys([*_next(findings), *open_troubles.steps(untold)])
+        ],
         "state": worst(f["severity"] for f in findings),
     }
 
@@ -123,14 +132,14 @@ def _newest_runs(state: Path, verb: str) -> dict[str, Any]:
     return {"last": last, "last_ok": None}
 
 
-def _limits(context: Context) -> dict[str, dict[str, Optional[float]]]:
+def _limits(context: Context, tested: Optional[timedelta]) -> dict[str, dict[str, Optional[float]]]:
     """Return how old things may become, in seconds; None where nothing warns before it is critical."""
-    limits, tested = expected(context), context.config.alerts.restore_test
+    limits = expected(context)
     waits = parse_span(context.config.wal.max_lag).total_seconds()
     return {
         "wal": {"warning_seconds": waits, "critical_seconds": None},
         "restore_test": {
-            "warning_seconds": parse_span(tested).total_seconds() if tested else None,
+            "warning_seconds": tested.total_seconds() if tested else None,
             "critical_seconds": None,
         },
         "backup": {"warning_seconds": None, "critical_seconds": limits.backup.total_seconds()},
@@ -206,12 +215,11 @@ def _rto(context: Context, runs: dict[str, dict[str, Any]]) -> dict[str, dict[st
     return {verb: {"seconds": record["seconds"], "when": record["ended"]} for verb, record in good.items() if record}
 
 
-def _tested(context: Context, tested: dict[str, Any]) -> list[Finding]:
-    wanted = context.config.alerts.restore_test
+def _tested(context: Context, tested: dict[str, Any], wanted: Optional[timedelta]) -> list[Finding]:
     if not wanted:
         return []
     last, start = (parse_iso(tested[key]) if tested[key] else None for key in ("when", "since"))
-    return [tried(last, start, parse_span(wanted), context.clock())]
+    return [tried(last, start, wanted, context.clock())]
 
 
 def _ended(record: dict[str, Any]) -> str:
@@ -306,10 +314,10 @@ _WIDTH, _LABEL = 80, 12
 _MANY_FINDINGS, _MANY_STEPS, _MANY_LINES = 5, 4, 3
 
 
-def render(result: dict[str, Any], colour: bool) -> str:
+def render(result: dict[str, Any], colour: bool, *, config_file: str = "") -> str:
     """Return the result of status() as one screen of text, 80 columns wide; with `colour` for a terminal.
 
-    What is well is only named. Of long lists the most important are shown, and how many more there are.
+    Its commands are about `config_file`. What is well is only named. Of long lists the most important are shown, and how many more there are.
     """
     now = parse_iso(result["now"])
     state = result["state"]
@@ -319,7 +327,7 @@ def render(result: dict[str, Any], colour: bool) -> str:
     if result["wal"]:
         lines += _section("Recoverable", _window_lines(result))
     lines += _section("Runs", _runs_lines(result, now))
-    lines += _section("Alerts", _alerts_lines(result, now))
+    lines += _section("Alerts", _alerts_lines(result, now, config_file))
     lines += _section("Still safe", result["safe"])
     lines += _section("Next", _bounded(result["next"], _MANY_STEPS))
     return "\n".join(lines) + "\n"
@@ -427,10 +435,11 @@ def _runs_lines(result: dict[str, Any], now: datetime) -> list[str]:
     return lines
 
 
-def _alerts_lines(result: dict[str, Any], now: datetime) -> list[str]:
+def _alerts_lines(result: dict[str, Any], now: datetime, config_file: str) -> list[str]:
     opened = ["%s since %s (%s)" % (i["cause"], _ago(i["since"], now), i["level"]) for i in result["incidents"]]
     more = ["and %d more: pgops status --json" % (len(opened) - _MANY_LINES)] if len(opened) > _MANY_LINES else []
-    said = _bounded(alert_lines(result["alerts"], now), _MANY_LINES)
+    told = [addressed(text, config_file) for text in alert_lines(result["alerts"], now)]
+    said = _bounded(told, _MANY_LINES)
     return said + (["open: %s" % ", ".join(opened[:_MANY_LINES] + more)] if opened else [])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..context import Context
+from ..core.commands import addressed
 from ..core.errors import PgopsError
 from ..core.freshness import Finding, worst
 from ..core.sizes import human_size, parse_size
@@ -66,7 +67,8 @@ def _look(
     bounds = Bounds(parse_span(wal.max_lag), parse_size(wal.max_backlog), parse_span(wal.ship_every))
     if holdings is None:
         holdings = [holding(*one) for one in held.items()]
-    findings = judge(server, server_error, shipping, room, holdings, bounds, now, own_disk=own_disk)
+    judged = judge(server, server_error, shipping, room, holdings, bounds, now, own_disk=own_disk)
+    findings = [dataclasses.replace(f, text=addressed(f.text, context.config_file)) for f in judged]
     result = {
         "changed": False,
         "now": iso(now),

@@ -110,7 +110,7 @@ def test_each_host_is_on_one_side() -> None:
     }
     found = summary(list(hosts), hosts)
     assert found["protected"] == ["good"]
-    assert found["unprotected"] == ["stale", "broken", "lost"]
+    assert found["unprotected"] == ["broken", "lost", "stale"]
     assert found["worked"] == ["good", "stale"]
     assert found["reasons"]["stale"][0] == "db1-main: backup is critical."
     assert found["reasons"]["broken"][0] == "Copy to S3: refused."
@@ -119,6 +119,14 @@ def test_each_host_is_on_one_side() -> None:
     assert "    Not backed up: cluster 17/main on port 5433." in found["lines"]
     assert found["lines"].index("stale: NOT PROTECTED") < found["lines"].index("good: protected")
     assert "    db1-main: still safe - local: a set." in found["lines"]
+
+
+def test_hosts_are_told_by_their_names_in_whatever_order_ansible_has_them() -> None:
+    names = ["db10", "db9", "a", "db2-1", "db2"]
+    told = [summary(order, {}) for order in (names, names[::-1])]
+    assert told[0] == told[1], "the same trouble is the same text, so that it is told once"
+    assert told[0]["unprotected"] == ["a", "db2", "db2-1", "db9", "db10"]
+    assert told[0]["lines"][1::2] == ["%s: NOT PROTECTED" % name for name in told[0]["unprotected"]]
 
 
 def test_a_host_that_ansible_does_not_know_any_more_is_not_protected() -> None:

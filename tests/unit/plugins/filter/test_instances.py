@@ -166,3 +166,14 @@ def test_an_instance_that_archives_has_base_backups_of_its_own() -> None:
     assert (asks["archives"], asks["scheduled"]["jobs"]["base"]) == (True, "0 0 * * 0")
     own = one({"schedule": {"base": "0 4 * * 6"}})
     assert (own["archives"], own["scheduled"]["jobs"]["base"]) == (False, "0 4 * * 6")
+
+
+def test_an_instance_whose_alerts_go_by_apprise_says_so() -> None:
+    def speaks(content: dict[str, Any], **secrets: str) -> bool:
+        return bool(instances([{"name": "a", **content}], secrets=secrets)[0]["apprise"])
+
+    assert speaks({}, apprise_urls="json://localhost")
+    assert speaks({"alerts": {"apprise": {"urls_file": "/etc/pgops/secrets/apprise_urls"}}})
+    assert not speaks({}, slack_webhook_url="https://x")
+    assert not speaks({"alerts": {"apprise": {"level": "critical"}}})
+    assert not speaks({"alerts": "loud"})

@@ -174,7 +174,7 @@ def test_every_key_of_the_configuration_is_an_option_somewhere(monkeypatch: pyte
     for field in dataclasses.fields(settings.Config):
         if (field.name,) in reachable:
             continue  # the key itself, or the section as a whole
-        if field.name in ("schedule", "alerts", "metrics", "wal"):
+        if field.name in ("schedule", "alerts", "checklist", "metrics", "wal"):
             continue  # of the host: its program runs by them, and modules find them in the configuration file
         section = hints[field.name]
         for inner in dataclasses.fields(section):

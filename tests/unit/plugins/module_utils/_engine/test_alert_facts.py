@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State, from_data
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import Limits, troubles
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import Facts, Limits, troubles
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import stored_name
@@ -125,12 +125,32 @@ def test_limits_come_from_the_configuration(make_world: Any) -> None:
         make_world(
             alerts={"grace": "2h", "size_change": 10, "disk_days": "0s", "restore_test": "90d"},
             schedule={"random_delay": "30min", "wait": "3h", "timezone": "Europe/Berlin"},
-        ).context()
+        ).context(),
+        Facts(),
     )
     assert found.grace == timedelta(hours=2, minutes=30)
     assert (found.size_change, found.disk_days, found.restore_test) == (10, timedelta(0), 90 * DAY)
     assert found.wait == 3 * HOUR
     assert str(found.zone) == "Europe/Berlin"
+
+
+def test_a_restore_is_demanded_of_who_has_begun_with_it(make_world: Any) -> None:
+    world = make_world(s3=None)
+    state = State()
+
+    def told(days: int) -> bool:
+        world.now += days * DAY
+        facts = gather(world.context(), state, look_at_s3=False).facts
+        return "restore-test" in {t.cause for t in troubles(facts, limits(world.context(), facts), world.now)}
+
+    assert not told(0)
+    assert not told(400), "nobody has taken it up, and nothing is proven"
+    world.prove("local", world.add("local", world.now))
+    assert told(0), "for more than a year sets could be restored, and nobody has tried"
+    perform(world.context(), "restore", lambda _context: {})
+    assert not told(91)
+    assert told(2), "a quarter later it is due again"
+    assert not limits(make_world(alerts={"restore_test": ""}).context(), Facts(proven=True)).restore_test
 
 
 def test_a_host_that_tells_no_uptime_is_judged_all_the_same(

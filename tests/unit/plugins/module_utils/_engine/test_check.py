@@ -380,14 +380,22 @@ def test_a_restore_that_nobody_tries_is_told_where_one_is_wanted(make_world: Any
     assert "restore_age" in {v.label for v in verdict(world).values}
 
 
+def test_where_no_restore_is_demanded_that_is_said(make_world: Any) -> None:
+    world = make_world(alerts={"restore_test": ""})
+    assert verdict(world, "restore").text == "No restore was tried here yet; none is demanded (alerts.restore_test)."
+    restored(world)
+    world.now += 400 * DAY
+    assert "400 d 0 h ago (restore); none is demanded (alerts.restore_test)." in verdict(world, "restore").text
+
+
 def test_ranges_ask_for_restores_where_the_configuration_does_not(world: Any) -> None:
     safe(world)
     assert verdict(world, "restore", warning="30d").code == 0
-    assert "No restore was tried here yet" in verdict(world, "restore").text
+    assert verdict(world, "restore").text == "No restore was tried yet, as nothing has run here."
     restored(world)
     world.now += 31 * DAY
     assert verdict(world, "restore").code == 0
-    assert "31 d 0 h ago (restore); alerts.restore_test demands none" in verdict(world, "restore").text
+    assert "The last restore was tried 31 d 0 h ago." in verdict(world, "restore").text
     assert verdict(world, "restore", warning="30d").code == 1
     assert (
         "restore: none was tried for 31 d 0 h, the range is 2592000." in verdict(world, "restore", critical="30d").text
@@ -488,7 +496,7 @@ def test_an_account_that_may_not_read_is_told_whom_to_ask_as(
     code, out = run(capfd, "check", "--config", str(closed))
     assert code == 3
     assert "cannot be read" in out
-    assert "sudo -u postgres pgops check" in out
+    assert "Run it as root. The role monitoring lets others ask so." in out
 
 
 @pytest.mark.parametrize(

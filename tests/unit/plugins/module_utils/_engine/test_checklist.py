@@ -462,6 +462,88 @@ def test_text_and_markdown_show_each_line(world: Any) -> None:
     assert "## Sign-off (1 of 5)" in wiki
 
 
+# --- lines of one's own -----------------------------------------------------------------------------------------------
+
+INVOICES = {"id": "monthly.invoices", "who": "accounting", "text": "The *invoices* were looked at"}
+RESTORED = {"id": "day-1.restored", "who": "audit", "text": "It was restored", "proof": "restored", "signable": True}
+
+
+def test_own_lines_stand_behind_the_others_and_are_ticked_and_signed_as_they_are(
+    make_world: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "lines.json"
+    path.write_text(json.dumps({"lines": [RESTORED, {**RESTORED, "id": "day-1.todo", "todo": "Ask."}]}))
+    world = make_world(checklist={"lines": [INVOICES], "files": [str(path)]})
+    result = verb.checklist(world.context())
+    assert result["lines"] == len(core.LINES) + 3
+    day = next(stage for stage in result["stages"] if stage["stage"] == "day-1")
+    assert [line["id"] for line in day["lines"]][-3:] == ["day-1.proof", "day-1.restored", "day-1.todo"]
+    assert [line["own"] for line in day["lines"]] == [False] * 4 + [True] * 2
+    assert [line["todo"] for line in day["lines"]][-2:] == [core._RESTORE, "Ask."]
+    shown, wiki = core.text(result), core.markdown(result)
+    assert "  [ ] The *invoices* were looked at (accounting)\n      monthly.invoices: Nobody has signed" in shown
+    assert "→ pgops checklist sign monthly.invoices --name NAME" in shown
+    assert "- [ ] **The \\*invoices\\* were looked at** (accounting): " in wiki
+    ran(world, "restore")
+    verb.sign(world.context(), "monthly.invoices", "Ada")
+    found = lines(world)
+    assert found["day-1.restored"]["by"] == "evidence"
+    assert found["monthly.invoices"]["by"] == "Ada"
+    world.now += 32 * DAY
+    assert "lapsed after 31 days" in lines(world)["monthly.invoices"]["seen"], "as its stage has it"
+    with pytest.raises(UsageError, match="evidence only"):
+        verb.sign(make_world(checklist={"lines": [{**RESTORED, "signable": False}]}).context(), RESTORED["id"], "Ada")
+
+
+def test_every_error_of_own_lines_is_told_at_once(
+    make_world: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad = [
+        {**INVOICES, "id": "sometimes.invoices"},
+        {**INVOICES, "id": "day-1.backup", "who": " ", "text": "two\nlines"},
+        {**INVOICES, "proof": "hope", "todo": "x" * 201},
+        {**INVOICES, "signable": True},
+    ]
+    with pytest.raises(UsageError) as caught:
+        make_world(checklist={"lines": bad, "files": ["lines.yml"]})
+    said = caught.value.message
+    for part in (
+        "checklist.files[0]: expected a path",
+        "checklist.lines[0].id: expected a stage (before, deployment",
+        "checklist.lines[1].id: day-1.backup is in the lines of pgops already",
+        "checklist.lines[1].who: missing",
+        "checklist.lines[1].text: expected one line",
+        "checklist.lines[2].proof: expected one of archived, backup",
+        "checklist.lines[2].todo: expected one line of at most 200 characters",
+        "checklist.lines[3].id: monthly.invoices is in checklist.lines[2] already",
+        "checklist.lines[3].signable: a line without a proof",
+    ):
+        assert part in said, part
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    first.write_text(json.dumps({"lines": [INVOICES, {**INVOICES, "what": 1}], "files": ["/x"]}))
+    second.write_text(json.dumps({"lines": [INVOICES]}))
+    files = [str(first), str(second), str(tmp_path / "gone")]
+    world = make_world(checklist={"files": files})
+    assert world.config.checklist.files == files, "what is wrong in a file keeps no backup from being made"
+    with pytest.raises(UsageError) as caught:
+        verb.checklist(world.context())
+    for part in (
+        "have 5 errors",
+        "%s.lines[1].what: unknown key" % first,
+        "%s.files: a file of lines names no other" % first,
+        "%s.lines[1].id: monthly.invoices is in %s.lines[0]" % (first, first),
+        "%s.lines[0].id: monthly.invoices is in %s.lines[0]" % (second, first),
+        "no configuration file %s" % (tmp_path / "gone"),
+    ):
+        assert part in caught.value.message, part
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"instance": "db1", "checklist": {"files": [str(first)]}}))
+    assert cli.main(["--config", str(config), "config", "--check"]) == 2
+    assert "unknown key" in capfd.readouterr().err
+    first.write_text(json.dumps({"lines": [INVOICES]}))
+    assert cli.main(["--config", str(config), "config", "--check"]) == 0
+
+
 @given(st.text())
 def test_no_note_becomes_markdown(note: str) -> None:
     shown = core._plain(note)

@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Incidents: told once, repeated seldom, escalated, over once; and sixty simulated days of a host with random failures."""
+"""Incidents: told once, repeated seldom, escalated, over once. Sixty days of them are in test_sixty_days.py."""
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core import freshness
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import (
-    Due,
-    Facts,
-    Limits,
-    Run,
-    SetFacts,
     Trouble,
-    troubles,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.calendar import last_before, next_after, parse
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
@@ -224,182 +214,3 @@ def test_the_last_run_is_the_one_before_the_next(text: str, moment: datetime) ->
 
 def test_there_is_no_run_before_the_beginning_of_time() -> None:
     assert last_before(parse("0 2 * * *"), datetime(10, 1, 1, tzinfo=UTC), UTC) is None
-
-
-# --- sixty days -------------------------------------------------------------------------------------------------------
-
-DAYS = 60
-STEP = 15 * MINUTE
-TOOK = 10 * MINUTE
-START = datetime(2026, 3, 1, 0, 0, tzinfo=UTC)
-CALENDARS = {"backup": "0 2 * * *", "sync": "30 2 * * *", "verify": "0 3 * * *", "prune": "0 1 * * 0"}
-LIMITS = freshness.limits(*(parse(CALENDARS[verb]) for verb in ("backup", "sync", "verify")))
-FATES = ("failed", "missed", "hung")
-
-
-@dataclass
-class Host:
-    """A host whose nights go as `fates` says: (verb, day) to failed, missed or hung; S3 is away on the days `away`."""
-
-    fates: dict[tuple[str, int], str] = field(default_factory=dict)
-    away: frozenset[int] = frozenset()
-    shrunk: frozenset[int] = frozenset()
-    runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
-    running: dict[str, datetime] = field(default_factory=dict)
-    made: list[datetime] = field(default_factory=list)
-    copied: list[datetime] = field(default_factory=list)
-    proven: list[datetime] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        # A week of good nights before anybody looks.
-        for n in range(8, 0, -1):
-            for verb in ("backup", "sync", "verify"):
-                moment = next_after(parse(CALENDARS[verb]), START - n * DAY, UTC)
-                assert moment is not None
-                self._end(verb, moment, moment + TOOK, "ok", 1000)
-        self._end("prune", START - 7 * DAY + HOUR, START - 7 * DAY + HOUR + TOOK, "ok", 0)
-        self.plan = sorted(
-            (START + n * DAY + timedelta(hours=h, minutes=m), verb, n)
-            for n in range(DAYS)
-            for verb, h, m in (("backup", 2, 0), ("sync", 2, 30), ("verify", 3, 0), ("prune", 1, 0))
-            if verb != "prune" or (START + n * DAY).isoweekday() == 7
-        )
-
-    def _end(self, verb: str, begun: datetime, ended: datetime, outcome: str, size: int) -> None:
-        self.runs[verb].insert(
-            0, Run(verb, outcome, begun, ended, "", size if verb == "backup" and outcome == "ok" else None)
-        )
-        if outcome == "ok":
-            if verb == "backup":
-                self.made.append(begun)
-            elif verb == "sync" and self.made:
-                self.copied.append(self.made[-1])
-            elif verb == "verify" and self.copied:
-                self.proven.append(ended)
-
-    def live_until(self, now: datetime) -> None:
-        for verb in list(self.running):
-            # What hangs is ended by somebody after half a day.
-            if now - self.running[verb] >= 12 * HOUR:
-                self._end(verb, self.running.pop(verb), now, "interrupted", 0)
-        # What has begun is not in a record before it has ended.
-        while self.plan and self.plan[0][0] + TOOK <= now:
-            begun, verb, day = self.plan.pop(0)
-            fate = self.fates.get((verb, day), "ok")
-            if verb == "sync" and day in self.away:
-                fate = "failed"
-            if fate == "hung":
-                self.running[verb] = begun
-            elif fate != "missed":
-                self._end(verb, begun, begun + TOOK, fate, 100 if day in self.shrunk else 1000)
-
-    def facts(self, now: datetime) -> Facts:
-        def seen(moments: list[datetime]) -> freshness.Seen | None:
-            return freshness.Seen("s", moments[-1]) if moments else None
-
-        day = (now - START).days
-        known = freshness.Facts(
-            newest=seen(self.made),
-            oldest=freshness.Seen("s", self.made[0]),
-            offsite=seen(self.copied),
-            verified=seen(self.proven),
-            offsite_error="The store does not answer." if day in self.away else "",
-        )
-        return Facts(
-            judged=freshness.judge(known, LIMITS, now),
-            runs=self.runs,
-            running=self.running,
-            due={verb: Due(parse(text), START - 30 * DAY) for verb, text in CALENDARS.items()},
-            sets=[SetFacts("s", "local", 1, 1)],
-            watched_since=START - 30 * DAY,
-        )
-
-
-@dataclass
-class Watched:
-    """What was wrong from when to when, by cause, and what was told when."""
-
-    wrong: dict[str, list[list[datetime]]] = field(default_factory=lambda: defaultdict(list))
-    told: dict[str, list[tuple[datetime, str]]] = field(default_factory=lambda: defaultdict(list))
-    patience: dict[str, timedelta] = field(default_factory=dict)
-
-
-def simulate(host: Host, policy: Policy) -> Watched:
-    """Look at the host every quarter of an hour for sixty days."""
-    seen = Watched()
-    held: dict[str, Incident] = {}
-    now = START
-    before: set[str] = set()
-    while now <= START + DAYS * DAY:
-        host.live_until(now)
-        found = troubles(host.facts(now), Limits(), now)
-        causes = {t.cause for t in found}
-        assert len(causes) == len(found), "a cause is there once"
-        for one in found:
-            seen.patience[one.cause] = one.patience
-            if one.cause not in before:
-                seen.wrong[one.cause].append([now, now])
-            seen.wrong[one.cause][-1][1] = now
-        held, tellings = advance(held, found, policy, now)
-        for telling in tellings:
-            seen.told[telling.cause].append((now, telling.event))
-        before, now = causes, now + STEP
-    return seen
-
-
-FATE = st.dictionaries(
-    st.tuples(st.sampled_from(["backup", "sync", "verify"]), st.integers(0, DAYS - 5)),
-    st.sampled_from(FATES),
-    max_size=12,
-)
-
-
-@settings(max_examples=6)
-@given(
-    fates=FATE,
-    away=st.frozensets(st.integers(1, DAYS - 5), max_size=4),
-    shrunk=st.frozensets(st.integers(9, 50), max_size=2),
-)
-def test_every_cause_is_told_within_its_limit_once_and_its_end_once(
-    fates: dict[tuple[str, int], str], away: frozenset[int], shrunk: frozenset[int]
-) -> None:
-    host = Host(fates, away, shrunk)
-    policy = Policy(repeat=DAY, escalate_after=3 * DAY)
-    seen = simulate(host, policy)
-    for cause, spans in seen.wrong.items():
-        expected = []
-        for first, last in spans:
-            opened = first + seen.patience[cause]
-            if last >= opened:
-                expected += [(opened, "opened"), (last + STEP, "recovered")]
-        told = [(when, event) for when, event in seen.told[cause] if event in ("opened", "recovered")]
-        assert [event for _when, event in told] == [event for _when, event in expected][: len(told)], cause
-        assert len(expected) - len(told) in (0, 1), "only what is still open at the end has no end"
-        for (when, event), (limit, wanted) in zip(told, expected, strict=False):
-            assert (event, when) == (wanted, limit), cause
-        for (earlier, one), (later, other) in itertools.pairwise(seen.told[cause]):
-            if one != "recovered" and other == "repeated":
-                assert later - earlier >= policy.repeat
-    # And what went wrong was seen as wrong: within the hour that a run may be late, or at once.
-    for (verb, day), fate in fates.items():
-        due = START + day * DAY + {"backup": 2 * HOUR, "sync": 2.5 * HOUR, "verify": 3 * HOUR}[verb]
-        really = "failed" if verb == "sync" and day in away else fate
-        cause = {"failed": "failed-run/%s", "missed": "missed-run/%s", "hung": "late-run/%s"}[really] % verb
-        limit = {"failed": TOOK, "missed": HOUR, "hung": 1.5 * HOUR}[really] + STEP
-        assert any(first <= due + limit and last >= due for first, last in seen.wrong[cause]), (cause, day)
-    for cause in set(seen.told) - set(seen.wrong):
-        raise AssertionError("%s was told and was never wrong" % cause)
-
-
-def test_sixty_clean_days_are_silent() -> None:
-    seen = simulate(Host(), Policy())
-    assert not seen.told
-    assert not seen.wrong
-
-
-def test_a_host_that_stops_backing_up_is_told_of_for_as_long_as_it_lasts() -> None:
-    host = Host({("backup", n): "missed" for n in range(10, DAYS)})
-    told = simulate(host, Policy()).told["missed-run/backup"]
-    assert told[0] == (START + 10 * DAY + 3 * HOUR, "opened")
-    assert [event for _when, event in told[1:4]] == ["repeated", "repeated", "escalated"]
-    assert all(later - earlier >= DAY for (earlier, _e), (later, _o) in itertools.pairwise(told) if _o == "repeated")
