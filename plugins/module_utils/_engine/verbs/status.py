@@ -111,7 +111,7 @@ def _troubles(
     if begun is not None:
         remembered.watched_since = min(parse_iso(begun), remembered.watched_since or context.clock())
     facts = known_facts(context, remembered, places)
-    return open_troubles.found(facts, alert_limits(context), findings, context.clock())
+    return open_troubles.found(facts, alert_limits(context, facts), findings, context.clock())
 
 
 def _modified(path: Path) -> Optional[str]:
@@ -317,7 +317,8 @@ _MANY_FINDINGS, _MANY_STEPS, _MANY_LINES = 5, 4, 3
 def render(result: dict[str, Any], colour: bool, *, config_file: str = "") -> str:
     """Return the result of status() as one screen of text, 80 columns wide; with `colour` for a terminal.
 
-    Its commands are about `config_file`. What is well is only named. Of long lists the most important are shown, and how many more there are.
+    Its commands are about `config_file`. What is well is only named. Of long lists the most important are shown,
+    and how many more there are.
     """
     now = parse_iso(result["now"])
     state = result["state"]
