@@ -17,6 +17,7 @@ VERBS = (
     "recover",
     "rescue",
     "prune",
+    "catch-up",
     "status",
     "check",
     "metrics",
@@ -36,6 +37,11 @@ _COMMAND = re.compile(
     r"(?=(?:%s)\b))" % "|".join(VERBS)
 )
 
+# A command with what belongs to it, as far as its words can be told from those of the sentence.
+_WHOLE = re.compile(
+    r"(?<![\w./-])pgops(?: --config (?:'[^']*'|\S+))? (?:(?:wal|alert|checklist|config) )?[a-z-]+(?: --[a-z-]+(?: [\w/-]+)?)*"
+)
+
 
 def addressed(text: str, config_file: str) -> str:
     """Return `text` with `--config` in each command of ours, so that a copy of it is about this very instance.
@@ -53,6 +59,11 @@ def addressed(text: str, config_file: str) -> str:
     return _COMMAND.sub(named, text)
 
 
+def unbroken(text: str, space: str) -> str:
+    """Return `text` with `space` for each blank within a command of ours, so that nothing wraps it."""
+    return _WHOLE.sub(lambda found: found[0].replace(" ", space), text)
+
+
 def as_account(text: str, account: str) -> str:
     """Return `text` with the accounts that may run the command of ours in it, for who is somebody else; as it is without one."""
     if not account or not re.search(r"(?<![\w./-])pgops (?:--config|%s)\b" % "|".join(VERBS), text):
@@ -65,4 +76,4 @@ def whom(account: str) -> str:
     return "as root" if account in ("", "root") else "as root, or with sudo -u %s" % shlex.quote(account)
 
 
-__all__ = ("DEFAULT_CONFIG", "VERBS", "addressed", "as_account", "whom")
+__all__ = ("DEFAULT_CONFIG", "VERBS", "addressed", "as_account", "unbroken", "whom")

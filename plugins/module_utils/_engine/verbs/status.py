@@ -17,7 +17,7 @@ from ..context import Context
 from ..core import open_troubles, volume
 from ..core.alerting import Trouble
 from ..core.calendar import last_before, next_after
-from ..core.commands import addressed
+from ..core.commands import addressed, unbroken
 from ..core.freshness import CRITICAL, OK, WARNING, Finding, restore_limit, tried, worst
 from ..core.naming import is_physical
 from ..core.sizes import human_size, parse_size
@@ -311,6 +311,7 @@ def _next(findings: list[dict[str, Any]]) -> list[str]:
 
 
 _WIDTH, _LABEL = 80, 12
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 _MANY_FINDINGS, _MANY_STEPS, _MANY_LINES = 5, 4, 3
 
 
@@ -340,8 +341,15 @@ def _section(label: str, entries: list[str], indent: int = 2) -> list[str]:
     for entry in entries:
         head = " " * _LABEL if lines else "%-*s" % (_LABEL, label)
         after = " " * (_LABEL + indent)
-        lines += textwrap.wrap(entry, _WIDTH, initial_indent=head, subsequent_indent=after, break_on_hyphens=False)
+        lines += _wrapped(entry, head, after)
     return lines
+
+
+def _wrapped(text: str, head: str, after: str) -> list[str]:
+    """Return `text` in lines that break no command: who is tired copies one line."""
+    wrapper = textwrap.TextWrapper(_WIDTH, initial_indent=head, subsequent_indent=after, break_on_hyphens=False)
+    wrapper.break_long_words = False
+    return [line.replace(_UNBROKEN, " ") for line in wrapper.wrap(unbroken(text, _UNBROKEN))]
 
 
 def _bounded(entries: list[str], most: int) -> list[str]:

@@ -122,7 +122,7 @@ def causes_of_the_policy() -> set[str]:
                 )
     every = {cause % verb for cause in made if cause.endswith("-run/%s") for verb in alerting.WATCHED}
     every |= {cause for cause in made if not cause.endswith("-run/%s")}
-    return every | {cause for cause, _step, _patience in alerting._JUDGED.values()}
+    return every | {cause for cause, _step, _patience in alerting.JUDGED.values()}
 
 
 def test_the_guide_has_every_cause() -> None:
