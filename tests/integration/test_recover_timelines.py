@@ -129,6 +129,8 @@ def test_a_second_recovery_over_a_recovered_server(switched: Story, monkeypatch:
         switched.stop(folder)
     assert rows_at(switched, end="yes") == ([*upto(8), 101, 102], 4)
     assert rows_at(switched, time=switched.moments[101].isoformat()) == ([*upto(8), 101], 4)
+    # It needs no WAL of the archive, but must not begin a timeline that another recovery has begun before it.
+    assert rows_at(switched, immediate="yes") == (upto(2), 4)
     # The latest one would be brought to row 8 only.
     for target in ({"time": switched.moments[10].isoformat()}, {"xid": switched.xids[10]}):
         with pytest.raises(RefusedError, match="may lie on timeline 2 and on timeline 3"):

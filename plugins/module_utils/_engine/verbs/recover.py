@@ -192,6 +192,10 @@ def _prepare(context: Context, request: Request) -> _Work:
         command = context.config.restore.restore_command
         if command == Restore().restore_command:
             command = _our_command(context, manifest, refusals)
+    elif context.config.restore.restore_command == Restore().restore_command:
+        unsaid = list[str]()
+        ours = _our_command(context, manifest, unsaid)
+        command = "" if unsaid else _histories_alone(ours)
     if len(chain) > 1:
         check_combine(programs)
     work = _Work(request, chain, manifest.base, chosen, programs, account_of(context), {}, command, False, refusals)
@@ -222,6 +226,14 @@ def _our_command(context: Context, manifest: Manifest, refusals: list[str]) -> s
     program = shutil.which(context.program) or context.program
     words = [program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier, *more]
     return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
+
+
+def _histories_alone(command: str) -> str:
+    """Return what fetches the histories of timelines by `command`, and nothing else.
+
+    The server looks for them to begin a timeline that is new to the archive. Where that cannot be read it goes on without.
+    """
+    return "case %%f in *.history) %s || exit 1;; *) exit 1;; esac" % command
 
 
 def _archive_of(known: Config) -> tuple[Any, ...]:
