@@ -332,7 +332,7 @@ def render(result: dict[str, Any], colour: bool, *, config_file: str = "") -> st
     lines += _section("Alerts", _alerts_lines(result, now, config_file))
     lines += _section("Still safe", result["safe"])
     lines += _section("Next", _bounded(result["next"], _MANY_STEPS))
-    return "\n".join(lines) + "\n"
+    return "".join("%s\n" % addressed(line, config_file) for line in lines)
 
 
 def _section(label: str, entries: list[str], indent: int = 2) -> list[str]:
@@ -348,7 +348,6 @@ def _section(label: str, entries: list[str], indent: int = 2) -> list[str]:
 def _wrapped(text: str, head: str, after: str) -> list[str]:
     """Return `text` in lines that break no command: who is tired copies one line."""
     wrapper = textwrap.TextWrapper(_WIDTH, initial_indent=head, subsequent_indent=after, break_on_hyphens=False)
-    wrapper.break_long_words = False
     return [line.replace(_UNBROKEN, " ") for line in wrapper.wrap(unbroken(text, _UNBROKEN))]
 
 

@@ -8,6 +8,7 @@ nothing but what was wrong when.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import itertools
 import json
@@ -81,6 +82,9 @@ SPELLS = {
     "archiving fails": "wal-archive",
     "two archive": "wal-contradiction",
     "WAL missing": "wal-gap",
+    "WAL rots": "wal-damaged",
+    "new timeline": "wal-timeline",
+    "clocks apart": "wal-clock",
     "WAL fills the disk": "wal-room",
     "server silent": "wal-server",
     "shipping stops": "wal-shipping",
@@ -206,6 +210,12 @@ class Host:
         server = wal_health.ServerWal(
             "on", "pgops wal archive %p", 60, 1 << 24, 0, "1", now - 2 * MINUTE, "2", failed, 1, 0, None
         )
+        server = dataclasses.replace(
+            server,
+            system_identifier="7",
+            timeline=2 if self.on("new timeline", now) else 1,
+            ahead_seconds=600.0 if self.on("clocks apart", now) else 0.0,
+        )
         behind = now - 2 * HOUR if self.on("shipping stops", now) else None
         holding = wal_health.Holding(
             "s3",
@@ -213,6 +223,8 @@ class Host:
             contradictions=["000000010000000000000008"] if self.on("two archive", now) else (),
             recoverable_to=None if self.on("WAL without a base", now) else now,
             segments=100,
+            damaged=["000000010000000000000009"] if self.on("WAL rots", now) else (),
+            bases=[("7", 1)],
         )
         return wal_health.judge(
             None if self.on("server silent", now) else server,
@@ -416,7 +428,7 @@ def test_every_cause_of_the_policy_is_told_in_time(quiet: str, folder: Path) -> 
             fates[(verb, 7 * (3 * (number % 2) + turn + 1) + (0 if weekly else number))] = fate
     spells = {}
     for number, spell in enumerate(SPELLS):
-        first = START + (2 + number * 2.2) * DAY + number * HOUR
+        first = START + (2 + number * 1.95) * DAY + number * HOUR
         spells[spell] = [(first, first + 4 * DAY + 5 * HOUR)]
     host, policy = Host(fates, spells), policy_of(quiet)
     seen = simulate(host, policy, folder, damaged_at=START + 30 * DAY)

@@ -226,7 +226,7 @@ def test_the_screen_says_what_since_when_what_is_safe_and_what_to_do(world: Any)
     assert "\nNext        Read why the backup failed" in text
     assert "\nRuns        backup      failed 2 d 0 h ago, took 0.0 s; last ok never\n" in text
     assert "\n            never ran: sync, verify, prune\n" in text
-    assert "\n  ok        verification, disk\n" in text
+    assert "\n  ok        verification, disk, restore test\n" in text
     assert "base backup" not in text, "nobody waits for one, and none was made"
     assert "1 set, " in text
 
