@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK
+
 DOCUMENTATION = r"""
 name: assessment
 short_description: Tell from the answers of C(pgops status) which instances of a host are protected
@@ -105,7 +107,7 @@ def assessment(results: Sequence[Mapping[str, Any]], require: Sequence[str] = tu
 def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]:
     name = result["instance"] if "instance" in result else result["item"]["key"]
     try:
-        said = json.loads(result.get("stdout") or "")
+        said = _answer(result)
         findings = said["findings"]
     except (ValueError, KeyError, TypeError):
         return {
@@ -126,7 +128,8 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
         needs = [verb for verb in ("backup", "base") if verb in needs] + ["sync", "verify"]
     return {
         "instance": name,
-        "protected": not asked & set(require),
+        # What a secret has hidden may be anything.
+        "protected": not asked & set(require) and not any(MASK in check for check in asked),
         "answered": True,
         "checks": list(dict.fromkeys(finding["check"] for finding in bad)),
         "needs": _places_allow(needs, said),
@@ -134,6 +137,11 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
         "safe": list(said.get("safe") or []),
         "lines": [finding["text"] for finding in bad] or [finding["text"] for finding in findings if _counts(finding)],
     }
+
+
+def _answer(result: Mapping[str, Any]) -> Any:
+    """Return what pgops said, by the task that ran it or as pgops_host_info has it. Raise ValueError where it said nothing."""
+    return result["said"] if "said" in result else json.loads(result.get("stdout") or "")
 
 
 def _places_allow(needs: list[str], said: Mapping[str, Any]) -> list[str]:
@@ -147,7 +155,7 @@ def _counts(finding: Mapping[str, Any]) -> bool:
 
 def _why(result: Mapping[str, Any]) -> str:
     try:
-        said = json.loads(result.get("stdout") or "")
+        said = _answer(result)
         return "%s %s" % (said["message"], said["hint"])
     except (ValueError, KeyError, TypeError):
         pass

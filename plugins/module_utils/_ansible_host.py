@@ -21,8 +21,14 @@ def checked(spec: Spec, given: Any) -> dict[str, Any]:
     """Return options that another module would take, as Ansible would hand them to it. Raise UsageError for what it would refuse."""
     result = ArgumentSpecValidator(spec).validate(given if isinstance(given, dict) else {"": given})
     if result.error_messages:
-        # Not the words themselves, which may quote a secret.
-        raise UsageError("The options are not what the module takes.")
+        # Not the words themselves, which may quote a secret; names of options are none.
+        unknown = sorted({str(name[-1] if isinstance(name, tuple) else name) for name in result.unsupported_parameters})
+        where = " (%s)" % given["path"] if isinstance(given, dict) and isinstance(given.get("path"), str) else ""
+        if unknown:
+            raise UsageError(
+                "Nothing is known of %s%s." % (", ".join(unknown), where), hint="Look for a slip in the names."
+            )
+        raise UsageError("The options%s are not what the module takes." % where)
     found: dict[str, Any] = result.validated_parameters
     return found
 

@@ -211,9 +211,9 @@ answers:
       description: The exit code.
       type: int
       returned: success
-    stdout:
-      description: The answer, a JSON document.
-      type: str
+    said:
+      description: The answer, null where there was none.
+      type: dict
       returned: success
     stderr:
       description: What it said beside it.

@@ -175,7 +175,7 @@ class Host:
 def test_an_hour_without_s3_is_told_and_so_is_its_end_and_no_segment_is_lost(
     tmp_path: Path, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store is a process that is really gone, and back somewhere else."""
+    """The store is a process that is really gone, and back."""
     waiting, room = "of WAL wait for S3", "are free for WAL; at"
     with small_disk(256) as disk, RcloneS3(tmp_path) as server:
         server.create_bucket(BUCKET)
@@ -188,11 +188,11 @@ def test_an_hour_without_s3_is_told_and_so_is_its_end_and_no_segment_is_lost(
         host = Host(kit, disk, receiver)
         host.minutes(5, write=True)
         assert host.told("", waiting) == host.told("", room) == [], "while all is well nobody is told of WAL"
-        server._guard.stop()
+        server.end()
         host.minutes(60, write=True, down=True)
         assert (len(host.told("WARNING", waiting)), len(host.told("WARNING", room))) == (1, 1)
         assert wal_ship.last_state(host.context)["pending"] == 60
-        server.__enter__()
+        server.begin()
         host.minutes(5, write=False)
         assert wal_ship.last_state(host.context)["pending"] == 0
         assert len(host.told("RECOVERED", waiting)) == 1

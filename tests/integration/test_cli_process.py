@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg2
@@ -200,6 +201,14 @@ def test_what_a_downtime_swallowed_is_caught_up_once(shop: Program) -> None:
     (made,) = shop.json("info")["places"][0]["sets"]
     assert made["proofs"], "the verification came after the backup"
     assert "Nothing was missed." in shop("catch-up").stdout
+    # As the table of cron has it, which may have less, and another zone, than the configuration.
+    now = datetime.now(UTC)
+    every = "%d %d * * *" % (now.minute, now.hour)
+    for record in (shop.site.root / "state").rglob("runs/*.json"):
+        record.unlink()
+    told = shop.json("catch-up", "--dry-run", "--job", "verify=" + every, "--timezone", "UTC")
+    assert [one["verb"] for one in told["missed"]] == ["verify"]
+    assert "is not VERB=CALENDAR" in shop("catch-up", "--job", "restore=" + every, code=2).stderr
 
 
 def test_what_fails_in_catching_up_stops_nothing_else_and_is_told(shop: Program) -> None:

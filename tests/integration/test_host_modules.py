@@ -138,7 +138,7 @@ def test_what_is_laid_down_backs_up_copies_and_proves(site: Site) -> None:
     assert [r["diff"] for r in again.results] == [[], []]
     seen = looked(site, status=True)
     assert seen["lacking"] == []
-    assert [(one["instance"], json.loads(one["stdout"])["state"]) for one in seen["answers"]] == [(site.instance, "ok")]
+    assert [(one["instance"], one["said"]["state"]) for one in seen["answers"]] == [(site.instance, "ok")]
 
 
 def test_every_module_of_the_engine_that_the_program_needs_travels(site: Site) -> None:

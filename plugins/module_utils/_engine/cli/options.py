@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Callable, NoReturn, Optional
 
+from ..core.calendar import Calendar
+from ..core.calendar import parse as parse_calendar
 from ..core.errors import UsageError
 from ..core.times import parse_span
 
@@ -431,8 +433,31 @@ def _prune(parser: Parser) -> None:
     _dry_run(parser)
 
 
+_SCHEDULED = ("backup", "base", "sync", "verify", "prune")
+
+
 def _catch_up(parser: Parser) -> None:
+    parser.add(
+        "--job",
+        metavar="VERB=CALENDAR",
+        type=_job,
+        action="append",
+        default=[],
+        help="a job that is scheduled, such as 'backup=0 2 * * *' (base for base backups); repeatable. Without it: those of the configuration",
+    )
+    parser.add("--timezone", metavar="ZONE", default=None, help="of these calendars (default: schedule.timezone)")
+    _wait(parser)
     _dry_run(parser)
+
+
+def _job(text: str) -> tuple[str, Calendar]:
+    verb, sign, calendar = text.partition("=")
+    if not sign or verb not in _SCHEDULED:
+        raise argparse.ArgumentTypeError("%r is not VERB=CALENDAR with one of %s" % (text, ", ".join(_SCHEDULED)))
+    try:
+        return verb, parse_calendar(calendar)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
 
 
 def _check(parser: Parser) -> None:

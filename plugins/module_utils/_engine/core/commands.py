@@ -39,7 +39,7 @@ _COMMAND = re.compile(
 
 # A command with what belongs to it, as far as its words can be told from those of the sentence.
 _WHOLE = re.compile(
-    r"(?<![\w./-])pgops(?: --config (?:'[^']*'|\S+))? (?:(?:wal|alert|checklist|config) )?[a-z-]+(?: --[a-z-]+(?: [\w/-]+)?)*"
+    r"(?<![\w./-])pgops(?: --config (?:'[^']*'|\S+))? (?:(?:wal|alert|checklist|config) )?[a-z-]+(?: --[a-z-]+(?: [\w/.:-]*[\w/])?(?: [A-Z][\w]*)?)*"
 )
 
 

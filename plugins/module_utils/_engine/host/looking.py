@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -37,9 +38,10 @@ def lacks_or_fails(host: Host, part: Callable[[Host], bool]) -> bool:
 
 
 def answers(host: Host, program: str, configurations: Sequence[str]) -> list[dict[str, Any]]:
-    """Ask `program` for the status of each of `configurations`; return `config`, `rc`, `stdout` and `stderr` of each.
+    """Ask `program` for the status of each of `configurations`; return `config`, `rc`, `said` and `stderr` of each.
 
-    None at all where it cannot be asked: whoever asks by other means hears why.
+    `said` is the answer, None where it is none; no text, in which what masks secrets would find them anywhere. None at all
+    where it cannot be asked: whoever asks by other means hears why.
     """
     found = []
     for path in configurations:
@@ -49,8 +51,11 @@ def answers(host: Host, program: str, configurations: Sequence[str]) -> list[dic
             )
         except PgopsError:
             return []
-        stdout = said.stdout.decode("utf-8", "replace")
-        found.append({"config": path, "rc": said.returncode, "stdout": stdout, "stderr": said.stderr})
+        try:
+            answer = json.loads(said.stdout)
+        except ValueError:
+            answer = None
+        found.append({"config": path, "rc": said.returncode, "said": answer, "stderr": said.stderr})
     return found
 
 

@@ -234,8 +234,9 @@ def crontab(jobs: Sequence[Job], common: Common, here: str) -> str:
             lines += ["# The times below are in this zone.", "CRON_TZ=%s" % zone]
         lines.append("%s %s %s" % (job.calendar.text, common.account, _command(job, common)))
         last = index + 1 == len(jobs) or jobs[index + 1].instance != job.instance
-        if last and common.catch_up and any(one.instance == job.instance and one.verb != "alert" for one in jobs):
-            lines.append("@reboot %s %s" % (common.account, _catching_up(job, common)))
+        swallowed = [one for one in jobs if one.instance == job.instance and one.verb != "alert"]
+        if last and common.catch_up and swallowed:
+            lines.append("@reboot %s %s" % (common.account, _catching_up(swallowed, common)))
     return "".join("%s\n" % line for line in lines)
 
 
@@ -243,8 +244,15 @@ def _command(job: Job, common: Common) -> str:
     return _line(_arguments(job, common), job.delay)
 
 
-def _catching_up(job: Job, common: Common) -> str:
-    return _line([common.program, "catch-up", "--config", job.config], job.delay)
+def _catching_up(jobs: Sequence[Job], common: Common) -> str:
+    """Return the command for these jobs of one instance, with the calendars of this table, which the configuration may not have."""
+    one = jobs[0]
+    words = [common.program, "catch-up", "--config", one.config]
+    for job in jobs:
+        words += ["--job", "%s=%s" % (job.verb, job.calendar.text)]
+    if one.zone_name:
+        words += ["--timezone", one.zone_name]
+    return _line([*words, *(["--wait", one.wait] if one.wait else [])], one.delay)
 
 
 def _line(arguments: Sequence[str], delay: timedelta) -> str:

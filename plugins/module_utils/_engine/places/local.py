@@ -222,8 +222,12 @@ class LocalPlace(Place):
         return {str(path): size for path, size in sorted(gone.items())}
 
     def _repairs(self) -> dict[Path, int]:
-        found = sorted((self._home / SETS).glob("[!.]*/**/.*" + REPAIR))
-        return {path: path.lstat().st_size for path in found if path.is_file()}
+        found: dict[Path, int] = {}
+        for path in sorted((self._home / SETS).glob("[!.]*/**/.*" + REPAIR)):
+            with contextlib.suppress(FileNotFoundError):  # a repair that has ended just now
+                if path.is_file():
+                    found[path] = path.lstat().st_size
+        return found
 
     def _waits(self, pulled: Path, now: datetime) -> bool:
         """Tell whether a later pull may go on with the folder `pulled`."""

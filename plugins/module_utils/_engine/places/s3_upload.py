@@ -433,7 +433,11 @@ class Writer:
         except BaseException:
             abort(self._store, key, upload.id)
             raise
-        self._prove_parts(key, sent, kept, mode, pool)
+        try:
+            self._prove_parts(key, sent, kept, mode, pool)
+        except BaseException:
+            self._bandwidth.stopped.set()
+            raise
         return size, whole.hexdigest()
 
     # --- what earlier runs left ---

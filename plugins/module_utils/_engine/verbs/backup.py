@@ -160,7 +160,12 @@ def _backup(context: Context, request: Request) -> dict[str, Any]:
 
 def _wal(context: Context) -> dict[str, Any]:
     """Return `wal`, how the WAL archive fares, for the record of the run, where there is one."""
-    return {"wal": wal_facts(context)} if context.config.wal.enabled else {}
+    if not context.config.wal.enabled:
+        return {}
+    try:
+        return {"wal": wal_facts(context)}
+    except Exception as error:  # noqa: BLE001 - the set is there; what is only told beside it takes nothing away
+        return {"wal": {"error": context.redactor.text("%s: %s" % (type(error).__name__, error))}}
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..context import Context
+from ..core.calendar import Calendar
 from ..core.catch_up import Missed, missed
 from ..core.errors import PgopsError, UnreachableError
 from ..core.times import parse_iso
@@ -21,17 +23,27 @@ from .info import calendars
 
 _ORDER = ("backup", BASE_BACKUP, "sync", "verify", "prune")
 _READS_THE_SERVER = ("backup", BASE_BACKUP)
+_NAMES = {"base": BASE_BACKUP}  # as a schedule calls it
 _AGAIN = 5.0  # seconds
 
 
-def look(context: Context, config_file: str, places: Optional[Places] = None) -> list[Missed]:
-    """Return what was missed on this host since its table of cron, or else its configuration, was written."""
-    known = calendars(context)
+def look(
+    context: Context,
+    config_file: str,
+    jobs: Optional[Mapping[str, Calendar]] = None,
+    timezone_name: Optional[str] = None,
+    places: Optional[Places] = None,
+) -> list[Missed]:
+    """Return what was missed on this host since its table of cron, or else its configuration, was written.
+
+    `jobs` and their zone are as the table has them, otherwise as the configuration has.
+    """
+    known = calendars(context) if not jobs else {_NAMES.get(verb, verb): calendar for verb, calendar in jobs.items()}
     ordered = {verb: known[verb] for verb in _ORDER if verb in known}
     table = (places or Places()).cron_table
     now = context.clock()
     since = _written(table) or _written(Path(config_file)) or now
-    zone = named_zone(context.config.schedule.timezone)
+    zone = named_zone(context.config.schedule.timezone if timezone_name is None else timezone_name)
     ended = {verb: _last(context.state, verb) for verb in ordered}
     return missed(ordered, ended, since, now, zone)
 
@@ -53,8 +65,16 @@ def await_server(
             if time.monotonic() >= deadline:
                 return
             sleep(_AGAIN)
+        except PgopsError:
+            return
         else:
             return
+
+
+def has_run(context: Context, one: Missed) -> bool:
+    """Tell whether somebody else has done meanwhile what was missed."""
+    last = _last(context.state, one.verb)
+    return last is not None and last >= one.due
 
 
 def _written(path: Path) -> Optional[datetime]:
@@ -78,4 +98,4 @@ def as_data(one: Missed) -> dict[str, Any]:
     return {"verb": one.verb, "due": one.due.astimezone(timezone.utc).isoformat(timespec="seconds")}
 
 
-__all__ = ("as_data", "await_server", "look")
+__all__ = ("as_data", "await_server", "has_run", "look")

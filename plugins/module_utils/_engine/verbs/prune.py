@@ -151,7 +151,8 @@ def _clear_wal(context: Context, surveyed: Surveyed, catalog: Catalog, result: d
 
 def _clear_leftovers(context: Context, place: LocalPlace, result: dict[str, Any], dry_run: bool) -> None:
     look = place.leftovers if dry_run else place.clear_leftovers
-    found = look(context.clock(), repairs=True)
+    # Without the lock of a real run, what a pull is at is nobody's rest.
+    found = look(context.clock(), repairs=not dry_run)
     result["leftovers"] = [{"path": path, "bytes": size} for path, size in sorted(found.items())]
     result["freed_bytes"] += sum(found.values())
 

@@ -348,6 +348,7 @@ def _section(label: str, entries: list[str], indent: int = 2) -> list[str]:
 def _wrapped(text: str, head: str, after: str) -> list[str]:
     """Return `text` in lines that break no command: who is tired copies one line."""
     wrapper = textwrap.TextWrapper(_WIDTH, initial_indent=head, subsequent_indent=after, break_on_hyphens=False)
+    wrapper.break_long_words = False  # a long path is longer than the screen rather than cut
     return [line.replace(_UNBROKEN, " ") for line in wrapper.wrap(unbroken(text, _UNBROKEN))]
 
 

@@ -23,6 +23,7 @@ from ..places.catalog import Catalog, readable
 from ..places.chains import problem
 from ..places.evidence import is_verified, proofs, standing
 from ..places.s3 import S3Place, SourceError
+from ..runs import BASE_BACKUP, history
 from ..system.durable import make_dirs, to_json, write_bytes
 from .sync_steps import Done, Step, partly, wanted_sets, whole
 
@@ -117,8 +118,13 @@ class Push:
     def tell_if_the_newest_is_only_there(self) -> None:
         """Warn where this host lost its newest set. That the other place keeps older ones for longer is as it should be."""
         straight = self._context.config.base.to == "s3"  # base backups are never here then
+        sent = {
+            record.get("set") for record in history(self._context.state, BASE_BACKUP) if record.get("place") == "s3"
+        }
         here = [set_id for set_id in self._local.ids() if not (straight and is_physical(set_id))]
-        there = [set_id for set_id in self._done.only_there if not (straight and is_physical(set_id))]
+        there = [
+            set_id for set_id in self._done.only_there if set_id not in sent and not (straight and is_physical(set_id))
+        ]
         if there and there[0] > max(here, default=""):
             self._context.warn(
                 "The newest set, %s, is only in %s; here is %s. If this host has lost it: pgops sync --pull %s"
@@ -257,7 +263,7 @@ class Push:
         try:
             self._send(step)
         except (DamagedError, MissingError) as error:
-            if isinstance(error, SourceError):
+            if isinstance(error, SourceError) and step.action != "push" and not step.manifest:
                 self._done.pullable.append(step.set_id)
             self._done.alarm(self._context, step.set_id, str(error))
         finally:

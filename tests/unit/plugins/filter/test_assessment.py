@@ -187,3 +187,23 @@ def test_a_fleet_in_which_everything_is_wrong_is_told_in_bounds_and_one_in_good_
     mute = {"instances": assessment([{"item": {"key": "m"}, "rc": 2, "stdout": ""}])}
     assert "no answer: 1 (db1)" in fleet({"db1": mute})["text"]
     assert "nothing is known: 1 (db1)" in fleet({"db1": {"instances": []}})["text"]
+
+
+def test_a_finding_that_a_secret_has_hidden_is_no_reason_to_call_a_host_safe() -> None:
+    said = {
+        "findings": [{"check": "********", "severity": "critical", "text": "x", "since": None}],
+        "places": [],
+        "safe": [],
+    }
+    (judged_one,) = assessment([{"instance": "db1-main", "said": said}], require=["backup"])
+    assert (judged_one["protected"], judged_one["answered"]) == (False, True)
+
+
+def test_an_answer_that_the_look_at_the_host_brought_is_read_as_one_of_the_command() -> None:
+    said = {"findings": [{"check": "backup", "severity": "ok", "text": "x", "since": None}], "places": [], "safe": []}
+    by_look, by_command = assessment(
+        [{"instance": "a", "said": said}, {"item": {"key": "a"}, "stdout": json.dumps(said)}], require=["backup"]
+    )
+    assert by_look == by_command
+    (silent,) = assessment([{"instance": "a", "said": None, "rc": 1, "stderr": "boom"}], require=["backup"])
+    assert (silent["answered"], silent["lines"]) == (False, ["Nobody can tell: boom"])

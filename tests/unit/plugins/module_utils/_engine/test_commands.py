@@ -104,6 +104,11 @@ def test_a_command_is_not_broken_by_what_wraps_a_text() -> None:
         "pgops_wal_status",
         "today.",
     ]
+    told = "Try one: pgops --config /etc/pgops/x.yml restore --database NAME --rename NAME NAME_test. Then tell."
+    assert commands.unbroken(told, "_").split(" ")[2:4] == [
+        "pgops_--config_/etc/pgops/x.yml_restore_--database_NAME_--rename_NAME_NAME_test.",
+        "Then",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +167,10 @@ def test_status_and_checklist_tell_commands_about_this_instance(
     assert "Read why the backup failed, then run: pgops --config %s backup." % TWO in result["next"]
     shown = status.render(result, False, config_file=TWO)
     assert shown.count("--config " + TWO) >= 3
+    far = told_of(world)
+    far.config_file = "/etc/pgops/shop-production-main-of-the-second-cluster.yml"
+    screen = status.render(status.status(far), False, config_file=far.config_file)
+    assert screen.count("pgops --config ") == screen.count("pgops --config %s " % far.config_file) >= 3, "none is cut"
     listed = checklist_verb.checklist(told_of(world))
     text = checklist.text(listed, config_file=TWO)
     assert "→ pgops --config %s checklist sign before.people --name NAME" % TWO in text

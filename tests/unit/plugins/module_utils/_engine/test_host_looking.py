@@ -57,12 +57,19 @@ def test_a_part_that_fails_is_told_or_left_to_who_does_it(error: Exception) -> N
 
 def test_the_program_is_asked_for_each_configuration(tmp_path: Path) -> None:
     program = tmp_path / "pgops"
-    program.write_text('#!/bin/sh\necho "$*"; echo why >&2; exit 4\n')
+    program.write_text('#!/bin/sh\nprintf \'{"words": "%s"}\' "$*"; echo why >&2; exit 4\n')
     program.chmod(0o755)
     assert answers(Host(), str(program), ["/etc/a b.yml", "/etc/c.yml"]) == [
-        {"config": path, "rc": 4, "stdout": "--json --config %s status\n" % path, "stderr": "why"}
+        {"config": path, "rc": 4, "said": {"words": "--json --config %s status" % path}, "stderr": "why"}
         for path in ("/etc/a b.yml", "/etc/c.yml")
     ]
+
+
+def test_what_is_no_answer_is_none(tmp_path: Path) -> None:
+    program = tmp_path / "pgops"
+    program.write_text("#!/bin/sh\necho Segmentation fault\n")
+    program.chmod(0o755)
+    assert [answer["said"] for answer in answers(Host(), str(program), ["/etc/c.yml"])] == [None]
 
 
 def test_a_program_that_cannot_be_asked_answers_nothing(tmp_path: Path) -> None:

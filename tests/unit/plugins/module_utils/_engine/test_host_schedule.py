@@ -221,8 +221,17 @@ def test_what_fell_into_a_downtime_is_caught_up_at_the_boot_by_cron_too(machine:
     machine.lay(
         machine.request("cron", machine.instance("db1-main"), machine.instance("db1-other"), random_delay="15min")
     )
-    command = "nice -n 10 ionice -c 3 %s catch-up --config %s --quiet" % (machine.program, machine.config)
-    assert at_boot() == ["@reboot %s sleep $(shuf -i 0-900 -n 1) && %s" % (ACCOUNT, command)] * 2
+    assert len(at_boot()) == 2
+    start = "@reboot %s sleep $(shuf -i 0-900 -n 1) && nice -n 10 ionice -c 3 " % ACCOUNT
+    assert all(line.startswith(start) for line in at_boot())
+    words = shlex.split(at_boot()[0].partition(" ionice -c 3 ")[2])
+    assert words[:4] == [str(machine.program), "catch-up", "--config", str(machine.config)]
+    assert words[4:8] == ["--job", "backup=0 2 * * *", "--job", "verify=0 3 * * *"]
+    assert words[-3:] == ["--wait", "6h", "--quiet"]
+    # What the table has not, is not caught up either, whatever the configuration says.
+    machine.lay(machine.request("cron", machine.instance(jobs={"prune": "", "backup": "0 4 * * *"})))
+    assert "prune" not in at_boot()[0]
+    assert "--job 'backup=0 4 * * *'" in at_boot()[0]
     machine.lay(machine.request("cron", catch_up=False))
     assert at_boot() == []
     assert "is left out" in machine.places.cron_table.read_text()
