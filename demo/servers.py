@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -253,6 +254,8 @@ class _S3Server:
         self.root = Path(tempfile.mkdtemp(prefix="s3-", dir=root))
         self.log_file = self.root / "server.log"
         self._guard = Guard(remove=[self.root])
+        # Bound and deaf while the server is away.
+        self._away = socket.socket()
 
     def _command(self, port: int) -> list[str]:
         raise NotImplementedError
@@ -262,13 +265,19 @@ class _S3Server:
 
     def begin(self) -> None:
         """Start it again after end(), where it was. Raises ServerError."""
-        port = int(self.endpoint_url.rpartition(":")[2])
-        self._guard.start(self._command(port), log=self.log_file, env=self._environment())
+        self._away.close()
+        self._guard.start(self._command(self._port()), log=self.log_file, env=self._environment())
         self._answers(final=True)
 
     def end(self) -> None:
-        """Stop it at once; what it keeps on disk stays."""
+        """Stop it at once; what it keeps on disk stays, and nobody else gets its port."""
         self._guard.stop(signal.SIGKILL)
+        self._away = socket.socket()
+        self._away.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._away.bind((LOOPBACK, self._port()))
+
+    def _port(self) -> int:
+        return int(self.endpoint_url.rpartition(":")[2])
 
     def __enter__(self) -> Self:
         try:
@@ -324,6 +333,7 @@ class _S3Server:
 
     def close(self) -> None:
         """Stop the server and remove all that it had."""
+        self._away.close()
         self._guard.close()
 
 
