@@ -810,7 +810,12 @@ def test_nothing_is_removed_under_a_server_that_does_not_end(copies: Story, monk
 def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """The story on a server that archives with the program; each part of it lies in a segment of its own."""
     root, host = tmp_path_factory.mktemp("archived"), Host()
-    settings = {"archive_mode": "on", "archive_command": host.command("archive", "%p"), "wal_level": "replica"}
+    settings = {
+        "archive_mode": "on",
+        "archive_command": host.command("archive", "%p"),
+        "wal_level": "replica",
+        "autovacuum": "off",  # it commits, too
+    }
     with PostgresServer(wheel_bindir(18), root, settings=settings) as server:
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
         create_database(server, ODD, ODD_TABLES)
