@@ -622,6 +622,13 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     here = {"socket_directory": sockets, "port": port}
     assert ask(here, "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()") == [(True, True)]
     copies.stop(folder)
+    # A login that was made after that moment: it would be waited for without an end.
+    with monkeypatch.context() as patched:
+        patched.setattr(recovering, "_REFUSED_SECONDS", 0.5)
+        with pytest.raises(UnreachableError, match='role "made_later" does not exist') as refused:
+            copies.recover(folder, confirm=str(data), sections={"postgres": {"login_user": "made_later"}}, **asked)
+    assert "superuser that existed at that moment" in refused.value.hint
+    assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
     result = copies.recover(folder, confirm=str(data), **asked)
     assert (result["running"], result["service"]) == (True, "")
     kept = Path(result["kept"])

@@ -188,6 +188,20 @@ def test_with_a_younger_base_backup_old_damage_is_told_and_fails_no_more_nights(
     assert holding("s3", held, unmended=True).damaged == []
 
 
+def test_a_gap_is_left_out_only_where_its_damage_is_shown(archive):
+    paths = whole(archive, "s3")
+    alter(archive, "s3", paths[2], "flipped")
+    with pytest.raises(DamagedError):
+        verify(archive, "s3")
+    held = survey(archive.world.context(), ("s3",))[0].held(pytest.fail)
+    seen = holding("s3", held, unmended=True)
+    assert (seen.damaged, seen.gaps) == ([segment_name(1, 3, SIZE)], [])
+    # Made up for on one branch, and open on another: it is missing there.
+    held.open_damage.clear()
+    seen = holding("s3", held, unmended=True)
+    assert (seen.damaged, seen.gaps) == ([], [segment_name(1, 3, SIZE)])
+
+
 def test_the_shipping_sends_again_what_is_damaged_there_and_whole_here(archive):
     paths = whole(archive, "s3")
     alter(archive, "s3", paths[2], "flipped")
