@@ -586,6 +586,18 @@ def doors_at_the_proof(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return doors
 
 
+def refused_for_good(copies: Story, folder: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the server, and recover it by a login that was made after that moment: nobody waits for it without an end."""
+    data = folder / "data"
+    copies.stop(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(recovering, "_REFUSED_SECONDS", 0.5)
+        with pytest.raises(UnreachableError, match='role "made_later" does not exist') as refused:
+            copies.recover(folder, confirm=str(data), sections={"postgres": {"login_user": "made_later"}}, **asked)
+    assert "superuser that existed at that moment" in refused.value.hint
+    assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text(), "the old one is there again"
+
+
 def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Debian: the configuration lies elsewhere; the server was stopped; one that runs is refused."""
     doors = doors_at_the_proof(monkeypatch)
@@ -621,7 +633,7 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
     here = {"socket_directory": sockets, "port": port}
     assert ask(here, "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()") == [(True, True)]
-    copies.stop(folder)
+    refused_for_good(copies, folder, asked, monkeypatch)
     result = copies.recover(folder, confirm=str(data), **asked)
     assert (result["running"], result["service"]) == (True, "")
     kept = Path(result["kept"])
@@ -810,7 +822,12 @@ def test_nothing_is_removed_under_a_server_that_does_not_end(copies: Story, monk
 def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """The story on a server that archives with the program; each part of it lies in a segment of its own."""
     root, host = tmp_path_factory.mktemp("archived"), Host()
-    settings = {"archive_mode": "on", "archive_command": host.command("archive", "%p"), "wal_level": "replica"}
+    settings = {
+        "archive_mode": "on",
+        "archive_command": host.command("archive", "%p"),
+        "wal_level": "replica",
+        "autovacuum": "off",  # it commits, too
+    }
     with PostgresServer(wheel_bindir(18), root, settings=settings) as server:
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
         create_database(server, ODD, ODD_TABLES)

@@ -208,7 +208,7 @@ class Chosen:
     """The base backup to begin with, what should be known about that choice, and where the WAL for it ends (0: unknown).
 
     `timeline` is the one that was looked at for that, 0 where nobody could look. `whole_until` is when the last of that WAL was
-    written, None where nobody knows, or where WAL is missing behind it.
+    written, None where nobody knows (S3 tells only when it came there), or where WAL is missing behind it.
     """
 
     base: Candidate
@@ -274,7 +274,7 @@ def choose_base(
                 remarks,
                 stretch.end if stretch is not None else 0,
                 window.timeline if window is not None else 0,
-                stretch.end_time if stretch is not None and _behind_it(target, base, windows) is None else None,
+                stretch.end_time if stretch and stretch.written and not _behind_it(target, base, windows) else None,
             )
         reasons.append("%s: %s" % (base.id, why_not))
     if not reasons:

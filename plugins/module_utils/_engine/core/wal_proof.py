@@ -37,14 +37,16 @@ def problem_of(path: str, mark: str, known: Known) -> str:
 def choose(marks: Mapping[str, str], known: Known, most: int) -> list[str]:
     """Return at most `most` of the stored paths to read, `marks` being those of the listing.
 
-    First those that were damaged, as they may have been mended; then what was never read, the newest first, as a recovery is
-    mostly to a recent moment; then what was read longest ago.
+    First those that were damaged, as they may have been mended, in at most half of the places; then what was never read, the
+    newest first, as a recovery is mostly to a recent moment; then what was read longest ago.
     """
-    damaged = sorted(path for path, mark in marks.items() if problem_of(path, mark, known))
+    damaged = [path for path, mark in marks.items() if problem_of(path, mark, known)]
+    damaged.sort(key=lambda path: (known[path].when, path))
     fresh = [path for path, mark in marks.items() if path not in known or known[path].mark != mark]
     fresh.sort(key=lambda path: (order(parse_stored(path.rpartition("/")[2])[0]), path), reverse=True)
     again = sorted(set(marks) - set(damaged) - set(fresh), key=lambda path: (known[path].when, path))
-    return [*damaged, *fresh, *again][:most]
+    half = most // 2
+    return [*damaged[:half], *fresh, *again, *damaged[half:]][:most]
 
 
 def left(marks: Mapping[str, str], known: Known) -> int:

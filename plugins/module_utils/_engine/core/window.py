@@ -8,7 +8,7 @@ And the other side of it: which WAL no base backup needs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Optional
@@ -48,7 +48,8 @@ class Stretch:
     """An unbroken part of a window: recovery can stop anywhere from `start` to `end`.
 
     `start_time` is when its first base was whole; `end_time` when its last segment was written, so no transaction in it is
-    younger. `bases` are those that recovery can begin with, the oldest first.
+    younger. `bases` are those that recovery can begin with, the oldest first. Where it is not known when that segment was
+    `written`, `end_time` is when it came to its place, which may be hours later.
     """
 
     start: int
@@ -56,6 +57,7 @@ class Stretch:
     end: int
     end_time: datetime
     bases: tuple[str, ...]
+    written: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,13 @@ def windows(
     size: int,
     *,
     each: bool = False,
+    arrived: Container[str] = (),
 ) -> list[Window]:
     """Return the windows of one cluster by timeline, the newest last.
 
     `segments` are the names of whole segments and when each was written, `size` is how many bytes each has, `histories` the
     parsed history files by timeline. A timeline that only leads to another one is part of that one's window; with `each` it has
-    one of its own, too.
+    one of its own, too. Of the segments in `arrived` it is only known when they came to their place.
     """
     own = [base for base in bases if base.system_identifier == system_identifier]
     present = {name: when for name, when in segments.items() if kind(name) == SEGMENT}
@@ -144,7 +147,7 @@ def windows(
         if last.get(ancestor, -1) <= number_at(switch, size)
     }
     return [
-        _window(system_identifier, timeline, own, present, histories.get(timeline, ()), size)
+        _window(system_identifier, timeline, own, present, histories.get(timeline, ()), size, arrived)
         for timeline in sorted(timelines if each else timelines - passed)
     ]
 
@@ -156,11 +159,12 @@ def _window(
     present: Mapping[str, datetime],
     history: Sequence[tuple[int, int, str]],
     size: int,
+    arrived: Container[str],
 ) -> Window:
     path = _Path(timeline, history, size)
     stretches: list[Stretch] = []
     for base in sorted(bases, key=lambda b: (b.end, b.ended)):
-        stretch = _reach(base, path, present) if path.passes(base) else None
+        stretch = _reach(base, path, present, arrived) if path.passes(base) else None
         if stretch is None:
             continue
         if stretches and stretch.end == stretches[-1].end:
@@ -208,7 +212,7 @@ class _Path:
         return sorted(number for number in found if self.name(number) in present)
 
 
-def _reach(base: Base, path: _Path, present: Mapping[str, datetime]) -> Optional[Stretch]:
+def _reach(base: Base, path: _Path, present: Mapping[str, datetime], arrived: Container[str]) -> Optional[Stretch]:
     """Return what `base` alone can be brought to; None if WAL is missing that it needs to be whole."""
     number = number_at(base.start, path.size)
     needed = number_before(base.end, path.size)
@@ -216,8 +220,11 @@ def _reach(base: Base, path: _Path, present: Mapping[str, datetime]) -> Optional
         number += 1
     if number <= needed:
         return None
-    end_time = max(present[path.name(number - 1)], base.ended)
-    return Stretch(base.end, base.ended, start_of(number, path.size), end_time, (base.id,))
+    last = path.name(number - 1)
+    written = last not in arrived or present[last] <= base.ended
+    return Stretch(
+        base.end, base.ended, start_of(number, path.size), max(present[last], base.ended), (base.id,), written
+    )
 
 
 def _gaps(path: _Path, present: Mapping[str, datetime]) -> Iterator[tuple[int, Gap]]:
@@ -229,11 +236,19 @@ def _gaps(path: _Path, present: Mapping[str, datetime]) -> Iterator[tuple[int, G
 
 
 def made_up_for(name: str, found: Iterable[Window], size: int) -> bool:
-    """Tell whether some window goes on behind the WAL file `name`, so that recovery to what came later needs it no more."""
+    """Tell whether a window of its timeline, or of one that came from that, goes on behind the WAL file `name`.
+
+    Recovery to what came later needs it no more then. What another branch of the history reaches does not count.
+    """
     if kind(name) in ("", HISTORY):
         return False
-    end = start_of(number_of(name, size) + 1, size)
-    return any(window.stretches and window.stretches[-1].end >= end for window in found)
+    end, timeline = start_of(number_of(name, size) + 1, size), timeline_of(name)
+    return any(
+        window.stretches
+        and window.stretches[-1].end >= end
+        and timeline in (window.timeline, *(ancestor for ancestor, _left in window.history))
+        for window in found
+    )
 
 
 # --- what nobody needs ------------------------------------------------------------------------------------------------

@@ -45,6 +45,9 @@ _GRAVE = ("FATAL:", "PANIC:", "WARNING:", "HINT:")
 _MORE = "DETAIL:"  # of the line before
 _RESUME = "pg_wal_replay_resume()"  # bad advice
 _OUR_OWN = "the database system is "  # starting up, or not ready yet: so it answers while we wait
+_REFUSED_SECONDS = 60.0
+# Answers of a server that will let us in, or is too busy to: for the others nothing changes by waiting.
+_PASSING = (_OUR_OWN, "too many clients", "connection slots are reserved", "timeout")
 _STATE = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, extract(epoch FROM pg_last_xact_replay_timestamp())::float8
 """
@@ -160,8 +163,18 @@ class Recovery:
         ends, ShortError with its own words if it does so because it cannot reach the target, PgopsError if it pauses before that.
         """
         begun = told = time.monotonic()
+        refused: Optional[float] = None
         while True:
-            state = self._state()
+            state, error = self._state()
+            if not error or not self._is_open() or any(words in error for words in _PASSING):
+                refused = None
+            elif refused is None:
+                refused = time.monotonic()
+            elif time.monotonic() - refused > _REFUSED_SECONDS:
+                raise UnreachableError(
+                    "The server recovers, but does not let us in: %s" % error,
+                    hint="Name a superuser that existed at that moment (postgres.login_user), postgres for one.",
+                )
             if state is None and time.monotonic() - begun > _BEGIN_SECONDS and not self.runs():
                 raise self._ended()
             if state is not None and state[0] != _GOES_ON:
@@ -176,22 +189,31 @@ class Recovery:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _state(self) -> Optional[tuple[str, Optional[str], Optional[float]]]:
-        """Return how it fares and what it replayed last; None while it lets nobody in."""
+    def _state(self) -> tuple[Optional[tuple[str, Optional[str], Optional[float]]], str]:
+        """Return how it fares and what it replayed last; None while it lets nobody in, and why."""
         try:
             with self.session() as session:
                 recovering, position, epoch = session.rows(_STATE)[0]
                 paused = recovering and session.value("SELECT pg_is_wal_replay_paused()")
-        except PgopsError:
-            return None
-        return (_PAUSES if paused else _GOES_ON if recovering else _PROMOTED, position, epoch)
+        except PgopsError as error:
+            return None, str(error)
+        return (_PAUSES if paused else _GOES_ON if recovering else _PROMOTED, position, epoch), ""
+
+    def _is_open(self) -> bool:
+        """Tell whether the server says of itself that it takes logins."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return False
+        return len(lines) > 7 and lines[7].strip() in ("ready", "standby")
 
     def _ended(self) -> PgopsError:
         said = self.last_words()
         if "before configured recovery target was reached" in said:
             short = ShortError(
                 "The WAL ended before the target: %s" % said,
-                hint="Either WAL is missing, or nothing was committed after that moment. Ask for an earlier one, or for the end.",
+                hint="Either WAL is missing, or nothing was committed after that moment. Ask for an earlier one, or for the end, which brings back "
+                "all that the archive has.",
             )
             redone = _REDONE.findall(self.log.read_text(encoding="utf-8", errors="replace"))
             short.last = parse_lsn(redone[-1]) if redone else None

@@ -72,8 +72,15 @@ def kept_of(data: Path) -> list[Path]:
     return [path for _age, path in ordered if (path / "PG_VERSION").is_file() and not is_marked(path, data)]
 
 
+def condemn(path: Path) -> None:
+    """Make what is in `path` a rest, whatever became of its server: it is to be removed."""
+    (path / _STARTED).unlink(missing_ok=True)
+    sync_dir(path)
+
+
 def clear(path: Path) -> None:
     """Remove what is in `path`, its mark last, and so that this can be begun anew at any moment."""
+    condemn(path)
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -102,4 +109,16 @@ def unmark(folders: Iterable[Path]) -> None:
         sync_dir(folder)
 
 
-__all__ = ("MARK", "clear", "is_marked", "is_rest", "kept_of", "mark", "rests", "size_of", "unfinished", "unmark")
+__all__ = (
+    "MARK",
+    "clear",
+    "condemn",
+    "is_marked",
+    "is_rest",
+    "kept_of",
+    "mark",
+    "rests",
+    "size_of",
+    "unfinished",
+    "unmark",
+)

@@ -40,7 +40,19 @@ from ..postgres.fencing import NO_ARCHIVE, UNPROVEN, append_settings, fence_besi
 from ..postgres.recovering import Recovery, ShortError, is_served, started_here
 from ..postgres.throwaway import account_of, give, server_programs, socket_directory
 from ..postgres.tools import Programs
-from ..postgres.unproven import MARK, clear, is_marked, is_rest, kept_of, mark, rests, size_of, unfinished, unmark
+from ..postgres.unproven import (
+    MARK,
+    clear,
+    condemn,
+    is_marked,
+    is_rest,
+    kept_of,
+    mark,
+    rests,
+    size_of,
+    unfinished,
+    unmark,
+)
 from ..settings import Config, Postgres, Restore
 from ..source import Source
 from ..system.durable import sync_dir
@@ -318,6 +330,8 @@ def _check_directories(context: Context, work: _Work) -> None:
         _check_served(work, is_served(data))
         if request.confirm != str(data):
             refusals.append("%s would be replaced (the old one is kept): confirm it by its exact path." % data)
+    elif request.mode == "in_place":
+        _check_moved(work)
     _check_tablespaces(work)
     if request.config_file and not Path(request.config_file).is_file():
         refusals.append("There is no configuration file %s." % request.config_file)
@@ -326,6 +340,19 @@ def _check_directories(context: Context, work: _Work) -> None:
         refusals.append("The path %s is too long for a socket." % socket)
     work.rests = rests(data, work.locations.values())
     refusals += _lacking_room(context, work)
+
+
+def _check_moved(work: _Work) -> None:
+    """Find out whether a recovery was cut short between its two renames: the old data directory has another name already."""
+    data = work.data
+    kept = kept_of(data) if not data.exists() and is_marked(unfinished(data), data) else []
+    if kept:
+        work.replaces = True
+        if work.request.confirm != str(data):
+            work.refusals.append(
+                "%s was renamed to %s by a recovery that was cut short: confirm it by its exact path."
+                % (data, kept[-1])
+            )
 
 
 def _check_served(work: _Work, served: bool) -> None:
@@ -526,7 +553,13 @@ def _clear_rests(context: Context, work: _Work) -> None:
 
 
 def _clear(path: Path, existed: bool) -> None:
-    """Remove `path`, or only what is in it if it was there before."""
+    """Remove `path`, or only what is in it if it was there before. While anything is in it that was marked, its mark is."""
+    if (path / MARK).exists():
+        with contextlib.suppress(OSError):  # what stays is still marked
+            clear(path)
+            if not existed:
+                path.rmdir()
+        return
     if not existed:
         shutil.rmtree(path, ignore_errors=True)
         return
@@ -612,6 +645,8 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
         data.rename(kept)
         undo.callback(kept.rename, data)
     undo.callback(_clear, data, data.is_dir())
+    for path in work.locations.values():  # before the data directory, without which nothing tells what they are
+        undo.callback(_clear, path, True)
     unpacked.rename(data)
     sync_dir(data.parent)
     return kept
@@ -622,6 +657,9 @@ def _throw_away(context: Context, recovery: Recovery, undo: contextlib.ExitStack
     ended = False
     try:
         ended = recovery.abandon()
+        if ended and is_marked(recovery.data, recovery.data):
+            with contextlib.suppress(OSError):
+                condemn(recovery.data)
     finally:  # also where somebody loses patience
         if not ended:
             undo.pop_all()
@@ -699,11 +737,16 @@ def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
 
 def _proven(work: _Work) -> list[str]:
     """Take the marks away, that of the data directory last: with it the next run would take all for the rest of one cut short."""
-    try:
-        unmark((*work.locations.values(), work.data))
-    except OSError as error:
-        return ["%s is proven, and marked as if it were not: remove the file %s in it (%s)." % (work.data, MARK, error)]
-    return []
+    failed = []
+    for path in (*work.locations.values(), work.data):
+        try:
+            unmark([path])
+        except OSError as error:
+            failed.append((path / MARK, error))
+    if not failed:
+        return []
+    files = ", ".join("%s (%s)" % (path, error.strerror or error) for path, error in failed)
+    return ["%s is proven, and marked as if it were not. Remove %s." % (work.data, files)]
 
 
 def _quiet(work: _Work, stopped: Stopped) -> list[str]:

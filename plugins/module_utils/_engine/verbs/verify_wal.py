@@ -5,21 +5,20 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from ..context import Context
-from ..core.errors import MissingError, UnreachableError
+from ..core.errors import MissingError, PgopsError, UnreachableError
 from ..core.segments import USUAL_SIZE, parse_stored
 from ..core.wal_proof import Read, choose, left, problem_of
 from ..core.window import Base
 from ..places.base import Entry, Place
 from ..places.catalog import Catalog
 from ..wal.fetch import decryption
-from ..wal.holdings import Lineage, bases_of, lineages, look, segment_size, spare
+from ..wal.holdings import Held, Lineage, bases_of, lineages, look, segment_size, spare
 from ..wal.proofs import mark_of, problem_in, remember, remembered
 
 Result = dict[str, Any]
@@ -27,6 +26,8 @@ Result = dict[str, Any]
 _AT_ONCE, _ROOM = 4, 1 << 28
 _BATCH = 64
 _SHOWN = 20
+# So many in a row that cannot be read: the place is gone.
+_GONE = 8
 
 
 def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: bool) -> Optional[Result]:
@@ -35,7 +36,7 @@ def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: boo
     Result: `files` (how many are needed), `read`, `bytes`, `passed`, `damaged` (list of {file, problem}, of all that were ever
     found and are still so), `found` (how many of these a recovery to now needs, or are new), `left` (how many were never
     read), `sealed` (encrypted ones, which cannot be read without the key), `seconds`. A dry run reads nothing: `read` is what
-    would be. It stops at what keeps it from reading, and raises that.
+    would be. What keeps it from reading a file is raised when the others are read, or is a warning beside damage.
     """
     most = context.config.verify.wal_files
     if not most:
@@ -61,25 +62,37 @@ def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: boo
     context.reporter.phase("WAL archive of %s" % place.root, size)
     largest = max(segment_size(place, lineage) or USUAL_SIZE for lineage in held.values())
     threads = max(1, min(_AT_ONCE, _ROOM // largest))
+    done: list[str] = []
+    troubles: list[PgopsError] = []
     try:
         wanted = {path: needed[path] for path in chosen}
-        for path, problem in _read(context, place, wanted, decryption(identity), threads):
+        for path, problem in _read(context, place, wanted, decryption(identity), threads, troubles):
+            done.append(path)
             known[path] = Read(marks[path], int(context.clock().timestamp()), problem)
     finally:
         context.reporter.done()
         _keep(context, place, known)
     damaged = {path: problem_of(path, mark, known) for path, mark in marks.items()}
     damaged = {path: problem for path, problem in sorted(damaged.items()) if problem}
-    open_names = look(place, catalog, context.warn, known=known).open_damage if damaged else ()
-    urgent = [path for path in damaged if path not in before or _name(path) in open_names]
+    seen = look(place, catalog, context.warn, known=known) if damaged else Held()
+    if seen.error:
+        context.warn("Which damaged WAL a recovery needs is unknown, so all of it counts: %s" % seen.error)
+    urgent = [path for path in damaged if path not in before or seen.error or _name(path) in seen.open_damage]
+    for trouble in troubles[:1]:
+        if not urgent:
+            raise trouble
+        context.warn("%d WAL files in %s were not read: %s" % (len(troubles), place.root, trouble))
+    shown = [*urgent, *(path for path in damaged if path not in urgent)][:_SHOWN]
     if sealed:
         context.warn(
             "%d encrypted WAL files in %s were not read, as there is no key here (restore.identity_file)."
             % (len(sealed), place.root)
         )
     result.update(
-        passed=len(chosen) - len(set(chosen) & set(damaged)),
-        damaged=[{"file": path, "problem": problem} for path, problem in itertools.islice(damaged.items(), _SHOWN)],
+        read=len(done),
+        bytes=sum(needed[path].size for path in done),
+        passed=len(done) - len(set(done) & set(damaged)),
+        damaged=[{"file": path, "problem": damaged[path]} for path in shown],
         found=len(urgent),
         left=left(marks, known),
         seconds=round(time.monotonic() - tick, 3),
@@ -102,27 +115,39 @@ def _read(
     chosen: dict[str, Entry],
     decrypt: Optional[Callable[[bytes], bytes]],
     threads: int,
+    troubles: list[PgopsError],
 ) -> Iterator[tuple[str, str]]:
-    """Yield each path that was read and what is wrong with it; one that is gone by now is passed over."""
+    """Yield each path that was read and what is wrong with it; one that is gone by now is passed over.
 
-    def one(path: str) -> Optional[str]:
+    `troubles` takes what kept it from reading a file; it ends early where that comes so often that the place must be gone.
+    """
+
+    def one(path: str) -> Union[str, PgopsError, None]:
         try:
             return problem_in(place, path, decrypt)
         except MissingError:
             return None  # a prune was here, or the shipping
+        except PgopsError as error:
+            return error
         except OSError as error:
             if error.errno != errno.EIO:
-                raise UnreachableError("%s in %s cannot be read: %s." % (path, place.root, error.strerror)) from error
+                return UnreachableError("%s in %s cannot be read: %s." % (path, place.root, error.strerror))
             return "%s/%s cannot be read: %s." % (place.root, path, error.strerror)
         finally:
             context.reporter.advance(chosen[path].size)
 
-    paths = list(chosen)
+    paths, in_a_row = list(chosen), 0
     with ThreadPoolExecutor(threads, "pgops-wal") as pool:
         for start in range(0, len(paths), _BATCH):
             batch = paths[start : start + _BATCH]
             for path, problem in zip(batch, pool.map(one, batch)):
-                if problem is not None:
+                if isinstance(problem, PgopsError):
+                    troubles.append(problem)
+                    in_a_row = in_a_row + 1 if isinstance(problem, UnreachableError) else 0
+                    if in_a_row == _GONE:
+                        return
+                elif problem is not None:
+                    in_a_row = 0
                     yield path, problem
 
 

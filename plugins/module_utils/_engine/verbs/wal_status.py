@@ -165,7 +165,7 @@ def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
     damaged = held.open_damage if unmended else held.damaged
     found_gaps = [gap for one in held.windows for gap in (one.open_gaps if unmended else one.gaps)]
     # What is there, but damaged, is told as that.
-    found_gaps = [gap for gap in found_gaps if gap.count != sum(gap.first <= n <= gap.last for n in held.damaged)]
+    found_gaps = [gap for gap in found_gaps if gap.count != sum(gap.first <= n <= gap.last for n in damaged)]
     gaps = [gap.first if gap.count == 1 else "%s to %s" % (gap.first, gap.last) for gap in found_gaps]
     found = held.lineages.values()
     return Holding(

@@ -25,6 +25,7 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
     """
     known, read = list(bases), False
     segments: dict[str, dict[str, datetime]] = {}
+    written: dict[str, set[str]] = {}
     past: dict[str, dict[int, History]] = {}
     sizes: dict[str, int] = {}
     for place in context.places():
@@ -34,6 +35,8 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
                 for name, stored in lineage.segments().items():
                     # S3 knows only when it got it, which may be long after it was archived.
                     held[name] = min(held.get(name, stored), stored)
+                    if place.name != "s3":
+                        written.setdefault(identifier, set()).add(name)
                 past.setdefault(identifier, {}).update(histories(place, lineage, context.warn))
                 sizes[identifier] = sizes.get(identifier) or segment_size(place, lineage)
             read = True
@@ -50,6 +53,7 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
             past.get(identifier, {}),
             sizes.get(identifier) or USUAL_SIZE,
             each=True,
+            arrived=set(segments[identifier]) - written.get(identifier, set()),
         )
     return found
 

@@ -33,6 +33,7 @@ from .proofs import mark_of
 from .spool import TREE, opened
 
 Hears = Callable[[str], None]
+_ASKED = 5  # segments, until one tells its size
 
 
 @dataclass
@@ -101,15 +102,20 @@ def segment_size(place: Place, lineage: Lineage) -> int:
     """Return how large the segments of `lineage` are, as the archive or one of them says; 0 where that cannot be told."""
     if lineage.marked:
         return lineage.marked
-    for name in sorted(lineage.segments())[-1:]:
+    for name in sorted(lineage.segments(), reverse=True)[:_ASKED]:
         entry = lineage.files[name][0]
-        stream = place.stream(entry.path)
-        head = next(iter(stream), b"")
+        stream = iter(place.stream(entry.path))
+        head = next(stream, b"")
         size = content_size(head, entry.size)
         if size is None and entry.path.endswith(".gz"):
-            size = len(opened(head + b"".join(stream), entry.path.rpartition("/")[2], place.root))
+            try:
+                size = len(opened(head + b"".join(stream), entry.path.rpartition("/")[2], place.root))
+            except DamagedError:
+                continue  # it is told where it is read; another one has the same size
         if size is not None and is_size(size):
             return size
+        if entry.path.endswith(".age"):
+            break  # so are the others
     return 0
 
 

@@ -54,11 +54,13 @@ def base(number: int, hours: float, **others: Any) -> Candidate:
     return Candidate(**{**facts, **others})
 
 
-def archive(bases: list[Candidate], segments: dict[int, float], *, timeline: int = 1) -> list[Any]:
+def archive(
+    bases: list[Candidate], segments: dict[int, float], *, timeline: int = 1, arrived: bool = False
+) -> list[Any]:
     """The windows of an archive of these segments, each archived so many hours ago."""
     known = [Base(b.id, b.system_identifier, b.timeline, b.end // SIZE * SIZE, b.end, b.stopped) for b in bases]
     names = {segment_name(timeline, number, SIZE): at(hours) for number, hours in segments.items()}
-    return windows(SYSTEM, known, names, {}, SIZE)
+    return windows(SYSTEM, known, names, {}, SIZE, arrived=names if arrived else ())
 
 
 # --- what a person asks for -------------------------------------------------------------------------------------------
@@ -211,6 +213,10 @@ def test_where_wal_may_end_because_nothing_was_committed_any_more() -> None:
     assert not chosen.may_be_quiet(Target("time", at(10)))
     assert not chosen.may_be_quiet(Target("lsn", position=25 * SIZE))
     assert not choose_base(target, bases, None, NOW).may_be_quiet(target)
+    # S3 had been gone: what it got after the moment was written before it, and what came later was lost.
+    late = choose_base(target, bases, archive(bases, {n: 40 - n for n in range(10, 30)}, arrived=True), NOW)
+    assert (late.reach, late.whole_until) == (30 * SIZE, None)
+    assert not late.may_be_quiet(target)
     # It may have been committed in what is missing.
     broken = archive(bases, {n: 40 - n for n in range(10, 30) if n != 29} | {30: 10})
     cut = choose_base(Target("time", at(12)), bases, broken, NOW)

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UnreachableError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target
-from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import recovering, unproven
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.recovering import started_here
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unproven import (
     MARK,
@@ -96,6 +98,126 @@ def test_what_is_removed_half_is_still_known(tmp_path: Path, monkeypatch: pytest
     clear(data)
     assert list(data.iterdir()) == []
     assert tmp_path.is_dir(), "a link is removed, not what it leads to"
+
+
+def failed_work(data: Path, far: Path) -> Any:
+    asked = recover.Request(Target("end"), str(data), mode="in_place")
+    return recover._Work(asked, [], *[None] * 2, None, "", {"17": far}, "", True, [])  # type: ignore[arg-type]
+
+
+def test_a_kill_while_a_failed_recovery_is_undone_leaves_what_is_known(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each file that it removes: the next run knows all that is left, or the old data directory has its name again."""
+    for survived in range(1, 40):
+        data, far = tmp_path / str(survived) / "data", tmp_path / str(survived) / "far"
+        data.mkdir(parents=True)
+        (data / "PG_VERSION").write_text("old")
+        unpacked = unfinished(data)
+        for path in (unpacked, far):
+            mark(path, data, "")
+            for name in ("PG_VERSION", "recovery.signal", "postmaster.opts"):
+                (path / name).write_text("new")
+        (unpacked / "recovery.signal").unlink()  # it was promoted before it failed
+        left, unlink = [survived], Path.unlink
+
+        def killed(path: Path, missing_ok: bool = False, *, left: list[int] = left, unlink: Any = unlink) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            unlink(path, missing_ok=missing_ok)
+
+        undo = contextlib.ExitStack()
+        kept = recover._put_in_place(world.context(), failed_work(data, far), unpacked, undo)
+        recovery = recover.Recovery(world.context(), None, data, "", None)  # type: ignore[arg-type]
+        undo.callback(recover._throw_away, world.context(), recovery, undo, kept)
+        with monkeypatch.context() as patched:
+            patched.setattr(recover.Recovery, "abandon", lambda _recovery: True)
+            patched.setattr(Path, "unlink", killed)
+            try:
+                # One by one: behind a kill nothing runs any more.
+                for _sync, callback in reversed(undo.pop_all()._exit_callbacks):  # type: ignore[attr-defined]
+                    callback(None, None, None)
+            except KeyboardInterrupt:
+                assert is_rest(data), survived
+                assert not any(far.iterdir()) or is_marked(far, data), survived
+                assert far in rests(data, [far]) or not any(far.iterdir()), survived
+                continue
+        assert (data / "PG_VERSION").read_text() == "old"
+        assert not any(far.iterdir())
+        break
+    else:
+        pytest.fail("It was never undone.")
+    assert survived > 5
+
+
+def test_a_kill_between_the_two_renames_is_known(tmp_path: Path) -> None:
+    data, far = tmp_path / "data", tmp_path / "far"
+    work = failed_work(data, far)
+    work.replaces = False
+    recover._check_moved(work)
+    assert (work.replaces, work.refusals) == (False, [])
+    kept = tmp_path / "data.before-20261122T080000Z"
+    kept.mkdir()
+    (kept / "PG_VERSION").write_text("18")
+    mark(unfinished(data), data, "")
+    recover._check_moved(work)
+    assert work.replaces
+    assert "was renamed to %s by a recovery that was cut short" % kept in work.refusals[0]
+    confirmed = recover.Request(Target("end"), str(data), mode="in_place", confirm=str(data))
+    work = dataclasses.replace(work, request=confirmed, refusals=[])
+    recover._check_moved(work)
+    assert work.refusals == []
+
+
+def test_each_mark_that_cannot_be_taken_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, far = tmp_path / "data", tmp_path / "far"
+    for path in (data, far):
+        mark(path, data, "")
+    real = recover.unmark
+
+    def refused(folders: Any) -> None:
+        if folders == [far]:
+            raise OSError(30, "Read-only file system")
+        real(folders)
+
+    monkeypatch.setattr(recover, "unmark", refused)
+    (said,) = recover._proven(failed_work(data, far))
+    assert "Remove %s (Read-only file system)." % (far / MARK) in said
+    assert not is_marked(data, data)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "raised"),
+    [
+        ('FATAL: role "late" does not exist', "standby ", "existed at that moment"),
+        ("FATAL: the database system is starting up", "standby ", ""),
+        ("FATAL: sorry, too many clients already", "ready   ", ""),
+        ('FATAL: role "late" does not exist', "starting", ""),
+    ],
+)
+def test_a_login_that_is_refused_for_good_ends_the_wait(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, state: str, raised: str
+) -> None:
+    (tmp_path / "postmaster.pid").write_text("1\n%s\n0\n5432\n/s\n\n1 2\n%s\n" % (tmp_path, state))
+    asked: list[int] = []
+
+    def session(_recovery: Any) -> Any:
+        asked.append(1)
+        if len(asked) > 20:
+            raise KeyboardInterrupt  # it goes on
+        raise UnreachableError(answer)
+
+    monkeypatch.setattr(recovering.Recovery, "session", session)
+    monkeypatch.setattr(recovering.Recovery, "runs", lambda _recovery: True)
+    monkeypatch.setattr(recovering, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(recovering, "_REFUSED_SECONDS", 0.0)
+    waiting = recovering.Recovery(world.context(), None, tmp_path, "", None)  # type: ignore[arg-type]
+    with pytest.raises(UnreachableError if raised else KeyboardInterrupt) as caught:
+        waiting.wait()
+    if raised:
+        assert answer in str(caught.value)
+        assert raised in caught.value.hint
 
 
 def test_a_file_that_goes_meanwhile_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

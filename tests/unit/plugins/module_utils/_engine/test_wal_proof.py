@@ -34,6 +34,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import holding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.windows import windows_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import pack, proofs
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.holdings import Held
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.origin import check_segment
 
 from .test_wal_verbs import HOUR, NOW, SIZE, SYSTEM, Archive
@@ -58,6 +59,13 @@ def test_the_damaged_come_first_then_the_newest_unread_then_those_read_longest_a
     assert choose(marks, known, 10) == order
     assert choose(marks, known, 3) == order[:3]
     assert left(marks, known) == 4
+
+
+def test_many_damaged_ones_leave_room_for_the_others():
+    marks = {path_of(number): "m" for number in range(1, 8)}
+    known = {path_of(number): Read("m", 50 - number, "It is cut.") for number in range(1, 6)}
+    assert choose(marks, known, 4) == [path_of(number) for number in (5, 4, 7, 6)]
+    assert choose(marks, known, 10) == [path_of(number) for number in (5, 4, 3, 2, 1, 7, 6)]
 
 
 def test_what_is_remembered_comes_back_and_nothing_else_does():
@@ -180,6 +188,20 @@ def test_with_a_younger_base_backup_old_damage_is_told_and_fails_no_more_nights(
     assert holding("s3", held, unmended=True).damaged == []
 
 
+def test_a_gap_is_left_out_only_where_its_damage_is_shown(archive):
+    paths = whole(archive, "s3")
+    alter(archive, "s3", paths[2], "flipped")
+    with pytest.raises(DamagedError):
+        verify(archive, "s3")
+    held = survey(archive.world.context(), ("s3",))[0].held(pytest.fail)
+    seen = holding("s3", held, unmended=True)
+    assert (seen.damaged, seen.gaps) == ([segment_name(1, 3, SIZE)], [])
+    # Made up for on one branch, and open on another: it is missing there.
+    held.open_damage.clear()
+    seen = holding("s3", held, unmended=True)
+    assert (seen.damaged, seen.gaps) == ([], [segment_name(1, 3, SIZE)])
+
+
 def test_the_shipping_sends_again_what_is_damaged_there_and_whole_here(archive):
     paths = whole(archive, "s3")
     alter(archive, "s3", paths[2], "flipped")
@@ -264,7 +286,77 @@ def test_one_that_is_gone_when_it_is_its_turn_is_passed_over(archive, monkeypatc
         return real(place, path, decrypt)
 
     monkeypatch.setattr(reading, "problem_in", problem_in)
-    assert verify(archive, "local")["wal"]["damaged"] == []
+    wal = verify(archive, "local")["wal"]
+    assert (wal["damaged"], wal["read"], wal["passed"]) == ([], 2, 2)
+
+
+def test_what_keeps_it_from_one_file_keeps_it_from_no_other_and_hides_no_damage(archive, monkeypatch):
+    paths = whole(archive, "local", range(1, 5))
+    real = reading.problem_in
+
+    def problem_in(place, path, decrypt):
+        if path == paths[3]:
+            raise UsageError("age: error: no identity matched any of the recipients")
+        return real(place, path, decrypt)
+
+    monkeypatch.setattr(reading, "problem_in", problem_in)
+    with pytest.raises(UsageError, match="no identity matched"):
+        verify(archive, "local")
+    known = proofs.remembered(archive.world.context().state, "local", str(archive.home))
+    assert sorted(known) == paths[:3]
+    alter(archive, "local", paths[1], "flipped")
+    with pytest.raises(DamagedError) as caught:
+        verify(archive, "local")
+    assert [one["file"] for one in caught.value.details["wal"]["damaged"]] == [paths[1]]
+    assert (caught.value.details["wal"]["read"], caught.value.details["wal"]["passed"]) == (3, 2)
+
+
+def test_a_place_that_is_gone_is_not_asked_for_each_file(archive, monkeypatch):
+    whole(archive, "local", range(1, 20))
+    asked: list[str] = []
+
+    def gone(_place, path, _decrypt):
+        asked.append(path)
+        raise UnreachableError("The store does not answer.")
+
+    monkeypatch.setattr(reading, "problem_in", gone)
+    monkeypatch.setattr(reading, "_BATCH", 1)
+    with pytest.raises(UnreachableError, match="does not answer"):
+        verify(archive, "local")
+    assert len(asked) == reading._GONE
+
+
+def test_damaged_sets_are_told_also_where_the_wal_cannot_be_read(archive, monkeypatch):
+    whole(archive, "local", range(1, 3))
+    (manifest,) = (archive.home / "sets").glob("*/manifest.json")
+    victim = next(p for p in sorted(manifest.parent.rglob("*")) if p.is_file() and p.parent != manifest.parent)
+    victim.write_bytes(b"other")
+
+    def gone(*_unused, **_options):
+        raise UnreachableError("The store does not answer.")
+
+    monkeypatch.setattr(verify_verb, "verify_wal", gone)
+    with pytest.raises(DamagedError, match="1 of 1 sets") as caught:
+        verify(archive, "local")
+    assert any("The store does not answer" in said for said in caught.value.details["warnings"])
+
+
+def test_damage_counts_where_nobody_can_tell_whether_it_is_made_up_for(archive, monkeypatch):
+    paths = whole(archive, "local", range(1, 6))
+    alter(archive, "local", paths[1], "flipped")
+    archive.base("local", NOW - timedelta(minutes=30), 3)
+    with pytest.raises(DamagedError):
+        verify(archive, "local")
+    assert verify(archive, "local")["wal"]["found"] == 0
+    alter(archive, "local", paths[4], "flipped")
+    with pytest.raises(DamagedError) as caught:
+        verify(archive, "local")
+    # What matters comes first, whatever its name.
+    assert [one["file"] for one in caught.value.details["wal"]["damaged"]] == [paths[4], paths[1]]
+    monkeypatch.setattr(reading, "look", lambda *_unused, **_options: Held(error="The store does not answer."))
+    with pytest.raises(DamagedError) as caught:
+        verify(archive, "local")
+    assert caught.value.details["wal"]["found"] == 2
 
 
 @pytest.mark.parametrize(("code", "raised"), [(errno.EIO, DamagedError), (errno.EACCES, UnreachableError)])

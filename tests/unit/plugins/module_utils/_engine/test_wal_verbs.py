@@ -372,6 +372,15 @@ def test_the_size_of_segments_is_read_from_one(archive, method):
     assert holdings.segment_size(local, holdings.Lineage(SYSTEM)) == 0
 
 
+def test_a_damaged_segment_does_not_hide_the_size_of_the_others(archive):
+    archive.segment(1, method="gzip")
+    for number in (2, 3):
+        full = archive.home / archive.segment(number, method="gzip")
+        full.write_bytes(full.read_bytes()[:20])
+    local = archive.world.context().local
+    assert holdings.segment_size(local, holdings.lineages(local)[SYSTEM]) == SIZE
+
+
 # --- the server's own disk, and what a backup remembers ----------------------------------------------------------------
 
 
@@ -538,6 +547,10 @@ def test_when_wal_was_archived_is_not_when_s3_got_it(archive):
     base = Base("one", SYSTEM, 1, SIZE + 100, SIZE + 500, NOW - HOUR)
     (window,) = windows_of(archive.world.context(), [base])
     assert window.stretches[0].end_time == NOW - timedelta(minutes=48)
+    assert window.stretches[0].written
+    (archive.home / archive.here()[-1]).unlink()
+    (window,) = windows_of(archive.world.context(), [base])
+    assert (window.stretches[0].end, window.stretches[0].written) == (3 * SIZE, False)
 
 
 def test_prune_keeps_all_wal_in_doubt_and_without_a_base(archive):

@@ -14,7 +14,13 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments
     segment_name,
     timeline_at,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import Base, Gap, needless, windows
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import (
+    Base,
+    Gap,
+    made_up_for,
+    needless,
+    windows,
+)
 
 SIZE = 1 << 24
 SYSTEM = "7312345678901234567"
@@ -51,6 +57,32 @@ def test_one_base_and_all_wal_since():
             "bases": ["3.1-base"],
         }
     ]
+
+
+def test_what_another_branch_reaches_makes_up_for_no_damage():
+    """The first timeline goes on to segment 9, the second left it at 5 and is damaged in its segment 7."""
+    present = {**segments(range(3, 10)), **segments([5, 6, 8], timeline=2)}
+    history = {2: [(1, 5 * SIZE + 100, "a recovery")]}
+    bases = [base(3.1, 3.5)]
+    found = windows(SYSTEM, bases, present, history, SIZE)
+    assert [(one.timeline, one.stretches[-1].end) for one in found] == [(1, 10 * SIZE), (2, 7 * SIZE)]
+    damaged = segment_name(2, 7, SIZE)
+    assert not made_up_for(damaged, found, SIZE)
+    assert made_up_for(segment_name(1, 4, SIZE), found, SIZE)
+    younger = windows(SYSTEM, [*bases, base(8.1, 8.5, timeline=2)], present, history, SIZE)
+    assert made_up_for(damaged, younger, SIZE)
+    # What the second one came from counts as its own.
+    assert made_up_for(segment_name(1, 4, SIZE), [one for one in younger if one.timeline == 2], SIZE)
+
+
+def test_when_the_last_segment_was_written_is_unknown_where_it_only_arrived():
+    for arrived, written in ((10, False), (9, True)):
+        names = {segment_name(1, arrived, SIZE)}
+        (window,) = windows(SYSTEM, [base(3.1, 3.5)], segments(range(3, 11)), {}, SIZE, arrived=names)
+        assert window.stretches[0].written is written
+    # It came before the base backup was whole, so it was written before that.
+    (window,) = windows(SYSTEM, [base(3.1, 3.5)], segments([3]), {}, SIZE, arrived={segment_name(1, 3, SIZE)})
+    assert window.stretches[0].written
 
 
 def test_a_missing_segment_ends_the_window_until_the_next_base():
