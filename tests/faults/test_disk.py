@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_a_backup_that_would_not_leave_the_floor_is_refused_before_its_first_byt
         "backup.min_free=31MiB",
         code=5,
         says="31.0 MiB must stay free",
-        hint="pgops prune.*min_free",
+        hint=r"pgops --config \S+ prune.*min_free",
     )
     assert result["outcome"] == "refused"
     assert list((disk / "backups").rglob("*.dump*")) == []
@@ -73,7 +74,10 @@ def test_a_disk_that_somebody_fills_during_a_backup_ends_it_at_the_floor(big: Pr
         ballast = fill(disk, leave=MIB // 2)
         out, err = process.communicate(timeout=60)
     result = failed(
-        big, loads(out, err), says="1.0 MiB must stay free; the backup was ended", hint="pgops prune.*min_free"
+        big,
+        loads(out, err),
+        says="1.0 MiB must stay free; the backup was ended",
+        hint=r"pgops --config \S+ prune.*min_free",
     )
     assert result["exit_code"] == process.returncode == 5
     assert big.site.sets() == []
@@ -97,7 +101,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_dump(big: Program, disk: Path, f
         wait_for(lambda: list((disk / "backups").glob("*/sets/.unfinished-*/databases")), seconds=60)
         ballast = fill(disk)
     out, err = process.communicate(timeout=60)
-    result = failed(big, loads(out, err), says="No space left on device", hint="Make room.*pgops prune")
+    result = failed(big, loads(out, err), says="No space left on device", hint=r"Make room.*pgops --config \S+ prune")
     assert result["exit_code"] == process.returncode == 1
     assert big.site.sets() == []
     ballast.unlink()
@@ -166,7 +170,7 @@ def test_a_disk_that_fills_while_a_set_is_pulled(moto_host: Host, disk: Path, ha
 
     host.proxy.hurt(fills)
     text = host.fails("sync", "--pull", set_id, code=1, said="A disk is full: No space left on device")
-    assert "Make room (pgops prune)" in text
+    assert re.search(r"Make room \(pgops --config \S+ prune\)", text)
     (disk / "ballast").unlink()
     assert standing(disk) == before
     assert [name for name in host.site.sets() if not name.startswith(".")] == ([] if harm == "missing" else [set_id])

@@ -112,7 +112,8 @@ def test_a_full_disk_leaves_the_old_program_and_is_told(engines: dict[str, Path]
         assert "No space left on device" in output
         assert os.readlink(disk / "lib" / "current") == current
         sources = list((disk / "lib" / current).rglob("*.py"))
-        assert len(sources) == len(list((engines[old] / "pgops").rglob("*.py")))
+        # But for what `python -m` begins with, of which a host has no need.
+        assert len(sources) == len(list((engines[old] / "pgops").rglob("*.py"))) - 1
         ballast.unlink()
         third = lay(engines[new], disk)
         third.communicate()

@@ -99,7 +99,8 @@ def test_a_backup_directory_that_is_lost_is_told_by_the_next_sync(kept: tuple[Ho
     host.lose_local()
     result = host.succeeds("sync")
     assert (result["changed"], result["only_there"], result["only_there_count"]) == (False, [old], 1)
-    assert "here is none. If this host has lost it: pgops sync --pull %s" % old in host.record()["warnings"][0]
+    said = r"here is none\. If this host has lost it: pgops --config \S+ sync --pull %s" % old
+    assert re.search(said, host.record()["warnings"][0])
     assert "Only there: 1 set: %s." % old in host.program("sync").stdout
 
 

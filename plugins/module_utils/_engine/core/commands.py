@@ -34,7 +34,7 @@ VERBS = (
 # PostgreSQL calls these two, which take the option behind their words alone.
 _COMMAND = re.compile(
     r"(?<![\w./-])pgops (?:(?P<called>wal (?:archive|fetch)\b)(?! --config)|(?!wal (?:archive|fetch)\b|config --example)"
-    r"(?=(?:%s)\b))" % "|".join(VERBS)
+    r"(?=(?:%s)\b)(?!\S+ was ))" % "|".join(VERBS)
 )
 
 # A command with what belongs to it, as far as its words can be told from those of the sentence.
