@@ -5,13 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
-
-from ansible.plugins.lookup import LookupBase
-
-from ansible_collections.pgops.backup.plugins.module_utils._engine import __version__
-from ansible_collections.pgops.backup.plugins.module_utils._engine.identity import digest, own_files
-
 DOCUMENTATION = r"""
 name: engine
 short_description: Tell which engine this collection has, to the byte
@@ -47,6 +40,13 @@ _list:
       description: SHA-256 of the names and contents of the engine's source files.
       type: str
 """
+
+from typing import Any, Optional
+
+from ansible.plugins.lookup import LookupBase
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine import __version__
+from ansible_collections.pgops.backup.plugins.module_utils._engine.identity import digest, own_files
 
 
 class LookupModule(LookupBase):

@@ -359,7 +359,11 @@ def test_a_run_whose_memory_cannot_be_kept_is_as_good_and_says_so(world: Any, mo
     assert done["changed"]
     assert re.search(r"could not be remembered: .*alerts\.lock", "\n".join(done["warnings"]))
     in_the_way.rmdir()
-    monkeypatch.setattr(alert_facts, "_signed", lambda _context, _boot: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def ended(*_unused: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(alert_facts, "_signed", ended)
     done = perform(world.context(), "prune", lambda _context: {"changed": True})
     assert "somebody ended that" in "\n".join(done["warnings"])
 
