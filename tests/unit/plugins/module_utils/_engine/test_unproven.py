@@ -105,6 +105,19 @@ def failed_work(data: Path, far: Path) -> Any:
     return recover._Work(asked, [], *[None] * 2, None, "", {"17": far}, "", True, [])  # type: ignore[arg-type]
 
 
+def killed_after(count: int) -> Any:
+    """Return a `Path.unlink` that removes so many files, and is killed at the next one."""
+    left, unlink = [count], Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        unlink(path, missing_ok=missing_ok)
+
+    return killed
+
+
 def test_a_kill_while_a_failed_recovery_is_undone_leaves_what_is_known(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,21 +132,13 @@ def test_a_kill_while_a_failed_recovery_is_undone_leaves_what_is_known(
             for name in ("PG_VERSION", "recovery.signal", "postmaster.opts"):
                 (path / name).write_text("new")
         (unpacked / "recovery.signal").unlink()  # it was promoted before it failed
-        left, unlink = [survived], Path.unlink
-
-        def killed(path: Path, missing_ok: bool = False, *, left: list[int] = left, unlink: Any = unlink) -> None:
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            unlink(path, missing_ok=missing_ok)
-
         undo = contextlib.ExitStack()
         kept = recover._put_in_place(world.context(), failed_work(data, far), unpacked, undo)
         recovery = recover.Recovery(world.context(), None, data, "", None)  # type: ignore[arg-type]
         undo.callback(recover._throw_away, world.context(), recovery, undo, kept)
         with monkeypatch.context() as patched:
             patched.setattr(recover.Recovery, "abandon", lambda _recovery: True)
-            patched.setattr(Path, "unlink", killed)
+            patched.setattr(Path, "unlink", killed_after(survived))
             try:
                 # One by one: behind a kill nothing runs any more.
                 for _sync, callback in reversed(undo.pop_all()._exit_callbacks):  # type: ignore[attr-defined]
