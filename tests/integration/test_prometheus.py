@@ -157,7 +157,8 @@ class Story:
     """What happens `after` the last good moment, how that is mended, and the alerts that fire in between.
 
     `written` tells whether pgops writes its metrics when it happens; without, the file stays as it was, or is gone. `also`
-    is a series of node_exporter's own that goes from 0 to 1 and back. `midway` are alerts on the way there.
+    is a series of node_exporter's own that goes from 0 to 1 and back. `midway` are alerts on the way there. What happened
+    `lasts` so long.
     """
 
     alerts: tuple[str, ...]
@@ -168,6 +169,7 @@ class Story:
     gone: bool = False
     also: str = ""
     midway: tuple[timedelta, tuple[str, ...]] = (timedelta(0), ())
+    lasts: timedelta = 2 * HOUR
 
 
 def _nothing(night: Night) -> None:
@@ -368,6 +370,7 @@ STORIES = {
     "nobody starts it": Story(("PgopsNotScheduled",), _set("starter", ""), _set("starter", "cron")),
     "stale": Story(("PgopsBackupTooOld", "PgopsMetricsStale"), _nothing, after=25 * HOUR + 2 * LOOK, written=False),
     "gone": Story(("PgopsMetricsGone",), _nothing, written=False, gone=True),
+    "gone for a week": Story(("PgopsMetricsGone",), _nothing, written=False, gone=True, lasts=7 * DAY),
     "unreadable": Story(
         ("PgopsMetricsUnreadable",), _nothing, also='node_textfile_scrape_error{job="node",instance="db1:9100"}'
     ),
@@ -402,8 +405,8 @@ def scenario(name: str, night: Night) -> dict[str, Any]:
         texts.append((world.now, ""))
     elif story.written:
         texts.append((world.now, render(status(world.context()), "1")))
-    trouble = world.now + BETWEEN - LOOK
-    world.now += BETWEEN
+    trouble = world.now + story.lasts - LOOK
+    world.now += story.lasts
     story.mended(night)
     texts.append((world.now, render(status(world.context()), "1")))
     end = world.now + BETWEEN
