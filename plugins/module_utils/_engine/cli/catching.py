@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Callable
 
+from ..core.alerting import COMMANDS
 from ..core.errors import PgopsError
 from ..core.redaction import Redactor
 from ..core.times import parse_span
-from ..runs import BASE_BACKUP
 from ..verbs import catch_up as verb
 from .invocation import Answer, Run
 from .options import parse
@@ -18,7 +19,6 @@ from .options import parse
 # As long as a server may take to come up, with a crash to recover from.
 _BOOT = timedelta(minutes=15)
 _OK = {"outcome": "ok", "exit_code": 0, "changed": False, "message": "", "hint": ""}
-_WORDS = {BASE_BACKUP: ("backup", "--kind", "base")}
 
 
 def catch_up(run: Run, call: Callable[[Run], Answer]) -> Answer:
@@ -38,14 +38,14 @@ def catch_up(run: Run, call: Callable[[Run], Answer]) -> Answer:
             entry.update(_OK, message="it has run meanwhile")
             continue
         run.reporter.note("%s was due at %s" % (one.verb, entry["due"]))
-        entry.update(_do(run, _WORDS.get(one.verb, (one.verb,)), wait, call))
+        entry.update(_do(run, COMMANDS.get(one.verb, one.verb).split(), wait, call))
         result["changed"] = result["changed"] or entry["changed"]
         if entry["exit_code"] and not result["exit_code"]:
             result.update({key: entry[key] for key in ("exit_code", "outcome", "message", "hint")})
     return Answer(result, lambda: text(result))
 
 
-def _do(run: Run, words: tuple[str, ...], wait: timedelta, call: Callable[[Run], Answer]) -> dict[str, Any]:
+def _do(run: Run, words: Sequence[str], wait: timedelta, call: Callable[[Run], Answer]) -> dict[str, Any]:
     """Do what these words of a command line ask for, as a run of its own; return how it went."""
     options = parse([*words, "--config", run.config_file, *(["--as-root"] if run.options.as_root else [])])
     options.wait, options.overrides = wait, run.options.overrides

@@ -20,7 +20,8 @@ from .volume import SMALL
 
 # Only the verbs that a schedule starts: of a restore somebody knows who started it.
 WATCHED = ("backup", "base backup", "sync", "verify", "prune")
-_COMMANDS = {"base backup": "backup --kind base"}
+# What starts a verb that is not called as it is named.
+COMMANDS = {"base backup": "backup --kind base"}
 _HOW = {"busy": "did not start", "refused": "was refused", "interrupted": "was interrupted", "unreachable": "failed"}
 # A look at a store may fail once without anything being wrong.
 _PATIENCE = timedelta(minutes=30)
@@ -199,7 +200,7 @@ def _failed(verb: str, runs: Sequence[Run]) -> Trouble:
         CRITICAL if lost else WARNING,
         text,
         first.ended,
-        "Read why in the log, mend it, then run: pgops %s" % _COMMANDS.get(verb, verb),
+        "Read why in the log, mend it, then run: pgops %s" % COMMANDS.get(verb, verb),
     )
 
 
@@ -208,7 +209,7 @@ def _killed(verb: str, since: datetime) -> Trouble:
         verb,
         since.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
     )
-    step = "See whether memory ran out (journalctl -k), then run: pgops %s" % _COMMANDS.get(verb, verb)
+    step = "See whether memory ran out (journalctl -k), then run: pgops %s" % COMMANDS.get(verb, verb)
     return Trouble("failed-run/%s" % verb, WARNING if verb == "prune" else CRITICAL, text, since, step)
 
 
@@ -248,7 +249,7 @@ def _missed(verb: str, due: Due, facts: Facts, limits: Limits, now: datetime) ->
     level = CRITICAL if verb == "backup" else WARNING
     text = "The %s that was due at %s has not run." % (verb, _minute(moment, limits.zone))
     step = "See whether cron or systemd starts it (systemctl list-timers, /etc/cron.d/pgops), then run: pgops %s"
-    step %= _COMMANDS.get(verb, verb)
+    step %= COMMANDS.get(verb, verb)
     yield Trouble("missed-run/%s" % verb, level, text, moment, step)
 
 
@@ -493,6 +494,7 @@ def _folded(found: Iterable[Trouble], verified: Sequence[Run] = ()) -> list[Trou
 
 
 __all__ = (
+    "COMMANDS",
     "JUDGED",
     "WATCHED",
     "Disk",

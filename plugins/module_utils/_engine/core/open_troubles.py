@@ -85,11 +85,9 @@ def shown(every: Iterable[Trouble], held: Mapping[str, Incident]) -> list[Result
 
 
 def _told(incident: Optional[Incident]) -> Result:
-    known = incident is not None and incident.told is not None and incident.over is None
-    return {
-        "told": iso(incident.told) if incident is not None and incident.told is not None and known else None,
-        "escalated": bool(incident is not None and known and incident.escalated),
-    }
+    if incident is None or incident.told is None or incident.over is not None:
+        return {"told": None, "escalated": False}
+    return {"told": iso(incident.told), "escalated": bool(incident.escalated)}
 
 
 def ways(channels: Sequence[str], wanted: int) -> list[Finding]:

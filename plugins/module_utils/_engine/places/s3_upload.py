@@ -433,11 +433,7 @@ class Writer:
         except BaseException:
             abort(self._store, key, upload.id)
             raise
-        try:
-            self._prove_parts(key, sent, kept, mode, pool)
-        except BaseException:
-            self._bandwidth.stopped.set()
-            raise
+        self._prove_parts(key, sent, kept, mode, pool)
         return size, whole.hexdigest()
 
     # --- what earlier runs left ---

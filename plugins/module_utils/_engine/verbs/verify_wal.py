@@ -47,11 +47,11 @@ def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: boo
         return None
     held = lineages(place)
     needed = dict(_needed(place, held, bases))
+    if not needed:
+        return None
     identity = context.config.restore.identity_file
     sealed = {path for path in needed if path.endswith(".age") and not identity}
     marks = {path: mark_of(entry) for path, entry in needed.items() if path not in sealed}
-    if not needed:
-        return None
     known = {path: read for path, read in remembered(context.state, place.name, place.root).items() if path in needed}
     chosen = choose(marks, known, most)
     size = sum(needed[path].size for path in chosen)
