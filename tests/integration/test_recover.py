@@ -542,7 +542,7 @@ def test_what_a_killed_rescue_left_behind_goes_with_the_next(story: Story, tmp_p
     process = program.start(*words)
     try:
         # Before it is promoted, and so long before its end.
-        wait_for(lambda: process.poll() is not None or bool(list(work.glob("**/data/postmaster.pid"))), seconds=60)
+        wait_for(lambda: process.poll() is not None or bool(list(work.glob("*/data/postmaster.pid"))), seconds=60)
         assert process.poll() is None, process.communicate()
     finally:
         process.kill()

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import parse_span
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_client import Store
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_download import Reader
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import S3
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, info
 from demo.servers import MotoS3, PostgresServer
 from tests.integration.cli_fixtures import Program, program_builder  # noqa: F401  # pylint: disable=unused-import  # fixtures
@@ -183,3 +189,42 @@ def test_one_that_is_interrupted_ends_at_once(
     assert not begun()
     assert list(work.iterdir()) == []
     run_sql(server, "postgres", "TRUNCATE log")
+
+
+@pytest.mark.parametrize("when", ["begun", "read back"])
+def test_the_moments_at_which_a_signal_could_leave_something(
+    server: PostgresServer, make_site: MakeSite, store: MotoS3, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The store has made the upload, and we have not heard of it; or it does not answer while we read what we sent."""
+    site = make_site(server)
+    site.use_s3(store)
+    site.options["s3"]["checksum_mode"] = "read"
+    perform, read = Store.try_once, Reader.sha256
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+
+    def makes(of: Store, operation: str, key: str = "", **arguments: Any) -> Any:
+        answer = perform(of, operation, key, **arguments)
+        if operation == "create_multipart_upload" and when == "begun" and "/base/" in key:
+            interrupt()
+        return answer
+
+    def reads(of: Reader, key: str, **where: Any) -> Any:
+        if when == "read back" and "/base/" in key:
+            interrupt()
+            of._store.patience.call(away, lambda _error: True)  # noqa: SLF001
+        return read(of, key, **where)
+
+    def away() -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(Store, "try_once", makes)
+    monkeypatch.setattr(Reader, "sha256", reads)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        take(site)
+    assert time.monotonic() - began < parse_span(S3().retry_for).total_seconds() / 2
+    assert in_s3(site) == {}
+    assert site.engine().s3().writer.unfinished() == {}

@@ -375,6 +375,9 @@ class Writer:
             while reading:
                 if not reading.popleft().result():
                     raise self._unproven(key, None)
+        except KeyboardInterrupt:
+            self._bandwidth.stopped.set()  # a store that does not answer is not waited for
+            raise
         finally:
             _settle(reading)
 
@@ -398,14 +401,15 @@ class Writer:
         mode = self._modes().multipart
         algorithm: Json = {"ChecksumAlgorithm": "SHA256"} if mode == "sha256" else {}
         facts = {"Metadata": {"part-size": str(part_size)}, **algorithm, **self._wishes(payload=True)}
-        upload = _Upload(str(self._store.call("create_multipart_upload", key, **facts)["UploadId"]), {})
+        # By another thread: a signal that comes while the store makes it must not lose its id.
+        begun = pool.submit(self._store.call, "create_multipart_upload", key, **facts)
 
         def one(piece: Piece) -> _Sent:
             with self._slots.for_size(piece.part.size):
                 proof: Json = {"ChecksumSHA256": b64(piece.digest)} if mode == "sha256" else {}
                 # In its own file it begins at 0.
                 alone = Part(piece.part.number, 0, piece.part.size)
-                named: Json = {"UploadId": upload.id, "PartNumber": alone.number, **proof}
+                named: Json = {"UploadId": begun.result()["UploadId"], "PartNumber": alone.number, **proof}
                 answer = self._send("upload_part", key, piece.path, alone, piece.digest, **named)
             piece.path.unlink()
             if progress:
@@ -416,22 +420,20 @@ class Writer:
         running: deque[Future[_Sent]] = deque()
         sent: list[_Sent] = []
         try:
-            try:
-                for piece in pieces(chunks, room, part_size, whole.update):
-                    size += piece.part.size
-                    running.append(pool.submit(one, piece))
-                    while len(running) > self._settings.concurrency or (running and running[0].done()):
-                        sent.append(running.popleft().result())
-                while running:
+            upload = _Upload(str(begun.result()["UploadId"]), {})
+            for piece in pieces(chunks, room, part_size, whole.update):
+                size += piece.part.size
+                running.append(pool.submit(one, piece))
+                while len(running) > self._settings.concurrency or (running and running[0].done()):
                     sent.append(running.popleft().result())
-            except BaseException:
-                self._bandwidth.stopped.set()  # nobody waits for parts that nobody wants
-                raise
-            finally:
-                _settle(running)
+            while running:
+                sent.append(running.popleft().result())
             kept = self._complete(upload, key, File(key, size, ""), sent, mode)
         except BaseException:
-            abort(self._store, key, upload.id)
+            self._bandwidth.stopped.set()  # nobody waits for parts that nobody wants
+            _settle(running)
+            if not begun.cancel() and begun.exception() is None:
+                abort(self._store, key, str(begun.result()["UploadId"]))
             raise
         self._prove_parts(key, sent, kept, mode, pool)
         return size, whole.hexdigest()
