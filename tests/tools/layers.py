@@ -137,7 +137,8 @@ def _path() -> str:
 def all_layers(data: Path) -> list[Layer]:
     """Return every layer, in the order of the table. `data` is where pytest leaves its coverage.
 
-    The unit tests run on each ansible-core once: on that of .venv by pytest, which measures coverage, on others by ansible-test.
+    The unit tests all run on the ansible-core of .venv, by pytest, which measures coverage; on the others those run, by
+    ansible-test, that Ansible has a part in.
     """
     ours = version("ansible-core")
     others = [core for core in cores.CORES if not ours.startswith(core.version + ".")]

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils import _ansible
 
@@ -23,24 +26,30 @@ def generate(folder: Path, *flags: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_stale_page_is_named_and_written_anew(tmp_path: Path) -> None:
-    assert generate(tmp_path, "--check")[0] == 1
-    assert generate(tmp_path)[0] == 0
-    assert generate(tmp_path, "--check") == (0, "")
-    (tmp_path / "cli.md").write_text("old")
-    (tmp_path / "gone_module.md").write_text("old")
-    code, said = generate(tmp_path, "--check")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every page as it is written today."""
+    folder = tmp_path_factory.mktemp("reference")
+    assert generate(folder)[0] == 0
+    return folder
+
+
+def test_a_stale_page_is_named_and_written_anew(written: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(written, tmp_path / "pages"))
+    (folder / "cli.md").write_text("old")
+    (folder / "gone_module.md").write_text("old")
+    (folder / "configuration.md").unlink()
+    code, said = generate(folder, "--check")
     assert code == 1
-    assert "cli.md" in said
-    assert "gone_module.md" in said
+    for name in ("cli.md", "gone_module.md", "configuration.md"):
+        assert name in said
     assert "pg_backup.md" not in said
-    assert generate(tmp_path)[0] == 0
-    assert generate(tmp_path, "--check") == (0, "")
+    assert generate(folder)[0] == 0
+    assert generate(folder, "--check") == (0, "")
 
 
-def test_the_pages_are_whole_and_readable(tmp_path: Path) -> None:
-    generate(tmp_path)
-    pages = {path.name: path.read_text() for path in tmp_path.iterdir()}
+def test_the_pages_are_whole_and_readable(written: Path) -> None:
+    pages = {path.name: path.read_text() for path in written.iterdir()}
     for name in sorted(p.stem for p in (ROOT / "plugins" / "modules").glob("*.py")):
         assert "`run_warnings`" in pages["%s.md" % name]
         assert "](%s.md)" % name in pages["README.md"]
