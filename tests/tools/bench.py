@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -65,6 +66,14 @@ class Children:
             stop_group(process)
 
 
+def stand_back(session: int) -> None:
+    """Let the session that begins with this process come last, where the system allows that."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, session, 19)
+        # Linux shares the processors among sessions first: there the niceness of a process counts within its own session only.
+        Path(f"/proc/{session}/autogroup").write_text("19")
+
+
 def stop_group(process: subprocess.Popen[bytes]) -> None:
     """Ask a program and its children to end, then make them."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -77,11 +86,12 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class Bench:
-    """The folder and the log of one layer."""
+    """The folder and the log of one layer. A patient one leaves the processors to whoever else wants them."""
 
     scratch: Path
     log: Path
     children: Children = field(default_factory=Children)
+    patient: bool = False
 
     def run(self, *command: Word, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> int:
         """Run a program, write what it prints to the log, and return its exit code."""
@@ -98,6 +108,8 @@ class Bench:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            if self.patient:
+                stand_back(process.pid)
             with self.children.watch(process):
                 try:
                     return process.wait(timeout=LIMIT_SECONDS)

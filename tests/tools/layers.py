@@ -8,6 +8,7 @@ is `N passed, N failed`, counted in layers, and `, N not run` where there are su
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import re
@@ -30,9 +31,29 @@ ROOT = collection_tree.ROOT
 LOGS = ROOT / "build" / "test"
 COVERAGE: tuple[Word, ...] = (VENV / "python", "-m", "coverage")
 # The groups by how long they take.
-_SLOW_FIRST = ("integration", "faults", "stores", "sanity", "unit", "build", "lint")
-# Real hosts at work keep every core busy, and the deadlines of other tests would not be fair beside them.
+_SLOW_FIRST = ("integration", "faults", "stores", "unit")
+# The deadlines of other tests would not be fair beside real hosts at work.
 _ALONE = "molecule"
+# They have no deadlines: one after the other takes, from the first second on, the time of the processors that the rest leaves.
+_PATIENT = ("lint", "sanity", "build")
+# The files whose tests take longest, the longest first, so that none of them is the last to begin.
+_SLOW_FILES = (
+    "test_modules.py",
+    "test_recover.py",
+    "test_wal.py",
+    "test_cli.py",
+    "test_base_backup.py",
+    "test_s3_place.py",
+    "test_group.py",
+    "test_incremental.py",
+    "test_partial_restore.py",
+    "test_sync.py",
+    "test_host_modules.py",
+    "test_killed.py",
+    "test_killed_restore.py",
+    "test_s3_transfers.py",
+    "test_sixty_days.py",
+)
 # Percent of the engine's branches, and of its statements and branches together, that all layers together must run.
 _LEAST_COVERED = 90.0
 MYPY_TARGETS = ("plugins/module_utils/_engine", "tests/tools")
@@ -90,15 +111,21 @@ def _docs(bench: Bench) -> Outcome:
     return Outcome(PASSED)
 
 
+def slow_first(folder: Path) -> list[Path]:
+    """Return the files with tests below `folder` in the order in which they are to begin."""
+    rank = {name: number for number, name in enumerate(_SLOW_FILES)}
+    return sorted(folder.rglob("test_*.py"), key=lambda path: (rank.get(path.name, len(rank)), path))
+
+
 def _pytest(folders: Sequence[str], data: Path, bench: Bench, *, workers: int = max(2, os.cpu_count() or 2)) -> Outcome:
     """Run pytest under coverage. No test at all is a failure."""
-    here = [folder for folder in folders if (ROOT / folder).is_dir()]
+    here = [path for folder in folders for path in slow_first(ROOT / folder)]
     if not here:
-        return Outcome(FAILED, f"there is no {folders[0]}")
+        return Outcome(FAILED, f"there is no test in {folders[0]}")
     report = bench.scratch / "junit.xml"
     env = {"COVERAGE_FILE": str(data), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"), "PATH": _path()}
     # The tests wait for servers more than they compute; a file stays with one worker, as its tests share servers.
-    spread = ("-n", str(workers), "--dist", "loadfile")
+    spread = ("-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder")
     pytest = ("run", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *spread)
     code = bench.run(*COVERAGE, *pytest, *here, env=env)
     ran, words = count_tests([report] if report.is_file() else [])
@@ -167,7 +194,7 @@ def run_layer(layer: Layer, scratch: Path, children: Children) -> Row:
     """Run one layer; whatever happens in it is an outcome."""
     folder = scratch / re.sub(r"[^a-z0-9.]+", "-", layer.name.lower())
     folder.mkdir()
-    bench = Bench(scratch=folder, log=folder / "log", children=children)
+    bench = Bench(scratch=folder, log=folder / "log", children=children, patient=layer.group in _PATIENT)
     began = time.monotonic()
     try:
         outcome = layer.work(bench)
@@ -179,24 +206,30 @@ def run_layer(layer: Layer, scratch: Path, children: Children) -> Row:
 
 
 def run_all(layers: Sequence[Layer], scratch: Path, jobs: int) -> list[Row]:
-    """Run the layers, `jobs` at a time but for one that runs alone, and tell of each as it ends."""
+    """Run the layers, `jobs` at a time but for one that runs alone and the patient ones beside all, and tell of each as it ends."""
     children = Children()
     rows: dict[str, Row] = {}
+    work = partial(run_layer, scratch=scratch, children=children)
+
+    def tell(futures: Sequence[Future[Row]]) -> None:
+        for future in as_completed(futures):
+            row = future.result()
+            rows[row.layer.name] = row
+            _tell(row)
+
     alone = [layer for layer in layers if layer.group == _ALONE]
     # The slow ones first, so that no long layer starts when all else is done.
-    slow_first = sorted(
-        (layer for layer in layers if layer.group != _ALONE), key=lambda layer: _SLOW_FIRST.index(layer.group)
-    )
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
+    rest = [layer for layer in layers if layer.group in _SLOW_FIRST]
+    rest.sort(key=lambda layer: _SLOW_FIRST.index(layer.group))
+    with ThreadPoolExecutor(max_workers=jobs) as pool, ThreadPoolExecutor(max_workers=1) as beside:
         try:
-            for batch in (alone, slow_first):
-                futures: list[Future[Row]] = [pool.submit(run_layer, layer, scratch, children) for layer in batch]
-                for future in as_completed(futures):
-                    row = future.result()
-                    rows[row.layer.name] = row
-                    _tell(row)
+            patient = [beside.submit(work, layer) for layer in layers if layer.group in _PATIENT]
+            for batch in (alone, rest):
+                tell([pool.submit(work, layer) for layer in batch])
+            tell(patient)
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for each in (pool, beside):
+                each.shutdown(wait=False, cancel_futures=True)
             children.stop()
             raise
     return [rows[layer.name] for layer in layers]
@@ -248,6 +281,16 @@ def _print_table(rows: Sequence[Row]) -> None:
         print(f"{row.layer.name:{width}}  {row.outcome.status:8} {row.seconds:8.1f}  {row.outcome.detail}".rstrip())
 
 
+def _compile_once() -> None:
+    """Compile our code, and let the tools keep what they compile, too.
+
+    Where the environment forbids that, as those of containers do, each of thousands of processes would compile the engine anew.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for folder in ("plugins", "demo", "tests"):
+        compileall.compile_dir(ROOT / folder, quiet=2)
+
+
 def main() -> int:
     """Run the layers of the groups that the command line names, or all."""
     groups = sorted({layer.group for layer in all_layers(Path())})
@@ -263,6 +306,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    _compile_once()
     scratch = Path(tempfile.mkdtemp(prefix="pgops-test-"))
     data = scratch / "coverage" / "data"
     data.parent.mkdir()
