@@ -202,6 +202,7 @@ def test_the_moments_at_which_a_signal_could_leave_something(
     perform, read = Store.try_once, Reader.sha256
 
     def interrupt() -> None:
+        time.sleep(0.5)  # the main thread waits by then; a signal that meets it a moment before is heard later
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)
 

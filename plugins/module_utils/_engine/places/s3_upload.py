@@ -367,9 +367,10 @@ class Writer:
                     one.part.size,
                 )
 
-        # One alone first: a store that computes something about an object when it is first read does so once.
-        reading = deque([pool.submit(one_back, sent[0])])
+        reading: deque[Future[bool]] = deque()
         try:
+            # One alone first: a store that computes something about an object when it is first read does so once.
+            reading.append(pool.submit(one_back, sent[0]))
             reading[0].exception()
             reading.extend(pool.submit(one_back, one) for one in sent[1:])
             while reading:
