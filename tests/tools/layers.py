@@ -190,11 +190,11 @@ def all_layers(data: Path) -> list[Layer]:
     ]
 
 
-def run_layer(layer: Layer, scratch: Path, children: Children) -> Row:
+def run_layer(layer: Layer, scratch: Path, children: Children, *, patient: bool = False) -> Row:
     """Run one layer; whatever happens in it is an outcome."""
     folder = scratch / re.sub(r"[^a-z0-9.]+", "-", layer.name.lower())
     folder.mkdir()
-    bench = Bench(scratch=folder, log=folder / "log", children=children, patient=layer.group in _PATIENT)
+    bench = Bench(scratch=folder, log=folder / "log", children=children, patient=patient)
     began = time.monotonic()
     try:
         outcome = layer.work(bench)
@@ -219,11 +219,13 @@ def run_all(layers: Sequence[Layer], scratch: Path, jobs: int) -> list[Row]:
 
     alone = [layer for layer in layers if layer.group == _ALONE]
     # The slow ones first, so that no long layer starts when all else is done.
-    rest = [layer for layer in layers if layer.group in _SLOW_FIRST]
-    rest.sort(key=lambda layer: _SLOW_FIRST.index(layer.group))
+    rest = [layer for group in _SLOW_FIRST for layer in layers if layer.group == group]
+    others = [layer for layer in layers if layer.group in _PATIENT]
+    if not alone and not rest:
+        rest, others = others, rest
     with ThreadPoolExecutor(max_workers=jobs) as pool, ThreadPoolExecutor(max_workers=1) as beside:
         try:
-            patient = [beside.submit(work, layer) for layer in layers if layer.group in _PATIENT]
+            patient = [beside.submit(work, layer, patient=True) for layer in others]
             for batch in (alone, rest):
                 tell([pool.submit(work, layer) for layer in batch])
             tell(patient)

@@ -179,7 +179,12 @@ def test_what_on_line_raises_ends_the_program_and_reaches_the_caller() -> None:
 def test_an_interrupt_while_a_program_runs_leaves_nothing_running(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     main = threading.get_ident()
-    threading.Timer(0.7, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+
+    def interrupt() -> None:
+        if soon(lambda: note.exists() and bool(note.read_text())):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         RUNNER.run(shell("echo $$ > %s; sleep 60" % note))
     assert soon(lambda: not alive(int(note.read_text())))
