@@ -209,13 +209,11 @@ def run_all(layers: Sequence[Layer], scratch: Path, jobs: int) -> list[Row]:
     """Run the layers, `jobs` at a time but for one that runs alone and the patient ones beside all, and tell of each as it ends."""
     children = Children()
     rows: dict[str, Row] = {}
-    work = partial(run_layer, scratch=scratch, children=children)
 
-    def tell(futures: Sequence[Future[Row]]) -> None:
-        for future in as_completed(futures):
-            row = future.result()
-            rows[row.layer.name] = row
-            _tell(row)
+    def work(layer: Layer, *, patient: bool = False) -> None:
+        row = run_layer(layer, scratch, children, patient=patient)
+        rows[layer.name] = row
+        _tell(row)
 
     alone = [layer for layer in layers if layer.group == _ALONE]
     # The slow ones first, so that no long layer starts when all else is done.
@@ -227,14 +225,19 @@ def run_all(layers: Sequence[Layer], scratch: Path, jobs: int) -> list[Row]:
         try:
             patient = [beside.submit(work, layer, patient=True) for layer in others]
             for batch in (alone, rest):
-                tell([pool.submit(work, layer) for layer in batch])
-            tell(patient)
+                _wait([pool.submit(work, layer) for layer in batch])
+            _wait(patient)
         except KeyboardInterrupt:
             for each in (pool, beside):
                 each.shutdown(wait=False, cancel_futures=True)
             children.stop()
             raise
     return [rows[layer.name] for layer in layers]
+
+
+def _wait(futures: Sequence[Future[None]]) -> None:
+    for future in as_completed(futures):
+        future.result()
 
 
 def _tell(row: Row) -> None:
