@@ -54,7 +54,7 @@ def test_a_host_without_its_cable_is_not_reached(lab: Lab, machine: Any) -> None
         assert not machine("lab12").addr("lab13").port(22).is_reachable
     finally:
         network.plug("lab13", into=True)
-    assert until(lambda: machine("lab12").addr("lab13").port(22).is_reachable, 10) is not None
+    assert until(lambda: machine("lab12").addr("lab13").port(22).is_reachable, 60) is not None
 
 
 def test_hosts_of_one_release_are_two_hosts(machine: Any) -> None:

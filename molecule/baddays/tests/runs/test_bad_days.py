@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,6 @@ from tests.hosts import instances_of, runs_of
 from tests.hosts.bare import NOTHING
 from tests.hosts.protected import SETS, status_of
 from tests.tools.lab import network
-from tests.tools.lab.machines import until
 
 STORE = "10.213.0.10"
 
@@ -116,18 +115,24 @@ def test_a_host_that_goes_in_the_middle_of_the_play(playbook: Any, machine: Any)
     host = machine("bd2")
     held = "BEGIN; LOCK TABLE customers IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)"
     host.check_output("systemd-run --quiet --uid=postgres --unit=lab-lock psql --dbname=shop --command=%s", held)
-    waits = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted AND datname = 'shop'"
-    with ThreadPoolExecutor(1) as pool:
-        playing = pool.submit(playbook, "backup")
-        try:
-            assert until(lambda: host.check_output("sudo -u postgres psql -XAtc %s", waits), 120) is not None
-            with unplugged("bd2"):
-                said = playing.result()
-        finally:
-            ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LOCK TABLE customers%' AND pid <> pg_backend_pid()"
-            host.run("sudo -u postgres psql -XAtc %s", ends)
+    waits = "until sudo -u postgres psql -XAtc 'SELECT 1 FROM pg_locks WHERE NOT granted' | grep 1; do sleep 0.1; done"
+
+    def leave() -> None:
+        host.run("timeout 120 sh -c %s", waits)
+        network.plug("bd2", into=False)
+
+    gone = threading.Thread(target=leave)
+    gone.start()
+    try:
+        said = playbook("backup")
+    finally:
+        gone.join()
+        network.plug("bd2", into=True)
+        # Its client would leave it asleep, with the lock.
+        ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE customers%'"
+        host.run("sudo -u postgres psql -XAtc %s", ends)
     # What went on without us has come to its end, and is in nobody's way.
-    assert until(lambda: host.run("pgrep -u postgres 'pg_dump|pgops|python3'").rc != 0, 120) is not None
+    host.check_output("timeout 120 sh -c %s", "while pgrep -u postgres 'pg_dump|pgops|python3'; do sleep 0.1; done")
     assert said.returncode != 0
     assert "bd2: NOT PROTECTED" in said.stdout
     assert "It could not be reached" in said.stdout

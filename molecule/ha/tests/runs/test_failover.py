@@ -34,7 +34,7 @@ def test_one_that_did_not_for_long_is_no_group_and_says_so(machine: Any) -> None
 
 def test_the_standby_that_was_promoted_backs_up_as_the_primary(machine: Any) -> None:
     machine("ha2").check_output("pg_ctlcluster 17 main promote")
-    assert until(lambda: asked(machine("ha2"), "postgres", "SELECT pg_is_in_recovery()") == "f", 30) is not None
+    assert until(lambda: asked(machine("ha2"), "postgres", "SELECT pg_is_in_recovery()") == "f", 90) is not None
     assert machine("ha2").run(BACKUP).rc == 0
     assert last_run(machine("ha2")).get("skipped") is None
 
@@ -52,7 +52,7 @@ def test_two_primaries_are_refused_by_both(lab: Lab, machine: Any) -> None:
 def test_the_old_primary_as_a_standby_backs_up_again(machine: Any, ansible_play: Any) -> None:
     assert ansible_play("rejoin.yml").returncode == 0
     assert (
-        until(lambda: asked(machine("ha2"), "postgres", "SELECT state FROM pg_stat_replication") == "streaming", 30)
+        until(lambda: asked(machine("ha2"), "postgres", "SELECT state FROM pg_stat_replication") == "streaming", 90)
         is not None
     )
     assert machine("ha2").run(BACKUP).rc == 0

@@ -30,7 +30,7 @@ def test_a_backup_that_lost_its_power_is_none(lab: Lab, host: Any) -> None:
     sql = "BEGIN; LOCK TABLE orders; SELECT pg_sleep(600)"
     host.check_output("systemd-run --quiet --unit=lab-lock sudo -u postgres psql -d shop -c %s", sql)
     host.check_output("systemctl start --no-block %s.service", JOB)
-    assert until(lambda: "pg_dump" in host.run("pgrep -a pg_dump").stdout, 30) is not None
+    assert until(lambda: "pg_dump" in host.run("pgrep -a pg_dump").stdout, 90) is not None
     power(lab, cut=True)
     assert until(lambda: host.run("sudo -u postgres pg_isready").rc == 0, 60) is not None
     assert {name for name in host.file(SETS.format(INSTANCE)).listdir() if A_SET.fullmatch(name)} == before
