@@ -62,7 +62,10 @@ class Controller:
 
 
 def another_controller() -> Optional[Controller]:
-    """Return the first supported ansible-core that is not that of .venv, ready to play. None where no Python here runs it."""
+    """Return the first supported ansible-core that is not that of .venv, ready to play; None where no Python here runs it.
+
+    Raises LabError when it cannot be installed.
+    """
     ours = version("ansible-core")
     others = [core for core in cores.CORES if not ours.startswith(core.version + ".")]
     core = next((core for core in others if core.python()), None)
@@ -71,7 +74,12 @@ def another_controller() -> Optional[Controller]:
         print(f"not run: nothing plays on {needs}, for which this machine has no Python", flush=True)
         return None
     LOGS.mkdir(parents=True, exist_ok=True)
-    environment = cores.prepare(core, Bench(scratch=LOGS, log=LOGS / "controller.log"))
+    bench = Bench(scratch=LOGS, log=LOGS / "controller.log")
+    bench.log.unlink(missing_ok=True)
+    try:
+        environment = cores.prepare(core, bench)
+    except LayerError as problem:
+        raise LabError(f"{bench.text()}ansible-core {core.version}: {problem}") from problem
     # Molecule and pytest stay those of .venv: only what plays is exchanged.
     programs = LOGS / f"core-{core.version}"
     shutil.rmtree(programs, ignore_errors=True)
@@ -198,7 +206,7 @@ def main() -> int:
     try:
         with _alone():
             ended = run_all(options.names or scenarios, jobs=options.jobs, keep=options.keep)
-    except (LabError, LayerError) as problem:
+    except LabError as problem:
         print(problem, file=sys.stderr)
         return 1
     passed = sum(one.passed for one in ended)
