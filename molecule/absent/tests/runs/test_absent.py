@@ -63,6 +63,6 @@ def test_site_brings_it_back_and_finds_the_backups(playbook: Any, host: Any) -> 
     assert files_of(host, SETS) == before
 
 
-def test_the_controller_finds_nothing_outdated_in_what_it_played(ansible_said: str) -> None:
+def test_the_controller_finds_nothing_outdated_in_what_it_played(host: Any, ansible_said: str) -> None:
     assert "PLAY RECAP" in ansible_said
     assert [line for line in ansible_said.splitlines() if "DEPRECAT" in line] == []

@@ -2,7 +2,7 @@
 """docs/quick-start.md, its second half, as a new user goes through it: every file and every command as it stands there.
 
 Only the names of the server, the bucket and the database are those of the lab, and where its store is and its keys. The tests
-are the sections of the page, and each needs the one before.
+are the sections of the page, and each needs the one before: all have the host, because pytest puts those with it together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ LONGEST = 600
 
 def blocks(language: str, text: str) -> list[str]:
     """Return the code blocks of a language."""
-    return re.findall(r"^```%s\n(.*?)^```" % language, text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for of, block in found if of == language]
 
 
 def commands(section: str) -> list[str]:
@@ -117,7 +118,7 @@ def person(tmp_path_factory: pytest.TempPathFactory, shared: dict[str, Any], s3:
     return Person(home, names, environment)
 
 
-def test_the_other_pages_have_the_same_inventory_and_commands() -> None:
+def test_the_other_pages_have_the_same_inventory_and_commands(host: Any) -> None:
     files = [text.split("\n", 1)[1] for text in blocks("yaml", SECTIONS["2"])]
     setup = (ROOT / "docs" / "setup.md").read_text(encoding="utf-8").split("## An inventory")[1]
     assert [text.split("\n", 1)[1] for text in blocks("yaml", setup)[:3]] == files
@@ -128,7 +129,7 @@ def test_the_other_pages_have_the_same_inventory_and_commands() -> None:
         assert typed == commands("3")[:2]
 
 
-def test_1_the_collection_is_installed(person: Person) -> None:
+def test_1_the_collection_is_installed(person: Person, host: Any) -> None:
     assert len(commands("1")) == 2
     for command in commands("1"):
         code, said = person.type(command, ROOT)
@@ -136,7 +137,9 @@ def test_1_the_collection_is_installed(person: Person) -> None:
     assert (person.folder / ".ansible/collections/ansible_collections/pgops/backup/MANIFEST.json").exists()
 
 
-def test_2_the_servers_are_named_and_the_secrets_are_encrypted(person: Person, shared: dict[str, Any]) -> None:
+def test_2_the_servers_are_named_and_the_secrets_are_encrypted(
+    person: Person, host: Any, shared: dict[str, Any]
+) -> None:
     hosts, _settings, vault = (person.write(text) for text in blocks("yaml", SECTIONS["2"]))
     assert "db12" in hosts.read_text()
     assert shared["lab_access_key"] in vault.read_text()
@@ -169,7 +172,7 @@ def test_3_then_the_server_is_protected(person: Person, host: Any, capsys: pytes
     assert took < LONGEST
 
 
-def test_3_it_can_be_asked_at_any_time(person: Person) -> None:
+def test_3_it_can_be_asked_at_any_time(person: Person, host: Any) -> None:
     (command,) = commands("3")[2:]
     code, said = person.type(command)
     assert code == 0, said
