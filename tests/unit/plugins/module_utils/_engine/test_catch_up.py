@@ -72,3 +72,10 @@ def test_a_night_in_which_the_clock_is_moved_is_caught_up_once(
         now = evening.astimezone(UTC) + timedelta(minutes=minutes)
         in_time = {verb: max(ended[verb], wanted[verb]) if now >= wanted[verb] else ended[verb] for verb in JOBS}
         assert missed(JOBS, in_time, LONG_AGO, now, BERLIN) == []
+
+
+def test_what_cron_started_when_the_clock_skipped_its_time_is_not_caught_up_once_more() -> None:
+    # All three at 03:00, as there is no 02:00 and no 02:30 in this night.
+    jump = datetime(2027, 3, 28, 1, 0, tzinfo=UTC)
+    ended = dict.fromkeys(JOBS, jump + timedelta(minutes=2))
+    assert missed(JOBS, ended, LONG_AGO, jump + timedelta(hours=5), BERLIN) == []
