@@ -50,7 +50,9 @@ def sets_of(host: Any, name: str) -> list[str]:
     return list(folder.listdir()) if folder.is_directory else []
 
 
-def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(playbook: Any, machine: Any) -> None:
+def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(
+    playbook: Any, machine: Any, s3: Any, bucket: str
+) -> None:
     said = playbook("site", pgops_backup={"jobs": -1, "fromat": "custom"}, pgops_schedule={"backup": "61 2 * * *"})
     assert said.returncode != 0
     for wrong in ("backup.jobs", "fromat", "schedule.backup"):
@@ -58,6 +60,7 @@ def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(playbook
     for name in ("bd1", "bd2"):
         assert [path for path in NOTHING if machine(name).file(path).exists] == []
         assert not machine(name).package("zstd").is_installed
+    assert bucket not in [one["Name"] for one in s3.list_buckets()["Buckets"]]
 
 
 def test_a_host_whose_apt_is_busy_for_too_long_says_so(playbook: Any, machine: Any) -> None:
