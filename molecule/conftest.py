@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,19 @@ def shared() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def secrets(shared: dict[str, Any]) -> list[str]:
+    """What belongs nowhere but into the hosts' secret files: of each secret of the scenario the last word, which is easy to search."""
+    found = [shared["lab_secret_key"]]
+    told = [yaml.safe_load(path.read_text()) for path in sorted(_OWN.rglob("*.yml"))]
+    while told:
+        one = told.pop()
+        told += [value for value in one.values() if isinstance(value, dict)]
+        # Those in braces are the store's.
+        found += [value for value in one.get("pgops_secrets", {}).values() if "{{" not in value]
+    return [value.split()[-1] for value in found]
+
+
+@pytest.fixture(scope="session")
 def s3(shared: dict[str, Any]) -> Any:
     """Return a client of the store."""
     return boto3.client(
@@ -115,7 +128,10 @@ def variables() -> dict[str, Any]:
 
 
 def _play(play: str, options: Sequence[str], extra: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
-    words = [str(Path(sys.executable).with_name("ansible-playbook")), f"--inventory={_SHARED}", f"--inventory={_OWN}"]
+    # That of the scenario, which may be of another ansible-core than these tests.
+    program = shutil.which("ansible-playbook")
+    assert program
+    words = [program, f"--inventory={_SHARED}", f"--inventory={_OWN}"]
     said = subprocess.run(
         [*words, *options, "--extra-vars", json.dumps(dict(extra)), play],
         cwd=_OWN.parent,

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
+import zoneinfo
 from typing import Any
+
+from tests.hosts import instances_of
+from tests.hosts.protected import status_of
 
 __all__ = (
     "test_cron_has_accepted_the_file",
     "test_each_job_is_there_once_at_its_time",
     "test_the_file_is_one_that_cron_reads",
+    "test_the_times_are_on_the_clock_of_the_host",
     "test_there_is_no_timer_as_well",
 )
 
@@ -44,7 +51,27 @@ def test_each_job_is_there_once_at_its_time(host: Any) -> None:
     settings = {
         line.split("=", 1)[0] for line in lines if "=" in line and line not in jobs and not line.startswith("#")
     }
-    assert {"MAILTO", "PATH"} <= settings
+    assert {"CRON_TZ", "MAILTO", "PATH"} <= settings
+
+
+def test_the_times_are_on_the_clock_of_the_host(host: Any) -> None:
+    name = host.check_output("readlink -f /etc/localtime").removeprefix("/usr/share/zoneinfo/")
+    table = host.file("/etc/cron.d/pgops").content_string
+    assert re.findall("^CRON_TZ=(.*)$", table, re.MULTILINE) == [name]
+    # This is how the program itself tells when its jobs are due.
+    zone = zoneinfo.ZoneInfo(name)
+    now = dt.datetime.fromtimestamp(int(host.check_output("date +%s", "%s")), tz=zone)
+    for config in instances_of(host).values():
+        runs = status_of(host, config)["schedule"]["runs"]
+        for verb in ("backup", "sync", "verify"):
+            minute, hour = (int(word) for word in TIMES[verb].split()[:2])
+            due, coming = (dt.datetime.fromisoformat(runs[verb][key]) for key in ("last_due", "next_run"))
+            for moment in (due, coming):
+                assert (moment.astimezone(zone).hour, moment.astimezone(zone).minute) == (hour, minute)
+            assert dt.timedelta(hours=23) <= coming - due <= dt.timedelta(hours=25)
+            # It may become due while we ask.
+            assert due <= now + dt.timedelta(minutes=1)
+            assert now < coming
 
 
 def test_cron_has_accepted_the_file(host: Any) -> None:

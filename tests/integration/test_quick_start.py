@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""docs/quick-start.md: every command of its first half runs as it stands there."""
+"""docs/quick-start.md: every command of its first half runs as it stands there; those of the second half in molecule/default."""
 
 from __future__ import annotations
 

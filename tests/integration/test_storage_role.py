@@ -18,10 +18,13 @@ import yaml
 
 from demo.servers import MotoS3
 from tests.integration.conftest import ROOT
+from tests.tools import amazon
 
 ROLE = ROOT / "roles" / "storage"
 ENGINE = ROOT / "plugins" / "module_utils" / "_engine"
 RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=0\s+failed=(\d+)", re.MULTILINE)
+
+OF_OTHERS = {"Key": "cost", "Value": "somebody else's"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Controller:
     root: Path
     store: MotoS3
     bucket: str = field(default_factory=lambda: "role-" + uuid.uuid4().hex[:12])
+    collections: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         place = self.root / "collections" / "ansible_collections" / "pgops"
@@ -90,7 +94,7 @@ class Controller:
                 "PATH": os.pathsep.join([str(program.parent), os.environ["PATH"]]),
                 "HOME": str(self.root),
                 "LANG": "C.UTF-8",
-                "ANSIBLE_COLLECTIONS_PATH": str(self.root / "collections"),
+                "ANSIBLE_COLLECTIONS_PATH": os.pathsep.join(map(str, [self.root / "collections", *self.collections])),
                 "ANSIBLE_HOME": str(self.root / "ansible"),
                 "ANSIBLE_NOCOLOR": "1",
             },
@@ -165,6 +169,37 @@ def test_check_converge_and_the_second_run(controller: Controller) -> None:
     again = controller.play("--diff", storage_show_policies=False, **lock)
     assert again.changed == {"db1": 0, "db2": 0}
     assert "arn:aws:s3" not in again.output
+
+
+def test_the_bucket_by_amazons_own_collection(controller: Controller) -> None:
+    controller.collections.append(amazon.collection())
+    wanted: dict[str, Any] = {
+        "storage_by": "amazon.aws",
+        "storage_object_lock": {"mode": "GOVERNANCE", "days": 2},
+        "storage_tags": {"team": "data"},
+    }
+    raw, name = controller.store.client(), controller.bucket
+    # That collection has no check mode; ours predicts all the same.
+    checked = controller.play("--check", "--diff", "--limit", "db1", **wanted)
+    assert checked.changed == {"db1": 1}
+    assert name not in controller.buckets()
+    made = controller.play("-v", "--limit", "db1", **wanted)
+    by_amazon, ours = made.output.split("Amazon | Make the bucket]")[1].split("Bucket | Make it fit for backups]")
+    assert by_amazon.split("\n")[1].startswith("changed: [db1 -> localhost]")
+    assert raw.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+    assert set(raw.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"].values()) == {True}
+    assert raw.get_bucket_tagging(Bucket=name)["TagSet"] == [{"Key": "team", "Value": "data"}]
+    # The rest is ours: the days of the lock, the life cycle, the policies.
+    assert ours.split("\n")[1].startswith("changed: [db1 -> localhost]")
+    held = raw.get_object_lock_configuration(Bucket=name)["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
+    assert (held["Mode"], held["Days"]) == ("GOVERNANCE", 2)
+    (rule,) = raw.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
+    assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    assert "arn:aws:s3:::%s/database-backups/db1-main/*" % name in ours
+    raw.put_bucket_tagging(Bucket=name, Tagging={"TagSet": [*raw.get_bucket_tagging(Bucket=name)["TagSet"], OF_OTHERS]})
+    assert controller.play("--limit", "db1", **wanted).changed == {"db1": 0}
+    assert OF_OTHERS in raw.get_bucket_tagging(Bucket=name)["TagSet"]
 
 
 def test_hosts_that_want_other_things_see_to_them_by_themselves(controller: Controller) -> None:

@@ -20,9 +20,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Optional
 
-from tests.tools.bench import VENV, stop_group
+from tests.tools import cores
+from tests.tools.bench import VENV, Bench, LayerError, stop_group
 from tests.tools.collection_tree import ROOT
 from tests.tools.lab import Lab, LabError
 from tests.tools.lab.machines import prepare_all
@@ -30,6 +33,8 @@ from tests.tools.lab.machines import prepare_all
 LOGS = ROOT / "build" / "molecule"
 # Owns the machines and the store, so that it is first and last.
 HOSTS = "hosts"
+# Its controller is of another ansible-core than that of .venv, with which the others play: each that we support plays.
+_ON_ANOTHER_CORE = "absent"
 # So that no long one begins when all else is done.
 _SLOW_FIRST = ("timers", "baddays", "default", "upgrade", "patroni", "ha")
 _BASE = ROOT / "molecule" / "base.yml"
@@ -48,21 +53,60 @@ class Ended:
     log: Path
 
 
+@dataclass(frozen=True)
+class Controller:
+    """An ansible-core, and the folder that has its programs and nothing else."""
+
+    core: str
+    programs: Path
+
+
+def another_controller() -> Optional[Controller]:
+    """Return the first supported ansible-core that is not that of .venv, ready to play; None where no Python here runs it.
+
+    Raises LabError when it cannot be installed.
+    """
+    ours = version("ansible-core")
+    others = [core for core in cores.CORES if not ours.startswith(core.version + ".")]
+    core = next((core for core in others if core.python()), None)
+    if core is None:
+        needs = " or ".join(f"ansible-core {core.version}" for core in others)
+        print(f"not run: nothing plays on {needs}, for which this machine has no Python", flush=True)
+        return None
+    LOGS.mkdir(parents=True, exist_ok=True)
+    bench = Bench(scratch=LOGS, log=LOGS / "controller.log")
+    bench.log.unlink(missing_ok=True)
+    try:
+        environment = cores.prepare(core, bench)
+    except LayerError as problem:
+        raise LabError(f"{bench.text()}ansible-core {core.version}: {problem}") from problem
+    # Molecule and pytest stay those of .venv: only what plays is exchanged.
+    programs = LOGS / f"core-{core.version}"
+    shutil.rmtree(programs, ignore_errors=True)
+    programs.mkdir()
+    for program in environment.bin.glob("ansible*"):
+        (programs / program.name).symlink_to(program)
+    return Controller(core.version, programs)
+
+
 def all_scenarios() -> list[str]:
     """Return the names of the scenarios, in the order in which they begin."""
     found = {path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - {HOSTS}
     return [HOSTS, *(name for name in _SLOW_FIRST if name in found), *sorted(found - set(_SLOW_FIRST))]
 
 
-def _molecule(words: Sequence[str], log: Path) -> bool:
+def _molecule(words: Sequence[str], log: Path, controller: Optional[Controller]) -> bool:
     """Run Molecule and tell whether it succeeded."""
+    first = [str(controller.programs)] if controller else []
     environment = {
         **os.environ,
         "ANSIBLE_FORCE_COLOR": "0",
+        # The first play of the scenario holds the controller to it.
+        "LAB_CORE": controller.core if controller else "",
         "MOLECULE_COMMAND_BORDERS": "false",
         "MOLECULE_PROJECT_DIRECTORY": str(ROOT),
         "NO_COLOR": "1",
-        "PATH": os.pathsep.join([str(VENV), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]),
+        "PATH": os.pathsep.join([*first, str(VENV), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]),
     }
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -84,24 +128,27 @@ def _molecule(words: Sequence[str], log: Path) -> bool:
                 stop_group(process)
 
 
-def run(name: str, *, keep: bool) -> Ended:
-    """Run one scenario and tell of it."""
+def run(name: str, *, keep: bool, controller: Optional[Controller] = None) -> Ended:
+    """Run one scenario, with another ansible-core than that of .venv if there is a `controller`, and tell of it."""
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{name}.log"
     log.unlink(missing_ok=True)
     began = time.monotonic()
     if name == HOSTS:
-        passed = all(_molecule([step, "-s", name], log) for step in ("destroy", "create", "verify"))
+        passed = all(_molecule([step, "-s", name], log, controller) for step in ("destroy", "create", "verify"))
     elif keep:
         # Told to destroy nothing, Molecule would not begin anew, either.
-        passed = _molecule(["destroy", "-s", name], log) and _molecule(["test", "--destroy=never", "-s", name], log)
+        passed = all(
+            _molecule([*words, "-s", name], log, controller) for words in (["destroy"], ["test", "--destroy=never"])
+        )
     else:
-        passed = _molecule(["test", "-s", name], log)
+        passed = _molecule(["test", "-s", name], log, controller)
     text = log.read_text(errors="replace")
     tests = sum(int(number) for number in re.findall(r"^=+ .*?(\d+) passed", text, re.MULTILINE))
     ended = Ended(name, passed and tests > 0, time.monotonic() - began, tests, log)
     word = "passed" if ended.passed else "FAILED"
-    print(f"{word:8} {name} ({ended.seconds:.0f} s) {tests} tests", flush=True)
+    played = f", played on ansible-core {controller.core}" if controller else ""
+    print(f"{word:8} {name} ({ended.seconds:.0f} s) {tests} tests{played}", flush=True)
     if not ended.passed:
         print(f"--- {name}: all it printed ---\n{text.rstrip()}\n--- end ---", flush=True)
     return ended
@@ -115,11 +162,14 @@ def run_all(names: Sequence[str], *, jobs: int, keep: bool) -> list[Ended]:
     try:
         # Before the clock of a scenario runs, and once for all.
         prepare_all()
+        other = another_controller() if _ON_ANOTHER_CORE in names else None
         rest = [name for name in names if name != HOSTS]
         if HOSTS in names:
             ended.append(run(HOSTS, keep=keep))
         with ThreadPoolExecutor(max_workers=jobs) as pool:
-            ended += pool.map(lambda name: run(name, keep=keep), rest)
+            ended += pool.map(
+                lambda name: run(name, keep=keep, controller=other if name == _ON_ANOTHER_CORE else None), rest
+            )
     finally:
         if keep:
             print("kept: python -m tests.tools.lab list; end them with: python -m tests.tools.lab down", flush=True)

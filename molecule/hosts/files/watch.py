@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""watch.py FILE: write down the words of every process that can be seen, each once, until somebody ends us."""
+"""watch.py FILE SECONDS: write down the words of every process that can be seen, each once, with a rest after each look, until ended."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ with Path(sys.argv[1]).open("ab", buffering=0) as out:
             if words and words not in seen:
                 seen.add(words)
                 out.write(words.replace(b"\0", b" ").replace(b"\n", b" ") + b"\n")
-        time.sleep(0.002)
+        time.sleep(float(sys.argv[2]))

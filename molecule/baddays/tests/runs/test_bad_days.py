@@ -6,14 +6,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tests.hosts import instances_of, runs_of
+from tests.hosts import instances_of, objects_of, runs_of
 from tests.hosts.bare import NOTHING
 from tests.hosts.protected import SETS, status_of
 from tests.tools.lab import network
+from tests.tools.lab.machines import until
 
 STORE = "10.213.0.10"
+APT_LOCK = Path(__file__).parents[2] / "files" / "apt_lock.py"
+HELD = "/run/lab-apt"
 
 
 @contextmanager
@@ -26,13 +30,29 @@ def unplugged(name: str) -> Iterator[None]:
         network.plug(name, into=True)
 
 
+@contextmanager
+def apt_is_busy(host: Any, waited_for: int) -> Iterator[None]:
+    """Hold the lock of a host's apt until an apt-get has waited for it so many seconds; with 0, for as long as this lasts."""
+    host.check_output("rm -f %s", HELD)
+    host.check_output(
+        "systemd-run --quiet --collect --unit=lab-apt python3 -c %s %s %s", APT_LOCK.read_text(), HELD, str(waited_for)
+    )
+    try:
+        assert until(lambda: host.run("test -s %s", HELD).rc == 0, 60) is not None
+        yield
+    finally:
+        host.run("systemctl stop lab-apt")
+
+
 def sets_of(host: Any, name: str) -> list[str]:
     """Return the backup sets that a host has."""
     folder = host.file(SETS.format(f"{name}-main"))
     return list(folder.listdir()) if folder.is_directory else []
 
 
-def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(playbook: Any, machine: Any) -> None:
+def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(
+    playbook: Any, machine: Any, s3: Any, bucket: str
+) -> None:
     said = playbook("site", pgops_backup={"jobs": -1, "fromat": "custom"}, pgops_schedule={"backup": "61 2 * * *"})
     assert said.returncode != 0
     for wrong in ("backup.jobs", "fromat", "schedule.backup"):
@@ -40,18 +60,56 @@ def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(playbook
     for name in ("bd1", "bd2"):
         assert [path for path in NOTHING if machine(name).file(path).exists] == []
         assert not machine(name).package("zstd").is_installed
+    assert bucket not in [one["Name"] for one in s3.list_buckets()["Buckets"]]
+
+
+def test_a_host_whose_apt_is_busy_for_too_long_says_so(playbook: Any, machine: Any) -> None:
+    with apt_is_busy(machine("bd1"), waited_for=0):
+        said = playbook("site", "--tags", "pgops_install", target="bd1", agent_packages_wait=1)
+    assert said.returncode != 0
+    assert "Could not get lock /var/lib/dpkg/lock-frontend" in " ".join((said.stdout + said.stderr).split())
+    assert not machine("bd1").package("zstd").is_installed
 
 
 def test_a_host_out_of_reach_and_one_whose_apt_is_busy(playbook: Any, machine: Any) -> None:
-    # apt's lock is one of fcntl, not of flock.
-    holder = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(40)"
-    machine("bd1").check_output("systemd-run --quiet --unit=lab-apt python3 -c %s", holder)
-    with unplugged("bd2"):
-        said = playbook("site")
+    host = machine("bd1")
+    with apt_is_busy(host, waited_for=3), unplugged("bd2"):
+        said = playbook("site", "--tags", "pgops_install")
     assert said.returncode != 0
-    assert "1 of 2 protected" in said.stdout
-    assert "bd2: NOT PROTECTED" in said.stdout
-    assert len(sets_of(machine("bd1"), "bd1")) == 1
+    assert "0 of 2 protected" in said.stdout
+    assert "It could not be reached" in said.stdout
+    # The lock was let go only because an apt-get waited for it, and nothing was installed before.
+    had, let_go = (float(line) for line in host.file(HELD).content_string.split())
+    dates = "sed -n %s /var/log/apt/history.log | TZ=UTC date --file=- +%%s"
+    begun = [int(line) for line in host.check_output(dates, "s/^Start-Date: //p").split()]
+    assert [moment for moment in begun if moment >= int(had)]
+    assert [moment for moment in begun if int(had) <= moment < int(let_go)] == []
+    assert host.package("zstd").is_installed
+
+
+def test_each_step_of_site_by_its_tag(playbook: Any, machine: Any, s3: Any, bucket: str) -> None:
+    """The tags of docs/setup.md, one after the other: what each brings, and that the next one does not come by itself."""
+    host, top = machine("bd1"), "database-backups/bd1-main/"
+
+    def found() -> dict[str, bool]:
+        there = bucket in [one["Name"] for one in s3.list_buckets()["Buckets"]]
+        keys = list(objects_of(s3, bucket, top)) if there else []
+        return {
+            "pgops_install": host.run("pgops version").rc == 0 and host.file("/etc/cron.d/pgops").exists,
+            "pgops_storage": there and s3.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled",
+            "pgops_backup": len(sets_of(host, "bd1")) == 1,
+            "pgops_sync": any(key.endswith("/manifest.json") for key in keys),
+            "pgops_verify": any("_restore_passed_" in key for key in keys),
+        }
+
+    done = ["pgops_install"]
+    assert [tag for tag, there in found().items() if there] == done
+    for tag in ("pgops_storage", "pgops_backup", "pgops_sync", "pgops_verify"):
+        said = playbook("site", "--tags", tag, target="bd1")
+        done.append(tag)
+        assert [name for name, there in found().items() if there] == done
+        assert (said.returncode == 0) is (tag == "pgops_verify")
+    assert "1 of 1 protected" in said.stdout
 
 
 def test_a_store_out_of_reach_leaves_the_local_backup(playbook: Any, machine: Any) -> None:

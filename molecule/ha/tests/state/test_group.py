@@ -8,7 +8,8 @@ import json
 from typing import Any
 
 from tests.hosts import files_of, instances_of, objects_of, runs_of
-from tests.hosts.protected import test_no_run_failed  # noqa: F401
+from tests.hosts.night import test_ansible_showed_no_secret  # noqa: F401
+from tests.hosts.protected import test_no_run_failed, test_no_secret_is_in_what_the_host_wrote  # noqa: F401
 from tests.hosts.shop import asked
 
 INSTANCE = "shop-group"
@@ -42,6 +43,17 @@ def test_the_primary_left_it_to_the_standby(machine: Any) -> None:
 def test_the_bucket_has_one_set(s3: Any, bucket: str) -> None:
     found = objects_of(s3, bucket, f"database-backups/{INSTANCE}/sets/")
     assert len([key for key in found if key.endswith("/manifest.json")]) == 1
+
+
+def test_no_process_of_site_had_a_secret_among_its_words(machine: Any, secrets: list[str]) -> None:
+    assert len(secrets) == 2, "that of the store, and that of the database"
+    watched = {name: machine(name).file("/root/watched").content_string for name in ("ha1", "ha2")}
+    # Who backs up dumps; who proves loads into a server of its own.
+    for program in ("pg_dump", "pg_restore", "initdb"):
+        assert program in watched["ha2"]
+    assert [
+        line for said in watched.values() for line in said.splitlines() if any(one in line for one in secrets)
+    ] == []
 
 
 def test_the_role_reads_and_writes_nothing(machine: Any, variables: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from typing import Any, Optional
 
-from .calendar import Calendar, last_before, longest_gap
+from .calendar import Calendar, counts_from, last_before, longest_gap
 from .freshness import CLOCK_TOLERANCE, CRITICAL, OK, WARNING, tried, worst
 from .freshness import Finding as Judged
 from .naming import is_physical
@@ -244,7 +244,7 @@ def _missed(verb: str, due: Due, facts: Facts, limits: Limits, now: datetime) ->
     if facts.running and now - moment <= limits.wait + limits.grace:
         # It may be waiting for the one that runs.
         return
-    if any(run.ended >= moment for run in facts.runs.get(verb, ())):
+    if any(run.ended >= counts_from(moment, limits.zone) for run in facts.runs.get(verb, ())):
         return
     level = CRITICAL if verb == "backup" else WARNING
     text = "The %s that was due at %s has not run." % (verb, _minute(moment, limits.zone))

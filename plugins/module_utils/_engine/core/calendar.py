@@ -147,6 +147,10 @@ def _number(word: str, spec: _Field, text: str) -> int:
     return number
 
 
+# Cron takes a clock that jumps further for one that was wrong.
+_NEAR = timedelta(hours=3)
+
+
 # --- moments ----------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +181,18 @@ def last_before(found: Calendar, moment: datetime, zone: tzinfo) -> Optional[dat
                 return max(earlier)
         day -= timedelta(days=1)
     return None
+
+
+def counts_from(due: datetime, zone: tzinfo) -> datetime:
+    """Return from when on a run is the one that was due at `due`: where the clock skipped that time, cron starts it at the jump already."""
+    jump = _offset(due, zone) - _offset(due - _NEAR, zone)
+    if timedelta(0) < jump < _NEAR and _offset(due - jump, zone) != _offset(due, zone):
+        return due - jump
+    return due
+
+
+def _offset(moment: datetime, zone: tzinfo) -> timedelta:
+    return moment.astimezone(zone).utcoffset() or timedelta(0)
 
 
 def _runs_on(found: Calendar, day: date, zone: tzinfo) -> Iterator[datetime]:
@@ -327,4 +343,14 @@ def _rule(time: str, dates: set[date]) -> Iterator[str]:
         yield "%s %s:00" % (day.isoformat(), time)
 
 
-__all__ = ("SHORTCUTS", "Calendar", "last_before", "longest_gap", "longest_lag", "next_after", "parse", "to_systemd")
+__all__ = (
+    "SHORTCUTS",
+    "Calendar",
+    "counts_from",
+    "last_before",
+    "longest_gap",
+    "longest_lag",
+    "next_after",
+    "parse",
+    "to_systemd",
+)

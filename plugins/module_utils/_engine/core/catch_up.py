@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Optional
 
-from .calendar import Calendar, last_before
+from .calendar import Calendar, counts_from, last_before
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def missed(
     for verb, calendar in calendars.items():
         due = last_before(calendar, now, zone)
         last = ended.get(verb)
-        if due is not None and due >= since and (last is None or last < due):
+        if due is not None and due >= since and (last is None or last < counts_from(due, zone)):
             found.append(Missed(verb, due))
     return found
 

@@ -420,6 +420,8 @@ def _covered(facts: Facts, days: int) -> Answer:
 
 # How long after its time a run may end before it is missed: others may be in its way.
 _LATE = timedelta(hours=8)
+# Where the clock skips an hour, cron starts what was due in it at the jump.
+_EARLY = timedelta(hours=1)
 
 
 def _missed(facts: Facts) -> list[str]:
@@ -431,7 +433,7 @@ def _missed(facts: Facts) -> list[str]:
         if due is None or facts.now - due < _LATE or not begun or due < begun[0]:
             continue
         last = facts.status["runs"].get(verb, {}).get("last")
-        if last is None or parse_iso(last["ended"]) < due:
+        if last is None or parse_iso(last["ended"]) < due - _EARLY:
             missed.append(verb)
     return missed
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -141,6 +142,16 @@ def test_a_run_is_not_missed_before_its_grace_is_over() -> None:
     }
     assert not found(now=due + HOUR - timedelta(seconds=1), **facts)
     assert list(found(now=due + HOUR, **facts)) == ["missed-run/backup"]
+
+
+def test_a_run_that_cron_started_when_the_clock_skipped_its_time_is_not_missed() -> None:
+    # At 03:00 in Berlin, as soon as there is no 02:30 in this night; by the calendar it is due at 03:30.
+    started = datetime(2027, 3, 28, 1, 0, tzinfo=UTC)
+    facts: dict[str, Any] = {"due": {"sync": Due(parse("30 2 * * *"), LONG_AGO)}, "watched_since": LONG_AGO}
+    limits = Limits(zone=ZoneInfo("Europe/Berlin"))
+    for ended, missed in ((started + HOUR / 60, []), (started - 24 * HOUR, ["missed-run/sync"])):
+        runs = {"sync": [run("sync", NOW - ended, took=timedelta(0))]}
+        assert list(found(limits, now=started + 7 * HOUR, runs=runs, **facts)) == missed
 
 
 def test_a_run_that_waits_for_another_has_the_patience_that_it_was_given() -> None:

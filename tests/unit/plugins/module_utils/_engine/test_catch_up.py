@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.catch_up
 NIGHT = datetime(2026, 11, 22, 2, tzinfo=UTC)  # a Sunday
 NIGHTLY = {"backup": parse("0 2 * * *"), "verify": parse("0 3 * * *"), "prune": parse("0 1 * * 0")}
 LONG_AGO = NIGHT - timedelta(days=100)
+BERLIN = ZoneInfo("Europe/Berlin")
+JOBS = {"backup": parse("0 2 * * *"), "sync": parse("30 2 * * *"), "verify": parse("0 3 * * *")}
 
 
 @pytest.mark.parametrize(
@@ -44,3 +47,35 @@ def test_however_long_the_host_was_down_each_verb_is_caught_up_once(up: int, dow
     if down >= 24 * 60:
         assert {"backup", "verify"} <= {one.verb for one in found}
     assert missed(NIGHTLY, dict.fromkeys(NIGHTLY, now), LONG_AGO, now, UTC) == []
+
+
+@pytest.mark.parametrize(
+    ("night", "due"),
+    [
+        # The hour from two to three is left out: what was due in it is due an hour of the clock later.
+        (datetime(2027, 3, 28, tzinfo=BERLIN), {"backup": (1, 0), "sync": (1, 30), "verify": (1, 0)}),
+        # That hour comes twice, and counts once.
+        (datetime(2026, 10, 25, tzinfo=BERLIN), {"backup": (0, 0), "sync": (0, 30), "verify": (2, 0)}),
+    ],
+)
+def test_a_night_in_which_the_clock_is_moved_is_caught_up_once(
+    night: datetime, due: dict[str, tuple[int, int]]
+) -> None:
+    wanted = {verb: datetime(night.year, night.month, night.day, *time, tzinfo=UTC) for verb, time in due.items()}
+    evening = datetime(night.year, night.month, night.day - 1, 23, tzinfo=BERLIN)
+    ended = dict.fromkeys(JOBS, evening)
+    assert missed(JOBS, ended, LONG_AGO, night.replace(hour=1, minute=59), BERLIN) == []
+    morning = night.replace(hour=9)
+    assert {one.verb: one.due for one in missed(JOBS, ended, LONG_AGO, morning, BERLIN)} == wanted
+    # Whoever ran when it was due lost nothing; nor does the second of two hours of one name bring anything.
+    for minutes in range(0, 24 * 60, 5):
+        now = evening.astimezone(UTC) + timedelta(minutes=minutes)
+        in_time = {verb: max(ended[verb], wanted[verb]) if now >= wanted[verb] else ended[verb] for verb in JOBS}
+        assert missed(JOBS, in_time, LONG_AGO, now, BERLIN) == []
+
+
+def test_what_cron_started_when_the_clock_skipped_its_time_is_not_caught_up_once_more() -> None:
+    # All three at 03:00, as there is no 02:00 and no 02:30 in this night.
+    jump = datetime(2027, 3, 28, 1, 0, tzinfo=UTC)
+    ended = dict.fromkeys(JOBS, jump + timedelta(minutes=2))
+    assert missed(JOBS, ended, LONG_AGO, jump + timedelta(hours=5), BERLIN) == []

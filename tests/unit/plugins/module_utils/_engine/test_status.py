@@ -6,9 +6,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -510,6 +511,22 @@ def test_the_next_runs_are_told_and_that_nobody_starts_them(world: Any, monkeypa
     assert "never; next 2026-11-22 22:45 UTC" in render(
         {**result, "schedule": {**result["schedule"], "started_by": "cron"}}, False
     )
+
+
+def test_when_the_clock_is_moved_the_night_still_has_its_runs(world: Any) -> None:
+    safe_world(world)
+    context = world.context()
+    context.config = dataclasses.replace(context.config, schedule=Schedule(timezone="Europe/Berlin"))
+    context.clock = lambda: datetime(2027, 3, 28, 9, tzinfo=ZoneInfo("Europe/Berlin"))
+    runs = status(context)["schedule"]["runs"]
+    # 02:00 to 03:00 is left out in this night: 03:00 in summer time, and 03:30; from the next night on, an hour earlier than in winter.
+    assert {
+        verb: (run["last_due"], run["next_run"]) for verb, run in runs.items() if verb in ("backup", "sync", "verify")
+    } == {
+        "backup": ("2027-03-28T01:00:00+00:00", "2027-03-29T00:00:00+00:00"),
+        "sync": ("2027-03-28T01:30:00+00:00", "2027-03-29T00:30:00+00:00"),
+        "verify": ("2027-03-28T01:00:00+00:00", "2027-03-29T01:00:00+00:00"),
+    }
 
 
 def test_a_weekly_schedule_expects_a_weekly_backup(world: Any) -> None:

@@ -1,5 +1,0 @@
-# SPDX-License-Identifier: GPL-3.0-or-later
-from __future__ import annotations
-
-# pylint: disable=unused-import,unused-wildcard-import,wildcard-import
-from tests.hosts.bare import *  # noqa: F403
