@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
 
 from tests.hosts import objects_of, runs_of
+from tests.hosts.pages import blocks, filled
 from tests.hosts.shop import asked, finished_segment, is_the_shop
-from tests.tools.collection_tree import ROOT
 from tests.tools.lab import Lab
 from tests.tools.lab.machines import until
 
@@ -19,15 +18,9 @@ INSTANCE = "shop-group"
 BACKUP = "sudo -u postgres pgops --json backup"
 
 
-MAIN = "/var/lib/postgresql/17/main"
 COPY, SOCKETS = "/srv/copy", "/tmp/pitr"
 # Backups have a role of their own here, which may not look at a whole server.
 AS_OWNER = "--set postgres.login_user=postgres --set postgres.login_host="
-IN_PLACE = re.search(
-    r"^### In the place of the server$.*?^```\n(systemctl stop .*?)^```$",
-    (ROOT / "docs" / "recovery.md").read_text(encoding="utf-8"),
-    re.MULTILINE | re.DOTALL,
-)
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +132,9 @@ def test_any_moment_comes_back_on_a_bare_host_from_s3_alone(machine: Any, moment
 
 def test_the_commands_of_the_page_bring_a_server_back_in_its_place(machine: Any, moments: dict[int, str]) -> None:
     host = machine("ha2")
-    assert IN_PLACE
-    script = IN_PLACE[1].replace("2026-11-22T14:30:59+01:00", "'%s'" % moments[40])
-    script = script.replace("pgops recover", f"pgops recover {AS_OWNER}")
-    assert moments[40] in script
-    assert script.count(MAIN) == 2
-    said = host.run("bash -e -c %s", script)
+    (script,) = [text for text in blocks("recovery.md", "In the place of the server") if text.startswith("systemctl ")]
+    names = {"2026-11-22T14:30:59+01:00": f"'{moments[40]}'", "pgops recover": f"pgops recover {AS_OWNER}"}
+    said = host.run("bash -e -c %s", filled(script, names))
     assert said.rc == 0, said.stdout + said.stderr
     assert host.check_output("systemctl is-active postgresql@17-main") == "active"
     assert rows(host, "/var/run/postgresql") == list(range(1, 41))
