@@ -29,6 +29,6 @@ def filled(text: str, names: Mapping[str, str]) -> str:
 
 def play_of(command: str) -> tuple[str, list[str]]:
     """Return the name of the playbook and the options of a command of a page, without the inventory."""
-    program, play, flag, _inventory, *options = shlex.split(command)
+    program, play, flag, _inventory, *options = shlex.split(command.replace("\\\n", " "))
     assert (program, flag) == ("ansible-playbook", "-i"), command
     return play.removeprefix("pgops.backup."), options

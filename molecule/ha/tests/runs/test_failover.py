@@ -19,8 +19,9 @@ BACKUP = "sudo -u postgres pgops --json backup"
 
 
 COPY, SOCKETS = "/srv/copy", "/tmp/pitr"
-# Backups have a role of their own here, which may not look at a whole server.
-AS_OWNER = "--set postgres.login_user=postgres --set postgres.login_host="
+# Backups have a role of their own here, which may not look at a whole server; and the old primary may have archived once more
+# behind where the timelines parted, so that a moment alone does not say on which of them it lies.
+OF_BOTH = "--set postgres.login_user=postgres --set postgres.login_host= --timeline 2"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_any_moment_comes_back_on_a_bare_host_from_s3_alone(machine: Any, moment
     # Before the failover; with its last segment, which only the new primary archived; and behind it.
     for number, moment in sorted(moments.items()):
         bare.check_output("install -d -o postgres -m 700 %s", COPY)
-        words = f"--place s3 --data-directory {COPY} --socket-directory {SOCKETS} --yes {AS_OWNER}"
+        words = f"--place s3 --data-directory {COPY} --socket-directory {SOCKETS} --yes {OF_BOTH}"
         said = bare.run(f"pgops --json recover {words} --to-time %s", moment)
         assert said.rc == 0, said.stdout + said.stderr
         assert json.loads(said.stdout)["stopped"]["log"]
@@ -133,7 +134,7 @@ def test_any_moment_comes_back_on_a_bare_host_from_s3_alone(machine: Any, moment
 def test_the_commands_of_the_page_bring_a_server_back_in_its_place(machine: Any, moments: dict[int, str]) -> None:
     host = machine("ha2")
     (script,) = [text for text in blocks("recovery.md", "In the place of the server") if text.startswith("systemctl ")]
-    names = {"2026-11-22T14:30:59+01:00": f"'{moments[40]}'", "pgops recover": f"pgops recover {AS_OWNER}"}
+    names = {"2026-11-22T14:30:59+01:00": f"'{moments[40]}'", "pgops recover": f"pgops recover {OF_BOTH}"}
     said = host.run("bash -e -c %s", filled(script, names))
     assert said.rc == 0, said.stdout + said.stderr
     assert host.check_output("systemctl is-active postgresql@17-main") == "active"
