@@ -56,7 +56,7 @@ def last_run(host: Any) -> dict[str, Any]:
 def test_somebody_writes_and_the_primary_archives(machine: Any, s3: Any, bucket: str, moments: dict[int, str]) -> None:
     primary, standby = machine("ha1"), machine("ha2")
     asked(primary, "shop", "CREATE TABLE ticks (no int PRIMARY KEY)")
-    moments[10] = write(primary, 1, 10)
+    write(primary, 1, 10)
     write(primary, 11, 20)
     archived(primary, s3, bucket)
     # These the primary never archives: the standby has them, and is promoted with them.
@@ -119,7 +119,7 @@ def test_any_moment_comes_back_on_a_bare_host_from_s3_alone(machine: Any, moment
     bare.check_output("systemctl stop pgops_wal_ship@%s", INSTANCE)
     bare.check_output("pg_dropcluster --stop 17 main && find /backups/postgres /var/lib/pgops -mindepth 1 -delete")
     assert bare.check_output("pg_lsclusters -h") == ""
-    # Before the failover; with its last segment, which only the new primary archived; and behind it.
+    # Before the failover, in a segment that only the new primary archived; and behind it.
     for number, moment in sorted(moments.items()):
         bare.check_output("install -d -o postgres -m 700 %s", COPY)
         words = f"--place s3 --data-directory {COPY} --socket-directory {SOCKETS} --yes {OF_BOTH}"
