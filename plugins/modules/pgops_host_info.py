@@ -187,7 +187,7 @@ cron:
 lacking:
   description:
     - Of what is in O(wanted), that which is not so - V(configurations), V(program) or V(schedule). To the others their modules would
-      do nothing.
+      do nothing. The program is not so, either, while a service of it runs another version.
   returned: success
   type: list
   elements: str

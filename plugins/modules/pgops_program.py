@@ -139,6 +139,12 @@ in_use:
   type: list
   elements: str
   sample: []
+outdated:
+  description: Services of the program that run another version than the one laid down, until they are started again.
+  returned: success
+  type: list
+  elements: str
+  sample: [pgops_wal_ship@db1-main.service]
 run_warnings:
   description: What the run skipped, degraded or guessed. Ansible shows the same as warnings.
   returned: always

@@ -72,7 +72,6 @@ class _Site:
             },
             "pgops_secrets": {"s3_access_key": _KEYS["LAB_ACCESS_KEY"], "s3_secret_key": _KEYS["LAB_SECRET_KEY"]},
             "pgops_storage": True,
-            "storage_public_access_block": False,
         }
         hosts = {name: {} for name in _HOSTS}
         self._inventory.write_text(json.dumps({"databases": {"hosts": hosts, "vars": variables}}))

@@ -44,3 +44,10 @@ def objects_of(s3: Any, bucket: str, prefix: str = "") -> dict[str, int]:
     """Return the size of every object in a bucket, by its key."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     return {one["Key"]: one["Size"] for page in pages for one in page.get("Contents", [])}
+
+
+def held(host: Any, service: str) -> list[str]:
+    """Return the version of the program that a service runs: it holds that folder as long as it does."""
+    process = host.check_output("systemctl show --property=MainPID --value %s", service)
+    found: str = host.check_output("find /proc/%s/fd -lname %s -printf %s", process, "/usr/local/lib/pgops/*", r"%l\n")
+    return found.split()

@@ -26,11 +26,13 @@ def test_the_standby_replicates(machine: Any) -> None:
 
 def test_the_standby_backed_up(machine: Any) -> None:
     runs = [run for run in runs_of(machine("ha2"), INSTANCE) if run["verb"] == "backup"]
-    assert [run["outcome"] for run in runs] == ["ok"]
+    assert [run["outcome"] for run in runs] == ["ok", "ok"]
     found = files_of(machine("ha2"), f"/backups/postgres/{INSTANCE}/sets")
-    manifest = next(path for path in found if path.endswith("/manifest.json"))
-    said = json.loads(machine("ha2").file(f"/backups/postgres/{INSTANCE}/sets/{manifest}").content_string)
-    assert said["from_standby"] is True
+    manifests = [path for path in found if path.endswith("/manifest.json")]
+    assert sorted(path.split("/")[0].rpartition("-")[2] for path in manifests) == ["base", "logical"]
+    for path in manifests:
+        said = json.loads(machine("ha2").file(f"/backups/postgres/{INSTANCE}/sets/{path}").content_string)
+        assert said["from_standby"] is True
 
 
 def test_the_primary_left_it_to_the_standby(machine: Any) -> None:
@@ -40,9 +42,10 @@ def test_the_primary_left_it_to_the_standby(machine: Any) -> None:
     assert [run for run in runs if "ha2" not in run["skipped"]] == []
 
 
-def test_the_bucket_has_one_set(s3: Any, bucket: str) -> None:
+def test_the_bucket_has_one_set_of_each_kind(s3: Any, bucket: str) -> None:
     found = objects_of(s3, bucket, f"database-backups/{INSTANCE}/sets/")
-    assert len([key for key in found if key.endswith("/manifest.json")]) == 1
+    manifests = [key for key in found if key.endswith("/manifest.json")]
+    assert sorted(key.split("/")[-2].rpartition("-")[2] for key in manifests) == ["base", "logical"]
 
 
 def test_no_process_of_site_had_a_secret_among_its_words(machine: Any, secrets: list[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.hosts.pages import blocks, filled, play_of
 from tests.hosts.shop import asked, databases_of, is_the_shop
 
 FROM_RA = {"target": "rc", "from_instance": "ra-main", "place": "s3"}
@@ -19,6 +20,10 @@ MAIN = "/var/lib/postgresql/15/main"
 DROP_IN = "/etc/systemd/system/postgresql@15-main.service.d"
 COPY, SOCKETS = "/srv/copy", "/tmp/pitr"
 HALF = 20
+# The pages are about db1, and its cluster 17/main; their moment is always the same one.
+ON_RC = {"target=db1": "target=rc", "/17/main": "/15/main"}
+MOMENT = "2026-11-22T14:30:59+01:00"
+IN_PLACE = "In the place of the server"
 
 
 @pytest.fixture(scope="module")
@@ -84,38 +89,42 @@ def test_a_restore_point_by_the_program(copy: Any) -> None:
     assert rows(copy) == list(range(1, HALF + 1))
 
 
-def test_one_table_as_it_was_under_another_name(rc: Any, playbook: Any, written: Any) -> None:
+def test_one_table_as_it_was_by_the_command_of_the_page(rc: Any, playbook: Any, written: Any) -> None:
     number = 2 + secrets.randbelow(HALF)
-    asks = {**FROM_RA, "databases": "shop", "tables": ["public.ticks"], "to_time": written[number]["time"]}
-    asks["globals"] = "missing"  # a bare host has no roles
-    said = playbook("restore", **asks, rename={"shop": "shop_then"}, confirm="restore shop_then on rc")
+    (command,) = [text for text in blocks("deleted-rows.md") if text.startswith("ansible-playbook ")]
+    names = {"db1": "rc", "public.orders": "public.ticks", MOMENT: written[number]["time"]}
+    play, options = play_of(filled(command, names))
+    # Another host's, on one that has none of its roles.
+    said = playbook(play, *options, from_instance="ra-main", place="s3", globals="missing")
     assert said.returncode == 0
-    assert asked(rc, "shop_then", "SELECT count(*), max(no) FROM ticks") == f"{number}|{number}"
-    assert asked(rc, "shop_then", "SELECT to_regclass('orders') IS NULL") == "t"
+    assert asked(rc, "shop_before", "SELECT count(*), max(no) FROM ticks") == f"{number}|{number}"
+    assert asked(rc, "shop_before", "SELECT to_regclass('orders') IS NULL") == "t"
     assert rc.check_output("ls /var/lib/pgops/ra-main/work") == ""
-    rc.check_output("sudo -u postgres dropdb shop_then")
+    rc.check_output("sudo -u postgres dropdb shop_before")
 
 
-def test_in_the_place_of_the_server_and_back(rc: Any, playbook: Any, written: Any) -> None:
+def test_in_the_place_of_the_server_and_back_by_the_commands_of_the_page(rc: Any, playbook: Any, written: Any) -> None:
     number = HALF + 1 + secrets.randbelow(len(written) - HALF - 1)
-    asks = {**FROM_RA, "to_lsn": written[number]["lsn"], "data_directory": MAIN, "mode": "in_place"}
-    said = playbook("restore", **asks, confirm=f"replace {MAIN} on ra")
+    asks = {"from_instance": "ra-main", "place": "s3"}
+    there, _by_hand, back = blocks("recovery.md", IN_PLACE)
+    play, options = play_of(filled(there, {**ON_RC, MOMENT: written[number]["time"]}))
+    said = playbook(play, *options, **asks, confirm=f"replace {MAIN} on ra")
     assert said.returncode != 0
     assert f"replace {MAIN} on rc" in " ".join((said.stdout + said.stderr).split())
     assert databases_of(rc) == {"postgres"}
-    said = playbook("restore", **asks, service="postgresql", confirm=f"replace {MAIN} on rc")
+    said = playbook(play, *options, **asks, service="postgresql", confirm=f"replace {MAIN} on rc")
     assert said.returncode != 0
     assert "is run by the service postgresql@15-main" in " ".join((said.stdout + said.stderr).split())
     assert databases_of(rc) == {"postgres"}
-    said = playbook("restore", **asks, confirm=f"replace {MAIN} on rc")
+    said = playbook(play, *options, "-e", f"confirm=replace {MAIN} on rc", **asks)
     assert said.returncode == 0
     assert rc.check_output("systemctl is-active postgresql@15-main") == "active"
     assert rows(rc, "/var/run/postgresql") == list(range(1, number + 1))
     is_the_shop(rc)
     assert asked(rc, "postgres", "SHOW archive_mode") == "off"
     assert asked(rc, "postgres", "SHOW config_file") == "/etc/postgresql/15/main/postgresql.conf"
-    undo = {"target": "rc", "data_directory": MAIN, "confirm": f"roll back {MAIN} on rc"}
-    assert playbook("restore_rollback", **undo).returncode == 0
+    play, options = play_of(filled(back, ON_RC))
+    assert playbook(play, *options, confirm=f"roll back {MAIN} on rc").returncode == 0
     assert rc.check_output("systemctl is-active postgresql@15-main") == "active"
     assert databases_of(rc) == {"postgres"}
 

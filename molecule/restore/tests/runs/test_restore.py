@@ -22,6 +22,7 @@ def test_status_names_who_is_not_protected(playbook: Any, host: Any) -> None:
     assert said.returncode != 0
     assert "2 of 3 protected" in said.stdout
     assert "ra: NOT PROTECTED" in said.stdout
+    assert "Not backed up: cluster 17/other on port 5433." in said.stdout
 
 
 def test_without_a_confirmation_there_is_a_plan_and_nothing_else(playbook: Any, host: Any) -> None:

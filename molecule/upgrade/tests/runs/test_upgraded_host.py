@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.hosts import instances_of
+from tests.hosts import held, instances_of
 from tests.hosts.bare import NOTHING
 from tests.hosts.shop import asked, finished_segment, is_the_shop
 from tests.tools.lab.machines import until
@@ -16,10 +16,19 @@ def test_its_backups_are_still_read(host: Any) -> None:
         assert host.run("sudo -u postgres pgops --config %s verify --level structure", config).rc == 0
 
 
-def test_the_settings_of_its_server_come_back_by_their_tag(playbook: Any, host: Any) -> None:
+def test_what_is_amiss_is_mended_by_its_tag(playbook: Any, host: Any) -> None:
+    """Settings of the server; and a service that an earlier play left with an older program, as its restart failed."""
     asked(host, "postgres", "ALTER SYSTEM RESET archive_timeout")
-    assert playbook("site", "--tags", "wal_archive_configure").returncode == 0
+    current = host.check_output("readlink -f /usr/local/lib/pgops/current")
+    older = "/usr/local/lib/pgops/0.0.8-0123456789ab"
+    host.check_output(f"cp -a {current} {older} && ln -sfn {older} /usr/local/lib/pgops/current")
+    host.check_output("systemctl restart %s", SERVICE)
+    assert until(lambda: held(host, SERVICE) == [older], 60) is not None
+    host.check_output(f"ln -sfn {current.rpartition('/')[2]} /usr/local/lib/pgops/current")
+    assert playbook("site", "--tags", "wal_archive_configure,agent_install").returncode == 0
     assert asked(host, "postgres", "SHOW archive_timeout") == "1min"
+    assert until(lambda: held(host, SERVICE) == [current], 60) is not None
+    assert not host.file(older).exists
 
 
 def test_the_program_stays_while_a_server_archives_with_it(ansible_play: Any, host: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.hosts import objects_of
+from tests.hosts import held, objects_of
 from tests.hosts.shop import finished_segment
 from tests.tools.lab.machines import until
 
@@ -15,12 +15,7 @@ SERVICE = "pgops_wal_ship@up12-main"
 def test_the_service_runs_the_program_that_is_current(host: Any) -> None:
     assert host.service(SERVICE).is_enabled
     assert host.service(SERVICE).is_running
-    process = host.check_output("systemctl show --property=MainPID --value %s", SERVICE)
-    # It holds the folder of its version as long as it runs.
-    held = host.check_output(
-        "find /proc/%s/fd -lname %s -printf %s", process, "/usr/local/lib/pgops/*", r"%l\n"
-    ).split()
-    assert held == [host.check_output("readlink -f /usr/local/lib/pgops/current")]
+    assert held(host, SERVICE) == [host.check_output("readlink -f /usr/local/lib/pgops/current")]
 
 
 def test_the_server_archives_and_the_service_copies(host: Any, s3: Any, bucket: str) -> None:

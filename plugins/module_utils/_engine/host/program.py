@@ -39,6 +39,9 @@ _CURRENT = "current"
 _VERSION = re.compile(r"([0-9][A-Za-z0-9.+]*)-[0-9a-f]{12}")
 _LEFT = re.compile(r"\.%s\.(new|old)" % _VERSION.pattern)
 _OLDEST = (3, 9)
+_PROC = Path("/proc")
+# A line of /proc/PID/cgroup of what the role wal_archive has systemd run.
+_SERVICE = re.compile(r"/(pgops_wal_ship@[^/\n]+\.service)$", re.MULTILINE)
 _SECONDS = 120.0
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.start import main; raise SystemExit(main())"
 # Killed with us, so that it does not write into a folder that the next run removes.
@@ -119,7 +122,7 @@ class Paths:
 
 
 def lay_down(host: Host, paths: Paths, rotation: Optional[Rotation] = None) -> dict[str, Any]:
-    """Lay this engine down as the program, and return `version`, `digest`, `before`, `removed` and what Host.settle() says.
+    """Lay this engine down as the program, and return `version`, `digest`, `before`, `in_use`, `outdated` and what Host.settle() says.
 
     With `rotation` the rule for its logs is laid down, too.
     Raise UsageError, RefusedError for a file that is not ours, UnreachableError for a Python that does not do, PgopsError
@@ -142,13 +145,14 @@ def lay_down(host: Host, paths: Paths, rotation: Optional[Rotation] = None) -> d
         result = host.settle()
         if not host.dry_run:
             _assert_runs(host, [str(paths.bin)], digest)
-    return {**result, "version": __version__, "digest": digest, "before": before, "in_use": kept}
+        behind = _outdated(paths.lib, name)
+    return {**result, "version": __version__, "digest": digest, "before": before, "in_use": kept, "outdated": behind}
 
 
 def in_order(host: Host, paths: Paths, rotation: Optional[Rotation] = None, *, digest: str) -> bool:
     """Tell whether lay_down() would find nothing to do, where only the digest of the engine is at hand, and not its files.
 
-    Raise what lay_down() raises. Nothing is touched; the program is not run.
+    A service that runs another version is something to do. Raise what lay_down() raises. Nothing is touched; the program is not run.
     """
     _check(paths)
     if rotation is not None:
@@ -157,7 +161,7 @@ def in_order(host: Host, paths: Paths, rotation: Optional[Rotation] = None, *, d
     found, wrong = _lies_in(paths.lib / name, _python(host, paths.python))
     looking = Host(dry_run=True, clock=host.clock, runner=host.runner)
     _around(looking, paths, rotation, name)
-    return not (wrong or looking.changes) and identity.digest(found) == digest
+    return not (wrong or looking.changes or _outdated(paths.lib, name)) and identity.digest(found) == digest
 
 
 def take_away(host: Host, paths: Paths) -> dict[str, Any]:
@@ -184,7 +188,7 @@ def take_away(host: Host, paths: Paths) -> dict[str, Any]:
         elif stay:
             host.warn("%s stays, as it holds what is not of pgops." % paths.lib)
         result = host.settle()
-    return {**result, "version": None, "digest": None, "before": before, "in_use": []}
+    return {**result, "version": None, "digest": None, "before": before, "in_use": [], "outdated": []}
 
 
 # --- before anything is touched ---------------------------------------------------------------------------------------
@@ -410,6 +414,24 @@ def _old_versions(host: Host, paths: Paths, name: str) -> list[str]:
                 else:
                     kept.append(str(path))
     return kept
+
+
+def _outdated(lib: Path, name: str) -> list[str]:
+    """Return the services of the program that run another version in `lib` than `name`, as far as we may see that.
+
+    Each holds the folder of the version with which it began.
+    """
+    top = os.path.realpath(lib)
+    found = set()
+    for process in _PROC.iterdir() if lib.is_dir() else ():
+        try:
+            service = _SERVICE.search((process / "cgroup").read_text(encoding="utf-8", errors="replace"))
+            held = [os.readlink(one) for one in (process / "fd").iterdir()] if service else []
+        except OSError:
+            continue  # no process, none of ours, or one that has just ended
+        if service and any(os.path.dirname(path) == top and os.path.basename(path) != name for path in held):
+            found.add(service.group(1))
+    return sorted(found)
 
 
 def _remove(host: Host, version: Path) -> None:

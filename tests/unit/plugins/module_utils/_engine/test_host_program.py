@@ -28,6 +28,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UnreachableError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host import program as host_program
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.program import (
     Paths,
@@ -293,6 +294,35 @@ def test_a_version_that_somebody_runs_stays_until_the_next_time(root: Path) -> N
         waiting.kill()
         waiting.wait()
     assert lay_down(Host(), paths(root))["removed"] == [str(old)]
+
+
+def a_process(proc: Path, number: int, group: str, *held: Path) -> None:
+    """Make what /proc has of a process: its control group, and the files that it holds."""
+    (proc / str(number) / "fd").mkdir(parents=True)
+    (proc / str(number) / "cgroup").write_text("0::/system.slice/%s\n" % group)
+    for handle, path in enumerate(held, 3):
+        (proc / str(number) / "fd" / str(handle)).symlink_to(path)
+
+
+def test_a_service_that_runs_another_version_is_something_to_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lib, proc = root / "lib" / "pgops", root / "proc"
+    current, old = (lib / "current").resolve(), lib / "0.0.9-0123456789ab"
+    slices = "system-pgops_wal_ship.slice/pgops_wal_ship@%s.service"
+    a_process(proc, 1, "init.scope")
+    a_process(proc, 20, slices % "fresh", current, root)
+    # A job that began before, and ends by itself.
+    a_process(proc, 30, "system-pgops\\x2dbackup.slice/pgops-backup@a.service", old)
+    (proc / "40").mkdir()
+    (proc / "meminfo").touch()
+    monkeypatch.setattr(host_program, "_PROC", proc)
+    assert in_order(Host(), paths(root), digest=DIGEST)
+    for number, name in ((60, "b-main"), (50, "a\\x2dmain"), (51, "a\\x2dmain")):
+        a_process(proc, number, slices % name, root, old)
+    assert not in_order(Host(), paths(root), digest=DIGEST)
+    wanted = ["pgops_wal_ship@a\\x2dmain.service", "pgops_wal_ship@b-main.service"]
+    for dry_run in (True, False):
+        result = lay_down(Host(dry_run=dry_run), paths(root))
+        assert (result["changed"], result["outdated"]) == (False, wanted)
 
 
 def test_two_runs_do_not_lay_it_down_at_once(root: Path) -> None:
