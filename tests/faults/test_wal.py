@@ -17,9 +17,14 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, UnreachableError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    DamagedError,
+    RefusedError,
+    UnreachableError,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import parse_stored, segment_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_facts, wal_ship
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_status
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.archive import archive
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.brief import Brief, values_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.pack import unpack
@@ -215,6 +220,53 @@ def test_a_damaged_file_of_the_spool_is_not_sent_and_the_others_are(moto_kit: Ki
         wal_ship.ship(context, wal_ship.Request())
     assert (caught.value.details["sent"], caught.value.details["pending"]) == (2, 1)
     assert len([path for path in moto_kit.raw_paths() if path.startswith("wal/")]) == 2
+
+
+def test_two_hosts_that_archive_to_one_place_do_not_spoil_what_is_there(kit: Kit, tmp_path: Path) -> None:
+    """A copy of a machine with the configuration of the original: both were the same server up to segment 2."""
+    first, second = kit.context(home="first"), kit.context(home="second")
+    data = data_directory(tmp_path / "data")
+
+    def keep(context: Context, *numbers: int, seed: int = 0) -> None:
+        for number in numbers:
+            path = data / "pg_wal" / segment_name(1, number, MIB)
+            path.write_bytes(segment(number, size=MIB, seed=seed))
+            assert archive(Brief(values_of(context.config)), str(path))
+
+    keep(first, 1, 2, 3, 4)
+    keep(second, 1, 2)
+    assert wal_ship.ship(first, wal_ship.Request())["sent"] == 4
+    keep(second, 3, 4, 5, seed=1)
+    told = []
+    for _again in range(2):
+        with pytest.raises(RefusedError, match="Another server archives to the same place") as caught:
+            wal_ship.ship(second, wal_ship.Request())
+        assert caught.value.exit_code == 5
+        told.append([caught.value.details[key] for key in ("sent", "pending")])
+    assert told == [[1, 2], [0, 2]], "what nobody else has goes"
+
+    numbers = iter((6, 7))
+
+    def sleep(_seconds: float) -> None:
+        """Let the first host be quicker, though the second one does not list the whole place again."""
+        number = next(numbers, 0)
+        if not number:
+            raise KeyboardInterrupt
+        keep(first, number)
+        assert wal_ship.ship(first, wal_ship.Request())["sent"] == 1
+        keep(second, number, seed=1)
+
+    result = wal_ship.ship(second, wal_ship.Request(loop=True), sleep=sleep)
+    assert (result["sent"], result["pending"]) == (0, 4)
+    there = [path for path in kit.raw_paths() if path.startswith("wal/")]
+    assert [parse_stored(path.rpartition("/")[2])[0] for path in there] == [
+        segment_name(1, number, MIB) for number in range(1, 8)
+    ]
+    assert len([path for path in second.local.home.rglob("0*-*") if path.is_file()]) == 7
+    found = [one for one in wal_status(second)["findings"] if one["check"] == "wal contradiction"]
+    assert [(one["severity"], segment_name(1, 3, MIB) in one["text"]) for one in found] == [("critical", True)]
+    records = [json.loads(path.read_text()) for path in sorted((second.state / "runs").glob("*wal-ship*.json"))]
+    assert [record["outcome"] for record in records] == ["refused"], "told once, however many there are"
 
 
 def test_a_store_that_is_gone_ends_no_recovery(moto_kit: Kit, tmp_path: Path) -> None:

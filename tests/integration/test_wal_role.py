@@ -171,3 +171,31 @@ def test_archiving_ends_where_the_configuration_asks_for_it_no_more(servers: Ser
     changed, _said = ansible.play(**away)
     assert changed == 0
     assert settings(server) == {"archive_command": "/usr/bin/other %p"}
+
+    # Nor does the role take its place unasked.
+    with (server.data_dir / "postgresql.conf").open("a") as stream:
+        stream.write("archive_library = 'walg'\n")
+    run_sql(
+        server,
+        "postgres",
+        "ALTER SYSTEM SET archive_command = 'X_TOKEN=hush1 wal-g --aws-secret ''hush2'' wal-push %p'",
+    )
+    before = settings(server)
+    _changed, said = ansible.play("-vv", failed=1)
+    assert "db1-main is archived by something else: archive_command" in said
+    assert "X_TOKEN=******** wal-g --aws-secret ******** wal-push %p" in said
+    assert "archive_library (walg)" in said
+    assert "wal_archive_replace" in said
+    assert "hush" not in said
+    assert settings(server) == before
+    changed, said = ansible.play("--check", wal_archive_replace=True)
+    assert (changed, "Would replace what archives db1-main" in said) == (1, True)
+    assert settings(server) == before
+    _changed, said = ansible.play(wal_archive_replace=True)
+    assert ("wal-push %p" in said, "hush" in said) == (True, False)
+    assert settings(server) == {
+        "archive_command": command,
+        "archive_library": "",
+        "archive_mode": "on",
+        "archive_timeout": "60",
+    }

@@ -367,7 +367,7 @@ def _values(result: Mapping[str, Any], which: str, warning: Optional[Range], cri
 
 
 def _wal_values(result: Mapping[str, Any]) -> Iterator[Value]:
-    """Yield what waits to be archived and for S3, and how far behind the best place a recovery would end."""
+    """Yield what waits to be archived and for S3, and how far behind a recovery would end: from the place that counts first."""
     wal = result["wal"]
     if not wal:
         return
@@ -376,9 +376,12 @@ def _wal_values(result: Mapping[str, Any]) -> Iterator[Value]:
         yield Value("wal_waiting", float(wal["server"]["lag_bytes"]), "B", most)
     if wal["shipping"]:
         yield Value("wal_pending", float(wal["shipping"]["pending_bytes"]), "B", most)
-    behind = [place["rpo_seconds"] for place in wal["places"] if place["rpo_seconds"] is not None]
-    if behind:
-        yield Value("wal_rpo", float(min(behind)), "s")
+    behind = {place["place"]: place["rpo_seconds"] for place in wal["places"]}
+    # What a lost host would cost is what S3 lacks, where there is one: the spool is lost with the host.
+    counts = "s3" if "s3" in behind else "local"
+    for place in sorted(behind, key=lambda name: (name != counts, name)):
+        if behind[place] is not None:
+            yield Value("wal_rpo" if place == counts else "wal_rpo_%s" % place, float(behind[place]), "s")
 
 
 __all__ = (

@@ -41,6 +41,21 @@ def without_secret(setting: str) -> str:
     return "%s=%s" % (name, MASK) if _SECRET_NAME.search(name) else "%s=%s" % (name, Redactor().text(value))
 
 
+# name=value and --name value, the value quoted or not
+_OPTION = re.compile(r"""([\w.-]+=|--[\w.-]+\s+(?!-))('[^']*'|"(?:[^"\\]|\\.)*"|[^\s'";&|]+)""")
+_KEY_NAME = re.compile(r"(?i)(?:^|[_-])(?:key|pass)$")
+
+
+def masked_command(command: str) -> str:
+    """Return a command line with the values masked whose option or variable is called as secrets are, and what looks like one."""
+
+    def mask(found: re.Match[str]) -> str:
+        name = found[1].rstrip("= \t\n")
+        return "%s%s" % (found[1], MASK) if _SECRET_NAME.search(name) or _KEY_NAME.search(name) else found[0]
+
+    return Redactor().text(_OPTION.sub(mask, command))
+
+
 def is_masked(setting: str) -> bool:
     """Tell whether without_secret() masked something of the server setting `setting`."""
     return MASK in setting
@@ -76,4 +91,4 @@ class Redactor:
         return value
 
 
-__all__ = ("MASK", "Redactor", "is_masked", "without_secret")
+__all__ = ("MASK", "Redactor", "is_masked", "masked_command", "without_secret")

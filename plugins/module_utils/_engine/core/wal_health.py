@@ -51,7 +51,10 @@ class ServerWal:
 
 @dataclass(frozen=True)
 class Shipping:
-    """How the copying to S3 fares: the files that wait, why if it failed, and when it said so (None: never)."""
+    """How the copying to S3 fares: the files that wait, why if it failed, and when it said so (None: never).
+
+    `contested` are the names of which S3 has other content than this host.
+    """
 
     pending: int
     pending_bytes: int
@@ -59,6 +62,7 @@ class Shipping:
     error: str
     failing_since: Optional[datetime]
     when: Optional[datetime] = None
+    contested: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ def judge(
         found += _clock(server)
     if shipping is not None:
         found.append(_shipping(shipping, bounds, now))
+        found += _contested(shipping)
     found.append(_room(room))
     somewhere = any(holding.recoverable_to is not None for holding in holdings)
     for holding in holdings:
@@ -226,6 +231,15 @@ def _shipping(shipping: Shipping, bounds: Bounds, now: datetime) -> Finding:
     why = ": %s" % shipping.error if shipping.error else "; does pgops wal ship run?" if late else "."
     severity = WARNING if late else OK
     return _waiting("wal shipping", severity, said + why, shipping.pending_since, age, bounds, much=much)
+
+
+def _contested(shipping: Shipping) -> Iterator[Finding]:
+    if shipping.contested:
+        text = (
+            "S3 has other content than this host under the name of %s. Two servers archive to it, and what this one archives under"
+            " such names is not sent: no recovery from S3 follows this server from there on." % shipping.contested[0]
+        )
+        yield Finding("wal contradiction", CRITICAL, text)
 
 
 def _room(room: Room) -> Finding:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +14,11 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..context import Context
-from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError
+from ..core.errors import DamagedError, MissingError, PgopsError, RefusedError, UnreachableError
 from ..core.manifest import File
 from ..core.segments import HISTORY, kind, order, parse_stored
-from ..core.times import human_span, iso, parse_iso, parse_span
-from ..core.wal_proof import problem_of
+from ..core.times import human_span, iso, parse_span
+from ..core.wal_proof import Read, problem_of
 from ..core.window import Base
 from ..places.base import Entry
 from ..places.catalog import Catalog
@@ -24,7 +26,7 @@ from ..places.s3 import S3Place
 from ..runs import perform
 from ..system.durable import make_dirs, to_json, write_bytes
 from ..wal.holdings import bases_of, lineages, spare
-from ..wal.proofs import mark_of, remembered
+from ..wal.proofs import mark_of, problem_in, remember, remembered
 from ..wal.spool import TREE, opened, read_file, sha256
 from ..wal.spool import lineages as local_lineages
 from ..wal.spool import names as local_names
@@ -35,6 +37,7 @@ _BATCH = 32
 # What somebody else removed from the bucket is sent again at the latest after this.
 _LOOK_AGAIN = timedelta(hours=1)
 _STATE = "wal-ship.json"
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,17 @@ class Request:
 def ship(context: Context, request: Request, *, sleep: Callable[[float], object] = time.sleep) -> Result:
     """Send what S3 does not have, clear the spool of what need not stay, and return what was done.
 
-    Raise UnreachableError when S3 cannot be reached, DamagedError at the end if a file of the spool is damaged; nothing is
-    lost then. With `loop` it returns when it is interrupted; a failure is recorded and told once, and again when it is
-    over. Raise BusyError while another one ships.
+    Raise UnreachableError when S3 cannot be reached; at the end DamagedError if a file of the spool is damaged, RefusedError if
+    S3 has other content under its name; nothing is lost then. With `loop` it returns when it is interrupted; a failure is
+    recorded and told once, and again when it is over. Raise BusyError while another one ships.
     """
     shipping = _Shipping(context)
     if request.dry_run:
         pending = shipping.pending()
-        return {"changed": bool(pending), **_told(context, pending), "sent": len(pending), "removed": 0}
+        if shipping.contested:
+            context.warn(shipping.contradiction().message)
+        told = _told(context, [*pending, *shipping.contested])
+        return {"changed": bool(pending), **told, "sent": len(pending), "removed": 0}
     with context.lock("wal-ship"):
         failed = str(last_state(context).get("error") or "")
         if request.loop:
@@ -117,11 +123,21 @@ def _record(context: Context, error: Optional[PgopsError], result: Result) -> No
 
 @dataclass
 class _Shipping:
-    """What one process knows about both sides."""
+    """What one process knows about both sides.
+
+    `known` is what S3 has, whole as far as can be seen, by path; `held` are the hashes that it has of each WAL file (its path but
+    for the hash). `contested` are the paths here of which it has other content, `doubted` what it has in
+    another size than this host.
+    """
 
     context: Context
     place: S3Place = field(init=False)
     known: dict[str, Entry] = field(default_factory=dict)
+    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    read: dict[str, Read] = field(default_factory=dict)
+    doubted: dict[str, Entry] = field(default_factory=dict)
+    here: list[str] = field(default_factory=list)
+    contested: list[str] = field(default_factory=list)
     spared: set[str] = field(default_factory=set)
     looked: Optional[datetime] = None
 
@@ -133,30 +149,115 @@ class _Shipping:
         return self.context.local.home
 
     def pending(self) -> list[str]:
-        """Return the paths in the spool that S3 does not have, in the order of the log."""
+        """Return the paths in the spool that S3 does not have and may get, in the order of the log."""
         self.look()
-        return sorted(
-            (path for path in self._here() if path not in self.known and path not in self.spared),
+        self.here = self._here()
+        waiting = sorted(
+            (path for path in self.here if path not in self.known and path not in self.spared),
             key=lambda path: order(_name(path)),
         )
+        self.contested = [path for path in waiting if self._is_contested(path)]
+        return [path for path in waiting if not self._is_contested(path)]
 
     def look(self) -> None:
         """List S3 where that is due."""
         now = self.context.clock()
-        if self.looked is not None and now - self.looked < _LOOK_AGAIN:
+        if self.looked is not None and timedelta(0) <= now - self.looked < _LOOK_AGAIN:
             return
+        there = self._listed(TREE)
         try:
-            there = self.place.entries(TREE)
             catalog = Catalog(self.place)
             bases, unread = bases_of(catalog, catalog.ids())
         except MissingError as error:
             raise UnreachableError(error.message, hint=error.hint) from error
-        read = remembered(self.context.state, self.place.name, self.place.root)
-        # What a verification found damaged there is sent again, where the spool still has it.
-        self.known = {p: entry for p, entry in there.items() if not problem_of(p, mark_of(entry), read)}
+        self.read = remembered(self.context.state, self.place.name, self.place.root)
+        self.known, self.held, self.doubted = {}, {}, {}
+        self._learn(there)
         # What a prune has removed there, or would, is not sent again.
         self.spared = set() if unread else self._unneeded(bases)
         self.looked = now
+
+    def _listed(self, prefix: str) -> dict[str, Entry]:
+        try:
+            return self.place.entries(prefix)
+        except MissingError as error:
+            raise UnreachableError(error.message, hint=error.hint) from error
+
+    def _learn(self, there: dict[str, Entry]) -> None:
+        for path, entry in there.items():
+            if _name(path):
+                self._hold(path)
+            # What a verification found damaged there is sent again, where the spool still has it.
+            if problem_of(path, mark_of(entry), self.read):
+                continue
+            if self._looks_whole(entry):
+                self.known[path] = entry
+            else:
+                self.doubted[path] = entry
+
+    def _hold(self, path: str) -> None:
+        which, _dash, digest = _split(path)
+        held = self.held.get(which, ())
+        if digest not in held:
+            self.held[which] = (*held, digest)
+
+    def _is_contested(self, path: str) -> bool:
+        """Tell whether S3 has only other content of that WAL file. What has both is told by whoever looks into the place."""
+        which, _dash, digest = _split(path)
+        held = self.held.get(which, ())
+        return bool(_name(path) and held) and digest not in held
+
+    def _looks_whole(self, entry: Entry) -> bool:
+        """Tell whether what S3 has is of the size of the file here, if there is one, or was read there and was whole."""
+        try:
+            size = os.stat(self.home / entry.path).st_size
+        except OSError:
+            return True
+        return _same_size(entry, size) or self._was_read(entry)
+
+    def _was_read(self, entry: Entry) -> bool:
+        read = self.read.get(entry.path)
+        return read is not None and read.mark == mark_of(entry) and not read.problem
+
+    def _clear_doubts(self, paths: Iterable[str]) -> None:
+        """Read what S3 has in another size. Whole, it was packed by another library, or it is the file here that is cut."""
+        fresh: dict[str, Read] = {}
+        for path in paths:
+            entry = self.doubted.get(path)
+            # Nobody here can open an encrypted one.
+            if entry is None or path in self.known or path.endswith(".age") or not _name(path):
+                continue
+            with contextlib.suppress(MissingError):
+                if not problem_in(self.place, path, None):
+                    fresh[path] = Read(mark_of(entry), int(self.context.clock().timestamp()))
+                    self.known[path] = entry
+        self.read.update(fresh)
+        if fresh:
+            state, place = self.context.state, self.place
+            try:
+                remember(state, place.name, place.root, {**remembered(state, place.name, place.root), **fresh})
+            except OSError:
+                return  # it is read once more
+
+    def _agreed(self, paths: list[str]) -> list[str]:
+        """Return those of the paths that S3 still wants: another host may have sent what has the same name since the last look."""
+        for prefix in sorted({_folder(path) for path in paths if _name(path)}):
+            self._learn(self._listed(prefix))
+        self.contested += [path for path in paths if self._is_contested(path)]
+        self._clear_doubts(paths)
+        return [path for path in paths if path not in self.known and not self._is_contested(path)]
+
+    def contradiction(self) -> RefusedError:
+        """Return what is wrong with `contested`. How many there are is left out, as each new one would be told again."""
+        first = min(self.contested, key=lambda path: order(_name(path)))
+        which, _dash, digest = _split(first)
+        return RefusedError(
+            "%s holds other content for %s (SHA-256 %s) than the WAL spool of this host (%s). So that both stay, this host's is not"
+            " sent, nor anything else whose name S3 has with other content."
+            % (self.place.root, _name(first), ", ".join(one[:12] for one in self.held.get(which, ())), digest[:12]),
+            hint="Another server archives to the same place: a copy of this one, or an old primary. Find out which of them is right, "
+            "and stop the archiving of the other (archive_mode = off), or give it an instance name of its own.",
+        )
 
     def _unneeded(self, bases: Sequence[Base]) -> set[str]:
         local = self.context.local
@@ -169,20 +270,21 @@ class _Shipping:
 
     def once(self) -> Result:
         """Send what is missing there and remove here what need not stay. Raise what kept it from being done."""
-        fresh = self.looked is None or self.context.clock() - self.looked >= _LOOK_AGAIN
+        looked = self.looked
         began, sent, size, error = self.context.clock(), 0, 0, None
         damaged: list[str] = []
         pending: list[str] = []
         try:
             pending = self.pending()
             for start in range(0, len(pending), _BATCH):
-                found = [self._job(path, damaged) for path in pending[start : start + _BATCH]]
+                found = [self._job(path, damaged) for path in self._agreed(pending[start : start + _BATCH])]
                 jobs = [job for job in found if job is not None]
                 self.place.store_all(jobs)
                 for file, _source in jobs:
                     self.known[file.path] = Entry(file.path, file.size, self.context.clock(), "")
+                    self._hold(file.path)
                     sent, size = sent + 1, size + file.size
-            removed = self._clear() if fresh else {}
+            removed = self._clear() if self.looked != looked else {}
         except PgopsError as trouble:
             error = trouble
             left = self._left()
@@ -190,22 +292,34 @@ class _Shipping:
             # With whatever the files of the credentials say by then: they may be new.
             self.place = self.context.s3()
         else:
-            left = damaged
-        told = _told(self.context, left if error else damaged, home=self.home)
-        self._remember(told, error, sent, began)
+            left = [*damaged, *self.contested]
+        told = _told(self.context, left, home=self.home)
+        failure = error or self._failure(damaged)
+        self._remember(told, failure, sent, began)
         if error is not None:
             error.details = {"changed": bool(sent), "sent": sent, "sent_bytes": size, **told}
             raise error
         result = {"changed": bool(sent or removed), "sent": sent, "sent_bytes": size, **told}
         result.update(removed=len(removed), removed_bytes=sum(removed.values()))
+        if failure is not None:
+            failure.details = result
+            raise failure
+        return result
+
+    def _failure(self, damaged: list[str]) -> Optional[PgopsError]:
+        """Return what is wrong though S3 took the rest; None if nothing is."""
+        failure: Optional[PgopsError] = None
         if damaged:
             failure = DamagedError(
                 "%d files in the WAL spool are damaged and were not sent: %s." % (len(damaged), ", ".join(damaged[:3])),
                 hint="If the server still has them in pg_wal, it archives them again. Else take a new base backup.",
             )
-            failure.details = result
-            raise failure
-        return result
+        if self.contested:
+            refused = self.contradiction()
+            if failure is not None:
+                refused.message = "%s %s" % (refused.message, failure)
+            failure = refused
+        return failure
 
     def _here(self) -> list[str]:
         return [
@@ -217,12 +331,14 @@ class _Shipping:
     def _left(self) -> list[str]:
         """Return what waits, as far as can be told while S3 does not answer."""
         here = [path for path in self._here() if path not in self.known and path not in self.spared]
-        last_ok = last_state(self.context).get("last_ok")
-        if self.looked is not None or not last_ok:
+        if self.looked is not None:
             return here
-        # What was there when all had been sent does not wait, though S3 cannot say so now.
-        since = parse_iso(str(last_ok)).timestamp()
-        return [path for path in here if _modified(self.home / path) >= since]
+        # What was there when all had been sent does not wait, though S3 cannot say so now. When it was written says nothing of
+        # that, as a server may archive it much later; and a clock may go back, but the log does not.
+        seen = _seen(last_state(self.context))
+        if seen is None:
+            return here
+        return [path for path in here if order(_name(path)) > seen[1] or _changed_ns(self.home / path) > seen[0]]
 
     def _job(self, path: str, damaged: list[str]) -> Optional[tuple[File, Path]]:
         """Return what to send for the stored `path`, after a look whether it is what it says; None if it is not, or is gone."""
@@ -257,7 +373,12 @@ class _Shipping:
                 names = spare(local, lineage, bases)
             for entry in (entry for name in names if kind(name) != HISTORY for entry in lineage.files[name]):
                 there = self.known.get(entry.path)
-                if ((there and there.size) or entry.path in self.spared) and entry.modified < oldest:
+                # Since when it is there counts, not since when it is written: S3 may have been away for longer than that.
+                whole = there and (_same_size(there, entry.size) or self._was_read(there))
+                since = there.modified if there and whole else None
+                if since is None and entry.path in self.spared:
+                    since = entry.modified
+                if since is not None and since < oldest:
                     removed[entry.path] = entry.size
         local.delete(removed)
         return removed
@@ -272,6 +393,8 @@ class _Shipping:
             "failing_since": (before.get("failing_since") or now) if error else None,
             "last_ok": before.get("last_ok") if error else iso(began),
             "last_sent": now if sent else before.get("last_sent"),
+            "seen": before.get("seen") if error else self._newest(),
+            "contested": [_name(path) for path in self.contested[:_NAMED]],
             **told,
         }
         if not sent and not error and before.get("error") is None and _recent(before.get("when"), self.context):
@@ -282,13 +405,23 @@ class _Shipping:
         except OSError as trouble:
             self.context.warn("The state of the shipping could not be kept: %s." % trouble)
 
+    def _newest(self) -> Optional[list[Any]]:
+        """Return when the newest file of the spool came there (nanoseconds) and the last name in the log; None for an empty one."""
+        if not self.here:
+            return None
+        return [
+            max(_changed_ns(self.home / path) for path in self.here),
+            max((_name(path) for path in self.here), key=order),
+        ]
+
 
 def _recent(when: Optional[str], context: Context) -> bool:
     """Tell whether `when` is less than half a minute ago: each second another file would only wear the disk."""
     if not when:
         return False
     try:
-        return context.clock() - datetime.fromisoformat(when) < timedelta(seconds=30)
+        # A clock that went back makes it the future.
+        return timedelta(0) <= context.clock() - datetime.fromisoformat(when) < timedelta(seconds=30)
     except ValueError:
         return False
 
@@ -304,11 +437,35 @@ def last_state(context: Context) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _modified(path: Path) -> float:
+def _changed_ns(path: Path) -> int:
+    """Return when the file came to be there, by the file system; 0 if it is gone."""
     try:
-        return path.stat().st_mtime
+        return path.stat().st_ctime_ns
     except OSError:
-        return 0.0
+        return 0
+
+
+def _seen(state: dict[str, Any]) -> Optional[tuple[int, tuple[int, int, str]]]:
+    """Return what _newest() kept, the name as what it sorts by; None where nothing or something else is kept."""
+    seen = state.get("seen")
+    if isinstance(seen, list) and [type(one) for one in seen] == [int, str]:
+        return seen[0], order(seen[1])
+    return None
+
+
+def _same_size(there: Entry, size: int) -> bool:
+    return there.size == size or (there.path.endswith(".age") and there.size > size)
+
+
+def _split(path: str) -> tuple[str, str, str]:
+    """Return the path but for the hash, and the hash."""
+    which, dash, rest = path.rpartition("-")
+    return which, dash, rest.partition(".")[0]
+
+
+def _folder(path: str) -> str:
+    """Return the folder that holds what has the same name as the file at `path`."""
+    return path.rpartition("/")[0]
 
 
 def _name(path: str) -> str:

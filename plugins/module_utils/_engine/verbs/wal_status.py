@@ -228,6 +228,7 @@ def _shipping(context: Context) -> Shipping:
         str(state.get("error") or ""),
         _moment(state.get("failing_since")),
         _moment(state.get("when")),
+        [str(name) for name in state.get("contested") or ()],
     )
 
 

@@ -297,6 +297,17 @@ def test_wal_that_is_archived_and_away_is_well_and_says_how_far_behind_a_recover
         ],
     )
     assert LINE.fullmatch(found.output("PGOPS WAL"))
+    # The spool knows the newest WAL, and is lost with the host.
+    for local, s3, told in (
+        (3.0, 7200.0, ["wal_rpo=7200s;;;0", "wal_rpo_local=3s;;;0"]),
+        (3.0, None, ["wal_rpo_local=3s;;;0"]),
+    ):
+        result = archived(world)
+        result["wal"]["places"] = [{"place": "local", "rpo_seconds": local}, {"place": "s3", "rpo_seconds": s3}]
+        values = [value.text() for value in check.judge(result, "wal").values]
+        assert [text for text in values if text.startswith("wal_rpo")] == told
+    result["wal"]["places"].pop()
+    assert "wal_rpo=3s;;;0" in [value.text() for value in check.judge(result, "wal").values]
     assert {v.label for v in check.judge(archived(world), "all").values} >= {"wal_lag", "wal_rpo", "backup_age"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK, Redactor
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK, Redactor, masked_command
 
 UNKNOWN = Redactor()  # knows no secret: only the spelling gives it away
 
@@ -107,3 +107,22 @@ def test_data_is_masked_at_every_depth_and_keeps_its_shape() -> None:
     shown = Redactor(["hunter2"]).data(data)
     assert shown == {"a": [MASK, {"b": "x " + MASK}, 1, None, True], "hunter2-key": [MASK]}
     assert "hunter2" not in json.dumps(list(shown.values()))
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("PGBACKREST_REPO1_CIPHER_PASS=hush pgbackrest push %p", "PGBACKREST_REPO1_CIPHER_PASS=<> pgbackrest push %p"),
+        (
+            "pgbackrest --repo1-s3-key-secret='hu sh' --stanza=main %p",
+            "pgbackrest --repo1-s3-key-secret=<> --stanza=main %p",
+        ),
+        ("x --token hush --password -v %p", "x --token <> --password -v %p"),
+        ("WALG_LIBSODIUM_KEY=hush;wal-g %p --passive yes", "WALG_LIBSODIUM_KEY=<>;wal-g %p --passive yes"),
+        ('f --api-key "hu\\"sh" %p', "f --api-key <> %p"),
+        ("curl https://me:hush@store/%f -T %p", "curl https://me:<>@store/%f -T %p"),
+        ("cp %p /mnt/wal/%f --compression=zstd", "cp %p /mnt/wal/%f --compression=zstd"),
+    ],
+)
+def test_a_command_of_somebody_else_is_shown_without_its_secrets(command: str, shown: str) -> None:
+    assert masked_command(command) == shown.replace("<>", MASK)

@@ -119,6 +119,13 @@ def test_what_waits_for_s3(shipping, severity, said):
     assert "wal shipping" not in found(shipping=None)
 
 
+def test_what_s3_has_with_other_content_is_told_as_long_as_it_is_here():
+    shipping = Shipping(2, 100, NOW - MINUTE, "", None, contested=["000000010000000000000003", "x"])
+    severity, said = found(shipping=shipping)["wal contradiction"]
+    assert (severity, "name of 000000010000000000000003. Two" in said) == ("critical", True)
+    assert "wal contradiction" not in found(shipping=dataclasses.replace(shipping, contested=()))
+
+
 def test_what_a_shipping_that_ended_said_is_no_news():
     for minutes, severity in ((9, "ok"), (10, "ok"), (12, "warning")):
         shipping = Shipping(0, 0, None, "", None, NOW - minutes * MINUTE)

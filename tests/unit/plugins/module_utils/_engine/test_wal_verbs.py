@@ -226,6 +226,144 @@ def test_a_damaged_file_is_told_and_kept_from_s3(archive):
     assert len(archive.there()) == 1
 
 
+def test_what_is_cut_in_s3_is_sent_again_and_stays_here_until_then(archive):
+    path = archive.segment(1)
+    archive.ship()
+    whole, when = archive.world.memory.stored[path]
+    archive.world.memory.stored[path] = (whole[:-7], when)
+    archive.world.now += 3 * HOUR
+    result = archive.ship()
+    assert (result["sent"], result["removed"]) == (1, 0)
+    assert archive.world.memory.stored[path][0] == whole
+    archive.world.now += 3 * HOUR
+    assert archive.ship()["removed"] == 1
+
+
+def test_what_s3_has_packed_otherwise_is_read_once_and_left_alone(archive, monkeypatch):
+    header = struct.pack("=HHIQI4xQII", 0xD110, 2, 1, SIZE, 0, int(SYSTEM), SIZE, 8192)
+    content = (header + b"".join(b"%d," % (n * n) for n in range(200_000)))[:SIZE]
+    path = archive.keep(segment_name(1, 1, SIZE), content)
+    other = pack.pack(content, "zstd", 15)[0]
+    assert len(other) != (archive.home / path).stat().st_size
+    memory = archive.world.memory
+    memory.write(path, other)
+    reads = []
+    read = memory.read
+    monkeypatch.setattr(memory, "read", lambda wanted: reads.append(wanted) or read(wanted))
+    for _round in range(2):
+        assert archive.ship()["sent"] == 0
+    assert (memory.stored[path][0] == other, reads) == (True, [path])
+    archive.world.now += 3 * HOUR
+    assert archive.ship()["removed"] == 1
+
+
+def test_what_is_cut_here_and_whole_in_s3_is_no_loss(archive):
+    path = archive.segment(1)
+    archive.ship()
+    full = archive.home / path
+    full.write_bytes(full.read_bytes()[:-5])
+    assert archive.ship()["pending"] == 0
+    archive.world.now += 3 * HOUR
+    assert (archive.ship()["removed"], archive.here()) == (1, [])
+    # On both sides it is one.
+    path = archive.segment(2)
+    archive.ship()
+    full = archive.home / path
+    full.write_bytes(full.read_bytes()[:-5])
+    archive.world.memory.stored[path] = (b"", archive.world.now)
+    archive.world.now += 3 * HOUR
+    with pytest.raises(DamagedError):
+        archive.ship()
+    assert archive.here() == [path]
+    assert archive.state()["error"].startswith("1 files in the WAL spool are damaged")
+
+
+def test_of_encrypted_files_the_smaller_one_is_cut(archive):
+    stored = "wal/%s/%s/%s-%s.zst.age" % (SYSTEM, "0" * 16, segment_name(1, 1, SIZE), "a" * 64)
+    full = archive.home / stored
+    full.parent.mkdir(parents=True)
+    full.write_bytes(b"age-encryption.org/" + bytes(1000))
+    archive.world.memory.write(stored, bytes(500))
+    assert archive.ship()["sent"] == 1
+    archive.world.memory.write(stored, bytes(5000))
+    assert archive.ship()["sent"] == 0
+    archive.world.now += 3 * HOUR
+    assert archive.ship()["removed"] == 1
+
+
+def test_what_came_to_s3_late_stays_here_for_its_time_from_then_on(archive):
+    path = archive.segment(1, age=5 * HOUR)
+    archive.world.memory.down = True
+    with pytest.raises(UnreachableError):
+        archive.ship()
+    archive.world.memory.down = False
+    result = archive.ship()
+    assert (result["sent"], result["removed"], archive.here()) == (1, 0, [path])
+    archive.world.now += HOUR
+    assert archive.ship()["removed"] == 0
+    archive.world.now += HOUR + timedelta(minutes=1)
+    assert archive.ship()["removed"] == 1
+
+
+@pytest.mark.parametrize("clock", ["goes on", "went back"])
+def test_what_was_written_before_the_last_shipping_and_archived_after_it_waits(archive, clock):
+    archive.segment(1)
+    archive.segment(2)
+    archive.ship()
+    archive.world.now += timedelta(minutes=5)
+    if clock == "went back":
+        file = archive.world.context().state / "wal-ship.json"
+        state = json.loads(file.read_text())
+        state["seen"][0] += 10**18
+        file.write_text(json.dumps(state))
+    archive.segment(3, age=timedelta(minutes=20))
+    archive.world.memory.down = True
+    with pytest.raises(UnreachableError) as caught:
+        archive.ship()
+    assert (caught.value.details["pending"], archive.state()["pending"]) == (1, 1)
+
+
+def test_other_content_under_one_name_is_not_sent_and_the_rest_is(archive):
+    ours = [archive.segment(number) for number in (1, 2, 3)]
+    other = archive.segment(2, seed=9)
+    (archive.home / other).rename(archive.home / "other")
+    archive.world.memory.write(other, (archive.home / "other").read_bytes())
+    context = archive.world.context()
+    assert wal_ship.ship(context, wal_ship.Request(dry_run=True))["sent"] == 2
+    assert segment_name(1, 2, SIZE) in context.warnings[0]
+    for _again in range(2):
+        with pytest.raises(RefusedError, match=r"other content for 0{7}10{14}02 .*Another server archives") as caught:
+            archive.ship()
+        assert caught.value.details["pending"] == 1
+    assert archive.there() == sorted([ours[0], other, ours[2]])
+    assert archive.records() == ["refused"]
+    archive.world.now += 3 * HOUR
+    (archive.home / archive.segment(4)).write_bytes(b"damaged")
+    with pytest.raises(RefusedError, match="1 files in the WAL spool are damaged") as caught:
+        archive.ship()
+    assert (caught.value.details["pending"], caught.value.details["removed"]) == (2, 2)
+    assert ours[1] in archive.here()
+    found = [one for one in wal_status.wal_findings(context) if one.check == "wal contradiction"]
+    assert [(one.severity, segment_name(1, 2, SIZE) in one.text) for one in found] == [("critical", True)]
+    # It is over when the one that was wrong is gone.
+    archive.world.now += timedelta(minutes=1)
+    archive.world.memory.delete([other])
+    (archive.home / archive.segment(4)).unlink()
+    assert archive.ship()["sent"] == 1
+    assert archive.records() == ["refused", "refused", "ok"]
+    assert archive.state()["contested"] == []
+
+
+def test_a_clock_that_goes_back_does_not_keep_s3_from_being_looked_at(archive):
+    path = archive.segment(1)
+    shipping = wal_ship._Shipping(archive.world.context())
+    assert shipping.once()["sent"] == 1
+    archive.world.memory.delete([path])
+    archive.world.now -= 24 * HOUR
+    assert shipping.once()["sent"] == 1
+    assert archive.state()["when"] == archive.world.now.isoformat()
+
+
 def test_a_spool_that_cannot_be_read_is_not_taken_for_an_empty_one(archive, request):
     archive.segment(1)
     folder = archive.home / "wal" / SYSTEM
