@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import is_physical
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK
 
 DOCUMENTATION = r"""
@@ -71,7 +72,9 @@ _value:
       type: list
       elements: str
     needs:
-      description: Which of V(backup), V(base), V(sync) and V(verify) would help.
+      description:
+        - Which of V(backup), V(base), V(sync) and V(verify) would help.
+        - Where C(verification) is not among O(require), no V(verify) once the newest sets have passed at any level.
       type: list
       elements: str
     places:
@@ -126,6 +129,9 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
     if "backup" in needs or "base" in needs:
         # A new set is neither off the server nor proven.
         needs = [verb for verb in ("backup", "base") if verb in needs] + ["sync", "verify"]
+    elif "verification" not in require and "sync" not in needs and _read_whole(said):
+        # Where nothing can be restored, as without the key of encrypted sets, no further look finds more than this one has.
+        needs = [verb for verb in needs if verb != "verify"]
     return {
         "instance": name,
         # What a secret has hidden may be anything.
@@ -142,6 +148,19 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
 def _answer(result: Mapping[str, Any]) -> Any:
     """Return what pgops said, by the task that ran it or as pgops_host_info has it. Raise ValueError where it said nothing."""
     return result["said"] if "said" in result else json.loads(result.get("stdout") or "")
+
+
+def _read_whole(said: Mapping[str, Any]) -> bool:
+    """Tell whether a place has passed, at any level, with its newest set of each family (dumps, base backups)."""
+    return any(_newest_passed(place.get("sets") or []) for place in said["places"])
+
+
+def _newest_passed(sets: Sequence[Mapping[str, Any]]) -> bool:
+    newest: dict[bool, Mapping[str, Any]] = {}
+    for described in sorted((one for one in sets if one["complete"]), key=lambda one: str(one["id"])):
+        newest[is_physical(described["id"])] = described
+    outcomes = [{proof["outcome"] for proof in described["proofs"].values()} for described in newest.values()]
+    return bool(outcomes) and all(found == {"passed"} for found in outcomes)
 
 
 def _places_allow(needs: list[str], said: Mapping[str, Any]) -> list[str]:

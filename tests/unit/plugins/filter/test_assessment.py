@@ -72,6 +72,49 @@ def test_only_the_required_questions_count() -> None:
     assert not judged({"off-site place": "critical"}, require=["off-site copy"])["protected"]
 
 
+def sets(*described: tuple[str, dict[str, str]], complete: bool = True) -> list[dict[str, Any]]:
+    """Return sets as status describes them, of (id, {level: outcome})."""
+    return [
+        {
+            "id": name,
+            "complete": complete,
+            "proofs": {level: {"outcome": o, "when": "x"} for level, o in proofs.items()},
+        }
+        for name, proofs in described
+    ]
+
+
+DUMP, BASE = "20261127T020000Z-logical", "20261127T000000Z-base"
+OLDER = ("20261126T020000Z-logical", {"checksum": "passed"})
+
+
+@pytest.mark.parametrize(
+    ("found", "needs"),
+    [
+        (sets((DUMP, {"checksum": "passed"}), OLDER), []),
+        (sets((DUMP, {"checksum": "passed"}), (BASE, {"structure": "passed"})), []),
+        (sets((DUMP, {}), OLDER), ["verify"]),
+        (sets((DUMP, {"checksum": "passed"}), (BASE, {})), ["verify"]),
+        (sets((DUMP, {"checksum": "passed", "structure": "failed"})), ["verify"]),
+        (sets((DUMP, {"checksum": "passed"}), complete=False), ["verify"]),
+        ([], ["verify"]),
+    ],
+)
+def test_a_set_that_can_only_be_read_is_read_once_where_no_proof_is_required(
+    found: list[dict[str, Any]], needs: list[str]
+) -> None:
+    def of(require: list[str], **severities: str) -> dict[str, Any]:
+        one = result({**GOOD, **severities})
+        said = json.loads(one["stdout"])
+        said["places"][1]["sets"] = found
+        return assessment([{**one, "stdout": json.dumps(said)}], require=require)[0]
+
+    assert of(["backup", "off-site copy"], verification="warning")["needs"] == needs
+    assert of(["backup", "verification"], verification="warning")["needs"] == ["verify"], "a proof is asked for"
+    late = of(["backup"], **{"verification": "warning", "off-site copy": "critical"})
+    assert late["needs"] == ["sync", "verify"], "what arrives has not been read"
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
