@@ -181,7 +181,7 @@ def _instance(
         "apprise": bool(kept.get("apprise_urls") or _speaks_apprise(content)),
         "log_dir": content.get("log_dir", _DEFAULTS["log_dir"]),
         "state_dirs": _state_dirs(content, one["name"]),
-        "port": _port(content, secrets),
+        "port": _port(content, kept),
     }
 
 

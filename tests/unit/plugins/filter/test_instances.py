@@ -101,7 +101,11 @@ def test_the_port_of_a_server_of_the_host(postgres: dict[str, Any], port: int | 
 
 
 def test_a_secret_url_hides_the_port() -> None:
-    assert one(secrets={"database_url": "postgresql://u:p@x/"})["port"] is None
+    url = {"database_url": "postgresql://u:p@x/"}
+    assert one(secrets=url)["port"] is None
+    here, away = instances([{"name": "a"}, {"name": "b", "secrets": url}], secrets={"postgres_password": "p"})
+    assert (here["port"], away["port"]) == (5432, None), "also one of the instance's own"
+    assert one({"secrets": {"database_url": ""}}, secrets=url)["port"] == 5432
 
 
 @pytest.mark.parametrize(
