@@ -23,7 +23,7 @@ from ..system.runner import Command
 from ..system.zones import local_name, named_zone
 from . import changes
 from .changes import Change, Host
-from .facts import CRON_PROGRAMS
+from .facts import CRON_PROGRAMS, OS_RELEASE, distribution
 from .units import HEAD, VERBS, Common, Job, crontab, heading, service, timer
 
 CRON, SYSTEMD = "cron", "systemd"
@@ -42,6 +42,7 @@ class Places:
     running: Path = Path("/run/systemd/system")
     cron_programs: tuple[Path, ...] = CRON_PROGRAMS
     mailer: Path = Path("/usr/sbin/sendmail")
+    os_release: Path = OS_RELEASE
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,11 @@ def _check_host(host: Host, request: Request) -> None:
 def _check_zones(host: Host, request: Request, jobs: Sequence[Job]) -> None:
     """Raise UsageError if a calendar is in a zone that this cron cannot tell from the host's."""
     here = named_zone("")
-    if any(path.exists() and b"CRON_TZ" in path.read_bytes() for path in request.places.cron_programs):
+    programs = [path for path in request.places.cron_programs if path.exists()]
+    if any(b"CRON_TZ" in path.read_bytes() for path in programs):
         return
+    if not programs and distribution(request.places.os_release)[0] != "Debian":
+        return  # which cron is to come is known of Debian only
     for job in jobs:
         if not _same_clock(job.zone, here, host):
             raise UsageError(

@@ -22,6 +22,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import lacking
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.schedule import (
     Instance,
     Places,
@@ -74,7 +75,9 @@ class Machine:
             running=root / "running",
             cron_programs=(root / "sbin" / "cron", root / "sbin" / "crond"),
             mailer=root / "sbin" / "sendmail",
+            os_release=root / "etc" / "os-release",
         )
+        self.places.os_release.write_text("ID=debian\n")
         self.places.mailer.touch()
         self.config = root / "etc" / "config.yml"
         self.config.write_text(
@@ -257,6 +260,19 @@ def test_a_zone_that_this_cron_does_not_know_is_refused(machine: Machine) -> Non
     (machine.root / "sbin" / "crond").write_bytes(b"\0CRON_TZ\0")
     machine.lay(machine.request("cron", timezone="Pacific/Chatham"))
     assert "CRON_TZ=Pacific/Chatham\n" in machine.places.cron_table.read_text()
+
+
+def test_a_look_finds_a_zone_that_the_cron_to_come_will_not_know(machine: Machine) -> None:
+    """Of Debian that is known before it is installed; so nothing else is laid down first."""
+
+    def looked(_host: Host) -> bool:
+        return bool(lay_down(_host, machine.request("cron", timezone="Pacific/Chatham"), name="db1")["changed"])
+
+    (machine.root / "sbin" / "cron").unlink()
+    with pytest.raises(UsageError, match="knows no other time zone"):
+        lacking(Host(clock=lambda: NOW), {"schedule": [looked]})
+    machine.places.os_release.write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
+    assert lacking(Host(clock=lambda: NOW), {"schedule": [looked]}) == ["schedule"], "cronie knows it"
 
 
 def test_several_instances_each_have_their_own(machine: Machine) -> None:
