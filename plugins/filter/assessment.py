@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import is_physical
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK
@@ -35,6 +35,12 @@ options:
     elements: str
     choices: [backup, base backup, off-site copy, off-site base backup, verification]
     default: [backup, base backup, off-site copy, off-site base backup, verification]
+  planned:
+    description:
+      - In check mode, on a host that is still to be set up - what would be done for each instance that C(pgops) cannot tell of,
+        by its name, as P(pgops.backup.instances#filter) has it in RV(pgops.backup.instances#filter:_value[].first).
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -67,6 +73,9 @@ _value:
     answered:
       description: Whether C(pgops) could tell at all.
       type: bool
+    predicted:
+      description: Whether RV(_value[].needs) are what O(planned) says, as C(pgops) could not tell.
+      type: bool
     checks:
       description: What is wrong, by the names of the questions; C(no answer) when C(pgops) could not tell.
       type: list
@@ -98,31 +107,33 @@ QUESTIONS = {
     "off-site base backup": "sync",
     "verification": "verify",
 }
+# What a run would do, for a person.
+_WOULD = {
+    "backup": "back up",
+    "base": "take a base backup",
+    "sync": "copy it to S3",
+    "verify": "verify that it restores",
+}
 # What answers a question when it cannot be asked as usual.
 _INSTEAD = {"off-site place": "off-site copy", "local place": "backup"}
 
 
-def assessment(results: Sequence[Mapping[str, Any]], require: Sequence[str] = tuple(QUESTIONS)) -> list[dict[str, Any]]:
+def assessment(
+    results: Sequence[Mapping[str, Any]],
+    require: Sequence[str] = tuple(QUESTIONS),
+    planned: Optional[Mapping[str, Sequence[str]]] = None,
+) -> list[dict[str, Any]]:
     """Return what each of the `results`, of a loop over instances or of a look at the host, says of its instance."""
-    return [_assess(result, require) for result in results]
+    return [_assess(result, require, planned or {}) for result in results]
 
 
-def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]:
+def _assess(result: Mapping[str, Any], require: Sequence[str], planned: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     name = result["instance"] if "instance" in result else result["item"]["key"]
     try:
         said = _answer(result)
         findings = said["findings"]
     except (ValueError, KeyError, TypeError):
-        return {
-            "instance": name,
-            "protected": False,
-            "answered": False,
-            "checks": ["no answer"],
-            "needs": [],
-            "places": [],
-            "safe": [],
-            "lines": ["Nobody can tell: %s" % _why(result)],
-        }
+        return _unanswered(name, _why(result), list(planned.get(name, ())))
     bad = [finding for finding in findings if finding["severity"] != "ok"]
     asked = {_INSTEAD.get(finding["check"], finding["check"]) for finding in bad}
     needs = list(dict.fromkeys(verb for question, verb in QUESTIONS.items() if question in asked))
@@ -137,11 +148,30 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
         # What a secret has hidden may be anything.
         "protected": not asked & set(require) and not any(MASK in check for check in asked),
         "answered": True,
+        "predicted": False,
         "checks": list(dict.fromkeys(finding["check"] for finding in bad)),
         "needs": _places_allow(needs, said),
         "places": [place["place"] for place in said["places"]],
         "safe": list(said.get("safe") or []),
         "lines": [finding["text"] for finding in bad] or [finding["text"] for finding in findings if _counts(finding)],
+    }
+
+
+def _unanswered(name: str, why: str, planned: list[str]) -> dict[str, Any]:
+    line = "Nobody can tell: %s" % why
+    if planned:
+        words = [_WOULD[verb] for verb in planned]
+        line = "Would %s and %s. As yet: %s" % (", ".join(words[:-1]), words[-1], why)
+    return {
+        "instance": name,
+        "protected": False,
+        "answered": False,
+        "predicted": bool(planned),
+        "checks": ["no answer"],
+        "needs": planned,
+        "places": [],
+        "safe": [],
+        "lines": [line],
     }
 
 

@@ -134,6 +134,20 @@ def test_no_answer_is_no_protection(answer: dict[str, Any], said: str) -> None:
     assert said in found["lines"][0]
 
 
+def test_check_mode_says_what_would_be_done_where_pgops_is_still_to_come() -> None:
+    bare = {"item": {"key": "a"}, "rc": 2, "msg": "Error executing command."}
+    planned = {"a": ["backup", "base", "sync", "verify"], "db1-main": ["backup", "verify"]}
+    found, known = assessment([bare, result(GOOD)], planned=planned)
+    assert (found["answered"], found["protected"], found["predicted"]) == (False, False, True)
+    assert found["needs"] == planned["a"]
+    assert found["lines"] == [
+        "Would back up, take a base backup, copy it to S3 and verify that it restores. As yet: pgops is not installed on this host."
+    ]
+    assert known == assessment([result(GOOD)])[0], "who can tell is not guessed about"
+    assert not known["predicted"]
+    assert assessment([bare], planned={"b": ["backup"]}) == assessment([bare])
+
+
 # --- all hosts --------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +204,22 @@ def test_nothing_is_said_twice() -> None:
         "db1-main: More.",
         "db1-main: still safe - local: a set.",
     ]
+
+
+def test_the_summary_of_check_mode_is_a_prediction() -> None:
+    would = {"a": ["backup", "sync", "verify"]}
+    bare = {"instances": assessment([{"item": {"key": "a"}, "rc": 2}], planned=would), "trouble": []}
+    broken = {**bare, "trouble": ["Program: refused."]}
+    late = report({"backup": "critical"})["pgops_report"]
+    hosts = {name: {"pgops_report": of} for name, of in {"new": bare, "bad": broken, "late": late}.items()}
+    hosts["good"] = report({})
+    lines = summary(list(hosts), hosts, check=True)["lines"]
+    assert lines[0] == "Prediction, as check mode changes nothing: 1 of 4 protected already, 1 would be set up"
+    assert lines[-2] == "new: would be set up", "after those that are in trouble"
+    assert lines[-1].startswith("    a: Would back up, copy it to S3 and verify that it restores. As yet: ")
+    assert {"bad: NOT PROTECTED", "late: NOT PROTECTED", "good: protected"} < set(lines)
+    assert summary(["good"], hosts, check=True)["lines"][0].endswith("1 of 1 protected already")
+    assert summary(list(hosts), hosts)["unprotected"] == ["bad", "late", "new"], "it is not, as yet"
 
 
 def fleet(reports: dict[str, Any]) -> dict[str, str]:

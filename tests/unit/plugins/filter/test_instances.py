@@ -168,6 +168,8 @@ def test_an_instance_that_archives_has_base_backups_of_its_own() -> None:
     plain, asks = instances([{"name": "a"}, {"name": "b", "wal": {"enabled": True}}], sections={"s3": {"bucket": "b"}})
     assert (plain["archives"], plain["scheduled"]["jobs"]["base"]) == (False, "")
     assert (asks["archives"], asks["scheduled"]["jobs"]["base"]) == (True, "0 0 * * 0")
+    assert (plain["first"], asks["first"]) == (["backup", "sync", "verify"], ["backup", "base", "sync", "verify"])
+    assert one()["first"] == ["backup", "verify"]
     own = one({"schedule": {"base": "0 4 * * 6"}})
     assert (own["archives"], own["scheduled"]["jobs"]["base"]) == (False, "0 4 * * 6")
 
