@@ -75,9 +75,9 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     """
     jobs = _jobs(host, request, name)
     _check_host(host, request)
+    _check_told(host, request, jobs)
     if request.kind == CRON:
         _check_zones(host, request, jobs)
-        _check_mail(host, request, jobs)
         wanted = {request.places.cron_table: crontab(jobs, request.common, local_name())} if jobs else {}
     else:
         wanted = _units(request, jobs)
@@ -261,18 +261,23 @@ def _check_zones(host: Host, request: Request, jobs: Sequence[Job]) -> None:
             )
 
 
-def _check_mail(host: Host, request: Request, jobs: Sequence[Job]) -> None:
-    """Warn of each instance whose failed jobs would reach nobody: cron has nothing to mail by, and there is no alert."""
-    if not request.common.mailto or request.places.mailer.exists():
-        return
+def _check_told(host: Host, request: Request, jobs: Sequence[Job]) -> None:
+    """Warn of each instance whose failed jobs would reach nobody: there is no alert, and no mail by cron."""
     told = {job.instance for job in jobs if job.verb == "alert"}
     quiet = sorted({job.instance for job in jobs} - told)
-    if quiet:
-        host.warn(
-            "A failed job of %s reaches nobody: this host has no %s, so that cron mails nothing to %s, and there is no channel"
-            " for alerts. Install a program that delivers mail (the package dma is a small one), or set up alerts."
-            % (", ".join(quiet), request.places.mailer, request.common.mailto)
-        )
+    if not quiet:
+        return
+    if request.kind == SYSTEMD:
+        why, remedy = "systemd mails nothing", "Set up alerts"
+    elif request.common.mailto and not request.places.mailer.exists():
+        why = "this host has no %s, so that cron mails nothing to %s" % (request.places.mailer, request.common.mailto)
+        remedy = "Install a program that delivers mail (the package dma is a small one), or set up alerts"
+    else:
+        return  # it is mailed, or nobody asked for that
+    host.warn(
+        "A failed job of %s reaches nobody: %s, and there is no channel for alerts. %s."
+        % (", ".join(quiet), why, remedy)
+    )
 
 
 def _same_clock(one: tzinfo, other: tzinfo, host: Host) -> bool:
