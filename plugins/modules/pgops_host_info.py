@@ -312,15 +312,16 @@ def lacks_program(given: Mapping[str, Any], host: Host) -> bool:
 
 
 def lacks_schedule(given: Mapping[str, Any], host: Host) -> bool:
-    """Tell whether the schedule is not as it is wanted. Raise UsageError for what its instances must share and do not."""
+    """Tell whether the schedule is not as it is wanted. Raise UsageError that lists every error of it."""
     params = checked(SCHEDULE, given)
-    agreed(params.pop("of_instances"))
+    del params["of_instances"]
     request = _ansible_schedule.request_of(params)
     return bool(schedule.lay_down(host, request, name=platform.node())["changed"])
 
 
-def agreed(of_instances: Mapping[str, list[str]]) -> None:
-    """Raise UsageError where instances of one host differ in what it has one of."""
+def disagree(given: Mapping[str, Any], _host: Host) -> bool:
+    """Raise UsageError where the instances of a host differ in what it has one of; else there is nothing to do."""
+    of_instances = checked(SCHEDULE, given)["of_instances"]
     unlike = [
         "schedule.%s (%s)" % (name, ", ".join(one or '""' for one in values))
         for name, values in of_instances.items()
@@ -328,9 +329,10 @@ def agreed(of_instances: Mapping[str, list[str]]) -> None:
     ]
     if unlike:
         raise UsageError(
-            "The instances of this host differ in %s." % " and ".join(unlike),
-            hint="A host has one of each: set them in pgops_schedule only.",
+            "The instances of this host differ in %s. A host has one of each: set them in pgops_schedule only."
+            % " and ".join(unlike)
         )
+    return False
 
 
 def _answers(host: Host, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -354,7 +356,9 @@ def main() -> None:
         parts = {
             "configurations": [partial(lacks_configuration, one) for one in wanted["configurations"]],
             "program": [partial(lacks_program, one) for one in [wanted["program"]] if one],
-            "schedule": [partial(lacks_schedule, one) for one in [wanted["schedule"]] if one],
+            "schedule": [
+                partial(side, one) for one in [wanted["schedule"]] if one for side in (disagree, lacks_schedule)
+            ],
         }
         found = lacking(host, parts)
         seen = look(host, request)

@@ -76,11 +76,7 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     jobs = _jobs(host, request, name)
     _check_host(host, request)
     _check_told(host, request, jobs)
-    if request.kind == CRON:
-        _check_zones(host, request, jobs)
-        wanted = {request.places.cron_table: crontab(jobs, request.common, local_name())} if jobs else {}
-    else:
-        wanted = _units(request, jobs)
+    wanted = _table(request, jobs) if request.kind == CRON else _units(request, jobs)
     found = _Units(host, request.places)
     timers = ["%s.timer" % job.unit for job in jobs] if request.kind == SYSTEMD else []
     changed = _files(host, request.places, wanted, timers)
@@ -140,6 +136,7 @@ def _jobs(host: Host, request: Request, name: str) -> list[Job]:
             jobs += _of_instance(host, request, instance, name, errors)
         except UsageError as error:
             errors.append("instances, %s: %s" % (instance.name, error))
+    errors += _foreign_zones(host, request, jobs) if request.kind == CRON else []
     if errors:
         many = "an error" if len(errors) == 1 else "%d errors" % len(errors)
         raise UsageError("The schedule has %s:\n%s" % (many, "\n".join("  - %s" % error for error in errors)))
@@ -244,21 +241,21 @@ def _check_host(host: Host, request: Request) -> None:
         host.excuse(error.message)
 
 
-def _check_zones(host: Host, request: Request, jobs: Sequence[Job]) -> None:
-    """Raise UsageError if a calendar is in a zone that this cron cannot tell from the host's."""
-    here = named_zone("")
+def _foreign_zones(host: Host, request: Request, jobs: Sequence[Job]) -> list[str]:
+    """Return an error if a calendar is in a zone that this cron cannot tell from the host's."""
     programs = [path for path in request.places.cron_programs if path.exists()]
     if any(b"CRON_TZ" in path.read_bytes() for path in programs):
-        return
+        return []
     if not programs and distribution(request.places.os_release)[0] != "Debian":
-        return  # which cron is to come is known of Debian only
-    for job in jobs:
-        if not _same_clock(job.zone, here, host):
-            raise UsageError(
-                "The cron of this host knows no other time zone than the host's (%s), and the schedule is in %s."
-                % (local_name() or "of its own", job.zone_name),
-                hint="Use kind: systemd, or leave timezone empty and write the times on the host's clock.",
-            )
+        return []  # which cron is to come is known of Debian only
+    here = named_zone("")
+    return [
+        "timezone: the cron of this host knows no other time zone than the host's (%s), and the schedule is in %s. "
+        "Use kind: systemd, or leave timezone empty and write the times on the host's clock."
+        % (local_name() or "of its own", zone.zone_name)
+        for zone in {job.zone_name: job for job in jobs}.values()
+        if not _same_clock(zone.zone, here, host)
+    ]
 
 
 def _check_told(host: Host, request: Request, jobs: Sequence[Job]) -> None:
@@ -287,6 +284,10 @@ def _same_clock(one: tzinfo, other: tzinfo, host: Host) -> bool:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _table(request: Request, jobs: Sequence[Job]) -> dict[Path, str]:
+    return {request.places.cron_table: crontab(jobs, request.common, local_name())} if jobs else {}
 
 
 def _units(request: Request, jobs: Sequence[Job]) -> dict[Path, str]:

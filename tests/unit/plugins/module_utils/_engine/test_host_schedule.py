@@ -255,8 +255,9 @@ def test_a_random_delay_is_slept_and_no_wait_is_no_option(machine: Machine) -> N
 
 
 def test_a_zone_that_this_cron_does_not_know_is_refused(machine: Machine) -> None:
-    with pytest.raises(UsageError, match="knows no other time zone"):
-        machine.lay(machine.request("cron", timezone="Pacific/Chatham"))
+    with pytest.raises(UsageError, match="knows no other time zone") as told:
+        machine.lay(machine.request("cron", timezone="Pacific/Chatham", mailto='a" b'))
+    assert told.value.message.startswith("The schedule has 2 errors:\n"), "once, not for each job"
     assert not machine.places.cron_table.exists()
     # That of the other cron does.
     (machine.root / "sbin" / "crond").write_bytes(b"\0CRON_TZ\0")
@@ -303,6 +304,10 @@ def test_systemd_gets_a_service_and_a_timer_for_each_job(machine: Machine) -> No
     for path in ("/srv/b", "/srv/s", "/srv/l"):
         assert "ReadWritePaths=-%s\n" % path in service
     assert "User=%s\n" % ACCOUNT in service
+    (after,) = re.findall(r"^After=(.*)$", service, re.MULTILINE)
+    assert {"network-online.target", "postgresql.service", "postgresql-17.service", "patroni.service"} < set(
+        after.split()
+    )
     for line in ("OnCalendar=*-*-* 02:00:00 Europe/Berlin", "RandomizedDelaySec=600", "Persistent=yes"):
         assert "%s\n" % line in timer
     for name in timers:
