@@ -34,7 +34,7 @@ def site(tmp_path: Path, servers: Servers, store: MotoS3) -> Site:
 
 
 def program(site: Site, **others: Any) -> Task:
-    paths = {name: str(site.root / "usr" / name) for name in ("lib", "bin", "completion", "man")}
+    paths = {name: str(site.root / "usr" / name) for name in ("lib", "bin", "completion", "man", "logrotate")}
     return task("pgops_program", python=sys.executable, **{**paths, **others})
 
 
