@@ -187,7 +187,9 @@ def test_every_error_of_the_configuration_is_told_at_once(site: Site) -> None:
     other = task("pgops_host_info", wanted={"configurations": [config(site)[1]], "schedule": unlike})
     failure = site.play(wrong).failure
     said = site.play(look).failure["msg"]
-    assert said.startswith(failure["msg"].rpartition("\n")[0] + "\n"), "also what is wrong with the schedule, before anything is touched"
+    assert said.startswith(failure["msg"].rpartition("\n")[0] + "\n"), (
+        "also what is wrong with the schedule, before anything is touched"
+    )
     assert 'mailto: "a\'b" is no address' in said
     assert "differ in schedule.timezone (UTC, Europe/Berlin)." in site.play(other).failure["msg"]
     for part in (
