@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import is_physical
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK
 
 DOCUMENTATION = r"""
@@ -34,6 +35,12 @@ options:
     elements: str
     choices: [backup, base backup, off-site copy, off-site base backup, verification]
     default: [backup, base backup, off-site copy, off-site base backup, verification]
+  planned:
+    description:
+      - In check mode, on a host that is still to be set up - what would be done for each instance that C(pgops) cannot tell of,
+        by its name, as P(pgops.backup.instances#filter) has it in RV(pgops.backup.instances#filter:_value[].first).
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -66,12 +73,17 @@ _value:
     answered:
       description: Whether C(pgops) could tell at all.
       type: bool
+    predicted:
+      description: Whether RV(_value[].needs) are what O(planned) says, as C(pgops) could not tell.
+      type: bool
     checks:
       description: What is wrong, by the names of the questions; C(no answer) when C(pgops) could not tell.
       type: list
       elements: str
     needs:
-      description: Which of V(backup), V(base), V(sync) and V(verify) would help.
+      description:
+        - Which of V(backup), V(base), V(sync) and V(verify) would help.
+        - Where C(verification) is not among O(require), no V(verify) once the newest sets have passed at any level.
       type: list
       elements: str
     places:
@@ -95,42 +107,48 @@ QUESTIONS = {
     "off-site base backup": "sync",
     "verification": "verify",
 }
+# What a run would do, for a person.
+_WOULD = {
+    "backup": "back up",
+    "base": "take a base backup",
+    "sync": "copy it to S3",
+    "verify": "verify that it restores",
+}
 # What answers a question when it cannot be asked as usual.
 _INSTEAD = {"off-site place": "off-site copy", "local place": "backup"}
 
 
-def assessment(results: Sequence[Mapping[str, Any]], require: Sequence[str] = tuple(QUESTIONS)) -> list[dict[str, Any]]:
+def assessment(
+    results: Sequence[Mapping[str, Any]],
+    require: Sequence[str] = tuple(QUESTIONS),
+    planned: Optional[Mapping[str, Sequence[str]]] = None,
+) -> list[dict[str, Any]]:
     """Return what each of the `results`, of a loop over instances or of a look at the host, says of its instance."""
-    return [_assess(result, require) for result in results]
+    return [_assess(result, require, planned or {}) for result in results]
 
 
-def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]:
+def _assess(result: Mapping[str, Any], require: Sequence[str], planned: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     name = result["instance"] if "instance" in result else result["item"]["key"]
     try:
         said = _answer(result)
         findings = said["findings"]
     except (ValueError, KeyError, TypeError):
-        return {
-            "instance": name,
-            "protected": False,
-            "answered": False,
-            "checks": ["no answer"],
-            "needs": [],
-            "places": [],
-            "safe": [],
-            "lines": ["Nobody can tell: %s" % _why(result)],
-        }
+        return _unanswered(name, _why(result), list(planned.get(name, ())))
     bad = [finding for finding in findings if finding["severity"] != "ok"]
     asked = {_INSTEAD.get(finding["check"], finding["check"]) for finding in bad}
     needs = list(dict.fromkeys(verb for question, verb in QUESTIONS.items() if question in asked))
     if "backup" in needs or "base" in needs:
         # A new set is neither off the server nor proven.
         needs = [verb for verb in ("backup", "base") if verb in needs] + ["sync", "verify"]
+    elif "verification" not in require and "sync" not in needs and _read_whole(said):
+        # Where nothing can be restored, as without the key of encrypted sets, no further look finds more than this one has.
+        needs = [verb for verb in needs if verb != "verify"]
     return {
         "instance": name,
         # What a secret has hidden may be anything.
         "protected": not asked & set(require) and not any(MASK in check for check in asked),
         "answered": True,
+        "predicted": False,
         "checks": list(dict.fromkeys(finding["check"] for finding in bad)),
         "needs": _places_allow(needs, said),
         "places": [place["place"] for place in said["places"]],
@@ -139,9 +157,40 @@ def _assess(result: Mapping[str, Any], require: Sequence[str]) -> dict[str, Any]
     }
 
 
+def _unanswered(name: str, why: str, planned: list[str]) -> dict[str, Any]:
+    line = "Nobody can tell: %s" % why
+    if planned:
+        words = [_WOULD[verb] for verb in planned]
+        line = "Would %s and %s. As yet: %s" % (", ".join(words[:-1]), words[-1], why)
+    return {
+        "instance": name,
+        "protected": False,
+        "answered": False,
+        "predicted": bool(planned),
+        "checks": ["no answer"],
+        "needs": planned,
+        "places": [],
+        "safe": [],
+        "lines": [line],
+    }
+
+
 def _answer(result: Mapping[str, Any]) -> Any:
     """Return what pgops said, by the task that ran it or as pgops_host_info has it. Raise ValueError where it said nothing."""
     return result["said"] if "said" in result else json.loads(result.get("stdout") or "")
+
+
+def _read_whole(said: Mapping[str, Any]) -> bool:
+    """Tell whether a place has passed, at any level, with its newest set of each family (dumps, base backups)."""
+    return any(_newest_passed(place.get("sets") or []) for place in said["places"])
+
+
+def _newest_passed(sets: Sequence[Mapping[str, Any]]) -> bool:
+    newest: dict[bool, Mapping[str, Any]] = {}
+    for described in sorted((one for one in sets if one["complete"]), key=lambda one: str(one["id"])):
+        newest[is_physical(described["id"])] = described
+    outcomes = [{proof["outcome"] for proof in described["proofs"].values()} for described in newest.values()]
+    return bool(outcomes) and all(found == {"passed"} for found in outcomes)
 
 
 def _places_allow(needs: list[str], said: Mapping[str, Any]) -> list[str]:

@@ -96,6 +96,10 @@ _value:
     archives:
       description: Whether its server archives its WAL, by C(wal.enabled).
       type: bool
+    first:
+      description: What protects it at first, of V(backup), V(base), V(sync) and V(verify), in that order.
+      type: list
+      elements: str
     apprise:
       description: Whether its alerts go by Apprise, so that the host needs that package.
       type: bool
@@ -178,10 +182,11 @@ def _instance(
         "random_delay": schedule["random_delay"],
         "wait": schedule["wait"],
         "archives": archives,
+        "first": ["backup", *["base"] * bool(jobs["base"]), *["sync"] * bool(content.get("s3")), "verify"],
         "apprise": bool(kept.get("apprise_urls") or _speaks_apprise(content)),
         "log_dir": content.get("log_dir", _DEFAULTS["log_dir"]),
         "state_dirs": _state_dirs(content, one["name"]),
-        "port": _port(content, secrets),
+        "port": _port(content, kept),
     }
 
 

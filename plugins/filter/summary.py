@@ -30,6 +30,11 @@ options:
     description: The variables of all hosts.
     type: dict
     required: true
+  check:
+    description:
+      - Whether this is check mode, so that the lines are a prediction.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -63,7 +68,7 @@ _value:
       description: For each unprotected host, why it is so.
       type: dict
     lines:
-      description: The same for a person, the unprotected hosts first.
+      description: The same for a person, the unprotected hosts first; in check mode those last that are only to be set up.
       type: list
       elements: str
 """
@@ -74,7 +79,7 @@ _MOST_CAUSES = 8
 _MOST_NAMES = 5
 
 
-def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]:
+def summary(hosts: Sequence[str], hostvars: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
     """Return which of `hosts` are protected, and lines that tell, by the hosts' names: Ansible may give them in any order."""
     protected: dict[str, list[str]] = {}
     unprotected: dict[str, list[str]] = {}
@@ -84,8 +89,14 @@ def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]
         reasons = _reasons(report)
         (unprotected if reasons else protected)[host] = reasons or _remarks(report or {})
         worked += [host] if isinstance(report, Mapping) and not report.get("trouble") else []
-    lines = ["%d of %d protected" % (len(protected), len(hosts))]
-    for title, group in (("NOT PROTECTED", unprotected), ("protected", protected)):
+    fresh = {
+        host: said
+        for host, said in unprotected.items()
+        if check and host in hostvars and _is_fresh(hostvars[host].get("pgops_report"))
+    }
+    bad = {host: said for host, said in unprotected.items() if host not in fresh}
+    lines = [_head(len(protected), len(fresh), len(hosts), check)]
+    for title, group in (("NOT PROTECTED", bad), ("protected", protected), ("would be set up", fresh)):
         for host, said in group.items():
             lines.append("%s: %s" % (host, title))
             lines += ["    %s" % text for text in said]
@@ -97,6 +108,21 @@ def summary(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, Any]
         "reasons": unprotected,
         "lines": lines,
     }
+
+
+def _head(protected: int, fresh: int, every: int, check: bool) -> str:
+    if not check:
+        return "%d of %d protected" % (protected, every)
+    more = ", %d would be set up" % fresh if fresh else ""
+    return "Prediction, as check mode changes nothing: %d of %d protected already%s" % (protected, every, more)
+
+
+def _is_fresh(report: Any) -> bool:
+    """Tell whether all that a host with this report lacks is what a run would do there at first."""
+    if not isinstance(report, Mapping) or report.get("trouble"):
+        return False
+    bad = [one for one in report.get("instances") or [] if not one["protected"]]
+    return bool(bad) and all(one.get("predicted") for one in bad)
 
 
 def _by_name(host: str) -> tuple[list[tuple[int, str]], str]:

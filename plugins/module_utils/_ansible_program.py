@@ -27,7 +27,7 @@ PROGRAM: dict[str, dict[str, Any]] = {
 
 
 def parts_of(params: Mapping[str, Any]) -> tuple[Paths, Optional[Rotation]]:
-    """Return where the program is to lie, and the rule for its logs if there is to be one."""
+    """Return where the program is to lie, and the rule for its logs, None to leave the one there as it is."""
     paths = Paths(
         lib=Path(params["lib"]),
         bin=Path(params["bin"]),
@@ -36,7 +36,7 @@ def parts_of(params: Mapping[str, Any]) -> tuple[Paths, Optional[Rotation]]:
         python=params["python"],
     )
     rotation = None
-    if params["logrotate"] and params["log_directories"]:
+    if params["logrotate"]:
         rotation = Rotation(
             path=Path(params["logrotate"]),
             directories=params["log_directories"],

@@ -26,6 +26,7 @@ attributes:
     support: full
     details:
       - What the role cannot read is only checked when nothing would be changed.
+      - On a standby, to which the role is still to come from the primary, it warns, and RV(statements) are those of the primary.
   diff_mode:
     support: full
     details:

@@ -67,7 +67,8 @@ options:
       configurations:
         description:
           - The options of M(pgops.backup.pgops_config), for each instance.
-          - An error in one of them is told at once; of the others, only the module itself tells what is wrong.
+          - What is wrong with them, and with what else is wanted, is told at once and whole. What is wrong with the host, only the
+            module itself tells.
         type: list
         elements: dict
         default: []
@@ -78,7 +79,8 @@ options:
         type: dict
       schedule:
         description:
-          - The options of M(pgops.backup.pgops_schedule).
+          - The options of M(pgops.backup.pgops_schedule), and C(of_instances), a dictionary of what each instance says of C(timezone),
+            C(random_delay) and C(wait), of which a host has one each.
         type: dict
   status:
     description:
@@ -258,14 +260,11 @@ from ansible_collections.pgops.backup.plugins.module_utils import (
     _ansible_schedule,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask, checked
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration, program, schedule
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.facts import Request, Wanted, look
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import (
-    answers,
-    lacks,
-    lacks_or_fails,
-)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import answers, lacking
 
 FAMILY: dict[str, dict[str, Any]] = {
     "names": {"type": "list", "elements": "str", "default": []},
@@ -290,6 +289,13 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "status": {"type": "bool", "default": False},
 }
+SHARED: dict[str, dict[str, Any]] = {
+    name: {"type": "list", "elements": "str", "default": []} for name in ("timezone", "random_delay", "wait")
+}
+SCHEDULE: dict[str, dict[str, Any]] = {
+    **_ansible_schedule.SCHEDULE,
+    "of_instances": {"type": "dict", "default": {}, "options": SHARED},
+}
 PROGRAM: dict[str, dict[str, Any]] = {**_ansible_program.PROGRAM, "digest": {"type": "str", "required": True}}
 
 
@@ -306,9 +312,27 @@ def lacks_program(given: Mapping[str, Any], host: Host) -> bool:
 
 
 def lacks_schedule(given: Mapping[str, Any], host: Host) -> bool:
-    """Tell whether the schedule is not as it is wanted."""
-    request = _ansible_schedule.request_of(checked(_ansible_schedule.SCHEDULE, given))
+    """Tell whether the schedule is not as it is wanted. Raise UsageError that lists every error of it."""
+    params = checked(SCHEDULE, given)
+    del params["of_instances"]
+    request = _ansible_schedule.request_of(params)
     return bool(schedule.lay_down(host, request, name=platform.node())["changed"])
+
+
+def disagree(given: Mapping[str, Any], _host: Host) -> bool:
+    """Raise UsageError where the instances of a host differ in what it has one of; else there is nothing to do."""
+    of_instances = checked(SCHEDULE, given)["of_instances"]
+    unlike = [
+        "schedule.%s (%s)" % (name, ", ".join(one or '""' for one in values))
+        for name, values in of_instances.items()
+        if len(set(values)) > 1
+    ]
+    if unlike:
+        raise UsageError(
+            "The instances of this host differ in %s. A host has one of each: set them in pgops_schedule only."
+            % " and ".join(unlike)
+        )
+    return False
 
 
 def _answers(host: Host, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -329,17 +353,19 @@ def main() -> None:
     wanted = {"configurations": [], "program": None, "schedule": None, **task.params["wanted"]}
 
     def work(host: Host) -> dict[str, Any]:
-        found = {
-            "configurations": [lacks(host, partial(lacks_configuration, one)) for one in wanted["configurations"]],
-            "program": [lacks_or_fails(host, partial(lacks_program, one)) for one in [wanted["program"]] if one],
-            "schedule": [lacks_or_fails(host, partial(lacks_schedule, one)) for one in [wanted["schedule"]] if one],
+        parts = {
+            "configurations": [partial(lacks_configuration, one) for one in wanted["configurations"]],
+            "program": [partial(lacks_program, one) for one in [wanted["program"]] if one],
+            "schedule": [
+                partial(side, one) for one in [wanted["schedule"]] if one for side in (disagree, lacks_schedule)
+            ],
         }
-        lacking = [name for name, answers in found.items() if any(answers)]
+        found = lacking(host, parts)
         seen = look(host, request)
-        asked = task.params["status"] and wanted["program"] and not (lacking or seen["packages_missing"])
+        asked = task.params["status"] and wanted["program"] and not (found or seen["packages_missing"])
         return {
             **seen,
-            "lacking": lacking,
+            "lacking": found,
             "answers": _answers(host, wanted) if asked else [],
             "schedule_wanted": wanted["schedule"],
             "changed": False,

@@ -52,12 +52,12 @@ options:
     default: /usr/local/share/man/man1/pgops.1.gz
   logrotate:
     description:
-      - File of the rule by which logrotate turns the logs over; an empty text for none.
+      - File of the rule by which logrotate turns the logs over; with an empty text nobody looks at one.
     type: path
     default: /etc/logrotate.d/pgops
   log_directories:
     description:
-      - Directories of the logs. With none of them there is no rule.
+      - Directories of the logs. With none of them there is no rule, and one that was laid down before goes.
     type: list
     elements: path
     default: []

@@ -11,12 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg2
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.catch_up import await_after_boot
 from demo.dataset import HOSTILE, ORDERING
 from demo.machine import server_account
 from demo.servers import MotoS3, PostgresServer
@@ -220,6 +221,32 @@ def test_what_fails_in_catching_up_stops_nothing_else_and_is_told(shop: Program)
     assert by_verb["backup"]["exit_code"] == 4
     assert "verify" in by_verb, "what comes after it was tried, too"
     assert done["message"] == by_verb["backup"]["message"] != ""
+
+
+def test_after_a_boot_a_backup_that_waits_at_all_waits_for_the_server(
+    bench: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    context = make_program(bench).site.engine()
+    asked: list[float] = []
+
+    def come_up(seconds: float) -> None:
+        asked.append(seconds)
+        bench.start()
+
+    bench.stop()
+    try:
+        await_after_boot(context, up=20.0, sleep=come_up)
+        assert asked == [], "somebody who calls it waits for nothing"
+        context.wait = timedelta(hours=6)
+        await_after_boot(context, up=86400.0, sleep=come_up)
+        assert asked == [], "a server that is down on another day is told at once"
+        await_after_boot(context, up=20.0, sleep=come_up)
+        assert len(asked) == 1
+    finally:
+        if not asked:
+            bench.start()
+    await_after_boot(context, up=20.0, sleep=come_up)
+    assert len(asked) == 1, "it is there"
 
 
 # --- completion -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.filter.assessment import assessment
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     DamagedError,
     PgopsError,
@@ -19,6 +20,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import status
 from demo import compare
 from demo.servers import MotoS3, PostgresServer
 from tests.integration.conftest import Key, Poll, Site, create_database, databases_of, flip, run_sql
@@ -40,6 +42,14 @@ def encrypted(site: Site, *keys: Key, **options: Any) -> dict[str, Any]:
 
 def with_key(key: Key) -> dict[str, Any]:
     return {"restore": {"identity_file": str(key.file)}}
+
+
+def needs_of(site: Site) -> tuple[list[str], list[str]]:
+    """Return what the playbook site would still do, where a proof is required and where it is not."""
+    said = json.loads(json.dumps(status(site.engine())))
+    answer = [{"instance": site.instance, "said": said}]
+    every, some = assessment(answer), assessment(answer, require=["backup", "off-site copy"])
+    return every[0]["needs"], some[0]["needs"]
 
 
 def test_every_payload_is_encrypted_and_the_manifest_is_not(
@@ -113,7 +123,9 @@ def test_without_the_key_only_the_checksums_are_verified_and_that_is_said(
 ) -> None:
     site = make_site(shop)
     set_id = encrypted(site, keys[0])["set"]
+    assert needs_of(site) == (["verify"], ["verify"])
     (report,) = site.verify("restore")["sets"]
+    assert needs_of(site) == (["verify"], []), "where no proof is required, a second run of site has nothing to do"
     assert (report["outcome"], report["level"], report["asked"]) == ("passed", "checksum", "restore")
     assert any("only its checksums were verified" in remark for remark in report["remarks"])
     assert "_checksum_passed_%s" % set_id in site.evidence()[-1].name

@@ -266,6 +266,13 @@ def test_a_role_without_rights_can_ask(pair: Pair) -> None:
 
 def test_the_role_for_backups_is_made_on_the_primary_and_checked_on_the_standby(pair: Pair) -> None:
     wanted = Wanted("keeper", password="keeps-what-it-reads")
+    context = pair.two.engine()
+    planned = backup_role(context, wanted, dry_run=True)
+    assert (planned["changed"], planned["checked"], planned["unreadable"]) == (False, None, [])
+    assert planned["statements"] == backup_role(pair.one.engine(), wanted, dry_run=True)["statements"]
+    assert context.warnings == [
+        "The server is a standby, and the role is not yet as it should be. Without check mode it has to have come from the primary."
+    ]
     with pytest.raises(RefusedError, match="The server is a standby") as caught:
         backup_role(pair.two.engine(), wanted)
     assert "primary" in caught.value.hint

@@ -34,7 +34,7 @@ def site(tmp_path: Path, servers: Servers, store: MotoS3) -> Site:
 
 
 def program(site: Site, **others: Any) -> Task:
-    paths = {name: str(site.root / "usr" / name) for name in ("lib", "bin", "completion", "man")}
+    paths = {name: str(site.root / "usr" / name) for name in ("lib", "bin", "completion", "man", "logrotate")}
     return task("pgops_program", python=sys.executable, **{**paths, **others})
 
 
@@ -175,9 +175,23 @@ def test_a_secret_in_the_wrong_place_is_refused_and_not_shown(site: Site) -> Non
 
 def test_every_error_of_the_configuration_is_told_at_once(site: Site) -> None:
     wrong = config(site, backup={"jobs": "x", "fromat": "auto"}, schedule={"sync": "daily"})
-    look = task("pgops_host_info", wanted={"configurations": [wrong[1]]})
+    schedule = {
+        "instances": [{"name": site.instance}],
+        "mailto": "a'b",
+        "timezone": "UTC",
+        "random_delay": "0s",
+        "wait": "6h",
+    }
+    unlike = {**schedule, "of_instances": {"timezone": ["UTC", "Europe/Berlin"], "random_delay": ["0s"]}}
+    look = task("pgops_host_info", wanted={"configurations": [wrong[1]], "schedule": schedule})
+    other = task("pgops_host_info", wanted={"configurations": [config(site)[1]], "schedule": unlike})
     failure = site.play(wrong).failure
-    assert site.play(look).failure["msg"] == failure["msg"]
+    said = site.play(look).failure["msg"]
+    assert said.startswith(failure["msg"].rpartition("\n")[0] + "\n"), (
+        "also what is wrong with the schedule, before anything is touched"
+    )
+    assert 'mailto: "a\'b" is no address' in said
+    assert "differ in schedule.timezone (UTC, Europe/Berlin)." in site.play(other).failure["msg"]
     for part in (
         "backup.jobs",
         "backup.fromat: unknown key. Did you mean format?",

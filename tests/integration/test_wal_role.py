@@ -129,6 +129,9 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
 
     _changed, said = ansible.play(failed=1, pgops_wal={})
     assert "No instance of db1 archives its WAL" in said
+    _changed, said = ansible.play(failed=1, pgops_secrets={"database_url": "postgresql://u:hidden@db9.example.com/"})
+    assert "An instance of db1 logs in elsewhere" in said
+    assert "hidden" not in said
     _changed, said = ansible.play(failed=1, wal_archive_program="/nowhere/pgops")
     assert "Apply the role agent first" in said
 
@@ -137,12 +140,13 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
 def test_archiving_ends_where_the_configuration_asks_for_it_no_more(servers: Servers, tmp_path: Path) -> None:
     server = servers.get("wal-role-end", 18)
     ansible = Controller(tmp_path, server)
-    # One is elsewhere, and was never set up from here.
+    # Two are elsewhere, and were never set up from here.
     far = {"name": "far", "postgres": {"login_host": "db9.example.com"}, "wal": {"enabled": True}}
+    farther = {"name": "farther", "secrets": {"database_url": "postgresql://u:p@db9.example.com/"}}
     away: dict[str, Any] = {
         "wal_archive_state": "absent",
         "pgops_wal": {"enabled": False},
-        "pgops_instances": [{"name": "db1-main"}, far],
+        "pgops_instances": [{"name": "db1-main"}, far, farther],
     }
     command = "%s wal archive --config /etc/pgops/config.yml %%p" % (tmp_path / "pgops")
     run_sql(server, "postgres", "ALTER SYSTEM SET archive_mode = on")

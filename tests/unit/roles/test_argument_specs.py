@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.invocation import RECORDED
 
 ROLES = Path(config.__file__).resolve().parents[3] / "roles"
 NAMES = sorted(path.parents[1].name for path in ROLES.glob("*/meta/argument_specs.yml"))
@@ -65,3 +66,11 @@ def test_the_readme_names_tags_that_there_are(role: str) -> None:
     tags = set(re.findall(r"^ +tags: \[(\w+)\]", tasks, re.MULTILINE))
     for named in re.findall(r"`(%s_(?:install|configure|check|remove|bucket|probe))`" % role, text):
         assert named in tags
+
+
+def test_the_agent_takes_every_log_with_it() -> None:
+    """A log that it does not know would keep its directory on the host for good."""
+    tasks = yaml.safe_load((ROLES / "agent" / "tasks" / "absent.yml").read_text(encoding="utf-8"))
+    (known,) = (task["vars"]["__agent_logs_verbs"] for task in tasks if "__agent_logs_verbs" in task.get("vars", {}))
+    named = set(re.findall("'([a-z-]+)'", known))
+    assert RECORDED | {"alert", "checklist", "rollback", "wal-ship"} <= named

@@ -5,11 +5,23 @@ from __future__ import annotations
 # Every test here has the host, also one that does not look at it: pytest puts those with it together.
 from typing import Any
 
+import pytest
+
 from tests.hosts import files_of, objects_of
-from tests.hosts.bare import *  # noqa: F403
+from tests.hosts.bare import NOTHING, test_nobody_runs_a_job_of_ours  # noqa: F401
 from tests.hosts.shop import is_the_shop
 
 SETS = "/backups/postgres/gone13-main/sets"
+
+
+@pytest.mark.parametrize("path", sorted({*NOTHING} - {"/etc/pgops"}))
+def test_nothing_of_ours_is_left(host: Any, path: str) -> None:
+    assert not host.file(path).exists
+
+
+def test_what_somebody_wrote_by_hand_stays_and_nothing_beside_it(host: Any) -> None:
+    assert host.check_output("find /etc/pgops -mindepth 1") == "/etc/pgops/fleet.yml"
+    assert host.file("/etc/pgops/fleet.yml").content_string == "# By hand\ninstance: fleet\n"
 
 
 def test_the_backups_are_still_there(host: Any, s3: Any, bucket: str) -> None:

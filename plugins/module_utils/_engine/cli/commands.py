@@ -6,23 +6,29 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Callable
+from typing import Any, Callable
 
 from .. import __version__
 from ..core.errors import UsageError
 from ..settings import Config
 from . import show
-from .invocation import Answer, Run, config_path, load_config
+from .invocation import Answer, Result, Run, config_path, load_config
 
 # --- verbs ------------------------------------------------------------------------------------------------------------
 
 
 def _backup(run: Run) -> Answer:
-    from ..verbs import backup
+    from ..verbs import backup, catch_up
 
     options = run.options
     request = backup.Request(run.dry_run, options.kind, options.incremental, options.to)
-    result = run.perform(lambda context: backup.backup(context, request))
+
+    def work(context: Any) -> Result:
+        if not run.dry_run:
+            catch_up.await_after_boot(context)
+        return backup.backup(context, request)
+
+    result = run.perform(work)
     to_copy = run.context.config.s3 is not None and result.get("place") != "s3"
     return Answer(result, lambda: show.backup(result, has_s3=to_copy, config_file=run.config_file))
 

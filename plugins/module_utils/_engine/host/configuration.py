@@ -149,8 +149,14 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
 
 
 def take_away(host: Host, path: Path) -> dict[str, Any]:
-    """Remove the configuration `path` with its secrets, and directories that are empty then; nothing that it leads to."""
+    """Remove the configuration `path` with its secrets, and directories that are empty then; nothing that it leads to.
+
+    One that we did not write stays, with a warning.
+    """
     _check_path(path)
+    if os.path.lexists(path) and not _is_ours(path):
+        host.warn("%s is not of pgops_config and stays." % path)
+        return _taken_away(host, path)
     folder = path.parent / _FOLDER
     going = [path, *(_secret_path(path, name) for name in _FILES)]
     for each in going:
@@ -158,8 +164,11 @@ def take_away(host: Host, path: Path) -> dict[str, Any]:
     if host.need(changes.empty_folder_gone(folder, going)):
         going.append(folder)
     host.need(changes.empty_folder_gone(path.parent, going))
-    result = host.settle()
-    return {**result, "path": str(path), "instance": None, "files": [], "directories": [], "config": {}}
+    return _taken_away(host, path)
+
+
+def _taken_away(host: Host, path: Path) -> dict[str, Any]:
+    return {**host.settle(), "path": str(path), "instance": None, "files": [], "directories": [], "config": {}}
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -357,14 +366,16 @@ def _stale(request: Request) -> list[Path]:
     """Return the configurations that we wrote beside this one for instances that are no more."""
     if not request.instances:
         return []
-    found = []
-    for path in sorted(request.path.parent.glob("*.yml")):
-        if path in (request.path, *request.instances) or path.is_symlink() or not path.is_file():
-            continue
-        with path.open("rb") as stream:
-            if stream.read(len(_HEAD)) == _HEAD.encode("utf-8"):
-                found.append(path)
-    return found
+    beside = sorted(set(request.path.parent.glob("*.yml")) - {request.path, *request.instances})
+    return [path for path in beside if _is_ours(path)]
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether we wrote the file `path`. Raise OSError if it cannot be read."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(_HEAD)) == _HEAD.encode("utf-8")
 
 
 def _as_written(checked: Config, files: Mapping[str, str], request: Request) -> Config:

@@ -14,6 +14,7 @@ from ..core.errors import CommandError
 from ..system.runner import Command
 from .changes import Host
 
+OS_RELEASE = Path("/etc/os-release")
 # Where distributions keep the daemon.
 CRON_PROGRAMS = (Path("/usr/sbin/cron"), Path("/usr/sbin/crond"), Path("/usr/bin/crond"))
 _SECONDS = 60.0
@@ -44,7 +45,7 @@ class Request:
 
     wanted: Mapping[str, Wanted] = field(default_factory=dict)
     versions: Sequence[str] = ()
-    os_release: Path = Path("/etc/os-release")
+    os_release: Path = OS_RELEASE
     cron_programs: Sequence[Path] = CRON_PROGRAMS
 
 

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from ..core.errors import PgopsError
+from ..core.errors import PgopsError, RefusedError, UsageError
 from ..system.runner import Command
 from .changes import Host
 
@@ -29,10 +29,31 @@ def lacks(host: Host, part: Callable[[Host], bool]) -> bool:
     return False
 
 
-def lacks_or_fails(host: Host, part: Callable[[Host], bool]) -> bool:
-    """Tell the same; a part that fails is something to do, as whoever does it tells what is wrong."""
+def lacking(host: Host, parts: Mapping[str, Sequence[Callable[[Host], bool]]]) -> list[str]:
+    """Return the names of the `parts` of a host about which there is something to do; a part may have several sides.
+
+    A side that fails is something to do, as whoever does it tells what is wrong. But what is wrong with the request is told before
+    anybody begins: raise UsageError or RefusedError that has every error of every side.
+    """
+    errors: list[PgopsError] = []
+    found = []
+    for name, sides in parts.items():
+        if sum(_lacks_or_fails(host, side, errors) for side in sides):  # each of them is looked at
+            found.append(name)
+    if len(errors) < 2:
+        for error in errors:
+            raise error
+        return found
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    raise type(errors[0])("\n".join(error.message for error in errors), hint=" ".join(hints))
+
+
+def _lacks_or_fails(host: Host, side: Callable[[Host], bool], errors: list[PgopsError]) -> bool:
     try:
-        return lacks(host, part)
+        return lacks(host, side)
+    except (UsageError, RefusedError) as error:
+        errors.append(error)
+        return True
     except (PgopsError, OSError):
         return True
 
@@ -59,4 +80,4 @@ def answers(host: Host, program: str, configurations: Sequence[str]) -> list[dic
     return found
 
 
-__all__ = ("answers", "lacks", "lacks_or_fails")
+__all__ = ("answers", "lacking", "lacks")

@@ -124,7 +124,7 @@ class Paths:
 def lay_down(host: Host, paths: Paths, rotation: Optional[Rotation] = None) -> dict[str, Any]:
     """Lay this engine down as the program, and return `version`, `digest`, `before`, `in_use`, `outdated` and what Host.settle() says.
 
-    With `rotation` the rule for its logs is laid down, too.
+    With `rotation` the rule for its logs is laid down, too, or taken away where it is for no directory.
     Raise UsageError, RefusedError for a file that is not ours, UnreachableError for a Python that does not do, PgopsError
     when the program that was laid down is not this one.
     """

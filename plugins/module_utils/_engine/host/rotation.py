@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..core.errors import UsageError
-from .changes import Change, file, ourselves
+from .changes import Change, file, gone, ourselves
 
 _HEAD = "# Written by Ansible (pgops.backup.pgops_program): changes made here are lost.\n"
 _RULE = """\
@@ -32,7 +32,7 @@ _RULE = """\
 
 @dataclass(frozen=True)
 class Rotation:
-    """Where the rule lies, for which directories, whose the logs are and how many weeks of them stay."""
+    """Where the rule lies, for which directories (without one there is to be no rule), whose the logs are, how many weeks stay."""
 
     path: Path = Path("/etc/logrotate.d/pgops")
     directories: Sequence[str] = ()
@@ -58,10 +58,19 @@ def check(rotation: Rotation) -> None:
 
 
 def change(rotation: Rotation) -> Optional[Change]:
-    """Return the step after which the rule is there, or None."""
+    """Return the step after which the rule is there, or is not where it has no directory and was ours; None if it is so."""
+    if not rotation.directories:
+        return gone(rotation.path) if _is_ours(rotation.path) else None
     facts = {"owner": rotation.owner, "group": rotation.group, "keep": rotation.keep}
     rules = [_RULE % {"directory": name, **facts} for name in sorted(set(rotation.directories))]
     return file(rotation.path, "".join([_HEAD, *rules]).encode("utf-8"), mode=0o644, owned=ourselves())
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return not path.is_symlink() and path.read_text(encoding="utf-8", errors="replace").startswith(_HEAD)
+    except OSError:
+        return False
 
 
 __all__ = ("Rotation", "change", "check")

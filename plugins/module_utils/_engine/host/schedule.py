@@ -23,7 +23,7 @@ from ..system.runner import Command
 from ..system.zones import local_name, named_zone
 from . import changes
 from .changes import Change, Host
-from .facts import CRON_PROGRAMS
+from .facts import CRON_PROGRAMS, OS_RELEASE, distribution
 from .units import HEAD, VERBS, Common, Job, crontab, heading, service, timer
 
 CRON, SYSTEMD = "cron", "systemd"
@@ -42,6 +42,7 @@ class Places:
     running: Path = Path("/run/systemd/system")
     cron_programs: tuple[Path, ...] = CRON_PROGRAMS
     mailer: Path = Path("/usr/sbin/sendmail")
+    os_release: Path = OS_RELEASE
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,8 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     """
     jobs = _jobs(host, request, name)
     _check_host(host, request)
-    if request.kind == CRON:
-        _check_zones(host, request, jobs)
-        _check_mail(host, request, jobs)
-        wanted = {request.places.cron_table: crontab(jobs, request.common, local_name())} if jobs else {}
-    else:
-        wanted = _units(request, jobs)
+    _check_told(host, request, jobs)
+    wanted = _table(request, jobs) if request.kind == CRON else _units(request, jobs)
     found = _Units(host, request.places)
     timers = ["%s.timer" % job.unit for job in jobs] if request.kind == SYSTEMD else []
     changed = _files(host, request.places, wanted, timers)
@@ -139,6 +136,7 @@ def _jobs(host: Host, request: Request, name: str) -> list[Job]:
             jobs += _of_instance(host, request, instance, name, errors)
         except UsageError as error:
             errors.append("instances, %s: %s" % (instance.name, error))
+    errors += _foreign_zones(host, request, jobs) if request.kind == CRON else []
     if errors:
         many = "an error" if len(errors) == 1 else "%d errors" % len(errors)
         raise UsageError("The schedule has %s:\n%s" % (many, "\n".join("  - %s" % error for error in errors)))
@@ -243,32 +241,40 @@ def _check_host(host: Host, request: Request) -> None:
         host.excuse(error.message)
 
 
-def _check_zones(host: Host, request: Request, jobs: Sequence[Job]) -> None:
-    """Raise UsageError if a calendar is in a zone that this cron cannot tell from the host's."""
+def _foreign_zones(host: Host, request: Request, jobs: Sequence[Job]) -> list[str]:
+    """Return an error if a calendar is in a zone that this cron cannot tell from the host's."""
+    programs = [path for path in request.places.cron_programs if path.exists()]
+    if any(b"CRON_TZ" in path.read_bytes() for path in programs):
+        return []
+    if not programs and distribution(request.places.os_release)[0] != "Debian":
+        return []  # which cron is to come is known of Debian only
     here = named_zone("")
-    if any(path.exists() and b"CRON_TZ" in path.read_bytes() for path in request.places.cron_programs):
-        return
-    for job in jobs:
-        if not _same_clock(job.zone, here, host):
-            raise UsageError(
-                "The cron of this host knows no other time zone than the host's (%s), and the schedule is in %s."
-                % (local_name() or "of its own", job.zone_name),
-                hint="Use kind: systemd, or leave timezone empty and write the times on the host's clock.",
-            )
+    return [
+        "timezone: the cron of this host knows no other time zone than the host's (%s), and the schedule is in %s. "
+        "Use kind: systemd, or leave timezone empty and write the times on the host's clock."
+        % (local_name() or "of its own", zone.zone_name)
+        for zone in {job.zone_name: job for job in jobs}.values()
+        if not _same_clock(zone.zone, here, host)
+    ]
 
 
-def _check_mail(host: Host, request: Request, jobs: Sequence[Job]) -> None:
-    """Warn of each instance whose failed jobs would reach nobody: cron has nothing to mail by, and there is no alert."""
-    if not request.common.mailto or request.places.mailer.exists():
-        return
+def _check_told(host: Host, request: Request, jobs: Sequence[Job]) -> None:
+    """Warn of each instance whose failed jobs would reach nobody: there is no alert, and no mail by cron."""
     told = {job.instance for job in jobs if job.verb == "alert"}
     quiet = sorted({job.instance for job in jobs} - told)
-    if quiet:
-        host.warn(
-            "A failed job of %s reaches nobody: this host has no %s, so that cron mails nothing to %s, and there is no channel"
-            " for alerts. Install a program that delivers mail (the package dma is a small one), or set up alerts."
-            % (", ".join(quiet), request.places.mailer, request.common.mailto)
-        )
+    if not quiet:
+        return
+    if request.kind == SYSTEMD:
+        why, remedy = "systemd mails nothing", "Set up alerts"
+    elif request.common.mailto and not request.places.mailer.exists():
+        why = "this host has no %s, so that cron mails nothing to %s" % (request.places.mailer, request.common.mailto)
+        remedy = "Install a program that delivers mail (the package dma is a small one), or set up alerts"
+    else:
+        return  # it is mailed, or nobody asked for that
+    host.warn(
+        "A failed job of %s reaches nobody: %s, and there is no channel for alerts. %s."
+        % (", ".join(quiet), why, remedy)
+    )
 
 
 def _same_clock(one: tzinfo, other: tzinfo, host: Host) -> bool:
@@ -278,6 +284,10 @@ def _same_clock(one: tzinfo, other: tzinfo, host: Host) -> bool:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _table(request: Request, jobs: Sequence[Job]) -> dict[Path, str]:
+    return {request.places.cron_table: crontab(jobs, request.common, local_name())} if jobs else {}
 
 
 def _units(request: Request, jobs: Sequence[Job]) -> dict[Path, str]:

@@ -27,6 +27,8 @@ _DOES = {
 # Of a job that is not called as its verb is, the words.
 _WORDS = {"alert": ("alert", "evaluate"), "base": ("backup", "--kind", "base")}
 _WAITS_FOR_NOBODY = ("alert",)
+# Debian's and EL's own, those of PGDG for EL, Patroni's. One that a host does not have is passed over.
+_SERVERS = ("postgresql.service", *("postgresql-%d.service" % major for major in range(13, 21)), "patroni.service")
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ _SERVICE = """\
 [Unit]
 Description=%(does)s: %(instance)s
 Documentation=man:pgops(1)
-# A run that is caught up after a boot finds the network and the server there.
+# A run that is caught up after a boot finds the network and the server there, whoever starts it.
 Wants=network-online.target
-After=network-online.target postgresql.service
+After=network-online.target %(servers)s
 %(failure)s
 [Service]
 Type=oneshot
@@ -160,6 +162,7 @@ def service(job: Job, common: Common) -> str:
     """Return the service that runs `job`."""
     return _SERVICE % {
         "head": HEAD,
+        "servers": " ".join(_SERVERS),
         "does": _DOES[job.verb],
         "failure": _FAILURE % job.instance if job.looked_after and job.verb != "alert" else "",
         "verb": job.verb,

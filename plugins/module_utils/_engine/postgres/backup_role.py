@@ -92,7 +92,8 @@ def backup_role(context: Context, wanted: Wanted, *, dry_run: bool = False) -> R
     """Make the role what is `wanted`, or remove it, and return what that took and what the role cannot read.
 
     Result: `changed`, `role`, `state`, `granted`, `statements` (redacted), `unreadable` (list of {database, kind, name, why}),
-    `checked` (None where nothing could be read as the role), `before` and `after`. A dry run changes nothing.
+    `checked` (None where nothing could be read as the role), `before` and `after`. A dry run changes nothing. On a standby, to which
+    the role is to come from the primary, it warns, and its statements are those of the primary.
     Raise UsageError, MissingError, RefusedError, UnreachableError, or PgopsError with what the server says.
     """
     _check_name(wanted.name)
@@ -117,14 +118,15 @@ def backup_role(context: Context, wanted: Wanted, *, dry_run: bool = False) -> R
         elif role is not None:
             _plan_removal(session, wanted, role, plan)
         if plan.steps and server.in_recovery:
-            raise RefusedError(
-                "The server is a standby, and the role is not yet as it should be.",
-                hint="Run this on the primary; standbys get the role from there.",
-            )
+            early = "The server is a standby, and the role is not yet as it should be."
+            if not (dry_run and wanted.state == PRESENT):
+                raise RefusedError(early, hint="Run this on the primary; standbys get the role from there.")
+            # The primary may be about to make it, and changes nothing as yet, either.
+            context.warn("%s Without check mode it has to have come from the primary." % early)
         if plan.steps and not dry_run:
             _perform(context, session, plan.steps)
     result: Result = {
-        "changed": bool(plan.steps),
+        "changed": bool(plan.steps) and not server.in_recovery,
         "role": wanted.name,
         "state": wanted.state,
         "granted": [step.grants for step in plan.steps if step.grants],

@@ -25,6 +25,7 @@ _ORDER = ("backup", BASE_BACKUP, "sync", "verify", "prune")
 _READS_THE_SERVER = ("backup", BASE_BACKUP)
 _NAMES = {"base": BASE_BACKUP}  # as a schedule calls it
 _AGAIN = 5.0  # seconds
+_FRESH = timedelta(minutes=5)
 
 
 def look(
@@ -55,8 +56,24 @@ def await_server(
 
     When it does not, the run says so itself.
     """
-    if not any(one.verb in _READS_THE_SERVER for one in found):
-        return
+    if any(one.verb in _READS_THE_SERVER for one in found):
+        _await_server(context, patience, sleep)
+
+
+def await_after_boot(
+    context: Context, *, up: Optional[float] = None, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Wait for the server in the first minutes of a host, where this run waits at all; `up` is for how many seconds the host is.
+
+    Not every server has a unit that a timer could name, and one that recovers from a crash takes connections later than it runs.
+    """
+    since = time.clock_gettime(time.CLOCK_BOOTTIME) if up is None else up
+    patience = min(context.wait, _FRESH - timedelta(seconds=since))
+    if patience > timedelta(0):
+        _await_server(context, patience, sleep)
+
+
+def _await_server(context: Context, patience: timedelta, sleep: Callable[[float], object]) -> None:
     deadline = time.monotonic() + patience.total_seconds()
     while True:
         try:
@@ -98,4 +115,4 @@ def as_data(one: Missed) -> dict[str, Any]:
     return {"verb": one.verb, "due": one.due.astimezone(timezone.utc).isoformat(timespec="seconds")}
 
 
-__all__ = ("as_data", "await_server", "has_run", "look")
+__all__ = ("as_data", "await_after_boot", "await_server", "has_run", "look")

@@ -72,6 +72,49 @@ def test_only_the_required_questions_count() -> None:
     assert not judged({"off-site place": "critical"}, require=["off-site copy"])["protected"]
 
 
+def sets(*described: tuple[str, dict[str, str]], complete: bool = True) -> list[dict[str, Any]]:
+    """Return sets as status describes them, of (id, {level: outcome})."""
+    return [
+        {
+            "id": name,
+            "complete": complete,
+            "proofs": {level: {"outcome": o, "when": "x"} for level, o in proofs.items()},
+        }
+        for name, proofs in described
+    ]
+
+
+DUMP, BASE = "20261127T020000Z-logical", "20261127T000000Z-base"
+OLDER = ("20261126T020000Z-logical", {"checksum": "passed"})
+
+
+@pytest.mark.parametrize(
+    ("found", "needs"),
+    [
+        (sets((DUMP, {"checksum": "passed"}), OLDER), []),
+        (sets((DUMP, {"checksum": "passed"}), (BASE, {"structure": "passed"})), []),
+        (sets((DUMP, {}), OLDER), ["verify"]),
+        (sets((DUMP, {"checksum": "passed"}), (BASE, {})), ["verify"]),
+        (sets((DUMP, {"checksum": "passed", "structure": "failed"})), ["verify"]),
+        (sets((DUMP, {"checksum": "passed"}), complete=False), ["verify"]),
+        ([], ["verify"]),
+    ],
+)
+def test_a_set_that_can_only_be_read_is_read_once_where_no_proof_is_required(
+    found: list[dict[str, Any]], needs: list[str]
+) -> None:
+    def of(require: list[str], **severities: str) -> dict[str, Any]:
+        one = result({**GOOD, **severities})
+        said = json.loads(one["stdout"])
+        said["places"][1]["sets"] = found
+        return assessment([{**one, "stdout": json.dumps(said)}], require=require)[0]
+
+    assert of(["backup", "off-site copy"], verification="warning")["needs"] == needs
+    assert of(["backup", "verification"], verification="warning")["needs"] == ["verify"], "a proof is asked for"
+    late = of(["backup"], **{"verification": "warning", "off-site copy": "critical"})
+    assert late["needs"] == ["sync", "verify"], "what arrives has not been read"
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -89,6 +132,20 @@ def test_no_answer_is_no_protection(answer: dict[str, Any], said: str) -> None:
     assert assessment([{"instance": "a", **answer}]) == [found], "a look at the host says the same"
     assert not found["protected"] and not found["answered"] and found["needs"] == []
     assert said in found["lines"][0]
+
+
+def test_check_mode_says_what_would_be_done_where_pgops_is_still_to_come() -> None:
+    bare = {"item": {"key": "a"}, "rc": 2, "msg": "Error executing command."}
+    planned = {"a": ["backup", "base", "sync", "verify"], "db1-main": ["backup", "verify"]}
+    found, known = assessment([bare, result(GOOD)], planned=planned)
+    assert (found["answered"], found["protected"], found["predicted"]) == (False, False, True)
+    assert found["needs"] == planned["a"]
+    assert found["lines"] == [
+        "Would back up, take a base backup, copy it to S3 and verify that it restores. As yet: pgops is not installed on this host."
+    ]
+    assert known == assessment([result(GOOD)])[0], "who can tell is not guessed about"
+    assert not known["predicted"]
+    assert assessment([bare], planned={"b": ["backup"]}) == assessment([bare])
 
 
 # --- all hosts --------------------------------------------------------------------------------------------------------
@@ -147,6 +204,22 @@ def test_nothing_is_said_twice() -> None:
         "db1-main: More.",
         "db1-main: still safe - local: a set.",
     ]
+
+
+def test_the_summary_of_check_mode_is_a_prediction() -> None:
+    would = {"a": ["backup", "sync", "verify"]}
+    bare = {"instances": assessment([{"item": {"key": "a"}, "rc": 2}], planned=would), "trouble": []}
+    broken = {**bare, "trouble": ["Program: refused."]}
+    late = report({"backup": "critical"})["pgops_report"]
+    hosts = {name: {"pgops_report": of} for name, of in {"new": bare, "bad": broken, "late": late}.items()}
+    hosts["good"] = report({})
+    lines = summary(list(hosts), hosts, check=True)["lines"]
+    assert lines[0] == "Prediction, as check mode changes nothing: 1 of 4 protected already, 1 would be set up"
+    assert lines[-2] == "new: would be set up", "after those that are in trouble"
+    assert lines[-1].startswith("    a: Would back up, copy it to S3 and verify that it restores. As yet: ")
+    assert {"bad: NOT PROTECTED", "late: NOT PROTECTED", "good: protected"} < set(lines)
+    assert summary(["good"], hosts, check=True)["lines"][0].endswith("1 of 1 protected already")
+    assert summary(list(hosts), hosts)["unprotected"] == ["bad", "late", "new"], "it is not, as yet"
 
 
 def fleet(reports: dict[str, Any]) -> dict[str, str]:

@@ -101,7 +101,11 @@ def test_the_port_of_a_server_of_the_host(postgres: dict[str, Any], port: int | 
 
 
 def test_a_secret_url_hides_the_port() -> None:
-    assert one(secrets={"database_url": "postgresql://u:p@x/"})["port"] is None
+    url = {"database_url": "postgresql://u:p@x/"}
+    assert one(secrets=url)["port"] is None
+    here, away = instances([{"name": "a"}, {"name": "b", "secrets": url}], secrets={"postgres_password": "p"})
+    assert (here["port"], away["port"]) == (5432, None), "also one of the instance's own"
+    assert one({"secrets": {"database_url": ""}}, secrets=url)["port"] == 5432
 
 
 @pytest.mark.parametrize(
@@ -164,6 +168,8 @@ def test_an_instance_that_archives_has_base_backups_of_its_own() -> None:
     plain, asks = instances([{"name": "a"}, {"name": "b", "wal": {"enabled": True}}], sections={"s3": {"bucket": "b"}})
     assert (plain["archives"], plain["scheduled"]["jobs"]["base"]) == (False, "")
     assert (asks["archives"], asks["scheduled"]["jobs"]["base"]) == (True, "0 0 * * 0")
+    assert (plain["first"], asks["first"]) == (["backup", "sync", "verify"], ["backup", "base", "sync", "verify"])
+    assert one()["first"] == ["backup", "verify"]
     own = one({"schedule": {"base": "0 4 * * 6"}})
     assert (own["archives"], own["scheduled"]["jobs"]["base"]) == (False, "0 4 * * 6")
 

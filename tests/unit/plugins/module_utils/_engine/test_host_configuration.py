@@ -322,6 +322,22 @@ def test_taking_one_instance_away_leaves_the_other(tmp_path: Path) -> None:
     ]
 
 
+def test_a_configuration_that_somebody_wrote_by_hand_stays(tmp_path: Path) -> None:
+    etc = tmp_path / "etc"
+    ours, theirs, link = etc / "config.yml", etc / "fleet.yml", etc / "link.yml"
+    lay(Request(ours, content(tmp_path), {"postgres_password": "pw"}, **me()))
+    theirs.write_text("# by hand\ninstance: fleet\n")
+    link.symlink_to(ours)
+    for path in (theirs, link):
+        host = Host()
+        result = take_away(host, path)
+        assert (result["changed"], result["removed"]) == (False, [])
+        assert host.warnings == ["%s is not of pgops_config and stays." % path]
+    assert take_away(Host(), ours)["changed"]
+    assert sorted(path.name for path in etc.iterdir()) == ["fleet.yml", "link.yml"]
+    assert not take_away(Host(), ours)["changed"]
+
+
 def test_configurations_of_instances_that_are_no_more_go_with_their_secrets(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     one, old = etc / "one.yml", etc / "old.yml"

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host import changes
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import (
-    answers,
-    lacks,
-    lacks_or_fails,
-)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import answers, lacking, lacks
 
 
 def test_what_would_change_is_lacking_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -45,14 +46,32 @@ def test_what_only_check_mode_lets_pass_is_lacking() -> None:
     assert host.warnings == []
 
 
-@pytest.mark.parametrize("error", [RefusedError("no"), PermissionError(13, "no")])
-def test_a_part_that_fails_is_told_or_left_to_who_does_it(error: Exception) -> None:
+def fails(error: Exception) -> Callable[[Host], bool]:
     def part(looked_at: Host) -> bool:
         raise error
 
-    assert lacks_or_fails(Host(), part)
-    with pytest.raises(type(error)):
-        lacks(Host(), part)
+    return part
+
+
+def test_each_part_is_named_about_which_there_is_something_to_do() -> None:
+    def good(looked_at: Host) -> bool:
+        looked_at.warn("a word")
+        return False
+
+    host = Host()
+    parts = {"a": [good, lambda _host: True], "b": [good], "c": [], "d": [fails(PermissionError(13, "no"))]}
+    assert lacking(host, {**parts, "e": [fails(UnreachableError("no"))]}) == ["a", "d", "e"], "who does it tells why"
+    assert host.warnings == ["a word"]
+
+
+def test_what_is_wrong_with_the_request_is_told_whole_before_anybody_begins() -> None:
+    one, other = UsageError("a is wrong.", hint="Mend it."), RefusedError("b is not ours.", hint="Move it.")
+    with pytest.raises(RefusedError) as alone:
+        lacking(Host(), {"a": [lambda _host: True], "b": [fails(other)]})
+    assert alone.value is other
+    with pytest.raises(UsageError) as both:
+        lacking(Host(), {"a": [fails(one), fails(one)], "b": [fails(OSError(5, "no"))], "c": [fails(other)]})
+    assert str(both.value) == "a is wrong.\na is wrong.\nb is not ours. Mend it. Move it."
 
 
 def test_the_program_is_asked_for_each_configuration(tmp_path: Path) -> None:

@@ -175,6 +175,10 @@ def test_another_engine_or_a_rule_for_logs_is_something_to_do(root: Path, tmp_pa
     assert not in_order(Host(), paths(root), rotation, digest=DIGEST)
     lay_down(Host(), paths(root), rotation)
     assert in_order(Host(), paths(root), rotation, digest=DIGEST)
+    away = Rotation(rotation.path)
+    assert not in_order(Host(), paths(root), away, digest=DIGEST), "one that is no longer wanted"
+    assert lay_down(Host(), paths(root), away)["removed"] == [str(rotation.path)]
+    assert in_order(Host(), paths(root), away, digest=DIGEST)
     assert not in_order(Host(), paths(tmp_path / "bare"), digest=DIGEST)
 
 

@@ -42,3 +42,22 @@ def test_a_rule_for_each_directory_is_written_once(tmp_path: Path) -> None:
 def test_what_logrotate_would_read_otherwise_is_refused(rule: Rotation) -> None:
     with pytest.raises(UsageError):
         rotation.check(rule)
+
+
+def test_without_a_directory_the_rule_goes_when_it_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "pgops"
+    none = Rotation(path)
+    assert rotation.change(none) is None
+    path.write_text("# by hand\n/var/log/backups/*.log {}\n")
+    assert rotation.change(none) is None
+    path.unlink()
+    laid = rotation.change(Rotation(path, ["/var/log/a"]))
+    assert laid is not None
+    laid.make()
+    taken = rotation.change(none)
+    assert taken is not None
+    assert taken.removes
+    taken.make()
+    assert not path.exists()
+    path.symlink_to(tmp_path / "elsewhere")
+    assert rotation.change(none) is None

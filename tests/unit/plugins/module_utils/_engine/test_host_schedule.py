@@ -22,6 +22,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import lacking
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.schedule import (
     Instance,
     Places,
@@ -74,7 +75,9 @@ class Machine:
             running=root / "running",
             cron_programs=(root / "sbin" / "cron", root / "sbin" / "crond"),
             mailer=root / "sbin" / "sendmail",
+            os_release=root / "etc" / "os-release",
         )
+        self.places.os_release.write_text("ID=debian\n")
         self.places.mailer.touch()
         self.config = root / "etc" / "config.yml"
         self.config.write_text(
@@ -179,7 +182,7 @@ def test_where_there_is_a_channel_somebody_looks_every_quarter_of_an_hour(machin
     assert not [line for line in machine.table() if " alert " in line]
 
 
-def test_where_cron_can_mail_nothing_and_nobody_is_alerted_a_person_is_told(machine: Machine) -> None:
+def test_where_nothing_is_mailed_and_nobody_is_alerted_a_person_is_told(machine: Machine) -> None:
     instances = [machine.instance("db1-main"), machine.instance("db1-other", jobs={"alert": "*/15 * * * *"})]
     assert machine.lay(machine.request("cron", *instances))["warnings"] == []
     machine.places.mailer.unlink()
@@ -189,7 +192,9 @@ def test_where_cron_can_mail_nothing_and_nobody_is_alerted_a_person_is_told(mach
     assert "dma" in warning
     assert machine.lay(machine.request("cron", *instances, mailto=""))["warnings"] == [], "nobody asked for mail"
     machine.boot()
-    assert machine.lay(machine.request("systemd", *instances))["warnings"] == []
+    (warning,) = machine.lay(machine.request("systemd", *instances))["warnings"]
+    assert warning.startswith("A failed job of db1-main reaches nobody: systemd mails nothing, and")
+    assert machine.lay(machine.request("systemd", instances[1]))["warnings"] == []
 
 
 def test_a_second_run_changes_nothing_and_a_dry_run_touches_nothing(machine: Machine) -> None:
@@ -250,13 +255,27 @@ def test_a_random_delay_is_slept_and_no_wait_is_no_option(machine: Machine) -> N
 
 
 def test_a_zone_that_this_cron_does_not_know_is_refused(machine: Machine) -> None:
-    with pytest.raises(UsageError, match="knows no other time zone"):
-        machine.lay(machine.request("cron", timezone="Pacific/Chatham"))
+    with pytest.raises(UsageError, match="knows no other time zone") as told:
+        machine.lay(machine.request("cron", timezone="Pacific/Chatham", mailto='a" b'))
+    assert told.value.message.startswith("The schedule has 2 errors:\n"), "once, not for each job"
     assert not machine.places.cron_table.exists()
     # That of the other cron does.
     (machine.root / "sbin" / "crond").write_bytes(b"\0CRON_TZ\0")
     machine.lay(machine.request("cron", timezone="Pacific/Chatham"))
     assert "CRON_TZ=Pacific/Chatham\n" in machine.places.cron_table.read_text()
+
+
+def test_a_look_finds_a_zone_that_the_cron_to_come_will_not_know(machine: Machine) -> None:
+    """Of Debian that is known before it is installed; so nothing else is laid down first."""
+
+    def looked(_host: Host) -> bool:
+        return bool(lay_down(_host, machine.request("cron", timezone="Pacific/Chatham"), name="db1")["changed"])
+
+    (machine.root / "sbin" / "cron").unlink()
+    with pytest.raises(UsageError, match="knows no other time zone"):
+        lacking(Host(clock=lambda: NOW), {"schedule": [looked]})
+    machine.places.os_release.write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
+    assert lacking(Host(clock=lambda: NOW), {"schedule": [looked]}) == ["schedule"], "cronie knows it"
 
 
 def test_several_instances_each_have_their_own(machine: Machine) -> None:
@@ -285,6 +304,10 @@ def test_systemd_gets_a_service_and_a_timer_for_each_job(machine: Machine) -> No
     for path in ("/srv/b", "/srv/s", "/srv/l"):
         assert "ReadWritePaths=-%s\n" % path in service
     assert "User=%s\n" % ACCOUNT in service
+    (after,) = re.findall(r"^After=(.*)$", service, re.MULTILINE)
+    assert {"network-online.target", "postgresql.service", "postgresql-17.service", "patroni.service"} < set(
+        after.split()
+    )
     for line in ("OnCalendar=*-*-* 02:00:00 Europe/Berlin", "RandomizedDelaySec=600", "Persistent=yes"):
         assert "%s\n" % line in timer
     for name in timers:
@@ -414,7 +437,7 @@ def test_where_systemd_does_not_run_the_timers_are_enabled_and_that_is_told(mach
     (machine.tools / "systemctl").write_text("#!/bin/sh\nexit 1\n")
     (machine.tools / "systemctl").chmod(0o755)
     result = machine.lay(machine.request("systemd"))
-    assert "does not run here" in result["warnings"][0]
+    assert "does not run here" in result["warnings"][1]
     assert (machine.places.units / "timers.target.wants" / "pgops-backup@db1-main.timer").is_symlink()
 
 
