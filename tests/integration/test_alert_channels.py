@@ -392,7 +392,7 @@ def test_an_environment_that_sentry_would_drop_is_refused(environment: str) -> N
 def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_channel: Open) -> None:
     dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/sub/42"
     channel = open_channel("sentry", {"dsn": dsn, "monitor": "{instance}-{verb}"})
-    assert channel.beats
+    assert channel.watcher == "sentry monitor"
     for phase, seconds in (("start", None), ("fail", 12.0), ("ok", 3.0)):
         channel.beat(Beat(phase, "backup", "db1-main", "db1", "", seconds, "b" * 32, "0 2 * * *", "Europe/Berlin"))
     items = [envelope(h)[1][0] for h in receiver.heard]
@@ -405,7 +405,12 @@ def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_
     assert items[0][1]["monitor_config"]["schedule"] == {"type": "crontab", "value": "0 2 * * *"}
     assert items[0][1]["monitor_config"]["timezone"] == "Europe/Berlin"
     assert receiver.heard[0].path == "/sub/api/42/envelope/"
-    assert not open_channel("sentry", {"dsn": dsn}).beats
+    assert not open_channel("sentry", {"dsn": dsn}).watcher
+    # A test counts for no monitor: Sentry makes none without a calendar.
+    assert "db1-main-backup-test" in channel.test_watcher(made("test", "info")).said
+    ((_item, tried),) = envelope(receiver.heard[-1])[1]
+    taken_as(SENTRY_CHECK_IN, tried)
+    assert (tried["monitor_slug"], "monitor_config" in tried) == ("db1-main-backup-test", False)
     assert slug_of("DB1.example.com: Main / ü-backup") == "db1-example-com-main-backup"
     assert len(slug_of("x" * 99)) == 50
 
@@ -455,13 +460,22 @@ def test_a_heartbeat_hears_of_start_success_and_failure(receiver: HttpReceiver, 
     assert not channel.hears(made()), "it hears of runs"
     channel.test(made("test", "info"))
     assert receiver.heard[-1].path == "/ping/db1-main-backup/log?create=1", "a test is no sign of life"
+    receiver.heard.clear()
+    watched = open_channel("heartbeat", {"url": receiver.url + "/ping/{verb}"}, watched=["sync", "prune"])
+    watched.test(made("test", "info"))
+    assert [h.path for h in receiver.heard] == ["/ping/sync/log", "/ping/prune/log"], "each address is tried"
+    receiver.answers.put(Answer())
+    receiver.answers.put(Answer(404, "no such check"))
+    with pytest.raises(DeliveryError, match="Of prune: It answered 404"):
+        watched.test(made("test", "info"))
 
 
 def test_a_plain_heartbeat_hears_of_success_only(receiver: HttpReceiver, open_channel: Open) -> None:
     channel = open_channel("heartbeat", {"url": receiver.url + "/ping", "style": "plain"})
-    for phase in ("start", "fail", "ok"):
+    for phase in ("start", "fail", "log", "ok"):
         channel.beat(beat(phase))
     assert [h.path for h in receiver.heard] == ["/ping"]
+    assert "as a success" in channel.test(made("test", "info")).said, "it has nothing else"
 
 
 # --- e-mail -----------------------------------------------------------------------------------------------------------

@@ -227,6 +227,126 @@ def test_a_heartbeat_that_does_not_answer_is_a_warning_of_the_run(tmp_path: Path
     assert time.monotonic() - begun < 5
 
 
+@pytest.fixture(name="watched")
+def watched_house(tmp_path: Path, receiver: HttpReceiver) -> House:
+    """A house of which a heartbeat, Sentry's monitor and Slack hear."""
+    dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
+    return House(
+        tmp_path,
+        receiver,
+        slack={"webhook_url": receiver.url + "/slack"},
+        heartbeat={"url": receiver.url + "/ping"},
+        sentry={"dsn": dsn, "monitor": "{instance}-{verb}", "level": "escalated"},
+    )
+
+
+def pinged(house: House) -> list[str]:
+    return [h.path for h in house.receiver.of("/ping") if not h.path.endswith("/start")]
+
+
+def checked_in(house: House) -> list[tuple[str, str]]:
+    items = [json.loads(h.body.split(b"\n")[2]) for h in house.receiver.of("/api")]
+    return [(c["status"], c["check_in_id"]) for c in items if "check_in_id" in c]
+
+
+def alerts_of(house: House) -> dict[str, Any]:
+    known = status(house.context())
+    (finding,) = [f for f in known["findings"] if f["check"] == "alerts"]
+    channels = {c["channel"]: (bool(c["failing_since"]), c["waiting"]) for c in known["alerts"]["channels"]}
+    return {**finding, "channels": channels, "shown": render(known, False)}
+
+
+def test_an_end_that_nobody_heard_is_shown_and_told_with_the_next_look(watched: House) -> None:
+    watched.receiver.always = Answer(503, "away")
+    warnings = watched.run()["warnings"]
+    assert any("heartbeat: It answered 503" in w and "sentry monitor: It answered 503" in w for w in warnings)
+    known = alerts_of(watched)
+    assert known["severity"] == "warning", "people still hear of trouble"
+    assert "heartbeat: It answered 503 Service Unavailable: away" in known["text"]
+    assert known["channels"] == {
+        "slack": (False, 0),
+        "sentry": (False, 0),
+        "heartbeat": (True, 1),
+        "sentry monitor": (True, 1),
+    }
+    assert "takes nothing since" in known["shown"]
+    watched.receiver.heard.clear()
+    alert.evaluate(watched.later(HOUR / 4).context())
+    assert len(pinged(watched)) == 1, "once with a look"
+    watched.receiver.always, watched.receiver.heard = None, []
+    result = alert.evaluate(watched.later(HOUR / 4).context())
+    assert [(d["channel"], d["event"], d["cause"], d["accepted"]) for d in result["deliveries"]] == [
+        ("heartbeat", "ping", "backup", True),
+        ("sentry monitor", "ping", "backup", True),
+    ]
+    assert result["undelivered"] == 0
+    assert pinged(watched) == ["/ping"]
+    assert b"It ended at %s, and is told late." % NOW.isoformat().encode() in watched.receiver.of("/ping")[0].body
+    assert [phase for phase, _run in checked_in(watched)] == ["ok"]
+    assert (alerts_of(watched)["severity"], alerts_of(watched)["channels"]["heartbeat"]) == ("ok", (False, 0))
+    assert alert.evaluate(watched.later(HOUR / 4).context())["deliveries"] == []
+    assert "ping (ok) of backup to heartbeat: accepted" in (watched.root / "log" / "alert.log").read_text()
+
+
+def test_an_old_success_is_no_sign_of_life(watched: House) -> None:
+    """Heard late, it would hide for as long that the next run never came."""
+    watched.run()
+    (_start, first) = checked_in(watched)
+    watched.receiver.always, watched.receiver.heard = Answer(503), []
+    watched.later(HOUR).run()
+    run = checked_in(watched)[-1][1]
+    assert run != first[1]
+    watched.receiver.always, watched.receiver.heard = None, []
+    alert.evaluate(watched.later(2 * HOUR).context())
+    assert pinged(watched) == ["/ping/log"]
+    assert checked_in(watched) == [("ok", run)], "Sentry puts it to its own run, before the next one is due"
+    watched.receiver.always = Answer(503)
+    watched.run()
+    watched.receiver.always, watched.receiver.heard = None, []
+    alert.evaluate(watched.later(DAY).context())
+    assert checked_in(watched) == [], "the next run was due"
+    assert "ping (ok) of backup to sentry monitor: given up" in (watched.root / "log" / "alert.log").read_text()
+
+
+def test_a_failure_is_told_however_late_until_another_run_has_ended(watched: House) -> None:
+    watched.receiver.always = Answer(503)
+    watched.fail()
+    watched.receiver.always, watched.receiver.heard = None, []
+    alert.evaluate(watched.later(2 * DAY).context())
+    assert pinged(watched) == ["/ping/fail"]
+    assert [phase for phase, _run in checked_in(watched)] == ["error"]
+    watched.receiver.always = Answer(503)
+    watched.later(HOUR).fail()
+    watched.later(HOUR).run()
+    watched.receiver.always, watched.receiver.heard = None, []
+    alert.evaluate(watched.later(HOUR / 2).context())
+    assert pinged(watched) == ["/ping"], "the failure before it is over"
+
+
+def test_a_plain_heartbeat_hears_of_no_old_success(tmp_path: Path, receiver: HttpReceiver) -> None:
+    house = House(tmp_path, receiver, heartbeat={"url": receiver.url + "/ping", "style": "plain"})
+    receiver.always = Answer(503)
+    house.run()
+    assert alerts_of(house)["severity"] == "critical", "there is nothing else"
+    receiver.always, receiver.heard = None, []
+    alert.evaluate(house.later(2 * HOUR).context())
+    assert receiver.heard == []
+    assert alerts_of(house)["channels"] == {"heartbeat": (True, 0)}, "nobody knows better"
+    house.run()
+    assert alerts_of(house)["channels"] == {"heartbeat": (False, 0)}
+
+
+def test_a_watcher_that_asks_for_patience_has_it(watched: House) -> None:
+    del watched.alerts["sentry"]
+    watched.receiver.always = Answer(429, "", {"Retry-After": "1800"})
+    watched.run()
+    watched.receiver.always, watched.receiver.heard = None, []
+    assert alert.evaluate(watched.later(HOUR / 4).context())["undelivered"] == 1
+    assert watched.receiver.heard == []
+    alert.evaluate(watched.later(HOUR / 4).context())
+    assert pinged(watched) == ["/ping"]
+
+
 # --- what channels do to it -------------------------------------------------------------------------------------------
 
 
@@ -331,7 +451,7 @@ def test_all_channels_down_at_once_costs_a_backup_nothing_but_time(tmp_path: Pat
     said = " ".join(error.details["warnings"])
     for name in ("slack", "pagerduty", "sentry", "email", "webhook", "heartbeat", "apprise"):
         assert "%s: " % name in said, name
-    assert status(house.context())["alerts"]["undelivered"] == 6
+    assert status(house.context())["alerts"]["undelivered"] == 7, "the heartbeat waits, too"
     with pytest.raises(UnreachableError, match="7 of 7 channels did not accept"):
         alert.test(house.context())
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Optional
@@ -16,6 +16,7 @@ from ..core.incidents import Incident
 from ..core.notices import Notice
 from ..core.times import compact, iso, parse_iso
 from ..system.durable import make_dirs, to_json, write_bytes
+from .channels import Beat
 
 NAME = "alerts.json"
 FORMAT = 1
@@ -31,6 +32,22 @@ class Waiting:
     tries: int = 0
     not_before: Optional[datetime] = None
     error: str = ""
+
+
+@dataclass
+class Unheard:
+    """How a run ended that the watcher `way` has still to hear: after `not_before`, when it asked for that."""
+
+    way: str
+    beat: Beat
+    tries: int = 0
+    not_before: Optional[datetime] = None
+    error: str = ""
+
+    @property
+    def ended(self) -> datetime:
+        """When the run ended."""
+        return parse_iso(self.beat.ended)
 
 
 @dataclass
@@ -63,6 +80,7 @@ class State:
     days: dict[date, int] = field(default_factory=dict)
     ahead: Optional[tuple[timedelta, datetime]] = None
     queue: list[Waiting] = field(default_factory=list)
+    unheard: list[Unheard] = field(default_factory=list)
     health: dict[str, Health] = field(default_factory=dict)
     dropped: int = 0
     s3: Optional[dict[str, Any]] = None
@@ -90,6 +108,16 @@ class State:
                     "error": w.error,
                 }
                 for w in self.queue
+            ],
+            "unheard": [
+                {
+                    "way": u.way,
+                    "beat": asdict(u.beat),
+                    "tries": u.tries,
+                    "not_before": _out(u.not_before),
+                    "error": u.error,
+                }
+                for u in self.unheard
             ],
             "health": {
                 name: {
@@ -140,7 +168,7 @@ def from_data(data: Mapping[str, Any]) -> State:
         watched_since=_in(data["watched_since"]),
         incidents={str(cause): Incident.from_data(held) for cause, held in data["incidents"].items()},
         due={str(verb): (str(held["calendar"]), parse_iso(held["since"])) for verb, held in data["due"].items()},
-        # What an older version remembered has neither.
+        # What an older version remembered has none of these.
         cut_short={str(verb): parse_iso(since) for verb, since in data.get("cut_short", {}).items()},
         messages={
             str(key): (str(held["told"]), parse_iso(held["at"])) for key, held in data.get("messages", {}).items()
@@ -158,6 +186,16 @@ def from_data(data: Mapping[str, Any]) -> State:
                 error=str(held["error"]),
             )
             for held in data["queue"]
+        ],
+        unheard=[
+            Unheard(
+                way=str(held["way"]),
+                beat=Beat.from_data(held["beat"]),
+                tries=int(held["tries"]),
+                not_before=_in(held["not_before"]),
+                error=str(held["error"]),
+            )
+            for held in data.get("unheard", [])
         ],
         health={
             str(name): Health(
@@ -194,4 +232,4 @@ def save(folder: Path, state: State) -> None:
     write_bytes(folder / NAME, to_json(state.as_data()))
 
 
-__all__ = ("NAME", "Health", "State", "Waiting", "from_data", "load", "save", "set_aside")
+__all__ = ("NAME", "Health", "State", "Unheard", "Waiting", "from_data", "load", "save", "set_aside")

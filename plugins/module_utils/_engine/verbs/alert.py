@@ -11,27 +11,29 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from ..alerts.channels import Beat, Channel, channels, secrets_of
 from ..alerts.delivery import Outcome, accepted, deliver, enqueue, failed, patiently
 from ..alerts.health import shown
 from ..alerts.http import Answer, DeliveryError
 from ..alerts.marks import Marks
+from ..alerts.pings import Ping, Since, note, ping, retell
 from ..alerts.state import NAME, State, load, save, set_aside
 from ..context import Context
-from ..core.alerting import Trouble, troubles
+from ..core.alerting import Facts, Trouble, troubles
+from ..core.calendar import next_after
 from ..core.commands import addressed, as_account
 from ..core.errors import PgopsError, UnreachableError, UsageError
 from ..core.incidents import MESSAGE, RECOVERED, TEST, Policy, advance
 from ..core.notices import EACH, Notice, Origin, message, notice
 from ..core.quiet import RANK, parse_quiet
-from ..core.times import iso, parse_span
-from ..runs import append_log
+from ..core.times import iso, parse_iso, parse_span
+from ..runs import BASE_BACKUP, append_log, history
 from ..system.account import own_name
 from ..system.lock import hold
 from ..system.zones import named_zone
@@ -41,6 +43,7 @@ from .metrics import publish_quietly
 
 Result = dict[str, Any]
 
+PING = "ping"  # what a watcher outside hears of a run
 LEVELS = ("ok", "info", "warning", "critical")
 _PATIENCE = timedelta(seconds=90)  # for another look at the same time
 _NO_CHANNEL = "Add the section of a channel to alerts in the configuration; docs/alerts.md has one of each."
@@ -76,18 +79,20 @@ def evaluate(context: Context, *, dry_run: bool = False) -> Result:
     return result
 
 
-def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> tuple[Result, bool]:
-    """Return what evaluate() returns, and whether every place was looked at."""
+def _look(context: Context, *, look_at_s3: bool, dry_run: bool, ends: Sequence[Ping] = ()) -> tuple[Result, bool]:
+    """Return what evaluate() returns, and whether every place was looked at. `ends` are the pings of a run that has ended."""
     found = _opened(context)
     with _state(context, dry_run=dry_run) as state:
         now = context.clock()
+        note(state, ends, context.clock)
         gathered = gather(context, state, look_at_s3=look_at_s3, remember=not dry_run)
         current = [_addressed(context, one) for one in troubles(gathered.facts, limits(context, gathered.facts), now)]
         state.incidents, tellings = advance(state.incidents, current, policy(context), now)
         origin = Origin(context.config.instance, context.host, gathered.safe)
         notices = [notice(telling, origin, context.redactor, now) for telling in tellings]
         outcomes = [] if dry_run else _deliver(context, state, found, notices)
-        return _result(state, current, notices, outcomes), gathered.looked
+        late = [] if dry_run else _retold(context, state, found, gathered.facts, ends)
+        return _result(state, current, notices, outcomes, late), gathered.looked
 
 
 def _addressed(context: Context, trouble: Trouble) -> Trouble:
@@ -112,14 +117,31 @@ def policy(context: Context) -> Policy:
     )
 
 
-def _result(state: State, current: list[Trouble], notices: list[Notice], outcomes: list[Outcome]) -> Result:
+def _result(
+    state: State, current: list[Trouble], notices: list[Notice], outcomes: list[Outcome], late: list[Ping]
+) -> Result:
     return {
         "changed": bool(notices),
         "troubles": [trouble.as_data() for trouble in current],
         "told": [{"event": n.event, "cause": n.cause, "level": n.level, "subject": n.subject} for n in notices],
         "incidents": shown(state),
-        "deliveries": [_delivery(o) for o in outcomes],
-        "undelivered": len(state.queue),
+        "deliveries": [*(_delivery(o) for o in outcomes), *(_pinged(p) for p in late if not p.dropped)],
+        "undelivered": _waiting(state),
+    }
+
+
+def _waiting(state: State) -> int:
+    return len(state.queue) + len(state.unheard)
+
+
+def _pinged(late: Ping) -> Result:
+    return {
+        "channel": late.way,
+        "event": PING,
+        "cause": late.beat.verb,
+        "accepted": late.accepted,
+        "said": late.said,
+        "fresh": False,
     }
 
 
@@ -190,7 +212,7 @@ def send(context: Context, wanted: Message) -> Result:
     result: Result = {"changed": True, "level": wanted.level, "key": made.key, "undelivered": 0}
     with _state(context, dry_run=wanted.dry_run) as state:
         if wanted.once and _told_already(context, state, wanted):
-            return {**result, "changed": False, "channels": [], "undelivered": len(state.queue)}
+            return {**result, "changed": False, "channels": [], "undelivered": _waiting(state)}
         if wanted.dry_run:
             return {**result, "channels": [{"channel": c.name, "accepted": None, "said": ""} for c in hearing]}
         if over:
@@ -198,7 +220,7 @@ def send(context: Context, wanted: Message) -> Result:
         elif wanted.key:
             state.messages[wanted.key] = (_digest(wanted), context.clock())
         outcomes = [o for o in _deliver(context, state, hearing, [made], others=found) if o.notice is made]
-        result["undelivered"] = len(state.queue)
+        result["undelivered"] = _waiting(state)
     said = {o.channel: o for o in outcomes}
     result["channels"] = [_answer(c.name, said.get(c.name)) for c in hearing]
     return _judged(result, "It waits, and is tried again with the next look (pgops alert evaluate).")
@@ -224,7 +246,7 @@ def _answer(name: str, outcome: Optional[Outcome]) -> Result:
 
 
 def test(context: Context, *, dry_run: bool = False) -> Result:
-    """Send a test to each channel, and return what each answered.
+    """Send a test to each channel and to each watcher of runs, and return what each answered.
 
     Result: `action` (test), `channels` (list of {channel, accepted, said, seconds}). Raise UsageError without a channel, UnreachableError
     when one did not accept.
@@ -235,7 +257,9 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
     if dry_run:
         return {
             **result,
-            "channels": [{"channel": c.name, "accepted": None, "said": "", "seconds": 0.0} for c in found],
+            "channels": [
+                {"channel": name, "accepted": None, "said": "", "seconds": 0.0} for name, _try in _tries(found)
+            ],
         }
     made = message(
         level="info",
@@ -248,17 +272,17 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
         now=context.clock(),
     )
     with _state(context) as state:
-        for channel in found:
+        for name, attempt in _tries(found):
             begun = time.monotonic()
-            answer, said = _tested(channel, made)
+            answer, said = _tested(attempt, made)
             if answer is not None:
                 kept = replace(answer, refused=context.redactor.text(answer.refused))
-                accepted(state, channel.name, kept, context.clock)
+                accepted(state, name, kept, context.clock)
             else:
-                failed(state, channel.name, context.redactor.text(said), context.clock)
+                failed(state, name, context.redactor.text(said), context.clock)
             result["channels"].append(
                 {
-                    "channel": channel.name,
+                    "channel": name,
                     # Who tries them wants to know of each address.
                     "accepted": answer is not None and not answer.refused,
                     "said": context.redactor.text(said),
@@ -272,10 +296,19 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
     return _judged(result, "Mend them, then run it again: until then nobody hears of trouble by them.")
 
 
-def _tested(channel: Channel, made: Notice) -> tuple[Optional[Answer], str]:
+def _tries(found: list[Channel]) -> Iterator[tuple[str, Callable[[Notice], Answer]]]:
+    """Yield every way by which something is told, and what tries it."""
+    for channel in found:
+        if channel.hears_notices:
+            yield channel.name, channel.test
+        if channel.watcher:
+            yield channel.watcher, channel.test_watcher
+
+
+def _tested(attempt: Callable[[Notice], Answer], made: Notice) -> tuple[Optional[Answer], str]:
     try:
         # As it would be in earnest, but for the patience: a person waits for the answer.
-        answer = patiently(lambda: channel.test(made), tries=1)
+        answer = patiently(lambda: attempt(made), tries=1)
     except DeliveryError as error:
         return None, str(error)
     return answer, answer.said
@@ -322,18 +355,20 @@ def before_run(context: Context, verb: str) -> Watch:
 
 def after_run(context: Context, watch: Watch, record: Result) -> None:
     """Tell of a run that has ended and been recorded, and of all else that there is to tell. It never fails."""
+    troubled: list[str] = []
     try:
-        troubled = _tell_end(context, watch, record)
-        result, _looked = _look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False)
+        ends = _tell_end(context, watch, record)
+        troubled += ["%s: %s" % (end.way, end.said) for end in ends if not end.accepted]
+        result, _looked = _look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False, ends=ends)
         troubled += ["%s: %s" % (d["channel"], d["said"]) for d in result["deliveries"] if not d["accepted"]]
-        if troubled:
-            context.warn("An alert was not taken by %s" % "; ".join(dict.fromkeys(troubled)))
     except PgopsError as error:
         context.warn("The alerts were not looked after: %s" % error)
     except KeyboardInterrupt:
         context.warn("The alerts were not looked after: somebody ended that.")
     except Exception as error:  # noqa: BLE001 - no alert may spoil the outcome of a run
         context.warn("The alerts were not looked after: %s: %s" % (type(error).__name__, error))
+    if troubled:
+        context.warn("An alert was not taken by %s" % "; ".join(dict.fromkeys(troubled)))
 
 
 def remember(context: Context) -> None:
@@ -347,8 +382,8 @@ def remember(context: Context) -> None:
         context.warn("What status compares with later could not be remembered: %s" % error)
 
 
-def _tell_end(context: Context, watch: Watch, record: Result) -> list[str]:
-    """Tell who watches from outside how the run ended; return what is wrong with them.
+def _tell_end(context: Context, watch: Watch, record: Result) -> list[Ping]:
+    """Tell who watches from outside how the run ended; return what became of that.
 
     A run that left its work to another node is no sign that somebody did it.
     """
@@ -358,20 +393,48 @@ def _tell_end(context: Context, watch: Watch, record: Result) -> list[str]:
     text = context.redactor.text(
         "%s %s: %s" % (watch.verb, record.get("outcome"), record.get("reason") or record.get("set") or "")
     )
-    troubled = []
-    for channel in _beating(context, watch.verb):
-        beat = _beat(context, watch, phase, text[:2000], record.get("seconds"))
-        try:
-            patiently(lambda channel=channel, beat=beat: channel.beat(beat) or Answer(""))  # type: ignore[misc]
-        except DeliveryError as error:
-            troubled.append("%s: %s" % (channel.name, context.redactor.text(str(error))))
-    return troubled
+    beat = _beat(context, watch, phase, text[:2000], record.get("seconds"))
+    beat = replace(beat, ended=str(record.get("ended") or iso(context.clock())))
+    ends = [ping(channel, beat, context.redactor) for channel in _beating(context, watch.verb)]
+    _log(context, [_line(end) for end in ends if end.asked])
+    return ends
+
+
+def _retold(context: Context, state: State, found: list[Channel], facts: Facts, ends: Sequence[Ping]) -> list[Ping]:
+    """Tell who watches from outside what they have not heard, where it is still true."""
+    zone, known = named_zone(context.config.schedule.timezone), calendars(context)
+
+    def since(verb: str, ended: datetime) -> Since:
+        names = (verb, BASE_BACKUP) if verb == "backup" else (verb,)
+        begun = facts.running.get(verb)
+        return Since(
+            newer=any(_ended_after(context, name, ended) for name in names),
+            running=begun is not None and begun > ended,
+            due=next_after(known[verb], ended, zone) if verb in known else None,
+        )
+
+    but = [end.way for end in ends if not end.accepted]
+    late = retell(state, found, since, context.redactor, context.clock, but=but)
+    _log(context, [_line(one) for one in late])
+    return late
+
+
+def _ended_after(context: Context, verb: str, moment: datetime) -> bool:
+    """Tell whether a run of `verb` has ended after `moment`, by the newest record."""
+    with contextlib.suppress(StopIteration, KeyError, TypeError, AttributeError, PgopsError):
+        return parse_iso(next(history(context.state, verb))["ended"]) > moment
+    return False
+
+
+def _line(end: Ping) -> str:
+    became = "accepted" if end.accepted else "given up: %s" % end.said if end.dropped else end.said
+    return "%s (%s) of %s to %s: %s" % (PING, end.beat.phase, end.beat.verb, end.way, became)
 
 
 def _beating(context: Context, verb: str) -> list[Channel]:
     if verb not in context.config.alerts.watched:
         return []
-    return [channel for channel in _opened(context) if channel.beats]
+    return [channel for channel in _opened(context) if channel.watcher]
 
 
 def _beat(context: Context, watch: Watch, phase: str, text: str, seconds: Any) -> Beat:
