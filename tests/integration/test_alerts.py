@@ -229,12 +229,12 @@ def test_a_heartbeat_that_does_not_answer_is_a_warning_of_the_run(tmp_path: Path
 
 @pytest.fixture(name="watched")
 def watched_house(tmp_path: Path, receiver: HttpReceiver) -> House:
-    """A house of which a heartbeat, Sentry's monitor and Slack hear."""
+    """A house of which a heartbeat and Sentry's monitor hear; Slack and Sentry have nothing to hear yet."""
     dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
     return House(
         tmp_path,
         receiver,
-        slack={"webhook_url": receiver.url + "/slack"},
+        slack={"webhook_url": receiver.url + "/slack", "level": "escalated"},
         heartbeat={"url": receiver.url + "/ping"},
         sentry={"dsn": dsn, "monitor": "{instance}-{verb}", "level": "escalated"},
     )
@@ -276,8 +276,8 @@ def test_an_end_that_nobody_heard_is_shown_and_told_with_the_next_look(watched: 
     watched.receiver.always, watched.receiver.heard = None, []
     result = alert.evaluate(watched.later(HOUR / 4).context())
     assert [(d["channel"], d["event"], d["cause"], d["accepted"]) for d in result["deliveries"]] == [
-        ("heartbeat", "ping", "backup", True),
         ("sentry monitor", "ping", "backup", True),
+        ("heartbeat", "ping", "backup", True),
     ]
     assert result["undelivered"] == 0
     assert pinged(watched) == ["/ping"]
