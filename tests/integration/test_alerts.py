@@ -649,6 +649,138 @@ def test_a_state_that_is_damaged_is_set_aside_and_that_is_said(house: House, con
     assert not [w for w in house.later(HOUR).fail().details["warnings"] if "could not be read" in w]
 
 
+def torn(house: House, *, copy: bool) -> House:
+    """Damage what the alerts remember, the copy too unless it is to stay."""
+    house.state.write_bytes(house.state.read_bytes()[:-40])
+    if not copy:
+        house.state.with_name("alerts.json.copy").write_text("{")
+    return house
+
+
+DAMAGED = "(What the alerts remembered was damaged: this may have been told before.)"
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_after_damage_what_is_open_is_found_again_told_once_more_and_its_end_too(scheduled: House, copy: bool) -> None:
+    """A missed run, a database that no backup holds, and a restore that nobody tried: nothing of them is in the newest record."""
+
+    def told() -> list[tuple[str, str, bool]]:
+        found = [h.json for h in scheduled.receiver.of("/hook")]
+        scheduled.receiver.heard.clear()
+        wanted = ("missed-run/backup", "restore-test", "uncovered")
+        return sorted((h["cause"], h["event"], DAMAGED in h["text"]) for h in found if h["cause"] in wanted)
+
+    def ends(*names: str) -> None:
+        entries = [{"what": "database " + name, "why": "it is not in backup.databases"} for name in names]
+        scheduled.run(uncovered=entries, bytes=1)
+
+    scheduled.alerts = {"webhook": {"url": scheduled.receiver.url + "/hook"}, "restore_test": "2d"}
+    scheduled.alerts.update(repeat="9d", escalate_after="9d")
+    scheduled.now = NOW.replace(hour=1)
+    os.utime(scheduled.root / "pgops", (scheduled.now.timestamp(), scheduled.now.timestamp()))
+    ends("old")
+    scheduled.later(HOUR / 4)
+    ends("old", "new")
+    scheduled.now = NOW.replace(hour=1) + 3 * DAY
+    alert.evaluate(scheduled.context())
+    assert [(cause, event) for cause, event, _damage in told()] == [
+        ("missed-run/backup", "opened"),
+        ("restore-test", "opened"),
+        ("uncovered", "opened"),
+    ]
+    shown = {i["cause"] for i in status(torn(scheduled, copy=copy).later(HOUR / 4).context())["incidents"]}
+    assert {"missed-run/backup", "restore-test", "uncovered"} <= shown
+    alert.evaluate(scheduled.context())
+    event = "repeated" if copy else "opened"
+    assert told() == [
+        ("missed-run/backup", event, True),
+        ("restore-test", event, True),
+        ("uncovered", event, True),
+    ]
+    alert.evaluate(scheduled.later(HOUR / 4).context())
+    assert told() == [], "once"
+    scheduled.later(HOUR).run("restore")
+    ends("old")
+    assert [(cause, event) for cause, event, _damage in told()] == [
+        ("missed-run/backup", "recovered"),
+        ("restore-test", "recovered"),
+        ("uncovered", "recovered"),
+    ]
+
+
+def test_what_ended_unseen_after_damage_is_told_by_the_copy(house: House) -> None:
+    house.alerts["repeat"] = "0s"
+    alert.send(house.context(), alert.Message("critical", "2 hosts.", "fleet", once=True))
+    house.fail("sync")
+    house.receiver.heard.clear()
+    torn(house, copy=True).later(HOUR).run("sync")
+    assert [text.partition(": db1: ")[0] for text in house.said() if "last sync" in text] == ["RECOVERED"]
+    assert alert.send(house.context(), alert.Message("ok", "All.", "fleet", once=True))["changed"]
+
+
+def test_a_message_after_damage_takes_nothing_from_the_next_look(house: House) -> None:
+    """Who only tells something finds the damage, and does not look."""
+    house.fail("sync")
+    house.receiver.heard.clear()
+    alert.send(torn(house, copy=True).later(HOUR).context(), alert.Message("critical", "Words."))
+    assert len(house.said()) == 1
+    alert.evaluate(house.context())
+    assert [DAMAGED in str(h.json) for h in house.receiver.of("/slack")][1:] == [True]
+
+
+def test_of_damaged_states_the_newest_are_kept(house: House) -> None:
+    for _unused in range(6):
+        house.fail()
+        torn(house.later(HOUR), copy=True)
+    alert.evaluate(house.context())
+    kept = sorted(p.name for p in house.state.parent.glob("alerts.json.damaged-*"))
+    assert kept == ["alerts.json.damaged-20261122T%02d0000Z" % (8 + n) for n in (4, 5, 6)]
+
+
+# --- a channel that is new --------------------------------------------------------------------------------------------
+
+
+def test_a_channel_that_is_turned_on_hears_once_of_what_is_open(house: House) -> None:
+    house.fail("sync")
+    house.later(HOUR).run("sync")
+    house.fail("prune")
+    house.receiver.heard.clear()
+    house.alerts["webhook"] = {"url": house.receiver.url + "/hook"}
+    result = alert.evaluate(house.later(HOUR).context(), dry_run=True)
+    assert [(n["event"], n["cause"]) for n in result["told"]] == [("repeated", "failed-run/prune")]
+    result = alert.evaluate(house.context())
+    assert [(d["channel"], d["cause"]) for d in result["deliveries"]] == [("webhook", "failed-run/prune")]
+    (heard,) = house.receiver.of("/hook")
+    assert (heard.json["event"], heard.json["cause"]) == ("repeated", "failed-run/prune")
+    assert heard.json["text"].startswith("The last prune failed")
+    assert house.said() == [], "who has heard of it is left in peace"
+    alert.evaluate(house.later(HOUR).context())
+    assert len(house.receiver.of("/hook")) == 1
+    house.run("prune")
+    assert [h.json["event"] for h in house.receiver.of("/hook")] == ["repeated", "recovered"]
+    # Off and on again: what has opened meanwhile is new to it.
+    hook = house.alerts.pop("webhook")
+    house.fail("prune")
+    house.alerts["webhook"] = hook
+    alert.evaluate(house.later(HOUR).context())
+    assert len(house.receiver.of("/hook")) == 3
+
+
+def test_a_new_channel_hears_of_its_level_only_and_after_quiet_hours(house: House) -> None:
+    house.fail("sync")
+    house.fail("prune")
+    house.receiver.heard.clear()
+    house.alerts["webhook"] = {"url": house.receiver.url + "/hook"}
+    house.alerts["pagerduty"] = {"routing_key": KEY, "url": house.receiver.url + "/v2/enqueue", "level": "critical"}
+    house.alerts["quiet_hours"] = "08:00-10:00"
+    alert.evaluate(house.later(HOUR).context())
+    assert [h.json["cause"] for h in house.receiver.of("/hook")] == ["failed-run/sync"]
+    assert [h.json["event_action"] for h in house.receiver.of("/v2")] == ["trigger"]
+    alert.evaluate(house.later(HOUR + HOUR / 4).context())
+    assert [h.json["cause"] for h in house.receiver.of("/hook")] == ["failed-run/sync", "failed-run/prune"]
+    assert len(house.receiver.of("/v2")) == 1
+
+
 def test_a_damaged_state_is_shown_in_status(house: House) -> None:
     house.fail()
     house.state.write_text("{")

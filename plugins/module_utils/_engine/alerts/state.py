@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,10 @@ from ..system.durable import make_dirs, to_json, write_bytes
 from .channels import Beat
 
 NAME = "alerts.json"
+COPY = "alerts.json.copy"
+# Where the memory is damaged: it is the copy's, or there is none.
+COPIED, NONE = "copied", "none"
+_KEPT_ASIDE = 3
 FORMAT = 1
 
 
@@ -68,7 +73,9 @@ class State:
     """All that is remembered. `due` maps a verb to its calendar and since when we know of it; `s3` is the last look there.
 
     `cut_short` tells when a run began that was killed, until another one of its verb has ended. `messages` maps the key of a
-    message that was not ended yet to what was last told under it, in short, and when.
+    message that was not ended yet to what was last told under it, in short, and when. `owed` maps each channel to the causes
+    that it has still to hear of, as it was turned on later. `damaged` is when the memory was found damaged last; `memory` says
+    what load() made of that, until a look has seen to it.
     """
 
     watched_since: Optional[datetime] = None
@@ -85,6 +92,9 @@ class State:
     dropped: int = 0
     s3: Optional[dict[str, Any]] = None
     s3_asked: Optional[datetime] = None
+    owed: Optional[dict[str, list[str]]] = None
+    damaged: Optional[datetime] = None
+    memory: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """Return it in JSON's types."""
@@ -131,6 +141,9 @@ class State:
             "dropped": self.dropped,
             "s3": self.s3,
             "s3_asked": _out(self.s3_asked),
+            "owed": self.owed,
+            "damaged": _out(self.damaged),
+            "memory": self.memory,
         }
 
 
@@ -206,23 +219,52 @@ def from_data(data: Mapping[str, Any]) -> State:
         dropped=int(data["dropped"]),
         s3=s3,
         s3_asked=_in(data["s3_asked"]),
+        owed=_owed(data.get("owed")),
+        damaged=_in(data.get("damaged")),
+        memory=str(data.get("memory", "")),
     )
 
 
+def _owed(data: Any) -> Optional[dict[str, list[str]]]:
+    if data is None:
+        return None
+    return {str(name): [str(cause) for cause in causes] for name, causes in data.items()}
+
+
 def load(folder: Path) -> tuple[State, str]:
-    """Return the state that lies in `folder`, a fresh one when there is none, and what is wrong with the file (mostly nothing)."""
+    """Return the state that lies in `folder`, and what is wrong with the file (mostly nothing).
+
+    Where something is, the state is the one that the copy holds; a fresh one when there is none.
+    """
     try:
-        return from_data(json.loads((folder / NAME).read_text(encoding="utf-8"))), ""
+        return _read(folder / NAME), ""
     except FileNotFoundError:
         return State(), ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        return State(), "%s: %s" % (type(error).__name__, error)
+    except _UNREADABLE as error:
+        trouble = "%s: %s" % (type(error).__name__, error)
+    try:
+        state = _read(folder / COPY)
+    except _UNREADABLE:
+        return State(memory=NONE), trouble
+    state.memory = state.memory or COPIED
+    return state, trouble
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError)
+
+
+def _read(path: Path) -> State:
+    return from_data(json.loads(path.read_text(encoding="utf-8")))
 
 
 def set_aside(folder: Path, now: datetime) -> str:
-    """Give the damaged file another name, and return that. Raise OSError if it cannot be."""
+    """Give the damaged file another name, and return that. Of earlier ones the newest stay. Raise OSError if it cannot be."""
     aside = "%s.damaged-%s" % (NAME, compact(now))
     (folder / NAME).replace(folder / aside)
+    earlier = sorted(p.name for p in folder.glob("%s.damaged-*" % NAME) if p.name != aside)
+    for name in earlier[: -(_KEPT_ASIDE - 1)]:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
     return aside
 
 
@@ -232,4 +274,23 @@ def save(folder: Path, state: State) -> None:
     write_bytes(folder / NAME, to_json(state.as_data()))
 
 
-__all__ = ("NAME", "Health", "State", "Unheard", "Waiting", "from_data", "load", "save", "set_aside")
+def save_copy(folder: Path, state: State) -> None:
+    """Keep `state` in `folder` once more, as it is after a look. Raise OSError if it cannot be."""
+    write_bytes(folder / COPY, to_json(state.as_data()))
+
+
+__all__ = (
+    "COPIED",
+    "COPY",
+    "NAME",
+    "NONE",
+    "Health",
+    "State",
+    "Unheard",
+    "Waiting",
+    "from_data",
+    "load",
+    "save",
+    "save_copy",
+    "set_aside",
+)

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,13 +23,14 @@ from ..alerts.health import shown
 from ..alerts.http import Answer, DeliveryError
 from ..alerts.marks import Marks
 from ..alerts.pings import Ping, Since, note, ping, retell
-from ..alerts.state import NAME, State, load, save, set_aside
+from ..alerts.state import COPIED, NAME, State, load, save, save_copy, set_aside
 from ..context import Context
 from ..core.alerting import Facts, Trouble, troubles
 from ..core.calendar import next_after
 from ..core.commands import addressed, as_account
 from ..core.errors import PgopsError, UnreachableError, UsageError
-from ..core.incidents import MESSAGE, RECOVERED, TEST, Policy, advance
+from ..core.incidents import MESSAGE, OPENED, RECOVERED, TEST, Policy, Telling, advance
+from ..core.newcomers import introduce
 from ..core.notices import EACH, Notice, Origin, message, notice
 from ..core.quiet import RANK, parse_quiet
 from ..core.times import iso, parse_iso, parse_span
@@ -50,6 +51,10 @@ _NO_CHANNEL = "Add the section of a channel to alerts in the configuration; docs
 # After these the S3 place may hold something else than before.
 _TOUCHES_S3 = frozenset({"sync", "verify", "prune", "probe", "pin", "unpin", "alert"})
 _START_SECONDS = 5.0
+_AT_ONCE = timedelta(microseconds=1)
+_TOLD_OF_DAMAGE = timedelta(days=1)  # what is told with some patience is told in that time
+_LONGEST = 1300  # characters
+_DAMAGE = "(What the alerts remembered was damaged: this may have been told before.)"
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -87,12 +92,34 @@ def _look(context: Context, *, look_at_s3: bool, dry_run: bool, ends: Sequence[P
         note(state, ends, context.clock)
         gathered = gather(context, state, look_at_s3=look_at_s3, remember=not dry_run)
         current = [_addressed(context, one) for one in troubles(gathered.facts, limits(context, gathered.facts), now)]
-        state.incidents, tellings = advance(state.incidents, current, policy(context), now)
+        rules = policy(context)
+        # After damage each is told once more, whenever it was told last.
+        again = replace(rules, repeat=_AT_ONCE) if state.memory else rules
+        state.incidents, tellings = advance(state.incidents, current, again, now)
         origin = Origin(context.config.instance, context.host, gathered.safe)
-        notices = [notice(telling, origin, context.redactor, now) for telling in tellings]
-        outcomes = [] if dry_run else _deliver(context, state, found, notices)
+
+        def made(telling: Telling) -> Notice:
+            return notice(_of_the_damage(telling, state, now), origin, context.redactor, now)
+
+        notices = [made(telling) for telling in tellings]
+        hearing, told = [c.name for c in found if c.hears_notices], {telling.cause for telling in tellings}
+        state.owed, news = introduce(state.owed, hearing, state.incidents, told, rules, now)
+        extra = {name: [made(telling) for telling in telling_it] for name, telling_it in news.items()}
+        outcomes = [] if dry_run else _deliver(context, state, found, notices, extra=extra)
         late = [] if dry_run else _retold(context, state, found, gathered.facts, ends)
-        return _result(state, current, notices, outcomes, late), gathered.looked
+        state.memory = ""
+        every = list(dict.fromkeys([*notices, *(one for some in extra.values() for one in some)]))
+        return _result(state, current, every, outcomes, late), gathered.looked
+
+
+def _of_the_damage(telling: Telling, state: State, now: datetime) -> Telling:
+    """Return what is told, with a word on the damaged memory where it may have been told before."""
+    if state.damaged is None or telling.event == RECOVERED or telling.since > state.damaged:
+        return telling
+    if not state.memory and (telling.event != OPENED or now - state.damaged >= _TOLD_OF_DAMAGE):
+        return telling
+    text = telling.text if len(telling.text) <= _LONGEST else telling.text[: _LONGEST - 1] + "…"
+    return replace(telling, text="%s %s" % (text, _DAMAGE))
 
 
 def _addressed(context: Context, trouble: Trouble) -> Trouble:
@@ -376,6 +403,7 @@ def remember(context: Context) -> None:
     try:
         with _state(context) as state:
             known(context, state, [])
+            state.memory = ""
     except KeyboardInterrupt:
         context.warn("What status compares with later was not remembered: somebody ended that.")
     except Exception as error:  # noqa: BLE001 - that may spoil no run
@@ -482,6 +510,7 @@ def _state(context: Context, *, dry_run: bool = False) -> Iterator[State]:
             if _save(context, state):
                 # Now the state knows it.
                 Marks(context.state / "locks", context.clock).clear()
+                _save_copy(context, state)
 
 
 def _loaded(context: Context, *, dry_run: bool) -> State:
@@ -493,11 +522,20 @@ def _loaded(context: Context, *, dry_run: bool) -> State:
                 aside = "; it is kept as %s" % set_aside(context.state, context.clock())
             except OSError as error:
                 aside = ", and could not be set aside: %s" % error.strerror
+        how = "They go on with its copy" if state.memory == COPIED else "They begin anew, by the records of the runs"
         context.warn(
-            "What the alerts remembered (%s) could not be read%s. They begin anew, and tell again what is open: %s"
-            % (context.state / NAME, aside, trouble)
+            "What the alerts remembered (%s) could not be read%s. %s, and tell once more what is open: %s"
+            % (context.state / NAME, aside, how, trouble)
         )
+        state.damaged = context.clock()
     return state
+
+
+def _save_copy(context: Context, state: State) -> None:
+    try:
+        save_copy(context.state, state)
+    except OSError as error:
+        context.warn("What the alerts remember has no second copy: %s" % (error.strerror or error))
 
 
 def _save(context: Context, state: State) -> bool:
@@ -514,9 +552,21 @@ def _save(context: Context, state: State) -> bool:
 
 
 def _deliver(
-    context: Context, state: State, found: list[Channel], notices: list[Notice], others: Optional[list[Channel]] = None
+    context: Context,
+    state: State,
+    found: list[Channel],
+    notices: list[Notice],
+    *,
+    others: Optional[list[Channel]] = None,
+    extra: Optional[Mapping[str, list[Notice]]] = None,
 ) -> list[Outcome]:
-    """Queue the notices for the channels in `found`, remember them, and hand over what waits."""
+    """Queue the notices for the channels in `found`, remember them, and hand over what waits.
+
+    What is `extra` is for the channel of that name alone.
+    """
+    for channel in found:
+        for_it = (extra or {}).get(channel.name, [])
+        enqueue(state, [channel], for_it, context.clock, step=_told_command(context, EACH))
     enqueue(state, found, notices, context.clock, step=_told_command(context, EACH))
     marks = Marks(context.state / "locks", context.clock)
     # A state that could not be saved knows nothing of what was told since: each look would tell it again.
@@ -536,6 +586,7 @@ def _deliver(
         elif outcome.refused:
             context.warn("An alert was taken by %s, but %s" % (outcome.channel, outcome.refused))
     lines = ["%s %s (%s)" % (n.event, n.cause, n.level) for n in notices]
+    lines += ["%s is new: %s" % (name, ", ".join(n.cause for n in some)) for name, some in (extra or {}).items()]
     lines += ["%s of %s to %s: %s" % (o.notice.event, o.notice.cause, o.channel, _became(o)) for o in outcomes]
     _log(context, lines)
     return [o for o in outcomes if not o.dropped]
