@@ -502,6 +502,95 @@ def test_an_address_that_is_refused_does_not_keep_the_others_from_their_mail(
     assert "b@example.com" not in render(status(house.context()), False)
 
 
+def test_an_address_that_refuses_for_now_gets_it_later_and_nobody_twice(
+    house: House, plain_mail_server: MailServer
+) -> None:
+    mails = plain_mail_server.mails
+    both, later = ["a@example.com", "b@example.com"], "451 come back later"
+    mails.refused = {"b@example.com": later, "c@example.com": "550 no such user"}
+    _by_mail(house, plain_mail_server, *both, "c@example.com")
+    warnings = house.fail("sync").details["warnings"]
+    assert any("not for 2 of 3: b@example.com (451" in w and "c@example.com (550" in w for w in warnings)
+    assert [to for to, _subject in mails.got()] == [["a@example.com"]]
+    known = status(house.context())
+    assert known["alerts"]["undelivered"] == 1
+    assert "b@example.com" in next(f for f in known["findings"] if f["check"] == "alerts")["text"]
+    house.later(HOUR).run("sync")
+    told = [(to, subject.split(":")[0]) for to, subject in mails.got()]
+    assert told == [(["a@example.com"], "CRITICAL"), (["a@example.com"], "RECOVERED")], "nobody has it twice"
+    mails.refused.pop("b@example.com")
+    assert alert.evaluate(house.later(HOUR / 4).context())["undelivered"] == 0
+    told = [(to, subject.split(":")[0]) for to, subject in mails.got()][2:]
+    assert told == [(["b@example.com"], "CRITICAL"), (["b@example.com"], "RECOVERED")], "in order"
+    known = status(house.context())
+    assert "c@example.com" in next(f for f in known["findings"] if f["check"] == "alerts")["text"]
+    assert alert.evaluate(house.later(HOUR / 4).context())["deliveries"] == [], (
+        "who refuses for good is not asked again"
+    )
+
+
+def test_an_address_that_refuses_for_a_day_is_given_up(house: House, plain_mail_server: MailServer) -> None:
+    mails = plain_mail_server.mails
+    mails.refused = {"b@example.com": "451 later"}
+    _by_mail(house, plain_mail_server, "a@example.com", "b@example.com")
+    house.fail("prune")
+    context = house.later(DAY - HOUR).context()
+    alert.evaluate(context)
+    context = house.later(HOUR).context()
+    alert.evaluate(context)
+    assert any("given up: Not taken for b@example.com (451 later)" in w for w in context.warnings)
+    held, _unused = state.load(house.state.parent)
+    assert [w.notice.event for w in held.queue] == ["repeated"], "that one is younger"
+    mails.refused = {"b@example.com": "550 no"}
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert status(house.context())["alerts"]["undelivered"] == 0, "now it refuses for good"
+    assert {tuple(to) for to, _subject in mails.got()} == {("a@example.com",)}
+
+
+def test_addresses_that_all_refuse_are_asked_again_as_they_said(house: House, plain_mail_server: MailServer) -> None:
+    mails = plain_mail_server.mails
+    mails.refused = {"a@example.com": "550 no", "b@example.com": "451 later"}
+    _by_mail(house, plain_mail_server, "a@example.com", "b@example.com")
+    house.fail("sync")
+    assert next(f for f in status(house.context())["findings"] if f["check"] == "alerts")["severity"] == "critical"
+    # Who refused for good is another one now, who is not asked for this one.
+    mails.refused = {}
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert [to for to, _subject in mails.got()] == [["b@example.com"]]
+    assert "a@example.com, refused for good" in " ".join(render(status(house.context()), False).split())
+    # Nobody is left of those who were to have it.
+    mails.refused = {"b@example.com": "451 later"}
+    _by_mail(house, plain_mail_server, "b@example.com", "d@example.com")
+    house.fail("prune")
+    _by_mail(house, plain_mail_server, "d@example.com")
+    assert alert.evaluate(house.later(HOUR / 4).context())["undelivered"] == 0
+    assert [to for to, _subject in mails.got()][1:] == [["d@example.com"]]
+
+
+def test_a_mail_that_may_have_been_taken_comes_seldom_and_holds_up_nothing(
+    house: House, plain_mail_server: MailServer
+) -> None:
+    mails = plain_mail_server.mails
+    mails.silent = True
+    _by_mail(house, plain_mail_server, "a@example.com")
+    house.alerts["timeout"] = 1
+    house.fail("sync")
+    assert len(mails.taken) == 1
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert len(mails.taken) == 2, "once more, as nobody knows"
+    for _unused in range(3):
+        alert.evaluate(house.later(HOUR / 4).context())
+    assert len(mails.taken) == 2
+    mails.silent = False
+    house.fail("prune")
+    assert [subject for _to, subject in mails.got()][2:] == [
+        "WARNING: db1: The last prune failed: No route to the server."
+    ]
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert len(mails.taken) == 4
+    assert status(house.context())["alerts"]["undelivered"] == 0
+
+
 def test_an_address_of_apprise_that_is_dead_does_not_keep_the_others_from_their_message(house: House) -> None:
     address = house.receiver.url.replace("http://", "json://")
     house.alerts = {"apprise": {"urls": "%s/one json://127.0.0.1:1/" % address}}

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -103,6 +103,15 @@ class Channel(abc.ABC):
     def missing(self) -> str:
         """Say what this host lacks for the channel, empty for nothing."""
         return ""
+
+    def addresses(self) -> list[str]:
+        """Return the addresses that each take or refuse a message for themselves; none where they are asked as one."""
+        return []
+
+    def send_to(self, notice: Notice, only: Sequence[str]) -> Answer:
+        """Hand `notice` over for those addresses `only`. Raise DeliveryError if it is accepted for none of them."""
+        del only
+        return self.send(notice)
 
     @abc.abstractmethod
     def send(self, notice: Notice) -> Answer:

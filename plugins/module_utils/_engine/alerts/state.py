@@ -29,7 +29,12 @@ FORMAT = 1
 
 @dataclass
 class Waiting:
-    """A notice that a channel has still to take: after `not_before`, when the service asked for that."""
+    """A notice that a channel has still to take: after `not_before`, when the service asked for that.
+
+    `to` are those of its addresses that it is still for (None: all), `lost` those that refused it for good, `taken` tells
+    whether others took it. `unsure` counts the
+    tries after which nobody knows whether it was taken.
+    """
 
     channel: str
     notice: Notice
@@ -37,6 +42,10 @@ class Waiting:
     tries: int = 0
     not_before: Optional[datetime] = None
     error: str = ""
+    to: Optional[list[str]] = None
+    lost: list[str] = field(default_factory=list)
+    taken: bool = False
+    unsure: int = 0
 
 
 @dataclass
@@ -116,6 +125,10 @@ class State:
                     "tries": w.tries,
                     "not_before": _out(w.not_before),
                     "error": w.error,
+                    "to": w.to,
+                    "lost": w.lost,
+                    "taken": w.taken,
+                    "unsure": w.unsure,
                 }
                 for w in self.queue
             ],
@@ -197,6 +210,10 @@ def from_data(data: Mapping[str, Any]) -> State:
                 tries=int(held["tries"]),
                 not_before=_in(held["not_before"]),
                 error=str(held["error"]),
+                to=None if held.get("to") is None else [str(address) for address in held["to"]],
+                lost=[str(address) for address in held.get("lost", [])],
+                taken=bool(held.get("taken", False)),
+                unsure=int(held.get("unsure", 0)),
             )
             for held in data["queue"]
         ],
