@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import queue
 import socket
@@ -13,6 +15,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope
 
 HANG, RESET = "hang", "reset"
+# Headers that never end; a body that never ends.
+TRICKLE, HALF = "trickle", "half"
 # What each service says when it is content.
 CONTENT = {
     "/slack": (200, "ok"),
@@ -91,6 +97,18 @@ class HttpReceiver:
             answer = self.answers.get_nowait()
         except queue.Empty:
             answer = self.always or self._content(request.path)
+        if answer == TRICKLE:
+            # A byte now and then: no single wait is long.
+            with contextlib.suppress(OSError):
+                for byte in b"HTTP/1.0 200 OK\r\nX: " + b"x" * 600:
+                    request.connection.sendall(bytes([byte]))
+                    if self.over.wait(0.1):
+                        break
+            return
+        if answer == HALF:
+            request.connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\no")
+            self.over.wait(60)
+            return
         if answer == HANG:
             self.over.wait(60)
             return
@@ -100,7 +118,8 @@ class HttpReceiver:
             request.connection.close()
             return
         assert isinstance(answer, Answer)
-        request.send_response(answer.status)
+        # Its own date is that of this host.
+        (request.send_response_only if "Date" in answer.headers else request.send_response)(answer.status)
         for name, value in answer.headers.items():
             request.send_header(name, value)
         request.send_header("Content-Length", str(len(answer.body)))
@@ -159,12 +178,16 @@ def tls_receiver_here(certificate: Certificate) -> Iterator[HttpReceiver]:
 
 
 class Mails:
-    """What a mail server took. It refuses the addresses in `refused`, and a mail with `poison`, with the codes given there."""
+    """What a mail server took. It refuses the addresses in `refused`, and a mail with `poison`, with the codes given there.
+
+    One that is `silent` takes a mail and never says so.
+    """
 
     def __init__(self) -> None:
         self.taken: list[Envelope] = []
         self.refused: dict[str, str] = {}
         self.at_data = ""
+        self.silent = False
         self.poison, self.at_poison = b"", ""
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd names it
@@ -181,7 +204,16 @@ class Mails:
         if self.poison and self.poison in bytes(envelope.content or b""):
             return self.at_poison
         self.taken.append(envelope)
+        if self.silent:
+            await asyncio.sleep(60)
         return "250 OK"
+
+    def got(self) -> list[tuple[list[str], str]]:
+        """Who got what, by the first words of the subject."""
+        parsed = [
+            (e.rcpt_tos, message_from_bytes(bytes(e.content or b""), policy=default)["Subject"]) for e in self.taken
+        ]
+        return [(to, str(subject).removeprefix("[pgops] ")) for to, subject in parsed]
 
 
 @dataclass

@@ -41,8 +41,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Runner
 from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    HALF,
     HANG,
     RESET,
+    TRICKLE,
     Answer,
     Certificate,
     HttpReceiver,
@@ -392,7 +394,7 @@ def test_an_environment_that_sentry_would_drop_is_refused(environment: str) -> N
 def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_channel: Open) -> None:
     dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/sub/42"
     channel = open_channel("sentry", {"dsn": dsn, "monitor": "{instance}-{verb}"})
-    assert channel.beats
+    assert channel.watcher == "sentry monitor"
     for phase, seconds in (("start", None), ("fail", 12.0), ("ok", 3.0)):
         channel.beat(Beat(phase, "backup", "db1-main", "db1", "", seconds, "b" * 32, "0 2 * * *", "Europe/Berlin"))
     items = [envelope(h)[1][0] for h in receiver.heard]
@@ -405,7 +407,12 @@ def test_sentry_checks_in_at_the_begin_and_the_end(receiver: HttpReceiver, open_
     assert items[0][1]["monitor_config"]["schedule"] == {"type": "crontab", "value": "0 2 * * *"}
     assert items[0][1]["monitor_config"]["timezone"] == "Europe/Berlin"
     assert receiver.heard[0].path == "/sub/api/42/envelope/"
-    assert not open_channel("sentry", {"dsn": dsn}).beats
+    assert not open_channel("sentry", {"dsn": dsn}).watcher
+    # A test counts for no monitor: Sentry makes none without a calendar.
+    assert "db1-main-backup-test" in channel.test_watcher(made("test", "info")).said
+    ((_item, tried),) = envelope(receiver.heard[-1])[1]
+    taken_as(SENTRY_CHECK_IN, tried)
+    assert (tried["monitor_slug"], "monitor_config" in tried) == ("db1-main-backup-test", False)
     assert slug_of("DB1.example.com: Main / ü-backup") == "db1-example-com-main-backup"
     assert len(slug_of("x" * 99)) == 50
 
@@ -455,13 +462,22 @@ def test_a_heartbeat_hears_of_start_success_and_failure(receiver: HttpReceiver, 
     assert not channel.hears(made()), "it hears of runs"
     channel.test(made("test", "info"))
     assert receiver.heard[-1].path == "/ping/db1-main-backup/log?create=1", "a test is no sign of life"
+    receiver.heard.clear()
+    watched = open_channel("heartbeat", {"url": receiver.url + "/ping/{verb}"}, watched=["sync", "prune"])
+    watched.test(made("test", "info"))
+    assert [h.path for h in receiver.heard] == ["/ping/sync/log", "/ping/prune/log"], "each address is tried"
+    receiver.answers.put(Answer())
+    receiver.answers.put(Answer(404, "no such check"))
+    with pytest.raises(DeliveryError, match="Of prune: It answered 404"):
+        watched.test(made("test", "info"))
 
 
 def test_a_plain_heartbeat_hears_of_success_only(receiver: HttpReceiver, open_channel: Open) -> None:
     channel = open_channel("heartbeat", {"url": receiver.url + "/ping", "style": "plain"})
-    for phase in ("start", "fail", "ok"):
+    for phase in ("start", "fail", "log", "ok"):
         channel.beat(beat(phase))
     assert [h.path for h in receiver.heard] == ["/ping"]
+    assert "as a success" in channel.test(made("test", "info")).said, "it has nothing else"
 
 
 # --- e-mail -----------------------------------------------------------------------------------------------------------
@@ -542,7 +558,7 @@ def test_an_unknown_certificate_of_a_mail_server_is_refused(mail_server: MailSer
 @pytest.mark.parametrize(
     ("codes", "at_data", "said", "again", "alone"),
     [
-        ({"a@example.com": "550 no", "b@example.com": "450 later"}, "", "b@example.com (450 later)", False, False),
+        ({"a@example.com": "550 no", "b@example.com": "450 later"}, "", "b@example.com (450 later)", True, False),
         ({}, "451 later", "451 later", True, False),
         ({}, "554 spam", "554 spam", False, True),
     ],
@@ -570,7 +586,30 @@ def test_mail_that_is_taken_for_some_says_who_is_left_out(plain_mail_server: Mai
     answer = open_channel("email", {**section, "smtp_port": plain_mail_server.port}).send(made())
     assert answer.refused == "not for 1 of 2: a@example.com (550 no such user)"
     assert answer.said == "taken by localhost for 1, %s" % answer.refused
+    assert (answer.later, answer.lost) == ((), ("a@example.com",))
     assert [m.rcpt_tos for m in plain_mail_server.mails.taken] == [["b@example.com"]]
+    plain_mail_server.mails.refused = {"a@example.com": "550 no such user", "b@example.com": "450 later"}
+    error = refused(open_channel("email", {**section, "smtp_port": plain_mail_server.port}))
+    assert (error.each, error.later, error.lost) == (True, ("b@example.com",), ("a@example.com",))
+    # A server that breaks off has not been asked about everybody.
+    plain_mail_server.mails.refused = {"a@example.com": "421 going down"}
+    error = refused(open_channel("email", {**section, "smtp_port": plain_mail_server.port}))
+    assert (error.later, error.lost) == (("a@example.com", "b@example.com"), ())
+    assert len(plain_mail_server.mails.taken) == 1
+
+
+def test_a_mail_server_that_is_silent_after_the_message_may_have_taken_it(
+    plain_mail_server: MailServer, open_channel: Open
+) -> None:
+    plain_mail_server.mails.silent = True
+    section = {"to": ["a@example.com"], "smtp_host": "localhost", "security": "none"}
+    channel = open_channel("email", {**section, "smtp_port": plain_mail_server.port}, timeout=1)
+    errors = [refused(channel), refused(channel)]
+    assert all(error.unsure and not error.again for error in errors)
+    assert "did not say whether it keeps it" in str(errors[0])
+    names = [parsed(m.content)["Message-ID"] for m in plain_mail_server.mails.taken]
+    assert len(names) == 2
+    assert len(set(names)) == 1, "who gets it twice sees it once"
 
 
 SENDMAIL = """\
@@ -675,6 +714,33 @@ def test_what_may_be_the_fault_of_one_message_alone(
 ) -> None:
     receiver.always = Answer(status)
     assert refused(open_channel("webhook", {"url": receiver.url})).alone == alone
+
+
+def test_an_answer_that_trickles_takes_no_longer_than_one_that_does_not_come(
+    receiver: HttpReceiver, open_channel: Open
+) -> None:
+    channel = open_channel("webhook", {"url": receiver.url}, timeout=1)
+    receiver.answers.put(TRICKLE)
+    begun = time.monotonic()
+    error = refused(channel)
+    assert time.monotonic() - begun < 30, "its sixty seconds"
+    assert "did not answer within 1 s" in str(error)
+    assert error.unsure
+
+
+def test_what_was_taken_stays_so_when_the_rest_of_the_answer_does_not_come(
+    receiver: HttpReceiver, open_channel: Open
+) -> None:
+    receiver.answers.put(HALF)
+    assert open_channel("webhook", {"url": receiver.url}, timeout=1).send(made()).said == "200 o"
+
+
+def test_a_date_is_read_by_the_clock_of_who_says_it(receiver: HttpReceiver, open_channel: Open) -> None:
+    there = datetime.now(UTC) - timedelta(hours=5)
+    headers = {"Retry-After": format_datetime(there + timedelta(seconds=40), usegmt=True)}
+    receiver.answers.put(Answer(503, "", {**headers, "Date": format_datetime(there, usegmt=True)}))
+    wait = refused(open_channel("webhook", {"url": receiver.url})).wait
+    assert wait == 40
 
 
 def test_a_date_may_say_when_to_come_back(receiver: HttpReceiver, open_channel: Open) -> None:

@@ -227,6 +227,126 @@ def test_a_heartbeat_that_does_not_answer_is_a_warning_of_the_run(tmp_path: Path
     assert time.monotonic() - begun < 50, "it hangs for a minute"
 
 
+@pytest.fixture(name="watched")
+def watched_house(tmp_path: Path, receiver: HttpReceiver) -> House:
+    """A house of which a heartbeat and Sentry's monitor hear; Slack and Sentry have nothing to hear yet."""
+    dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
+    return House(
+        tmp_path,
+        receiver,
+        slack={"webhook_url": receiver.url + "/slack", "level": "escalated"},
+        heartbeat={"url": receiver.url + "/ping"},
+        sentry={"dsn": dsn, "monitor": "{instance}-{verb}", "level": "escalated"},
+    )
+
+
+def pinged(house: House) -> list[str]:
+    return [h.path for h in house.receiver.of("/ping") if not h.path.endswith("/start")]
+
+
+def checked_in(house: House) -> list[tuple[str, str]]:
+    items = [json.loads(h.body.split(b"\n")[2]) for h in house.receiver.of("/api")]
+    return [(c["status"], c["check_in_id"]) for c in items if "check_in_id" in c]
+
+
+def alerts_of(house: House) -> dict[str, Any]:
+    known = status(house.context())
+    (finding,) = [f for f in known["findings"] if f["check"] == "alerts"]
+    channels = {c["channel"]: (bool(c["failing_since"]), c["waiting"]) for c in known["alerts"]["channels"]}
+    return {**finding, "channels": channels, "shown": render(known, False)}
+
+
+def test_an_end_that_nobody_heard_is_shown_and_told_with_the_next_look(watched: House) -> None:
+    watched.receiver.always = Answer(503, "away")
+    warnings = watched.run()["warnings"]
+    assert any("heartbeat: It answered 503" in w and "sentry monitor: It answered 503" in w for w in warnings)
+    known = alerts_of(watched)
+    assert known["severity"] == "warning", "people still hear of trouble"
+    assert "heartbeat: It answered 503 Service Unavailable: away" in known["text"]
+    assert known["channels"] == {
+        "slack": (False, 0),
+        "sentry": (False, 0),
+        "heartbeat": (True, 1),
+        "sentry monitor": (True, 1),
+    }
+    assert "takes nothing since" in known["shown"]
+    watched.receiver.heard.clear()
+    alert.evaluate(watched.later(HOUR / 4).context())
+    assert len(pinged(watched)) == 1, "once with a look"
+    watched.receiver.always, watched.receiver.heard = None, []
+    result = alert.evaluate(watched.later(HOUR / 4).context())
+    assert [(d["channel"], d["event"], d["cause"], d["accepted"]) for d in result["deliveries"]] == [
+        ("sentry monitor", "ping", "backup", True),
+        ("heartbeat", "ping", "backup", True),
+    ]
+    assert result["undelivered"] == 0
+    assert pinged(watched) == ["/ping"]
+    assert b"It ended at %s, and is told late." % NOW.isoformat().encode() in watched.receiver.of("/ping")[0].body
+    assert [phase for phase, _run in checked_in(watched)] == ["ok"]
+    assert (alerts_of(watched)["severity"], alerts_of(watched)["channels"]["heartbeat"]) == ("ok", (False, 0))
+    assert alert.evaluate(watched.later(HOUR / 4).context())["deliveries"] == []
+    assert "ping (ok) of backup to heartbeat: accepted" in (watched.root / "log" / "alert.log").read_text()
+
+
+def test_an_old_success_is_no_sign_of_life(watched: House) -> None:
+    """Heard late, it would hide for as long that the next run never came."""
+    watched.run()
+    (_start, first) = checked_in(watched)
+    watched.receiver.always, watched.receiver.heard = Answer(503), []
+    watched.later(HOUR).run()
+    run = checked_in(watched)[-1][1]
+    assert run != first[1]
+    watched.receiver.always, watched.receiver.heard = None, []
+    alert.evaluate(watched.later(2 * HOUR).context())
+    assert pinged(watched) == ["/ping/log"]
+    assert checked_in(watched) == [("ok", run)], "Sentry puts it to its own run, before the next one is due"
+    watched.receiver.always = Answer(503)
+    watched.run()
+    watched.receiver.always, watched.receiver.heard = None, []
+    alert.evaluate(watched.later(DAY).context())
+    assert checked_in(watched) == [], "the next run was due"
+    assert "ping (ok) of backup to sentry monitor: given up" in (watched.root / "log" / "alert.log").read_text()
+
+
+def test_a_failure_is_told_however_late_until_another_run_has_ended(watched: House) -> None:
+    watched.receiver.always = Answer(503)
+    watched.fail()
+    watched.receiver.always, watched.receiver.heard = None, []
+    alert.evaluate(watched.later(2 * DAY).context())
+    assert pinged(watched) == ["/ping/fail"]
+    assert [phase for phase, _run in checked_in(watched)] == ["error"]
+    watched.receiver.always = Answer(503)
+    watched.later(HOUR).fail()
+    watched.later(HOUR).run()
+    watched.receiver.always, watched.receiver.heard = None, []
+    alert.evaluate(watched.later(HOUR / 2).context())
+    assert pinged(watched) == ["/ping"], "the failure before it is over"
+
+
+def test_a_plain_heartbeat_hears_of_no_old_success(tmp_path: Path, receiver: HttpReceiver) -> None:
+    house = House(tmp_path, receiver, heartbeat={"url": receiver.url + "/ping", "style": "plain"})
+    receiver.always = Answer(503)
+    house.run()
+    assert alerts_of(house)["severity"] == "critical", "there is nothing else"
+    receiver.always, receiver.heard = None, []
+    alert.evaluate(house.later(2 * HOUR).context())
+    assert receiver.heard == []
+    assert alerts_of(house)["channels"] == {"heartbeat": (True, 0)}, "nobody knows better"
+    house.run()
+    assert alerts_of(house)["channels"] == {"heartbeat": (False, 0)}
+
+
+def test_a_watcher_that_asks_for_patience_has_it(watched: House) -> None:
+    del watched.alerts["sentry"]
+    watched.receiver.always = Answer(429, "", {"Retry-After": "1800"})
+    watched.run()
+    watched.receiver.always, watched.receiver.heard = None, []
+    assert alert.evaluate(watched.later(HOUR / 4).context())["undelivered"] == 1
+    assert watched.receiver.heard == []
+    alert.evaluate(watched.later(HOUR / 4).context())
+    assert pinged(watched) == ["/ping"]
+
+
 # --- what channels do to it -------------------------------------------------------------------------------------------
 
 
@@ -331,7 +451,7 @@ def test_all_channels_down_at_once_costs_a_backup_nothing_but_time(tmp_path: Pat
     said = " ".join(error.details["warnings"])
     for name in ("slack", "pagerduty", "sentry", "email", "webhook", "heartbeat", "apprise"):
         assert "%s: " % name in said, name
-    assert status(house.context())["alerts"]["undelivered"] == 6
+    assert status(house.context())["alerts"]["undelivered"] == 7, "the heartbeat waits, too"
     with pytest.raises(UnreachableError, match="7 of 7 channels did not accept"):
         alert.test(house.context())
 
@@ -380,6 +500,95 @@ def test_an_address_that_is_refused_does_not_keep_the_others_from_their_mail(
     mails.refused = {}
     alert.test(house.context())
     assert "b@example.com" not in render(status(house.context()), False)
+
+
+def test_an_address_that_refuses_for_now_gets_it_later_and_nobody_twice(
+    house: House, plain_mail_server: MailServer
+) -> None:
+    mails = plain_mail_server.mails
+    both, later = ["a@example.com", "b@example.com"], "451 come back later"
+    mails.refused = {"b@example.com": later, "c@example.com": "550 no such user"}
+    _by_mail(house, plain_mail_server, *both, "c@example.com")
+    warnings = house.fail("sync").details["warnings"]
+    assert any("not for 2 of 3: b@example.com (451" in w and "c@example.com (550" in w for w in warnings)
+    assert [to for to, _subject in mails.got()] == [["a@example.com"]]
+    known = status(house.context())
+    assert known["alerts"]["undelivered"] == 1
+    assert "b@example.com" in next(f for f in known["findings"] if f["check"] == "alerts")["text"]
+    house.later(HOUR).run("sync")
+    told = [(to, subject.split(":")[0]) for to, subject in mails.got()]
+    assert told == [(["a@example.com"], "CRITICAL"), (["a@example.com"], "RECOVERED")], "nobody has it twice"
+    mails.refused.pop("b@example.com")
+    assert alert.evaluate(house.later(HOUR / 4).context())["undelivered"] == 0
+    told = [(to, subject.split(":")[0]) for to, subject in mails.got()][2:]
+    assert told == [(["b@example.com"], "CRITICAL"), (["b@example.com"], "RECOVERED")], "in order"
+    known = status(house.context())
+    assert "c@example.com" in next(f for f in known["findings"] if f["check"] == "alerts")["text"]
+    assert alert.evaluate(house.later(HOUR / 4).context())["deliveries"] == [], (
+        "who refuses for good is not asked again"
+    )
+
+
+def test_an_address_that_refuses_for_a_day_is_given_up(house: House, plain_mail_server: MailServer) -> None:
+    mails = plain_mail_server.mails
+    mails.refused = {"b@example.com": "451 later"}
+    _by_mail(house, plain_mail_server, "a@example.com", "b@example.com")
+    house.fail("prune")
+    context = house.later(DAY - HOUR).context()
+    alert.evaluate(context)
+    context = house.later(HOUR).context()
+    alert.evaluate(context)
+    assert any("given up: Not taken for b@example.com (451 later)" in w for w in context.warnings)
+    held, _unused = state.load(house.state.parent)
+    assert [w.notice.event for w in held.queue] == ["repeated"], "that one is younger"
+    mails.refused = {"b@example.com": "550 no"}
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert status(house.context())["alerts"]["undelivered"] == 0, "now it refuses for good"
+    assert {tuple(to) for to, _subject in mails.got()} == {("a@example.com",)}
+
+
+def test_addresses_that_all_refuse_are_asked_again_as_they_said(house: House, plain_mail_server: MailServer) -> None:
+    mails = plain_mail_server.mails
+    mails.refused = {"a@example.com": "550 no", "b@example.com": "451 later"}
+    _by_mail(house, plain_mail_server, "a@example.com", "b@example.com")
+    house.fail("sync")
+    assert next(f for f in status(house.context())["findings"] if f["check"] == "alerts")["severity"] == "critical"
+    # Who refused for good is another one now, who is not asked for this one.
+    mails.refused = {}
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert [to for to, _subject in mails.got()] == [["b@example.com"]]
+    assert "a@example.com, refused for good" in " ".join(render(status(house.context()), False).split())
+    # Nobody is left of those who were to have it.
+    mails.refused = {"b@example.com": "451 later"}
+    _by_mail(house, plain_mail_server, "b@example.com", "d@example.com")
+    house.fail("prune")
+    _by_mail(house, plain_mail_server, "d@example.com")
+    assert alert.evaluate(house.later(HOUR / 4).context())["undelivered"] == 0
+    assert [to for to, _subject in mails.got()][1:] == [["d@example.com"]]
+
+
+def test_a_mail_that_may_have_been_taken_comes_seldom_and_holds_up_nothing(
+    house: House, plain_mail_server: MailServer
+) -> None:
+    mails = plain_mail_server.mails
+    mails.silent = True
+    _by_mail(house, plain_mail_server, "a@example.com")
+    house.alerts["timeout"] = 1
+    house.fail("sync")
+    assert len(mails.taken) == 1
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert len(mails.taken) == 2, "once more, as nobody knows"
+    for _unused in range(3):
+        alert.evaluate(house.later(HOUR / 4).context())
+    assert len(mails.taken) == 2
+    mails.silent = False
+    house.fail("prune")
+    assert [subject for _to, subject in mails.got()][2:] == [
+        "WARNING: db1: The last prune failed: No route to the server."
+    ]
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert len(mails.taken) == 4
+    assert status(house.context())["alerts"]["undelivered"] == 0
 
 
 def test_an_address_of_apprise_that_is_dead_does_not_keep_the_others_from_their_message(house: House) -> None:
@@ -527,6 +736,138 @@ def test_a_state_that_is_damaged_is_set_aside_and_that_is_said(house: House, con
     assert aside.read_bytes() == content
     assert len(house.said()) == 2, "what is open is told again rather than never"
     assert not [w for w in house.later(HOUR).fail().details["warnings"] if "could not be read" in w]
+
+
+def torn(house: House, *, copy: bool) -> House:
+    """Damage what the alerts remember, the copy too unless it is to stay."""
+    house.state.write_bytes(house.state.read_bytes()[:-40])
+    if not copy:
+        house.state.with_name("alerts.json.copy").write_text("{")
+    return house
+
+
+DAMAGED = "(What the alerts remembered was damaged: this may have been told before.)"
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_after_damage_what_is_open_is_found_again_told_once_more_and_its_end_too(scheduled: House, copy: bool) -> None:
+    """A missed run, a database that no backup holds, and a restore that nobody tried: nothing of them is in the newest record."""
+
+    def told() -> list[tuple[str, str, bool]]:
+        found = [h.json for h in scheduled.receiver.of("/hook")]
+        scheduled.receiver.heard.clear()
+        wanted = ("missed-run/backup", "restore-test", "uncovered")
+        return sorted((h["cause"], h["event"], DAMAGED in h["text"]) for h in found if h["cause"] in wanted)
+
+    def ends(*names: str) -> None:
+        entries = [{"what": "database " + name, "why": "it is not in backup.databases"} for name in names]
+        scheduled.run(uncovered=entries, bytes=1)
+
+    scheduled.alerts = {"webhook": {"url": scheduled.receiver.url + "/hook"}, "restore_test": "2d"}
+    scheduled.alerts.update(repeat="9d", escalate_after="9d")
+    scheduled.now = NOW.replace(hour=1)
+    os.utime(scheduled.root / "pgops", (scheduled.now.timestamp(), scheduled.now.timestamp()))
+    ends("old")
+    scheduled.later(HOUR / 4)
+    ends("old", "new")
+    scheduled.now = NOW.replace(hour=1) + 3 * DAY
+    alert.evaluate(scheduled.context())
+    assert [(cause, event) for cause, event, _damage in told()] == [
+        ("missed-run/backup", "opened"),
+        ("restore-test", "opened"),
+        ("uncovered", "opened"),
+    ]
+    shown = {i["cause"] for i in status(torn(scheduled, copy=copy).later(HOUR / 4).context())["incidents"]}
+    assert {"missed-run/backup", "restore-test", "uncovered"} <= shown
+    alert.evaluate(scheduled.context())
+    event = "repeated" if copy else "opened"
+    assert told() == [
+        ("missed-run/backup", event, True),
+        ("restore-test", event, True),
+        ("uncovered", event, True),
+    ]
+    alert.evaluate(scheduled.later(HOUR / 4).context())
+    assert told() == [], "once"
+    scheduled.later(HOUR).run("restore")
+    ends("old")
+    assert [(cause, event) for cause, event, _damage in told()] == [
+        ("missed-run/backup", "recovered"),
+        ("restore-test", "recovered"),
+        ("uncovered", "recovered"),
+    ]
+
+
+def test_what_ended_unseen_after_damage_is_told_by_the_copy(house: House) -> None:
+    house.alerts["repeat"] = "0s"
+    alert.send(house.context(), alert.Message("critical", "2 hosts.", "fleet", once=True))
+    house.fail("sync")
+    house.receiver.heard.clear()
+    torn(house, copy=True).later(HOUR).run("sync")
+    assert [text.partition(": db1: ")[0] for text in house.said() if "last sync" in text] == ["RECOVERED"]
+    assert alert.send(house.context(), alert.Message("ok", "All.", "fleet", once=True))["changed"]
+
+
+def test_a_message_after_damage_takes_nothing_from_the_next_look(house: House) -> None:
+    """Who only tells something finds the damage, and does not look."""
+    house.fail("sync")
+    house.receiver.heard.clear()
+    alert.send(torn(house, copy=True).later(HOUR).context(), alert.Message("critical", "Words."))
+    assert len(house.said()) == 1
+    alert.evaluate(house.context())
+    assert [DAMAGED in str(h.json) for h in house.receiver.of("/slack")][1:] == [True]
+
+
+def test_of_damaged_states_the_newest_are_kept(house: House) -> None:
+    for _unused in range(6):
+        house.fail()
+        torn(house.later(HOUR), copy=True)
+    alert.evaluate(house.context())
+    kept = sorted(p.name for p in house.state.parent.glob("alerts.json.damaged-*"))
+    assert kept == ["alerts.json.damaged-20261122T%02d0000Z" % (8 + n) for n in (4, 5, 6)]
+
+
+# --- a channel that is new --------------------------------------------------------------------------------------------
+
+
+def test_a_channel_that_is_turned_on_hears_once_of_what_is_open(house: House) -> None:
+    house.fail("sync")
+    house.later(HOUR).run("sync")
+    house.fail("prune")
+    house.receiver.heard.clear()
+    house.alerts["webhook"] = {"url": house.receiver.url + "/hook"}
+    result = alert.evaluate(house.later(HOUR).context(), dry_run=True)
+    assert [(n["event"], n["cause"]) for n in result["told"]] == [("repeated", "failed-run/prune")]
+    result = alert.evaluate(house.context())
+    assert [(d["channel"], d["cause"]) for d in result["deliveries"]] == [("webhook", "failed-run/prune")]
+    (heard,) = house.receiver.of("/hook")
+    assert (heard.json["event"], heard.json["cause"]) == ("repeated", "failed-run/prune")
+    assert heard.json["text"].startswith("The last prune failed")
+    assert house.said() == [], "who has heard of it is left in peace"
+    alert.evaluate(house.later(HOUR).context())
+    assert len(house.receiver.of("/hook")) == 1
+    house.run("prune")
+    assert [h.json["event"] for h in house.receiver.of("/hook")] == ["repeated", "recovered"]
+    # Off and on again: what has opened meanwhile is new to it.
+    hook = house.alerts.pop("webhook")
+    house.fail("prune")
+    house.alerts["webhook"] = hook
+    alert.evaluate(house.later(HOUR).context())
+    assert len(house.receiver.of("/hook")) == 3
+
+
+def test_a_new_channel_hears_of_its_level_only_and_after_quiet_hours(house: House) -> None:
+    house.fail("sync")
+    house.fail("prune")
+    house.receiver.heard.clear()
+    house.alerts["webhook"] = {"url": house.receiver.url + "/hook"}
+    house.alerts["pagerduty"] = {"routing_key": KEY, "url": house.receiver.url + "/v2/enqueue", "level": "critical"}
+    house.alerts["quiet_hours"] = "08:00-10:00"
+    alert.evaluate(house.later(HOUR).context())
+    assert [h.json["cause"] for h in house.receiver.of("/hook")] == ["failed-run/sync"]
+    assert [h.json["event_action"] for h in house.receiver.of("/v2")] == ["trigger"]
+    alert.evaluate(house.later(HOUR + HOUR / 4).context())
+    assert [h.json["cause"] for h in house.receiver.of("/hook")] == ["failed-run/sync", "failed-run/prune"]
+    assert len(house.receiver.of("/v2")) == 1
 
 
 def test_a_damaged_state_is_shown_in_status(house: House) -> None:

@@ -13,6 +13,8 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+HEARTBEAT, SENTRY_MONITOR = "heartbeat", "sentry monitor"
+
 
 def option(
     default: Any,
@@ -670,6 +672,15 @@ class Alerts:
             "apprise": self.apprise.urls or self.apprise.urls_file,
         }
         return [name for name, value in given.items() if value]
+
+    def ways_told(self) -> list[str]:
+        """Return the names of all that is told something: the channels, and Sentry's monitor, which hears of runs."""
+        found = self.channels()
+        return [*found, SENTRY_MONITOR] if "sentry" in found and self.sentry.monitor else found
+
+    def watchers(self) -> list[str]:
+        """Return the names of those that hear of runs, and of nothing else."""
+        return [name for name in self.ways_told() if name in (HEARTBEAT, SENTRY_MONITOR)]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ..config import read_secret
 from ..core.notices import Notice
 from ..core.quiet import RANK
+from ..core.times import parse_iso
 from ..settings import Alerts, Config
 from ..system.runner import Runner
 from .http import Answer, Caller, DeliveryError
@@ -21,7 +22,10 @@ from .http import Answer, Caller, DeliveryError
 
 @dataclass(frozen=True)
 class Beat:
-    """A run that begins or has ended, for who watches from outside: `phase` is start, ok or fail."""
+    """A run that begins or has ended, for who watches from outside: `phase` is start, ok or fail, or log for a line in its log.
+
+    `ended` is when, in ISO 8601; empty for a start.
+    """
 
     phase: str
     verb: str
@@ -32,16 +36,29 @@ class Beat:
     run: str = ""
     crontab: str = ""
     timezone: str = ""
+    ended: str = ""
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Beat:
+        """Return the beat of which asdict() gave `data`. Raise KeyError, TypeError, ValueError or UsageError for anything else."""
+        texts = ("phase", "verb", "instance", "host", "text", "run", "crontab", "timezone", "ended")
+        seconds = None if data["seconds"] is None else float(data["seconds"])
+        parse_iso(data["ended"])
+        return cls(seconds=seconds, **{key: str(data[key]) for key in texts})
 
 
 class Channel(abc.ABC):
-    """One way to people. `level` is the least that it hears of; `beats` whether it hears of runs.
+    """One way to people. `level` is the least that it hears of; `watcher` what it is called where it hears of runs, empty
+    where it does not. With `keeps_runs` a late end is put to its own run there, and not to the moment at which it is heard; one that
+    `has_log` keeps lines that are no sign of life.
 
     One that `bundles` is read by people, who would rather have one message of a bad night than ten.
     """
 
     name = ""
-    beats = False
+    watcher = ""
+    keeps_runs = False
+    has_log = False
     hears_notices = True
     hears_recoveries = True
     bundles = False
@@ -87,6 +104,15 @@ class Channel(abc.ABC):
         """Say what this host lacks for the channel, empty for nothing."""
         return ""
 
+    def addresses(self) -> list[str]:
+        """Return the addresses that each take or refuse a message for themselves; none where they are asked as one."""
+        return []
+
+    def send_to(self, notice: Notice, only: Sequence[str]) -> Answer:
+        """Hand `notice` over for those addresses `only`. Raise DeliveryError if it is accepted for none of them."""
+        del only
+        return self.send(notice)
+
     @abc.abstractmethod
     def send(self, notice: Notice) -> Answer:
         """Hand `notice` over. Raise DeliveryError if it is not accepted."""
@@ -96,9 +122,13 @@ class Channel(abc.ABC):
         return self.send(notice)
 
     def beat(self, beat: Beat) -> Optional[Answer]:
-        """Tell that a run begins or has ended. Raise DeliveryError if it is not accepted."""
+        """Tell that a run begins or has ended; None when there is nothing to tell it. Raise DeliveryError if it is not accepted."""
         del beat
         return None
+
+    def test_watcher(self, notice: Notice) -> Answer:
+        """Try the way by which it hears of runs, without a sign of life where there is another one. Raise DeliveryError."""
+        return self.test(notice)
 
 
 def channels(config: Config, runner: Runner) -> list[Channel]:

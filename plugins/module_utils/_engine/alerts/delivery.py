@@ -59,7 +59,7 @@ def enqueue(
             heard = [bundle(heard, step)]
         for notice in heard:
             mine = [w for w in state.queue if w.channel == channel.name]
-            if notice.event == REPEATED and any(w.notice.key == notice.key for w in mine):
+            if notice.event == REPEATED and any(w.notice.key == notice.key and not w.taken for w in mine):
                 continue
             if len(mine) >= _MOST_WAITING:
                 state.queue.remove(mine[0])
@@ -100,6 +100,7 @@ class _Turn:
         self._deadline, self._pause = deadline, pause
         self._passed: list[Waiting] = []
         self._stuck = 0
+        self._put_off: set[str] = set()  # addresses that refused something for now
         self._outcomes: list[Outcome] = []
 
     def take(self) -> list[Outcome]:
@@ -107,7 +108,11 @@ class _Turn:
         try:
             for waiting in [w for w in self._state.queue if w.channel == self._channel.name]:
                 if waiting.not_before is not None and self._clock() < waiting.not_before:
+                    if waiting.unsure:
+                        continue
                     break
+                if self._asked(waiting) == [] and not self._left(waiting):
+                    continue
                 if time.monotonic() + _SHORTEST > self._deadline:
                     waiting.error = waiting.error or "There was no time left to try"
                     break
@@ -123,32 +128,92 @@ class _Turn:
         fresh, name, now = not waiting.tries and not self._stuck, self._channel.name, self._clock()
         stuck = _stuck(waiting, now)
         try:
-            answer = self._try(waiting, tries=1 if stuck or self._stuck else _TRIES)
+            answer = self._try(waiting, tries=1 if stuck or self._stuck or waiting.taken else _TRIES)
         except DeliveryError as error:
             said = self._redactor.text(str(error))
             waiting.error = said
-            waiting.not_before = self._clock() + timedelta(seconds=error.wait) if error.wait else None
+            waiting.unsure += error.unsure
+            wait = _pause_of(waiting) if error.unsure else error.wait
+            waiting.not_before = self._clock() + timedelta(seconds=wait) if wait else None
+            if waiting.taken:
+                return self._left_out(waiting, error, said, stuck)
+            if stuck and error.unsure:
+                # It was handed over more than once, and may have arrived each time.
+                failed(self._state, name, said, self._clock)
+                self._give_up(waiting)
+                return False
             failed(self._state, name, said, self._clock)
             self._outcomes.append(Outcome(name, waiting.notice, False, said, fresh))
             self._passed.append(waiting)
             self._stuck += stuck and not error.alone
             return error.alone or (stuck and self._stuck <= _MOST_STUCK)
-        self._state.queue.remove(waiting)
-        refused = self._redactor.text(answer.refused)
+        refused = self._settle(waiting, answer)
         accepted(self._state, name, replace(answer, refused=refused), self._clock)
         self._outcomes.append(Outcome(name, waiting.notice, True, self._redactor.text(answer.said), refused=refused))
         self._drop()
         return True
 
+    def _asked(self, waiting: Waiting) -> Optional[list[str]]:
+        """Return the addresses that are asked now, None for a channel that is asked as one."""
+        every = self._channel.addresses()
+        if not every:
+            return None
+        # What is older comes first, for each address.
+        return [a for a in every if a not in self._put_off and (waiting.to is None or a in waiting.to)]
+
+    def _left(self, waiting: Waiting) -> bool:
+        """See to a message whose addresses are all put off, or get nothing any more; tell whether it is to be tried."""
+        if self._put_off:
+            return False
+        if waiting.taken:
+            self._state.queue.remove(waiting)
+            return False
+        waiting.to = None
+        return True
+
+    def _settle(self, waiting: Waiting, answer: Answer) -> str:
+        """Keep what was taken for those that may take it later; return who is left out."""
+        every = self._channel.addresses()
+        later = [
+            a for a in every if a in answer.later or (a in self._put_off and (waiting.to is None or a in waiting.to))
+        ]
+        refused = self._redactor.text(answer.refused)
+        if waiting.lost and not refused:
+            refused = "not for %s, refused for good" % ", ".join(waiting.lost)
+        waiting.lost += [a for a in answer.lost if a not in waiting.lost]
+        self._put_off.update(later)
+        if later:
+            waiting.to, waiting.taken, waiting.error = later, True, refused or waiting.error
+        else:
+            self._state.queue.remove(waiting)
+        return refused
+
+    def _left_out(self, waiting: Waiting, error: DeliveryError, said: str, stuck: bool) -> bool:
+        """See to those that refuse what others took; tell whether the next may be tried."""
+        name = self._channel.name
+        if not error.each:
+            failed(self._state, name, said, self._clock)
+            self._outcomes.append(Outcome(name, waiting.notice, False, said, False))
+            return False
+        self._put_off.update(error.later)
+        waiting.to = list(error.later)
+        if stuck or not waiting.to:
+            self._state.queue.remove(waiting)
+            self._outcomes.append(Outcome(name, waiting.notice, True, said, False, refused="given up: %s" % said))
+        else:
+            self._outcomes.append(Outcome(name, waiting.notice, False, said, False))
+        return True
+
     def _drop(self) -> None:
         """Give up what was passed over: the channel works, so that it is the message which does not."""
         for waiting in self._passed:
-            self._state.queue.remove(waiting)
-            self._state.dropped += 1
-            self._outcomes.append(
-                Outcome(self._channel.name, waiting.notice, False, waiting.error, False, dropped=True)
-            )
+            self._give_up(waiting)
         self._passed = []
+
+    def _give_up(self, waiting: Waiting) -> None:
+        self._state.queue.remove(waiting)
+        self._state.dropped += 1
+        self._outcomes.append(Outcome(self._channel.name, waiting.notice, False, waiting.error, False, dropped=True))
 
     def _try(self, waiting: Waiting, *, tries: int) -> Answer:
         usual = self._channel.caller
@@ -157,9 +222,24 @@ class _Turn:
             waiting.tries += 1
             left = max(_SHORTEST, self._deadline - time.monotonic())
             self._channel.caller = replace(usual, timeout=min(usual.timeout, left))
-            return self._channel.send(waiting.notice)
+            only = self._asked(waiting)
+            if only is None:
+                return self._channel.send(waiting.notice)
+            try:
+                return self._channel.send_to(waiting.notice, only)
+            except DeliveryError as error:
+                if error.each and not waiting.taken:
+                    # Who refused it for good is not asked again, while others may take it.
+                    waiting.to = list(error.later) or None
+                    waiting.lost = [*waiting.lost, *error.lost] if error.later else []
+                raise
 
         return patiently(once, deadline=self._deadline, pause=self._pause, tries=tries)
+
+
+def _pause_of(waiting: Waiting) -> float:
+    """Return how long one waits that may have been taken, in seconds: once more with the next look, then each time longer."""
+    return 3600.0 * 2 ** min(waiting.unsure - 2, 5) if waiting.unsure > 1 else 0.0
 
 
 def _stuck(waiting: Waiting, now: datetime) -> bool:

@@ -32,15 +32,16 @@ def _shown(incident: Incident) -> Result:
 
 
 def health(context: Context, state: State, trouble: str) -> Result:
-    """Return `channels`, `incidents` (those told, as of the last look), `undelivered`, `oldest` (since when something waits),
-    `dropped` and `trouble`, from what load() gave.
+    """Return `channels`, `watchers` (those of them that hear of runs only), `incidents` (those told, as of the last look),
+    `undelivered`, `oldest` (since when something waits), `dropped` and `trouble`, from what load() gave.
     """
-    on = context.config.alerts.channels()
+    on = context.config.alerts.ways_told()
     if not on:
         state, trouble = State(), ""
-    queued = [w.queued for w in state.queue if w.channel in on]
+    queued = [w.queued for w in state.queue if w.channel in on] + [u.ended for u in state.unheard if u.way in on]
     return {
         "channels": [_channel(context, state, name) for name in on],
+        "watchers": context.config.alerts.watchers(),
         "incidents": shown(state),
         "undelivered": len(queued),
         "oldest": iso(min(queued)) if queued else None,
@@ -57,7 +58,7 @@ def _channel(context: Context, state: State, name: str) -> Result:
         "failing_since": iso(held.failing_since) if held and held.failing_since else None,
         "error": context.redactor.text(held.error) if held else "",
         "refused": context.redactor.text(held.refused) if held else "",
-        "waiting": sum(1 for w in state.queue if w.channel == name),
+        "waiting": sum(w.channel == name for w in state.queue) + sum(u.way == name for u in state.unheard),
     }
 
 
@@ -72,7 +73,9 @@ def findings(known: Result) -> list[Finding]:
         said = "; ".join("%s: %s" % (c["channel"], c["error"]) for c in failing)
         text = "%d of %d channels for alerts took nothing of late: %s" % (len(failing), len(known["channels"]), said)
         since = min(parse_iso(c["failing_since"]) for c in failing)
-        return [Finding("alerts", CRITICAL if len(failing) == len(known["channels"]) else WARNING, text, since=since)]
+        # Who hears of runs only tells nobody of trouble, whether it works or not.
+        people = [c for c in known["channels"] if c["channel"] not in known["watchers"]] or known["channels"]
+        return [Finding("alerts", CRITICAL if all(c in failing for c in people) else WARNING, text, since=since)]
     partly = ["%s: %s" % (c["channel"], c["refused"]) for c in known["channels"] if c["refused"]]
     if partly:
         return [Finding("alerts", WARNING, "The last alert was not taken by everybody: %s" % "; ".join(partly))]
@@ -84,8 +87,9 @@ def lines(known: Result, now: Any) -> list[str]:
     if not known["channels"]:
         return ["nobody is told: there is no channel (section alerts)"]
     said = []
+    width = max(10, *(len(channel["channel"]) for channel in known["channels"]))
     for channel in known["channels"]:
-        line = "%-10s " % channel["channel"]
+        line = "%s " % channel["channel"].ljust(width)
         if channel["failing_since"]:
             line += "takes nothing since %s: %s" % (_ago(channel["failing_since"], now), channel["error"].rstrip("."))
         elif channel["last_ok"]:

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Optional
 from urllib.parse import urlsplit, urlunsplit
 
 from ..core.notices import Notice
+from ..settings import HEARTBEAT
 from .channels import Beat, Channel
-from .http import Answer
+from .http import Answer, DeliveryError
 
 _ENDS = {"start": "/start", "ok": "", "fail": "/fail", "log": "/log"}
 
@@ -17,17 +19,32 @@ _ENDS = {"start": "/start", "ok": "", "fail": "/fail", "log": "/log"}
 class HeartbeatChannel(Channel):
     """Healthchecks or its like. It hears of runs, and of nothing else."""
 
-    name = "heartbeat"
-    beats = True
+    name = HEARTBEAT
+    watcher = HEARTBEAT
     hears_notices = False
+
+    @property
+    def has_log(self) -> bool:  # type: ignore[override]  # by its style
+        """Whether it keeps lines that are no sign of life."""
+        return bool(self.section.style == "healthchecks")
 
     def send(self, notice: Notice) -> Answer:
         """Leave a line in its log, which is no sign of life."""
         return self._ping("log", "backup", notice.subject)
 
     def test(self, notice: Notice) -> Answer:
-        """Leave a line in its log; one of the plain style can only be told that all is well."""
-        return self._ping("log" if self.section.style == "healthchecks" else "ok", "backup", notice.subject)
+        """Leave a line in the log of each of its addresses; one of the plain style can only be told that all is well."""
+        told: dict[str, Answer] = {}
+        for verb in self.alerts.watched or ["backup"]:
+            address = self.named(self.secret("url"), verb)
+            if address not in told:
+                try:
+                    told[address] = self._ping("log" if self.has_log else "ok", verb, notice.subject)
+                except DeliveryError as error:
+                    raise DeliveryError("Of %s: %s" % (verb, error), again=error.again, wait=error.wait) from error
+        said = next(iter(told.values()))
+        plain = "" if self.has_log else ", as a success: the plain style has nothing else"
+        return replace(said, said="%s%s" % (said.said, plain))
 
     def beat(self, beat: Beat) -> Optional[Answer]:
         """Tell of a run; one of the plain style hears of success only. Raise DeliveryError if it is not accepted."""

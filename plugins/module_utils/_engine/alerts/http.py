@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import io
 import json
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn, Optional
@@ -28,24 +30,41 @@ _OF_THE_MESSAGE = (400, 413, 422)  # it cannot be read, is too large, or makes n
 class DeliveryError(Exception):
     """A channel did not accept a message. `again` tells whether the same may work soon; `wait` in how many seconds at the least.
 
-    With `alone` the refusal may be of this message only, so that another one may be taken all the same.
+    With `alone` the refusal may be of this message only, so that another one may be taken all the same. `unsure` tells that it
+    may have been taken, as the answer to the whole of it never came. With `each` every address refused it for itself: `later`
+    are those that may take it later, `lost` those that never will.
     """
 
-    def __init__(self, text: str, *, again: bool = True, wait: Optional[float] = None, alone: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        again: bool = True,
+        wait: Optional[float] = None,
+        alone: bool = False,
+        unsure: bool = False,
+        each: bool = False,
+        later: Sequence[str] = (),
+        lost: Sequence[str] = (),
+    ) -> None:
         super().__init__(text)
-        self.again, self.wait, self.alone = again, wait, alone
+        self.again, self.wait, self.alone, self.unsure = again, wait, alone, unsure
+        self.each, self.later, self.lost = each, tuple(later), tuple(lost)
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a service said. `ahead` is by how much the clock of this host is ahead of that service's.
 
-    `refused` says who of several did not take what the others took; mostly empty.
+    `refused` says who of several did not take what the others took; mostly empty. `later` are those that may take it later, `lost`
+    those that never will.
     """
 
     said: str
     ahead: Optional[timedelta] = None
     refused: str = ""
+    later: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,20 +92,21 @@ class Caller:
         request = urllib.request.Request(  # noqa: S310 - check() lets only http and https pass
             url, data=body, headers={"User-Agent": AGENT, **headers}, method="POST"
         )
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+        handlers: list[urllib.request.BaseHandler] = [_NoRedirect(), _Plain()]
         if url.startswith("https:"):
-            handlers.append(urllib.request.HTTPSHandler(context=self.context()))
+            handlers.append(_Secure(context=self.context()))
         asked = datetime.now(timezone.utc)
         try:
             with urllib.request.build_opener(*handlers).open(request, timeout=self.timeout) as response:
-                said = response.read(_MOST).decode("utf-8", "replace")
+                said = _body(response)
                 return Answer(("%d %s" % (response.status, said)).strip(), _ahead(response.headers, asked))
         except urllib.error.HTTPError as error:
             _refused(error)
         except urllib.error.URLError as error:
-            _failed(error.reason if isinstance(error.reason, Exception) else error, self.timeout)
+            # Before the whole of it was sent.
+            _failed(error.reason if isinstance(error.reason, Exception) else error, self.timeout, sent=False)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            _failed(error, self.timeout)
+            _failed(error, self.timeout, sent=True)
 
 
 def to_body(data: Any) -> bytes:
@@ -112,22 +132,81 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _Limited(io.RawIOBase):
+    """Reads from a connection until a moment, so that an answer that trickles takes no longer than one that does not come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self._connection, self._raw = connection, connection.makefile("rb", buffering=0)
+        self._end = time.monotonic() + (connection.gettimeout() or _LONGEST_WAIT)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise socket.timeout("timed out")
+        self._connection.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *others: Any, **named: Any) -> None:
+        super().__init__(sock, *others, **named)
+        usual, self.fp = self.fp, io.BufferedReader(_Limited(sock))
+        usual.close()
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, request)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, request, context=self._context)  # type: ignore[attr-defined]
+
+
+def _body(response: Any) -> str:
+    """Return what a service says. Its status has told already; that the rest does not come changes nothing."""
+    said = b""
+    try:
+        while len(said) < _MOST:
+            piece = response.read1(_MOST - len(said))
+            if not piece:
+                break
+            said += piece
+    except (OSError, http.client.HTTPException):
+        pass
+    return said.decode("utf-8", "ignore")
+
+
 def _refused(error: urllib.error.HTTPError) -> NoReturn:
     with error:
-        try:
-            said = " ".join(error.read(_MOST).decode("utf-8", "replace").split())
-        except (OSError, http.client.HTTPException):
-            said = ""
+        said = " ".join(_body(error).split())
     text = "It answered %d %s%s" % (error.code, error.reason, ": %s" % said[:300] if said else "")
     again = error.code in (408, 425, 429) or error.code >= 500
     alone = error.code in _OF_THE_MESSAGE
     raise DeliveryError(text.strip(), again=again, wait=_retry_after(error.headers), alone=alone) from error
 
 
-def _failed(error: Exception, timeout: float) -> NoReturn:
+def _failed(error: Exception, timeout: float, *, sent: bool) -> NoReturn:
     if isinstance(error, (socket.timeout, TimeoutError)):
         # It may have been heard; to wait once more would only take longer.
-        raise DeliveryError("It did not answer within %.0f s" % timeout, again=False) from error
+        raise DeliveryError("It did not answer within %.0f s" % timeout, again=False, unsure=sent) from error
     if isinstance(error, socket.gaierror):
         raise DeliveryError("Its name cannot be resolved: %s" % (error.strerror or error), again=False) from error
     if isinstance(error, ssl.SSLError):
@@ -147,7 +226,9 @@ def _retry_after(headers: Any) -> Optional[float]:
     moment = _moment(text)
     if moment is None:
         return None
-    return min(max(0.0, (moment - datetime.now(timezone.utc)).total_seconds()), _LONGEST_WAIT)
+    # By the clock of who says it, where that is told: ours may be another.
+    now = _moment(str(headers.get("Date") or "")) or datetime.now(timezone.utc)
+    return min(max(0.0, (moment - now).total_seconds()), _LONGEST_WAIT)
 
 
 def _ahead(headers: Any, asked: datetime) -> Optional[timedelta]:

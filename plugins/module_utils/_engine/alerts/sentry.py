@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from .. import __version__
 from ..core.notices import Notice
+from ..settings import SENTRY_MONITOR
 from .channels import Beat, Channel
 from .http import AGENT, Answer, DeliveryError, to_body
 
@@ -49,10 +50,12 @@ class SentryChannel(Channel):
     name = "sentry"
     hears_recoveries = False
 
+    keeps_runs = True  # by the name of the check-in
+
     @property
-    def beats(self) -> bool:  # type: ignore[override]  # only where there is a monitor
-        """Whether there is a monitor."""
-        return bool(self.section.monitor)
+    def watcher(self) -> str:  # type: ignore[override]  # only where there is a monitor
+        """What its monitor is called, empty where there is none."""
+        return SENTRY_MONITOR if self.section.monitor else ""
 
     def send(self, notice: Notice) -> Answer:
         """Send an event. Raise DeliveryError if it is not accepted."""
@@ -63,6 +66,13 @@ class SentryChannel(Channel):
         """Send a check-in. Raise DeliveryError if it is not accepted."""
         slug = slug_of(self.named(self.section.monitor, beat.verb))
         return self._post({}, "check_in", check_in(beat, slug, self.section.environment))
+
+    def test_watcher(self, notice: Notice) -> Answer:
+        """Check in for a monitor that is not there, as only that is no sign of life. Raise DeliveryError if it is not accepted."""
+        slug = "%s-test" % slug_of(self.named(self.section.monitor, "backup"))[:45]
+        beat = Beat("ok", "backup", notice.instance, notice.host, run=uuid.uuid4().hex)
+        answer = self._post({}, "check_in", check_in(beat, slug, self.section.environment))
+        return replace(answer, said="%s (as %s, which counts for no monitor)" % (answer.said, slug))
 
     def _post(self, head: dict[str, Any], kind: str, item: dict[str, Any]) -> Answer:
         dsn = parse_dsn(self.secret("dsn"))

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Optional
@@ -16,14 +17,24 @@ from ..core.incidents import Incident
 from ..core.notices import Notice
 from ..core.times import compact, iso, parse_iso
 from ..system.durable import make_dirs, to_json, write_bytes
+from .channels import Beat
 
 NAME = "alerts.json"
+COPY = "alerts.json.copy"
+# Where the memory is damaged: it is the copy's, or there is none.
+COPIED, NONE = "copied", "none"
+_KEPT_ASIDE = 3
 FORMAT = 1
 
 
 @dataclass
 class Waiting:
-    """A notice that a channel has still to take: after `not_before`, when the service asked for that."""
+    """A notice that a channel has still to take: after `not_before`, when the service asked for that.
+
+    `to` are those of its addresses that it is still for (None: all), `lost` those that refused it for good, `taken` tells
+    whether others took it. `unsure` counts the
+    tries after which nobody knows whether it was taken.
+    """
 
     channel: str
     notice: Notice
@@ -31,6 +42,26 @@ class Waiting:
     tries: int = 0
     not_before: Optional[datetime] = None
     error: str = ""
+    to: Optional[list[str]] = None
+    lost: list[str] = field(default_factory=list)
+    taken: bool = False
+    unsure: int = 0
+
+
+@dataclass
+class Unheard:
+    """How a run ended that the watcher `way` has still to hear: after `not_before`, when it asked for that."""
+
+    way: str
+    beat: Beat
+    tries: int = 0
+    not_before: Optional[datetime] = None
+    error: str = ""
+
+    @property
+    def ended(self) -> datetime:
+        """When the run ended."""
+        return parse_iso(self.beat.ended)
 
 
 @dataclass
@@ -51,7 +82,9 @@ class State:
     """All that is remembered. `due` maps a verb to its calendar and since when we know of it; `s3` is the last look there.
 
     `cut_short` tells when a run began that was killed, until another one of its verb has ended. `messages` maps the key of a
-    message that was not ended yet to what was last told under it, in short, and when.
+    message that was not ended yet to what was last told under it, in short, and when. `owed` maps each channel to the causes
+    that it has still to hear of, as it was turned on later. `damaged` is when the memory was found damaged last; `memory` says
+    what load() made of that, until a look has seen to it.
     """
 
     watched_since: Optional[datetime] = None
@@ -63,10 +96,14 @@ class State:
     days: dict[date, int] = field(default_factory=dict)
     ahead: Optional[tuple[timedelta, datetime]] = None
     queue: list[Waiting] = field(default_factory=list)
+    unheard: list[Unheard] = field(default_factory=list)
     health: dict[str, Health] = field(default_factory=dict)
     dropped: int = 0
     s3: Optional[dict[str, Any]] = None
     s3_asked: Optional[datetime] = None
+    owed: Optional[dict[str, list[str]]] = None
+    damaged: Optional[datetime] = None
+    memory: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """Return it in JSON's types."""
@@ -88,8 +125,22 @@ class State:
                     "tries": w.tries,
                     "not_before": _out(w.not_before),
                     "error": w.error,
+                    "to": w.to,
+                    "lost": w.lost,
+                    "taken": w.taken,
+                    "unsure": w.unsure,
                 }
                 for w in self.queue
+            ],
+            "unheard": [
+                {
+                    "way": u.way,
+                    "beat": asdict(u.beat),
+                    "tries": u.tries,
+                    "not_before": _out(u.not_before),
+                    "error": u.error,
+                }
+                for u in self.unheard
             ],
             "health": {
                 name: {
@@ -103,6 +154,9 @@ class State:
             "dropped": self.dropped,
             "s3": self.s3,
             "s3_asked": _out(self.s3_asked),
+            "owed": self.owed,
+            "damaged": _out(self.damaged),
+            "memory": self.memory,
         }
 
 
@@ -140,7 +194,7 @@ def from_data(data: Mapping[str, Any]) -> State:
         watched_since=_in(data["watched_since"]),
         incidents={str(cause): Incident.from_data(held) for cause, held in data["incidents"].items()},
         due={str(verb): (str(held["calendar"]), parse_iso(held["since"])) for verb, held in data["due"].items()},
-        # What an older version remembered has neither.
+        # What an older version remembered has none of these.
         cut_short={str(verb): parse_iso(since) for verb, since in data.get("cut_short", {}).items()},
         messages={
             str(key): (str(held["told"]), parse_iso(held["at"])) for key, held in data.get("messages", {}).items()
@@ -156,8 +210,22 @@ def from_data(data: Mapping[str, Any]) -> State:
                 tries=int(held["tries"]),
                 not_before=_in(held["not_before"]),
                 error=str(held["error"]),
+                to=None if held.get("to") is None else [str(address) for address in held["to"]],
+                lost=[str(address) for address in held.get("lost", [])],
+                taken=bool(held.get("taken", False)),
+                unsure=int(held.get("unsure", 0)),
             )
             for held in data["queue"]
+        ],
+        unheard=[
+            Unheard(
+                way=str(held["way"]),
+                beat=Beat.from_data(held["beat"]),
+                tries=int(held["tries"]),
+                not_before=_in(held["not_before"]),
+                error=str(held["error"]),
+            )
+            for held in data.get("unheard", [])
         ],
         health={
             str(name): Health(
@@ -168,23 +236,52 @@ def from_data(data: Mapping[str, Any]) -> State:
         dropped=int(data["dropped"]),
         s3=s3,
         s3_asked=_in(data["s3_asked"]),
+        owed=_owed(data.get("owed")),
+        damaged=_in(data.get("damaged")),
+        memory=str(data.get("memory", "")),
     )
 
 
+def _owed(data: Any) -> Optional[dict[str, list[str]]]:
+    if data is None:
+        return None
+    return {str(name): [str(cause) for cause in causes] for name, causes in data.items()}
+
+
 def load(folder: Path) -> tuple[State, str]:
-    """Return the state that lies in `folder`, a fresh one when there is none, and what is wrong with the file (mostly nothing)."""
+    """Return the state that lies in `folder`, and what is wrong with the file (mostly nothing).
+
+    Where something is, the state is the one that the copy holds; a fresh one when there is none.
+    """
     try:
-        return from_data(json.loads((folder / NAME).read_text(encoding="utf-8"))), ""
+        return _read(folder / NAME), ""
     except FileNotFoundError:
         return State(), ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        return State(), "%s: %s" % (type(error).__name__, error)
+    except _UNREADABLE as error:
+        trouble = "%s: %s" % (type(error).__name__, error)
+    try:
+        state = _read(folder / COPY)
+    except _UNREADABLE:
+        return State(memory=NONE), trouble
+    state.memory = state.memory or COPIED
+    return state, trouble
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError)
+
+
+def _read(path: Path) -> State:
+    return from_data(json.loads(path.read_text(encoding="utf-8")))
 
 
 def set_aside(folder: Path, now: datetime) -> str:
-    """Give the damaged file another name, and return that. Raise OSError if it cannot be."""
+    """Give the damaged file another name, and return that. Of earlier ones the newest stay. Raise OSError if it cannot be."""
     aside = "%s.damaged-%s" % (NAME, compact(now))
     (folder / NAME).replace(folder / aside)
+    earlier = sorted(p.name for p in folder.glob("%s.damaged-*" % NAME) if p.name != aside)
+    for name in earlier[: -(_KEPT_ASIDE - 1)]:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
     return aside
 
 
@@ -194,4 +291,23 @@ def save(folder: Path, state: State) -> None:
     write_bytes(folder / NAME, to_json(state.as_data()))
 
 
-__all__ = ("NAME", "Health", "State", "Waiting", "from_data", "load", "save", "set_aside")
+def save_copy(folder: Path, state: State) -> None:
+    """Keep `state` in `folder` once more, as it is after a look. Raise OSError if it cannot be."""
+    write_bytes(folder / COPY, to_json(state.as_data()))
+
+
+__all__ = (
+    "COPIED",
+    "COPY",
+    "NAME",
+    "NONE",
+    "Health",
+    "State",
+    "Unheard",
+    "Waiting",
+    "from_data",
+    "load",
+    "save",
+    "save_copy",
+    "set_aside",
+)

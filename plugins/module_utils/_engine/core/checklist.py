@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Callable, Optional
 
+from ..settings import SENTRY_MONITOR
 from .commands import addressed
 from .errors import UsageError
 from .freshness import OK, waited_for
@@ -580,7 +581,8 @@ def _told(facts: Facts, days: int) -> Answer:
 
 def _ways(facts: Facts, days: int) -> Answer:
     """Channels that took their last message are ways, and so is a monitoring system that asks."""
-    channels = facts.status["alerts"]["channels"]
+    # Sentry's monitor is no other way than Sentry.
+    channels = [c for c in facts.status["alerts"]["channels"] if c["channel"] != SENTRY_MONITOR]
     works = [c["channel"] for c in channels if c["last_ok"] and not c["failing_since"] and not c["refused"]]
     asks = _monitored(facts, days)
     works += ["monitoring"] if asks.state == DONE else []

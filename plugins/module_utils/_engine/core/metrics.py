@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ..settings import SENTRY_MONITOR
 from .freshness import CRITICAL, OK, WARNING, waited_for
 from .naming import is_physical
 from .times import parse_iso
@@ -105,7 +106,7 @@ def render(result: Mapping[str, Any], version: str) -> str:
         samples.add("finding_severity", worst[check], check=check)
     for incident in result["incidents"]:
         samples.add("incident_open", 1, cause=incident["cause"], level=incident["level"])
-    samples.add("alert_channels", len(result["alerts"]["channels"]))
+    samples.add("alert_channels", sum(c["channel"] != SENTRY_MONITOR for c in result["alerts"]["channels"]))
     _whole(samples, result)
     _bases(samples, result)
     for verb, measured in result["rto"].items():

@@ -9,7 +9,7 @@ import os
 import pwd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any, Optional
 
@@ -115,6 +115,16 @@ def started_by(places: Places, instance: str) -> str:
     except OSError:
         return ""
     return CRON if heading(instance) in lines else ""
+
+
+def laid_down(places: Places, instance: str) -> Optional[datetime]:
+    """Return when what starts the jobs of `instance` was written last, None where nothing does."""
+    timers = [_enabled(places) / ("pgops-%s@%s.timer" % (verb, instance)) for verb in VERBS]
+    moments = []
+    for path in (places.cron_table, *timers):
+        with contextlib.suppress(OSError):
+            moments.append(datetime.fromtimestamp(path.lstat().st_mtime, timezone.utc))
+    return max(moments, default=None)
 
 
 # --- what is to run ---------------------------------------------------------------------------------------------------

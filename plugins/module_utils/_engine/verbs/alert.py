@@ -11,27 +11,30 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from ..alerts.channels import Beat, Channel, channels, secrets_of
 from ..alerts.delivery import Outcome, accepted, deliver, enqueue, failed, patiently
 from ..alerts.health import shown
 from ..alerts.http import Answer, DeliveryError
 from ..alerts.marks import Marks
-from ..alerts.state import NAME, State, load, save, set_aside
+from ..alerts.pings import Ping, Since, note, ping, retell
+from ..alerts.state import COPIED, NAME, State, load, save, save_copy, set_aside
 from ..context import Context
-from ..core.alerting import Trouble, troubles
+from ..core.alerting import Facts, Trouble, troubles
+from ..core.calendar import next_after
 from ..core.commands import addressed, as_account
 from ..core.errors import PgopsError, UnreachableError, UsageError
-from ..core.incidents import MESSAGE, RECOVERED, TEST, Policy, advance
+from ..core.incidents import MESSAGE, OPENED, RECOVERED, TEST, Policy, Telling, advance
+from ..core.newcomers import introduce
 from ..core.notices import EACH, Notice, Origin, message, notice
 from ..core.quiet import RANK, parse_quiet
-from ..core.times import iso, parse_span
-from ..runs import append_log
+from ..core.times import iso, parse_iso, parse_span
+from ..runs import BASE_BACKUP, append_log, history
 from ..system.account import own_name
 from ..system.lock import hold
 from ..system.zones import named_zone
@@ -41,12 +44,17 @@ from .metrics import publish_quietly
 
 Result = dict[str, Any]
 
+PING = "ping"  # what a watcher outside hears of a run
 LEVELS = ("ok", "info", "warning", "critical")
 _PATIENCE = timedelta(seconds=90)  # for another look at the same time
 _NO_CHANNEL = "Add the section of a channel to alerts in the configuration; docs/alerts.md has one of each."
 # After these the S3 place may hold something else than before.
 _TOUCHES_S3 = frozenset({"sync", "verify", "prune", "probe", "pin", "unpin", "alert"})
 _START_SECONDS = 5.0
+_AT_ONCE = timedelta(microseconds=1)
+_TOLD_OF_DAMAGE = timedelta(days=1)  # what is told with some patience is told in that time
+_LONGEST = 1300  # characters
+_DAMAGE = "(What the alerts remembered was damaged: this may have been told before.)"
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -76,18 +84,42 @@ def evaluate(context: Context, *, dry_run: bool = False) -> Result:
     return result
 
 
-def _look(context: Context, *, look_at_s3: bool, dry_run: bool) -> tuple[Result, bool]:
-    """Return what evaluate() returns, and whether every place was looked at."""
+def _look(context: Context, *, look_at_s3: bool, dry_run: bool, ends: Sequence[Ping] = ()) -> tuple[Result, bool]:
+    """Return what evaluate() returns, and whether every place was looked at. `ends` are the pings of a run that has ended."""
     found = _opened(context)
     with _state(context, dry_run=dry_run) as state:
         now = context.clock()
+        note(state, ends, context.clock)
         gathered = gather(context, state, look_at_s3=look_at_s3, remember=not dry_run)
         current = [_addressed(context, one) for one in troubles(gathered.facts, limits(context, gathered.facts), now)]
-        state.incidents, tellings = advance(state.incidents, current, policy(context), now)
+        rules = policy(context)
+        # After damage each is told once more, whenever it was told last.
+        again = replace(rules, repeat=_AT_ONCE) if state.memory else rules
+        state.incidents, tellings = advance(state.incidents, current, again, now)
         origin = Origin(context.config.instance, context.host, gathered.safe)
-        notices = [notice(telling, origin, context.redactor, now) for telling in tellings]
-        outcomes = [] if dry_run else _deliver(context, state, found, notices)
-        return _result(state, current, notices, outcomes), gathered.looked
+
+        def made(telling: Telling) -> Notice:
+            return notice(_of_the_damage(telling, state, now), origin, context.redactor, now)
+
+        notices = [made(telling) for telling in tellings]
+        hearing, told = [c.name for c in found if c.hears_notices], {telling.cause for telling in tellings}
+        state.owed, news = introduce(state.owed, hearing, state.incidents, told, rules, now)
+        extra = {name: [made(telling) for telling in telling_it] for name, telling_it in news.items()}
+        outcomes = [] if dry_run else _deliver(context, state, found, notices, extra=extra)
+        late = [] if dry_run else _retold(context, state, found, gathered.facts, ends)
+        state.memory = ""
+        every = list(dict.fromkeys([*notices, *(one for some in extra.values() for one in some)]))
+        return _result(state, current, every, outcomes, late), gathered.looked
+
+
+def _of_the_damage(telling: Telling, state: State, now: datetime) -> Telling:
+    """Return what is told, with a word on the damaged memory where it may have been told before."""
+    if state.damaged is None or telling.event == RECOVERED or telling.since > state.damaged:
+        return telling
+    if not state.memory and (telling.event != OPENED or now - state.damaged >= _TOLD_OF_DAMAGE):
+        return telling
+    text = telling.text if len(telling.text) <= _LONGEST else telling.text[: _LONGEST - 1] + "…"
+    return replace(telling, text="%s %s" % (text, _DAMAGE))
 
 
 def _addressed(context: Context, trouble: Trouble) -> Trouble:
@@ -112,14 +144,31 @@ def policy(context: Context) -> Policy:
     )
 
 
-def _result(state: State, current: list[Trouble], notices: list[Notice], outcomes: list[Outcome]) -> Result:
+def _result(
+    state: State, current: list[Trouble], notices: list[Notice], outcomes: list[Outcome], late: list[Ping]
+) -> Result:
     return {
         "changed": bool(notices),
         "troubles": [trouble.as_data() for trouble in current],
         "told": [{"event": n.event, "cause": n.cause, "level": n.level, "subject": n.subject} for n in notices],
         "incidents": shown(state),
-        "deliveries": [_delivery(o) for o in outcomes],
-        "undelivered": len(state.queue),
+        "deliveries": [*(_delivery(o) for o in outcomes), *(_pinged(p) for p in late if not p.dropped)],
+        "undelivered": _waiting(state),
+    }
+
+
+def _waiting(state: State) -> int:
+    return len(state.queue) + len(state.unheard)
+
+
+def _pinged(late: Ping) -> Result:
+    return {
+        "channel": late.way,
+        "event": PING,
+        "cause": late.beat.verb,
+        "accepted": late.accepted,
+        "said": late.said,
+        "fresh": False,
     }
 
 
@@ -190,7 +239,7 @@ def send(context: Context, wanted: Message) -> Result:
     result: Result = {"changed": True, "level": wanted.level, "key": made.key, "undelivered": 0}
     with _state(context, dry_run=wanted.dry_run) as state:
         if wanted.once and _told_already(context, state, wanted):
-            return {**result, "changed": False, "channels": [], "undelivered": len(state.queue)}
+            return {**result, "changed": False, "channels": [], "undelivered": _waiting(state)}
         if wanted.dry_run:
             return {**result, "channels": [{"channel": c.name, "accepted": None, "said": ""} for c in hearing]}
         if over:
@@ -198,7 +247,7 @@ def send(context: Context, wanted: Message) -> Result:
         elif wanted.key:
             state.messages[wanted.key] = (_digest(wanted), context.clock())
         outcomes = [o for o in _deliver(context, state, hearing, [made], others=found) if o.notice is made]
-        result["undelivered"] = len(state.queue)
+        result["undelivered"] = _waiting(state)
     said = {o.channel: o for o in outcomes}
     result["channels"] = [_answer(c.name, said.get(c.name)) for c in hearing]
     return _judged(result, "It waits, and is tried again with the next look (pgops alert evaluate).")
@@ -224,7 +273,7 @@ def _answer(name: str, outcome: Optional[Outcome]) -> Result:
 
 
 def test(context: Context, *, dry_run: bool = False) -> Result:
-    """Send a test to each channel, and return what each answered.
+    """Send a test to each channel and to each watcher of runs, and return what each answered.
 
     Result: `action` (test), `channels` (list of {channel, accepted, said, seconds}). Raise UsageError without a channel, UnreachableError
     when one did not accept.
@@ -235,7 +284,9 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
     if dry_run:
         return {
             **result,
-            "channels": [{"channel": c.name, "accepted": None, "said": "", "seconds": 0.0} for c in found],
+            "channels": [
+                {"channel": name, "accepted": None, "said": "", "seconds": 0.0} for name, _try in _tries(found)
+            ],
         }
     made = message(
         level="info",
@@ -248,17 +299,17 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
         now=context.clock(),
     )
     with _state(context) as state:
-        for channel in found:
+        for name, attempt in _tries(found):
             begun = time.monotonic()
-            answer, said = _tested(channel, made)
+            answer, said = _tested(attempt, made)
             if answer is not None:
                 kept = replace(answer, refused=context.redactor.text(answer.refused))
-                accepted(state, channel.name, kept, context.clock)
+                accepted(state, name, kept, context.clock)
             else:
-                failed(state, channel.name, context.redactor.text(said), context.clock)
+                failed(state, name, context.redactor.text(said), context.clock)
             result["channels"].append(
                 {
-                    "channel": channel.name,
+                    "channel": name,
                     # Who tries them wants to know of each address.
                     "accepted": answer is not None and not answer.refused,
                     "said": context.redactor.text(said),
@@ -272,10 +323,19 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
     return _judged(result, "Mend them, then run it again: until then nobody hears of trouble by them.")
 
 
-def _tested(channel: Channel, made: Notice) -> tuple[Optional[Answer], str]:
+def _tries(found: list[Channel]) -> Iterator[tuple[str, Callable[[Notice], Answer]]]:
+    """Yield every way by which something is told, and what tries it."""
+    for channel in found:
+        if channel.hears_notices:
+            yield channel.name, channel.test
+        if channel.watcher:
+            yield channel.watcher, channel.test_watcher
+
+
+def _tested(attempt: Callable[[Notice], Answer], made: Notice) -> tuple[Optional[Answer], str]:
     try:
         # As it would be in earnest, but for the patience: a person waits for the answer.
-        answer = patiently(lambda: channel.test(made), tries=1)
+        answer = patiently(lambda: attempt(made), tries=1)
     except DeliveryError as error:
         return None, str(error)
     return answer, answer.said
@@ -322,18 +382,20 @@ def before_run(context: Context, verb: str) -> Watch:
 
 def after_run(context: Context, watch: Watch, record: Result) -> None:
     """Tell of a run that has ended and been recorded, and of all else that there is to tell. It never fails."""
+    troubled: list[str] = []
     try:
-        troubled = _tell_end(context, watch, record)
-        result, _looked = _look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False)
+        ends = _tell_end(context, watch, record)
+        troubled += ["%s: %s" % (end.way, end.said) for end in ends if not end.accepted]
+        result, _looked = _look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False, ends=ends)
         troubled += ["%s: %s" % (d["channel"], d["said"]) for d in result["deliveries"] if not d["accepted"]]
-        if troubled:
-            context.warn("An alert was not taken by %s" % "; ".join(dict.fromkeys(troubled)))
     except PgopsError as error:
         context.warn("The alerts were not looked after: %s" % error)
     except KeyboardInterrupt:
         context.warn("The alerts were not looked after: somebody ended that.")
     except Exception as error:  # noqa: BLE001 - no alert may spoil the outcome of a run
         context.warn("The alerts were not looked after: %s: %s" % (type(error).__name__, error))
+    if troubled:
+        context.warn("An alert was not taken by %s" % "; ".join(dict.fromkeys(troubled)))
 
 
 def remember(context: Context) -> None:
@@ -341,14 +403,15 @@ def remember(context: Context) -> None:
     try:
         with _state(context) as state:
             known(context, state, [])
+            state.memory = ""
     except KeyboardInterrupt:
         context.warn("What status compares with later was not remembered: somebody ended that.")
     except Exception as error:  # noqa: BLE001 - that may spoil no run
         context.warn("What status compares with later could not be remembered: %s" % error)
 
 
-def _tell_end(context: Context, watch: Watch, record: Result) -> list[str]:
-    """Tell who watches from outside how the run ended; return what is wrong with them.
+def _tell_end(context: Context, watch: Watch, record: Result) -> list[Ping]:
+    """Tell who watches from outside how the run ended; return what became of that.
 
     A run that left its work to another node is no sign that somebody did it.
     """
@@ -358,20 +421,48 @@ def _tell_end(context: Context, watch: Watch, record: Result) -> list[str]:
     text = context.redactor.text(
         "%s %s: %s" % (watch.verb, record.get("outcome"), record.get("reason") or record.get("set") or "")
     )
-    troubled = []
-    for channel in _beating(context, watch.verb):
-        beat = _beat(context, watch, phase, text[:2000], record.get("seconds"))
-        try:
-            patiently(lambda channel=channel, beat=beat: channel.beat(beat) or Answer(""))  # type: ignore[misc]
-        except DeliveryError as error:
-            troubled.append("%s: %s" % (channel.name, context.redactor.text(str(error))))
-    return troubled
+    beat = _beat(context, watch, phase, text[:2000], record.get("seconds"))
+    beat = replace(beat, ended=str(record.get("ended") or iso(context.clock())))
+    ends = [ping(channel, beat, context.redactor) for channel in _beating(context, watch.verb)]
+    _log(context, [_line(end) for end in ends if end.asked])
+    return ends
+
+
+def _retold(context: Context, state: State, found: list[Channel], facts: Facts, ends: Sequence[Ping]) -> list[Ping]:
+    """Tell who watches from outside what they have not heard, where it is still true."""
+    zone, known = named_zone(context.config.schedule.timezone), calendars(context)
+
+    def since(verb: str, ended: datetime) -> Since:
+        names = (verb, BASE_BACKUP) if verb == "backup" else (verb,)
+        begun = facts.running.get(verb)
+        return Since(
+            newer=any(_ended_after(context, name, ended) for name in names),
+            running=begun is not None and begun > ended,
+            due=next_after(known[verb], ended, zone) if verb in known else None,
+        )
+
+    but = [end.way for end in ends if not end.accepted]
+    late = retell(state, found, since, context.redactor, context.clock, but=but)
+    _log(context, [_line(one) for one in late])
+    return late
+
+
+def _ended_after(context: Context, verb: str, moment: datetime) -> bool:
+    """Tell whether a run of `verb` has ended after `moment`, by the newest record."""
+    with contextlib.suppress(StopIteration, KeyError, TypeError, AttributeError, PgopsError):
+        return parse_iso(next(history(context.state, verb))["ended"]) > moment
+    return False
+
+
+def _line(end: Ping) -> str:
+    became = "accepted" if end.accepted else "given up: %s" % end.said if end.dropped else end.said
+    return "%s (%s) of %s to %s: %s" % (PING, end.beat.phase, end.beat.verb, end.way, became)
 
 
 def _beating(context: Context, verb: str) -> list[Channel]:
     if verb not in context.config.alerts.watched:
         return []
-    return [channel for channel in _opened(context) if channel.beats]
+    return [channel for channel in _opened(context) if channel.watcher]
 
 
 def _beat(context: Context, watch: Watch, phase: str, text: str, seconds: Any) -> Beat:
@@ -419,6 +510,7 @@ def _state(context: Context, *, dry_run: bool = False) -> Iterator[State]:
             if _save(context, state):
                 # Now the state knows it.
                 Marks(context.state / "locks", context.clock).clear()
+                _save_copy(context, state)
 
 
 def _loaded(context: Context, *, dry_run: bool) -> State:
@@ -430,11 +522,20 @@ def _loaded(context: Context, *, dry_run: bool) -> State:
                 aside = "; it is kept as %s" % set_aside(context.state, context.clock())
             except OSError as error:
                 aside = ", and could not be set aside: %s" % error.strerror
+        how = "They go on with its copy" if state.memory == COPIED else "They begin anew, by the records of the runs"
         context.warn(
-            "What the alerts remembered (%s) could not be read%s. They begin anew, and tell again what is open: %s"
-            % (context.state / NAME, aside, trouble)
+            "What the alerts remembered (%s) could not be read%s. %s, and tell once more what is open: %s"
+            % (context.state / NAME, aside, how, trouble)
         )
+        state.damaged = context.clock()
     return state
+
+
+def _save_copy(context: Context, state: State) -> None:
+    try:
+        save_copy(context.state, state)
+    except OSError as error:
+        context.warn("What the alerts remember has no second copy: %s" % (error.strerror or error))
 
 
 def _save(context: Context, state: State) -> bool:
@@ -451,9 +552,21 @@ def _save(context: Context, state: State) -> bool:
 
 
 def _deliver(
-    context: Context, state: State, found: list[Channel], notices: list[Notice], others: Optional[list[Channel]] = None
+    context: Context,
+    state: State,
+    found: list[Channel],
+    notices: list[Notice],
+    *,
+    others: Optional[list[Channel]] = None,
+    extra: Optional[Mapping[str, list[Notice]]] = None,
 ) -> list[Outcome]:
-    """Queue the notices for the channels in `found`, remember them, and hand over what waits."""
+    """Queue the notices for the channels in `found`, remember them, and hand over what waits.
+
+    What is `extra` is for the channel of that name alone.
+    """
+    for channel in found:
+        for_it = (extra or {}).get(channel.name, [])
+        enqueue(state, [channel], for_it, context.clock, step=_told_command(context, EACH))
     enqueue(state, found, notices, context.clock, step=_told_command(context, EACH))
     marks = Marks(context.state / "locks", context.clock)
     # A state that could not be saved knows nothing of what was told since: each look would tell it again.
@@ -467,12 +580,12 @@ def _deliver(
     for outcome in outcomes:
         if outcome.dropped:
             context.warn(
-                "It was given up, as another one was taken, what %s never took: %s (%s)"
-                % (outcome.channel, outcome.notice.subject, outcome.said)
+                "It was given up what %s never took: %s (%s)" % (outcome.channel, outcome.notice.subject, outcome.said)
             )
         elif outcome.refused:
             context.warn("An alert was taken by %s, but %s" % (outcome.channel, outcome.refused))
     lines = ["%s %s (%s)" % (n.event, n.cause, n.level) for n in notices]
+    lines += ["%s is new: %s" % (name, ", ".join(n.cause for n in some)) for name, some in (extra or {}).items()]
     lines += ["%s of %s to %s: %s" % (o.notice.event, o.notice.cause, o.channel, _became(o)) for o in outcomes]
     _log(context, lines)
     return [o for o in outcomes if not o.dropped]

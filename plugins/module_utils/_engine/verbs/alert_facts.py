@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Optional
 
-from ..alerts.state import State
+from ..alerts.state import NONE, State
 from ..context import Context
 from ..core.alerting import WATCHED, Disk, Due, Facts, Limits, Run, SetFacts
 from ..core.errors import PgopsError
@@ -21,8 +22,8 @@ from ..core.notices import safe_lines
 from ..core.sizes import parse_size
 from ..core.times import iso, parse_iso, parse_span
 from ..core.wal_health import Holding
-from ..host.schedule import Places, started_by
-from ..runs import BASE_BACKUP, history
+from ..host.schedule import Places, laid_down, started_by
+from ..runs import BASE_BACKUP, first_run, history
 from ..system import durable
 from ..system.durable import free_bytes
 from ..system.lock import holder
@@ -74,7 +75,7 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
     `remember` what it has proven is kept for the looks that leave it alone.
     """
     now = context.clock()
-    state.watched_since = state.watched_since or now
+    state.watched_since = state.watched_since or _first_seen(context, state, now)
     places = _places(context, state, look_at_s3, remember, now)
     looked = state.s3 is None or state.s3_asked == now
     judged = [*freshness(context, places), *(_wal(context, state) if context.config.wal.enabled else ())]
@@ -84,7 +85,7 @@ def gather(context: Context, state: State, *, look_at_s3: bool, remember: bool =
 def known(context: Context, state: State, places: list[dict[str, Any]]) -> Facts:
     """Return what is known of the described `places` and this host but for what is `judged`; `state` is as for gather()."""
     now = context.clock()
-    state.watched_since = state.watched_since or now
+    state.watched_since = state.watched_since or _first_seen(context, state, now)
     runs = {verb: _runs(context, verb) for verb in WATCHED}
     boot = _boot(now)
     running, died = _signed(context, boot)
@@ -105,6 +106,24 @@ def known(context: Context, state: State, places: list[dict[str, Any]]) -> Facts
         boot=boot,
         ahead=state.ahead[0] if state.ahead and now - state.ahead[1] < _REMEMBERED_CLOCK else None,
     )
+
+
+def _first_seen(context: Context, state: State, now: datetime) -> datetime:
+    """Return since when this host is watched: since the oldest record; where the memory is lost, since it is scheduled at all."""
+    begun = first_run(context.state)
+    known = [parse_iso(begun)] if begun else []
+    if state.memory == NONE:
+        known.append(_promised(context, now))
+    return min([now, *known])
+
+
+def _promised(context: Context, now: datetime) -> datetime:
+    """Return since when the calendars are surely what they are, by the files that they come from; `now` where there is none."""
+    moments = [laid_down(Places(), context.config.instance)]
+    if context.config_file:
+        with contextlib.suppress(OSError):
+            moments.append(datetime.fromtimestamp(Path(context.config_file).stat().st_mtime, timezone.utc))
+    return min(now, max((moment for moment in moments if moment is not None), default=now))
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
@@ -225,20 +244,41 @@ def _restored(context: Context) -> Optional[datetime]:
 def _uncovered(context: Context, state: State) -> list[str]:
     """Return the databases that the newest backup left out unasked; the first look takes them for known."""
     for record in _records(context, "backup"):
-        if record.get("outcome") != "ok" or record.get("skipped") or not isinstance(record.get("uncovered"), list):
+        found = _left_out(record)
+        if found is None:
             continue
-        found = [
-            str(entry.get("what"))
-            for entry in record["uncovered"]
-            if isinstance(entry, dict)
-            and str(entry.get("what")).startswith("database ")
-            and entry.get("why") != _LEFT_OUT_ON_PURPOSE
-        ]
-        known = found if state.known_uncovered is None else state.known_uncovered
+        known = state.known_uncovered
+        if known is None:
+            known = _always_uncovered(context) if state.memory == NONE else found
         # One that is gone is new when it comes back.
         state.known_uncovered = [name for name in known if name in found]
         return found
     return []
+
+
+def _left_out(record: Any) -> Optional[list[str]]:
+    """Return the databases that a backup left out unasked, None where the record does not tell."""
+    if not isinstance(record, dict) or record.get("outcome") != "ok" or record.get("skipped"):
+        return None
+    if not isinstance(record.get("uncovered"), list):
+        return None
+    return [
+        str(entry.get("what"))
+        for entry in record["uncovered"]
+        if isinstance(entry, dict)
+        and str(entry.get("what")).startswith("database ")
+        and entry.get("why") != _LEFT_OUT_ON_PURPOSE
+    ]
+
+
+def _always_uncovered(context: Context) -> list[str]:
+    """Return the databases that every recorded backup left out, which nobody was told of as new. It reads every record."""
+    known: Optional[list[str]] = None
+    for record in history(context.state, "backup"):
+        found = _left_out(record)
+        if found is not None:
+            known = found if known is None else [name for name in known if name in found]
+    return known or []
 
 
 def _signed(context: Context, boot: Optional[datetime]) -> tuple[dict[str, datetime], dict[str, datetime]]:
@@ -277,7 +317,9 @@ def _due(context: Context, state: State, now: datetime) -> dict[str, Due]:
     found = {}
     for verb, calendar in known.items():
         text, since = state.due.get(verb, ("", now))
-        if text != calendar.text:
+        if state.memory == NONE and not text:
+            since = _promised(context, now)
+        elif text != calendar.text:
             since = now
         found[verb] = Due(calendar, since)
     state.due = {verb: (due.calendar.text, due.since) for verb, due in found.items()}
