@@ -200,7 +200,8 @@ options:
         type: path
       tablespaces:
         description:
-          - Other directories for tablespaces, by their names. Each must be empty, or not be there.
+          - Other directories for tablespaces, by their names, or by the directories that they have. Each must be empty, or not be there.
+          - One that was made after the base backup is called by its directory.
         type: dict
         default: {}
       config_file:

@@ -854,7 +854,7 @@ def test_a_younger_tablespace_is_never_laid_over_that_of_the_server(copies: Stor
             copies.program = str(host.program)
             for mode in ("beside", "in_place"):
                 folder = copies.folder()
-                with pytest.raises(RefusedError, match="makes a tablespace in .*, and .* is not empty") as caught:
+                with pytest.raises(RefusedError, match=r"makes a tablespace in .*, and .* is not empty") as caught:
                     copies.recover(folder, lsn=position, mode=mode)
                 assert "--tablespace" in caught.value.hint
                 assert list(folder.iterdir()) == []
@@ -1120,7 +1120,7 @@ def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -
     with later_tablespace(archived) as (live, position):
         archived_up_to(archived.server)
         before, folder = contents(live), archived.folder()
-        with pytest.raises(RefusedError, match="makes a tablespace in .*, and .* is not empty"):
+        with pytest.raises(RefusedError, match=r"makes a tablespace in .*, and .* is not empty"):
             archived.recover(folder, lsn=position, tablespaces={})
         assert list(folder.iterdir()) == []
         places = {str(live): str(folder / "its own")}

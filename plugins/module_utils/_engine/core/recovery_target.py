@@ -378,7 +378,7 @@ def _behind_it(target: Target, base: Candidate, windows: Optional[Sequence[Windo
 def _window(target: Target, base: Candidate, windows: Sequence[Window]) -> Optional[Window]:
     own = [w for w in windows if w.system_identifier == base.system_identifier]
     if target.timeline == "latest":
-        return next((w for w in reversed(own) if not w.is_stranded), None)
+        return next((w for w in reversed(own) if not w.is_stranded), own[-1] if own else None)
     number = base.timeline if target.timeline == "current" else int(target.timeline)
     return next((w for w in own if w.timeline == number), None)
 

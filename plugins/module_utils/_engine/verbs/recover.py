@@ -58,7 +58,7 @@ from ..source import Source
 from ..system.durable import sync_dir
 from ..wal.fetch import AHEAD
 from ..wal.holdings import base_of
-from ..wal.tablespaces import lay, look_into_all, made_anew, made_by_wal, refused, settle
+from ..wal.tablespaces import has_links, lay, look_into_all, made_anew, made_by_wal, refused, settle
 from .windows import windows_of
 
 MODES = ("beside", "in_place")
@@ -168,6 +168,7 @@ def _check(request: Request) -> None:
         ("The data directory", request.data_directory),
         ("The directory of the socket", request.socket_directory),
         *(("The directory of the tablespace %s" % name, path) for name, path in request.tablespaces.items()),
+        *(("The directory that a tablespace has", name) for name in request.tablespaces if name.startswith("/")),
     ]:
         if (path or name == "The data directory") and not is_plain_path(path):
             raise UsageError("%s must be a path from the root without .., and %r is none." % (name, path))
@@ -361,7 +362,8 @@ def _check_directories(context: Context, work: _Work) -> None:
     socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
         refusals.append("The path %s is too long for a socket." % socket)
-    left = {place for home in (data, unfinished(data)) for place in made_by_wal(home).values()}
+    homes = [home for home in (data, unfinished(data)) if is_marked(home, data)]
+    left = {place for home in homes for place in made_by_wal(home).values()}
     work.rests = rests(data, [*work.locations.values(), *map(Path, sorted(left))])
     refusals += _lacking_room(context, work)
 
@@ -870,9 +872,11 @@ def _settle(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
         with recovery.session() as session:
             left = _forget_target(work, session, stopped) if work.request.mode == "in_place" else ""
             named = session.allowed(_NAMED_DIRECTORY)
-    except PgopsError as error:
-        return ["What is left to do was not found out: %s" % error.message]
-    settle(work.data, promoted=stopped.promoted)
+            if stopped.promoted and has_links(work.data):
+                session.execute("CHECKPOINT")
+            settle(work.data, promoted=stopped.promoted)
+    except (OSError, PgopsError) as error:
+        return ["What is left to do was not found out: %s" % error]
     if stopped.promoted:  # it asks for no WAL any more
         shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
     remarks = [left] if left else []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ..core.errors import RefusedError
+from ..core.errors import DamagedError, RefusedError
 from ..core.segments import SEGMENT, is_size, kind, number_of, start_of
 from ..core.tablespace_records import led_to, made_in, os_bytes
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FILE = "pgops_tablespaces"
 _LINKS = "pg_tblspc"
+_FOLLOWS = "standby.signal"  # what has become a standby since is nobody's copy
 
 
 def lay(
@@ -46,7 +47,8 @@ def look_into(data: str, name: str, path: str, account: str = "") -> None:
 
     What makes a tablespace is led to where that may lie. Raise RefusedError if it may lie nowhere: it must not be replayed.
     """
-    if kind(name) != SEGMENT or not os.path.exists(os.path.join(data, FILE)):
+    there = os.path.exists(os.path.join(data, FILE)) and not os.path.exists(os.path.join(data, _FOLLOWS))
+    if kind(name) != SEGMENT or not there:
         return
     with open(path, "rb") as stream:
         content = stream.read()
@@ -103,8 +105,13 @@ def made_anew(data: Path) -> list[str]:
     return list(_read(str(data)).get("fresh", []))
 
 
+def has_links(data: Path) -> bool:
+    """Tell whether a record was changed: until a checkpoint comes after it, the server may replay it once more."""
+    return bool(_read(str(data)).get("links"))
+
+
 def settle(data: Path, *, promoted: bool) -> None:
-    """Let the server's links lead to the directories themselves; once it is promoted, the rest is not needed any more."""
+    """Let the server's links lead to the directories themselves; once it is promoted, and has no need to replay anything, all else goes."""
     state = _read(str(data))
     links = {link: state["made"][path] for path, link in state.get("links", {}).items()}
     folder = data / _LINKS
@@ -184,6 +191,8 @@ def _read(data: str) -> dict[str, Any]:
             state: dict[str, Any] = json.load(stream)
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        raise DamagedError("%s cannot be read: %s." % (os.path.join(data, FILE), error)) from error
     return state
 
 
@@ -204,4 +213,4 @@ def _give(path: str, account: str) -> None:
         os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid)
 
 
-__all__ = ("FILE", "lay", "look_into", "look_into_all", "made_anew", "made_by_wal", "refused", "settle")
+__all__ = ("FILE", "has_links", "lay", "look_into", "look_into_all", "made_anew", "made_by_wal", "refused", "settle")
