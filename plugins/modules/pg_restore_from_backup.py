@@ -123,6 +123,11 @@ options:
         recovery is refused.
       - Defaults to V(pgops wal fetch %f %p).
     type: str
+  preload:
+    description:
+      - C(shared_preload_libraries) of a copy beside the server, for extensions that have WAL of their own. Its workers act in it.
+      - None by default.
+    type: str
   recovery:
     description:
       - Recover a whole server. Exactly one of O(recovery.time), O(recovery.lsn), O(recovery.xid), O(recovery.name) and

@@ -234,6 +234,8 @@ def test_to_moments_chosen_at_random(copies: Story) -> None:
         assert result["stopped"]["timeline"] == 2
         assert ask(result, "SHOW archive_mode")[0][0] == "off"
         assert ask(result, "SHOW listen_addresses")[0][0] == ""
+        asked = "SELECT current_setting('shared_buffers'), current_setting('shared_preload_libraries')"
+        assert ask(result, asked) == [("128MB", "")]
         copies.stop(folder)
     assert copies.site.records()[-1]["verb"] == "recover"
 
