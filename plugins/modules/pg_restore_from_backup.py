@@ -123,6 +123,11 @@ options:
         recovery is refused.
       - Defaults to V(pgops wal fetch %f %p).
     type: str
+  preload:
+    description:
+      - C(shared_preload_libraries) of a copy beside the server, for extensions that have WAL of their own. Its workers act in it.
+      - None by default.
+    type: str
   recovery:
     description:
       - Recover a whole server. Exactly one of O(recovery.time), O(recovery.lsn), O(recovery.xid), O(recovery.name) and
@@ -200,7 +205,8 @@ options:
         type: path
       tablespaces:
         description:
-          - Other directories for tablespaces, by their names. Each must be empty, or not be there.
+          - Other directories for tablespaces, by their names, or by the directories that they have. Each must be empty, or not be there.
+          - One that was made after the base backup is called by its directory.
         type: dict
         default: {}
       config_file:

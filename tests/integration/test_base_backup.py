@@ -110,17 +110,33 @@ def test_a_base_backup_is_a_set_like_any_other_and_is_proven_by_a_restore(
     assert list((site.root / "state" / site.instance / "work").iterdir()) == []
 
 
-def test_tablespaces_come_along(spaced: PostgresServer, make_site: MakeSite) -> None:
+def test_tablespaces_come_along_also_one_that_is_made_meanwhile(spaced: PostgresServer, make_site: MakeSite) -> None:
+    """PostgreSQL lists them when the checkpoint is done, for which a backup may wait for minutes."""
     site = make_site(spaced)
-    manifest = site.manifest(base(site, base={"compression": "gzip"})["set"])
+    # One block of them every tenth of a second, unless somebody is in a hurry.
+    run_sql(spaced, "goods", "CREATE TABLE unwritten AS SELECT repeat('x', 900) FROM generate_series(1, 8000)")
+    waiting = "SELECT 1 FROM pg_stat_progress_basebackup WHERE phase = 'waiting for checkpoint to finish'"
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(base, site, base={"compression": "gzip", "checkpoint": "spread"})
+        wait_for(lambda: taking.done() or run_sql(spaced, "postgres", waiting))
+        late = give_tablespace(spaced, "late")
+        run_sql(spaced, "goods", "CREATE TABLE u TABLESPACE late AS SELECT 7 AS i")
+        run_sql(spaced, "postgres", "CHECKPOINT")
+        manifest = site.manifest(taking.result()["set"])
     assert manifest.base is not None
-    (space,) = manifest.base.tablespaces
-    assert space.name == "far"
-    assert space.path.endswith("a far off place")
+    far, other = manifest.base.tablespaces
+    assert (far.name, other.name) == ("far", "late")
+    assert far.path.endswith("a far off place")
     assert manifest.base.listing is not None
-    assert (site.set_folder(manifest.id) / space.payload.path).is_file()
+    for space in (far, other):
+        assert (site.set_folder(manifest.id) / space.payload.path).is_file()
+    before = {path: path.read_bytes() for path in late.rglob("*") if path.is_file()}
     report = site.verify("restore")["sets"][0]
     assert (report["outcome"], report["level"]) == ("passed", "restore"), report
+    # The record that makes it is replayed by the throwaway server, which must not write there.
+    assert before == {path: path.read_bytes() for path in late.rglob("*") if path.is_file()} != {}
+    run_sql(spaced, "goods", "DROP TABLE u, unwritten")
+    run_sql(spaced, "goods", "DROP TABLESPACE late")
 
 
 def test_a_dry_run_plans_and_touches_nothing(plain: PostgresServer, make_site: MakeSite) -> None:

@@ -239,6 +239,8 @@ def test_to_moments_chosen_at_random(copies: Story) -> None:
         assert result["stopped"]["timeline"] == 2
         assert ask(result, "SHOW archive_mode")[0][0] == "off"
         assert ask(result, "SHOW listen_addresses")[0][0] == ""
+        asked = "SELECT current_setting('shared_buffers'), current_setting('shared_preload_libraries')"
+        assert ask(result, asked) == [("128MB", "")]
         copies.stop(folder)
     assert copies.site.records()[-1]["verb"] == "recover"
 
@@ -829,6 +831,73 @@ def test_nothing_is_removed_under_a_server_that_does_not_end(copies: Story, monk
             os.kill(pid, signal.SIGCONT)
 
 
+# --- a tablespace that is younger than the base backup ----------------------------------------------------------------
+
+
+LATER = "SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'later'"
+
+
+@contextlib.contextmanager
+def later_tablespace(story: Story) -> Iterator[tuple[Path, str]]:
+    """A tablespace of the server that was made after its base backups, and an LSN at which its table had one row of two."""
+    live = story.server.root / "made later, and used"
+    live.mkdir()
+    own(story.server, live)
+    run_sql(story.server, "postgres", "CREATE TABLESPACE later LOCATION '%s'" % live)
+    try:
+        run_sql(story.server, "shop", "CREATE TABLE far_off (i int) TABLESPACE later; INSERT INTO far_off VALUES (1)")
+        ((position,),) = run_sql(story.server, "shop", "SELECT pg_current_wal_insert_lsn()::text")
+        run_sql(story.server, "shop", "INSERT INTO far_off VALUES (2)")
+        run_sql(story.server, "shop", "CHECKPOINT")
+        yield live, position
+    finally:
+        run_sql(story.server, "shop", "DROP TABLE far_off")
+        run_sql(story.server, "postgres", "DROP TABLESPACE later")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_younger_tablespace_is_never_laid_over_that_of_the_server(copies: Story) -> None:
+    """PostgreSQL replays the record that makes it with the path of the original; another command than ours brings the WAL."""
+    host, copies.program = Host(), ""
+    try:
+        with later_tablespace(copies) as (live, position):
+            copies.settle()
+            before = contents(live)
+            assert before
+            copies.program = str(host.program)
+            for mode in ("beside", "in_place"):
+                folder = copies.folder()
+                with pytest.raises(RefusedError, match=r"makes a tablespace in .*, and .* is not empty") as caught:
+                    copies.recover(folder, lsn=position, mode=mode)
+                assert "--tablespace" in caught.value.hint
+                assert list(folder.iterdir()) == []
+                assert contents(live) == before
+            folder = copies.folder()
+            place = folder / "that of the copy, whose path may well be longer than that of the original"
+            places = {**copies.places(folder), str(live): str(place)}
+            for action in ("pause", "promote"):
+                result = copies.recover(folder, lsn=position, tablespaces=places, action=action)
+                assert ask(result, "SELECT i FROM far_off") == [(1,)]
+                assert ask(result, LATER) == [("later", str(place))]
+                assert any(str(live) in text and str(place) in text for text in result["remarks"])
+                assert not (place / unproven.MARK).exists()
+                assert contents(live) == before
+                copies.stop(folder)
+                if action == "pause":
+                    shutil.rmtree(folder)
+                    folder.mkdir()
+                    own(copies.server, folder)
+            data = Path(result["data_directory"])
+            assert not [path for path in (*data.iterdir(), *(data / "pg_tblspc").iterdir()) if path.name == "t0"]
+            assert not (data / "pgops_tablespaces").exists()
+    finally:
+        copies.program = ""
+        host.close()
+
+
 # --- with our own archive, whose gaps are known -----------------------------------------------------------------------
 
 
@@ -1061,6 +1130,27 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
     archived.site.engine().local.delete(["pins/%s" % name for name in pinned])
     # The others begin with the first one.
     shutil.rmtree(archived.site.engine().local.home / "sets" / archived.bases.pop())
+
+
+def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -> None:
+    with later_tablespace(archived) as (live, position):
+        archived_up_to(archived.server)
+        before, folder = contents(live), archived.folder()
+        with pytest.raises(RefusedError, match=r"makes a tablespace in .*, and .* is not empty"):
+            archived.recover(folder, lsn=position, tablespaces={})
+        assert list(folder.iterdir()) == []
+        places = {str(live): str(folder / "its own")}
+        try:
+            result = archived.recover(folder, lsn=position, tablespaces=places)
+            assert ask(result, "SELECT i FROM far_off") == [(1,)]
+            assert ask(result, LATER) == [("later", places[str(live)])]
+        finally:
+            archived.stop(folder)
+        result = rescued(archived, lsn=position, database="shop", tables=("public.far_off",))
+        assert run_sql(archived.server, result["name"], "SELECT i FROM far_off") == [(1,)]
+        assert left_behind(archived) == []
+        run_sql(archived.server, "postgres", 'DROP DATABASE "%s"' % result["name"])
+        assert contents(live) == before
 
 
 def test_a_session_that_the_server_ended_is_told_as_such(archived: Story) -> None:

@@ -403,6 +403,11 @@ class Restore:
         "How a server in recovery gets a WAL file (%f its name, %p where to put it), as PostgreSQL's restore_command.",
         example="cp /srv/wal/%f %p",
     )
+    preload: str = option(
+        "",
+        "shared_preload_libraries of a copy beside the server, for extensions that have WAL of their own. Its workers act in it.",
+        example="pg_tde",
+    )
 
 
 @dataclass(frozen=True)

@@ -326,7 +326,7 @@ def _recover(parser: Parser) -> None:
         nargs=2,
         action="append",
         default=[],
-        help="another directory for a tablespace; repeatable",
+        help="another directory for a tablespace, which is called by its name, or by the path that it has; repeatable",
     )
     parser.add(
         "--config-file",
@@ -596,6 +596,11 @@ def _wal(parser: Parser) -> None:
         metavar="NAME",
         default="",
         help="for fetch: the instance whose archive it is, when it is not that of the configuration",
+    )
+    parser.add(
+        "--look",
+        action="store_true",
+        help="for fetch: another command has brought the file; only see to the tablespaces that it makes",
     )
     parser.add("--loop", action="store_true", help="for ship: go on until it is ended, as a service")
     _wait(parser)

@@ -28,7 +28,7 @@ _OPTIONS = {
     "--place": "place",
     "--instance": "instance",
 }
-_FLAGS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
+_FLAGS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--look": "look"}
 _WORDS = {"archive": ("PATH",), "fetch": ("NAME", "TARGET")}
 
 
@@ -38,6 +38,11 @@ def run(action: str, arguments: Sequence[str]) -> int:
     try:
         options, words = _parsed(action, arguments)
         verbose = bool(options["verbose"])
+        if options["look"]:
+            from ..wal.tablespaces import look_into
+
+            look_into(os.getcwd(), *words)
+            return 0
         config_path = options["config"] or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
         from ..wal.brief import read_brief
 
@@ -87,7 +92,15 @@ def run(action: str, arguments: Sequence[str]) -> int:
 
 def _parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the options and the words among `arguments`. Raise UsageError."""
-    options = {"config": "", "system_identifier": "", "place": "", "instance": "", "quiet": "", "verbose": ""}
+    options = {
+        "config": "",
+        "system_identifier": "",
+        "place": "",
+        "instance": "",
+        "quiet": "",
+        "verbose": "",
+        "look": "",
+    }
     words: list[str] = []
     rest = list(arguments)
     while rest:
@@ -105,8 +118,9 @@ def _parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list
         raise _misused(action, "it takes %s, not %d words" % (" and ".join(_WORDS[action]), len(words)))
     if options["place"] and (action == "archive" or options["place"] not in ("auto", "local", "s3")):
         raise _misused(action, "--place %s is not known here" % options["place"])
-    if options["instance"] and action == "archive":
-        raise _misused(action, "--instance is for fetch alone")
+    for option in ("instance", "look"):
+        if options[option] and action == "archive":
+            raise _misused(action, "--%s is for fetch alone" % option)
     return options, words
 
 

@@ -277,6 +277,7 @@ JUDGED = {
         timedelta(0),
     ),
     "wal damaged": ("wal-damaged", "Run: pgops backup --kind base", timedelta(0)),
+    "wal history": ("wal-history", "Hand it over: pgops wal archive, as pgops wal status says", _PATIENCE),
     "wal timeline": ("wal-timeline", "Run: pgops backup --kind base", _PATIENCE),
     # What is shipped side by side arrives in no order, and what was seen in S3 is believed for an hour.
     "wal gap": ("wal-gap", "Run: pgops backup --kind base", timedelta(minutes=90)),

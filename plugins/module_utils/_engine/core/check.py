@@ -47,6 +47,7 @@ _ABOUT = {
             "wal gap",
             "wal damaged",
             "wal contradiction",
+            "wal history",
             "wal timeline",
             "wal clock",
             "wal local",

@@ -318,6 +318,12 @@ def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]
         return "the archive holds WAL for it up to %s%s" % (iso(stretch.end_time), gap)
     if target.kind == "lsn" and stretch.end < target.position:
         return "the archive holds WAL for it up to the LSN %s%s" % (show_lsn(stretch.end), gap)
+    own = [w.timeline for w in windows if w.system_identifier == base.system_identifier and w.is_stranded]
+    if target.kind == "end" and target.timeline == "latest" and max(own, default=0) > window.timeline:
+        return (
+            "the archive holds WAL of timeline %d, but not its history (%08X.history), so its end cannot be reached; hand it over by"
+            " pgops wal archive, or name another timeline" % (max(own), max(own))
+        )
     if target.kind == "end" and gap and not target.to_gap:
         return "the WAL breaks off at the LSN %s%s; ask for the end at the gap (to_gap) to stop there" % (
             show_lsn(stretch.end),
@@ -372,7 +378,7 @@ def _behind_it(target: Target, base: Candidate, windows: Optional[Sequence[Windo
 def _window(target: Target, base: Candidate, windows: Sequence[Window]) -> Optional[Window]:
     own = [w for w in windows if w.system_identifier == base.system_identifier]
     if target.timeline == "latest":
-        return own[-1] if own else None
+        return next((w for w in reversed(own) if not w.is_stranded), own[-1] if own else None)
     number = base.timeline if target.timeline == "current" else int(target.timeline)
     return next((w for w in own if w.timeline == number), None)
 

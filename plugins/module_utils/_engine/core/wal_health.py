@@ -86,7 +86,8 @@ class Holding:
     """One place: what keeps it from being read, its gaps and contradictions, and whether a base backup can begin a recovery.
 
     `damaged` are the names of WAL files that were read and are not whole; `bases` the (system identifier, timeline) of base
-    backups.
+    backups, `stranded` those of timelines of which it has WAL and neither the history nor a base backup, `newest` is when its newest
+    segment was written.
     """
 
     place: str
@@ -97,6 +98,8 @@ class Holding:
     segments: int = 0
     damaged: Sequence[str] = ()
     bases: Sequence[tuple[str, int]] = ()
+    stranded: Sequence[tuple[str, int]] = ()
+    newest: Optional[datetime] = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def judge(
         found.append(Finding("wal server", WARNING, "How the server archives is unknown: %s" % server_error))
     else:
         found += _server(server, bounds, now)
-        found += _timeline(server, holdings)
+        stranded = list(_stranded(server, holdings))
+        found += stranded or _timeline(server, holdings)
         if own_disk is not None and (server.failing or server.lag_bytes > bounds.backlog):
             found.append(_own_disk(own_disk))
         found += _clock(server)
@@ -139,7 +143,7 @@ def judge(
     found.append(_room(room))
     somewhere = any(holding.recoverable_to is not None for holding in holdings)
     for holding in holdings:
-        found += _holding(holding, somewhere, now)
+        found += _holding(holding, somewhere, now, bounds)
     return found
 
 
@@ -268,6 +272,18 @@ def _own_disk(room: Room) -> Finding:
     return Finding("wal room", severity, text)
 
 
+def _stranded(server: ServerWal, holdings: Sequence[Holding]) -> Iterator[Finding]:
+    """Judge whether the timeline that the server is on can be followed where its WAL lies."""
+    for holding in holdings:
+        if not holding.error and (server.system_identifier, server.timeline) in holding.stranded:
+            text = (
+                "%s holds WAL of timeline %d, which the server is on, but not its history, so nothing since the switch can be recovered."
+                " Hand it over, in the data directory, as its account: pgops wal archive pg_wal/%08X.history"
+                % (holding.place, server.timeline or 0, server.timeline or 0)
+            )
+            yield Finding("wal history", CRITICAL, text)
+
+
 def _timeline(server: ServerWal, holdings: Sequence[Holding]) -> Iterator[Finding]:
     """Judge whether a base backup has been taken since the server changed its timeline, where every place tells."""
     if server.timeline is None or any(holding.error for holding in holdings):
@@ -282,7 +298,7 @@ def _timeline(server: ServerWal, holdings: Sequence[Holding]) -> Iterator[Findin
         yield Finding("wal timeline", WARNING, text)
 
 
-def _holding(holding: Holding, somewhere: bool, now: datetime) -> Iterator[Finding]:
+def _holding(holding: Holding, somewhere: bool, now: datetime, bounds: Bounds) -> Iterator[Finding]:
     if holding.error:
         yield Finding(
             "wal %s" % holding.place, WARNING, "The WAL in %s is unknown: %s" % (holding.place, holding.error)
@@ -309,7 +325,14 @@ def _holding(holding: Holding, somewhere: bool, now: datetime) -> Iterator[Findi
         yield Finding("wal damaged", WARNING, text)
     if holding.recoverable_to is not None:
         text = "%s can bring the server back up to %s." % (holding.place, iso(holding.recoverable_to))
-        yield Finding("wal window", OK, text)
+        told = holding.gaps or holding.damaged or holding.contradictions or holding.stranded
+        lost = holding.newest - holding.recoverable_to if holding.newest is not None and not told else timedelta(0)
+        late = lost > bounds.lag + bounds.ship_every
+        if late:
+            text = text[:-1] + ", though it holds WAL that is %s younger: no base backup leads to that." % human_span(
+                lost.total_seconds()
+            )
+        yield Finding("wal window", WARNING if late else OK, text)
         ahead = behind(holding.recoverable_to, now)[1]
         if ahead is not None:
             text = (

@@ -84,6 +84,11 @@ class Window:
     open_gaps: tuple[Gap, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def is_stranded(self) -> bool:
+        """Whether there is WAL of a timeline that began with a switch, and neither its history nor a base backup of it."""
+        return self.timeline > 1 and not self.history and not self.stretches
+
     def parts_at(self, other: Window) -> int:
         """Return the LSN up to which the ways to this timeline and to that of the `other` are one; 0 if they never are."""
         position = 0

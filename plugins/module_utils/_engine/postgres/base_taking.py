@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from ..context import Context
 from ..core import base_list
@@ -274,12 +274,12 @@ def take(
     programs: Programs,
     sink: Sink,
     way: Way,
-    tablespaces: Sequence[Tablespace],
+    tablespaces: Callable[[], Sequence[Tablespace]],
     *,
     parent_list: Optional[Path] = None,
 ) -> Taken:
     """Take a base backup into the folder of `sink`, and return what it is: what changed since `parent_list`, the parent's
-    backup_manifest, or all.
+    backup_manifest, or all. `tablespaces` tells, when it is done, which the server has: some may be younger than the plan.
 
     Raise DamagedError when the server found damaged blocks (details: `damaged`, a list of {file, block}), CommandError,
     UnfitParentError, RefusedError or UnreachableError; what was written so far lies there then.
@@ -303,9 +303,25 @@ def take(
         suffix = codec.suffix(way.layers)
         taken.tablespaces = tuple(
             replace(t, payload=Payload("%s/%s.tar%s" % (FOLDER, t.oid, suffix), "tar", way.method, way.layers))
-            for t in tablespaces
+            for t in _brought(sink.folder / FOLDER, suffix, tablespaces())
         )
     return taken
+
+
+def _brought(folder: Path, suffix: str, known: Sequence[Tablespace]) -> list[Tablespace]:
+    """Return those of the `known` tablespaces that the base backup in `folder` holds. Raise PgopsError if it holds others.
+
+    They are listed when it begins, which may be minutes after it was asked for, as it waits for a checkpoint.
+    """
+    ending = ".tar" + suffix
+    there = {p.name[: -len(ending)] for p in folder.iterdir() if p.name.endswith(ending) and p.name[:1].isdecimal()}
+    unknown = sorted(there - {t.oid for t in known})
+    if unknown:
+        raise PgopsError(
+            "Tablespaces were made and dropped while the base backup was taken (number %s)." % ", ".join(unknown),
+            hint="Nothing was kept. Run it again.",
+        )
+    return [t for t in known if t.oid in there]
 
 
 def _run(context: Context, programs: Programs, sink: Sink, taken: Taken, parent_list: Optional[Path]) -> None:

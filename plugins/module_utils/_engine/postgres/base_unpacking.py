@@ -218,10 +218,25 @@ def verify_unpacked(
 
 
 def write_tablespace_map(base: Base, data: Path, account: str, locations: Mapping[str, Path]) -> None:
-    """Let the server that starts on `data` find the tablespaces in `locations`: it makes its links from this file."""
-    if not base.tablespaces:
-        return
+    """Let the server that starts on `data` find the tablespaces in `locations`: it makes its links from this file.
+
+    PostgreSQL's own, with the directories of the original, goes. Raise DamagedError if it names tablespaces that are not there.
+    """
     path = data / _TABLESPACE_MAP
+    there = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+    lacking = [
+        "%s (number %s)" % (where, oid)
+        for oid, where in re.findall(r"^([0-9]+) (/.*)", there, re.MULTILINE)
+        if oid not in {t.oid for t in base.tablespaces}
+    ]
+    if lacking:
+        raise DamagedError(
+            "The base backup lacks the tablespace in %s, which was made while it began." % ", ".join(lacking),
+            hint="Take another one.",
+        )
+    if not base.tablespaces:
+        path.unlink(missing_ok=True)
+        return
     lines = ["%s %s\n" % (t.oid, re.sub(r"([\\\r\n])", r"\\\1", str(locations[t.oid]))) for t in base.tablespaces]
     path.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
     give(account, path)

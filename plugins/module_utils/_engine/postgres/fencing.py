@@ -25,14 +25,17 @@ UNPROVEN = {
     "max_logical_replication_workers": "0",
     "synchronous_standby_names": "",
 }
-# Nothing of the original may act in a copy.
+# Nothing of the original may act in a copy, whose host has no memory for two.
 ALONE = {
     **NO_ARCHIVE,
     **UNPROVEN,
     "log_destination": "stderr",
+    "huge_pages": "off",
     "logging_collector": "off",
     "primary_conninfo": "",
     "primary_slot_name": "",
+    "shared_buffers": "128MB",
+    "shared_preload_libraries": "",
     "ssl": "off",
 }
 

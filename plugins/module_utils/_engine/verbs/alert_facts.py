@@ -170,6 +170,8 @@ def _kept_wal(context: Context, surveyed: Surveyed, before: Optional[dict[str, A
         "segments": seen.segments,
         "damaged": list(seen.damaged),
         "bases": [list(base) for base in seen.bases],
+        "stranded": [list(one) for one in seen.stranded],
+        "newest": iso(seen.newest) if seen.newest else None,
     }
 
 
@@ -180,6 +182,11 @@ def _wal(context: Context, state: State) -> list[Finding]:
     reached = parse_iso(seen["recoverable_to"]) if seen["recoverable_to"] else None
     damaged, bases = seen.get("damaged", ()), [(str(one[0]), int(one[1])) for one in seen.get("bases", ())]
     held = Holding("s3", "", seen["gaps"], seen["contradictions"], reached, seen["segments"], damaged, bases)
+    held = replace(
+        held,
+        stranded=[(str(one[0]), int(one[1])) for one in seen.get("stranded", ())],
+        newest=parse_iso(seen["newest"]) if seen.get("newest") else None,
+    )
     return wal_findings(context, held)
 
 

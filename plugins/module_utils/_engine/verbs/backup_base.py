@@ -57,8 +57,13 @@ FROM pg_database WHERE datname <> 'template0' ORDER BY datname
 _TABLESPACES = """
 SELECT oid::text, spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid
 """
-# Behind everything that the backup holds: what it gives is true of any moment after the end.
-_END = "SELECT extract(epoch FROM clock_timestamp())::float8, pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+# Behind everything that the backup holds: what it gives is true of any moment after the end. A standby may lag behind its clock, so
+# its content is as old as the newest transaction that it replayed, or, before one came, the checkpoint at which it began.
+_END = """
+SELECT extract(epoch FROM CASE WHEN pg_is_in_recovery()
+  THEN coalesce(pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint()))
+  ELSE clock_timestamp() END)::float8, pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+"""
 
 
 @dataclass
@@ -158,10 +163,7 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
         context.warn(warning)
     wal_level, senders, segment_bytes, checksums = session.rows(_FACTS)[0]
     _check_settings(wal_level, senders)
-    found = [
-        Tablespace(oid, name, path, Payload("base/%s.tar" % oid, "tar"), _size_of(session, oid))
-        for oid, name, path in session.rows(_TABLESPACES)
-    ]
+    found = _tablespaces(session)
     if not checksums:
         context.warn(
             "This cluster has no data checksums, so a damaged block is copied without notice (pg_checksums --enable adds them)."
@@ -174,6 +176,13 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
     plan = _Plan(server, programs, way, reasons, found, databases, int(segment_bytes), bool(checksums), parent, there)
     _plan_space(context, plan)
     return plan
+
+
+def _tablespaces(session: Session) -> list[Tablespace]:
+    return [
+        Tablespace(oid, name, path, Payload("base/%s.tar" % oid, "tar"), _size_of(session, oid))
+        for oid, name, path in session.rows(_TABLESPACES)
+    ]
 
 
 def _size_of(session: Session, oid: str) -> int:
@@ -283,7 +292,12 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
             with create_private(upon) as stream:
                 stream.write(plan.parent.listing)
         stack.enter_context(wal_kept(context, session))
-        taken = take(context, plan.programs, sink, plan.way, plan.tablespaces, parent_list=upon)
+
+        def present() -> list[Tablespace]:  # one that was dropped meanwhile is in it all the same
+            now = {t.oid: t for t in (*plan.tablespaces, *_tablespaces(session))}
+            return [now[oid] for oid in sorted(now, key=int)]
+
+        taken = take(context, plan.programs, sink, plan.way, present, parent_list=upon)
     context.reporter.done()
     if plan.parent is not None:  # the server may have been promoted since it was asked
         check_history(context, session, plan.parent, taken.timeline)
@@ -373,7 +387,7 @@ def _result(context: Context, manifest: Manifest, content: str, plan: _Plan) -> 
         "bytes": manifest.size,
         "files": len(manifest.files),
         "databases": [{"name": d["name"], "database_bytes": d["bytes"]} for d in plan.databases],
-        "tablespaces": [{"name": t.name, "path": t.path} for t in plan.tablespaces],
+        "tablespaces": [{"name": t.name, "path": t.path} for t in manifest.base.tablespaces] if manifest.base else [],
         "timeline": manifest.timeline,
         "wal_start": manifest.wal_start,
         "wal_end": manifest.wal_end,

@@ -26,6 +26,7 @@ from ..postgres.fencing import fence_copy
 from ..postgres.throwaway import room_for_server, throwaway
 from ..postgres.tools import Programs
 from ..source import Source
+from ..wal.tablespaces import lay, look_into_all
 from .rehearsal import Rehearsal, Stage, ask, check_indexes, lap
 
 # So the server says that the fault is in its data; whatever else keeps it from starting may be this host's.
@@ -63,12 +64,15 @@ def rehearse_base(context: Context, chain: Sequence[Source], base: Base, folder:
             unpack_chain(chain, programs, data, account, locations)
             tick[0] = lap(result, "unpack", tick[0])
             _verify(base, result, lambda: verify_unpacked(context, programs, data, account))
+            write_tablespace_map(base, data, account, locations)
         except (DamagedError, CommandError) as error:
             if NO_SPACE in "%s %s" % (error, getattr(error, "stderr", "")):
                 raise
             raise _BrokenError(error.message) from None
         tick[0] = lap(result, "pg_verifybackup", tick[0])
-        write_tablespace_map(base, data, account, locations)
+        places = {t.path: str(locations[t.oid]) for t in base.tablespaces}
+        lay(data, account, home=data, places={}, ours=places, others=str(data.parent / "tablespace-new"))
+        look_into_all(data, account)
         fenced = fence_copy(data, account)
         return {**fenced, **least_settings(context, programs, data, account)}
 

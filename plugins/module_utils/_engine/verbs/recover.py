@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 from .. import config
 from ..context import Context
-from ..core.errors import DamagedError, PgopsError, RefusedError, UsageError
+from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.manifest import Base, Manifest
 from ..core.naming import is_physical, is_plain_path, is_set_id
 from ..core.recovery_target import Candidate, Chosen, Stopped, Target, choose_base, doubts
@@ -58,6 +58,7 @@ from ..source import Source
 from ..system.durable import sync_dir
 from ..wal.fetch import AHEAD
 from ..wal.holdings import base_of
+from ..wal.tablespaces import has_links, lay, look_into_all, made_anew, made_by_wal, refused, settle
 from .windows import windows_of
 
 MODES = ("beside", "in_place")
@@ -71,9 +72,10 @@ class Request:
 
     Modes: `beside` (a copy of its own, reached by a private socket in `socket_directory` with the number `port`), `in_place`
     (as the server itself, with its own configuration; a data directory that is there is kept under another name, and
-    `confirm` must name it). `tablespaces` maps their names to new directories. `config_file` is the server's postgresql.conf
-    where that lies elsewhere; Debian's is found. `leave`: whether the server is left running, or stopped, for its own
-    service to start it.
+    `confirm` must name it). `tablespaces` maps their names, or the directories that they have, to new ones; those that the WAL
+    makes and nobody named lie in `others` with a number behind it, or else in the same directory, if it is empty.
+    `config_file` is the server's postgresql.conf where that lies elsewhere; Debian's is found. `leave`: whether the server is
+    left running, or stopped, for its own service to start it.
     """
 
     target: Target
@@ -84,6 +86,7 @@ class Request:
     port: int = 5432
     socket_directory: str = ""
     tablespaces: Mapping[str, str] = field(default_factory=dict)
+    others: str = ""
     config_file: str = ""
     leave: str = "running"
     confirm: str = ""
@@ -105,6 +108,8 @@ class _Work:
     cluster: Optional[Cluster] = None
     served: bool = False
     rests: list[Path] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def source(self) -> Source:
@@ -149,7 +154,7 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
                 "The recovery was refused:\n%s" % "\n".join("  - %s" % text for text in work.refusals),
                 hint="Nothing was touched.",
             )
-        for remark in work.chosen.remarks:
+        for remark in (*work.chosen.remarks, *work.remarks):
             context.warn(remark)
         return _perform(context, work)
 
@@ -163,6 +168,7 @@ def _check(request: Request) -> None:
         ("The data directory", request.data_directory),
         ("The directory of the socket", request.socket_directory),
         *(("The directory of the tablespace %s" % name, path) for name, path in request.tablespaces.items()),
+        *(("The directory that a tablespace has", name) for name in request.tablespaces if name.startswith("/")),
     ]:
         if (path or name == "The data directory") and not is_plain_path(path):
             raise UsageError("%s must be a path from the root without .., and %r is none." % (name, path))
@@ -199,11 +205,14 @@ def _prepare(context: Context, request: Request) -> _Work:
     if manifest.base is None:
         raise DamagedError("The manifest of %s describes no base backup." % manifest.id)
     programs = server_programs(context, manifest.server_version_num // 10000, exactly=True)
-    command, refusals = "", list[str]()
+    command, refusals, blind = "", list[str](), False
     if request.target.kind != "immediate":  # up to its own end a base backup has all WAL inside
         command = context.config.restore.restore_command
         if command == Restore().restore_command:
             command = _our_command(context, manifest, refusals)
+        elif command and "wal fetch" not in command:  # which looks by itself
+            looked = _looked_into(context, command)
+            command, blind = looked or command, not looked
     elif context.config.restore.restore_command == Restore().restore_command:
         unsaid = list[str]()
         ours = _our_command(context, manifest, unsaid)
@@ -211,6 +220,7 @@ def _prepare(context: Context, request: Request) -> _Work:
     if len(chain) > 1:
         check_combine(programs)
     work = _Work(request, chain, manifest.base, chosen, programs, account_of(context), {}, command, False, refusals)
+    work.remarks = [_BLIND] if blind else []
     _check_directories(context, work)
     return work
 
@@ -238,6 +248,20 @@ def _our_command(context: Context, manifest: Manifest, refusals: list[str]) -> s
     program = shutil.which(context.program) or context.program
     words = [program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier, *more]
     return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
+
+
+def _looked_into(context: Context, command: str) -> str:
+    """Return `command`, which is not ours, with a look into what it brings behind it; empty where the program is not found."""
+    program = shutil.which(context.program) if context.program else None
+    if program is None:
+        return ""
+    return "sh -c %s && %s wal fetch --look %%f %%p" % (shlex.quote(command), shlex.quote(program))
+
+
+_BLIND = (
+    "Nobody looks into the WAL for tablespaces that it makes, as the program pgops is not found on this host: each would lie in its"
+    " original directory, also if a server uses that. Do not go on where it may have made one."
+)
 
 
 def _histories_alone(command: str) -> str:
@@ -338,7 +362,9 @@ def _check_directories(context: Context, work: _Work) -> None:
     socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
         refusals.append("The path %s is too long for a socket." % socket)
-    work.rests = rests(data, work.locations.values())
+    homes = [home for home in (data, unfinished(data)) if is_marked(home, data)]
+    left = {place for home in homes for place in made_by_wal(home).values()}
+    work.rests = rests(data, [*work.locations.values(), *map(Path, sorted(left))])
     refusals += _lacking_room(context, work)
 
 
@@ -410,12 +436,23 @@ def _by_service(action: str, service: str) -> str:
 def _check_tablespaces(work: _Work) -> None:
     """Find where the tablespaces will lie: each in a directory that is empty or not there, or was left by a run cut short."""
     request, refusals = work.request, work.refusals
-    names = {t.name for t in work.base.tablespaces}
-    unknown = sorted(set(request.tablespaces) - names)
+    names = {word for t in work.base.tablespaces for word in (t.name, t.path)}
+    later = {word: place for word, place in sorted(request.tablespaces.items()) if word not in names}
+    unknown = [word for word in later if not word.startswith("/")]
     if unknown:
-        refusals.append("The base backup has no tablespace %s." % ", ".join(unknown))
+        refusals.append(
+            "The base backup has no tablespace %s. One that was made after it is called by the directory that it had."
+            % ", ".join(unknown)
+        )
+    work.places = {word: place for word, place in later.items() if word.startswith("/")}
+    for path in map(Path, work.places.values()):
+        if path.is_dir() and any(path.iterdir()) and not is_marked(path, work.data):
+            refusals.append("The directory %s of a tablespace is not empty: give it another one." % path)
+        elif not path.parent.is_dir():
+            refusals.append("%s does not exist, so no tablespace can lie in it." % path.parent)
     for tablespace in work.base.tablespaces:
-        path = Path(request.tablespaces.get(tablespace.name, tablespace.path))
+        asked = request.tablespaces.get(tablespace.name, request.tablespaces.get(tablespace.path))
+        path = Path(asked or tablespace.path)
         work.locations[tablespace.oid] = path
         if rests(work.data, [path])[:1] == [path]:
             continue
@@ -450,7 +487,7 @@ def _plan(work: _Work) -> dict[str, Any]:
         "stored_bytes": sum(source.manifest.size for source in work.chain),
         "chain": [source.set_id for source in work.chain[:-1]],
         "tablespaces": {t.name: str(work.locations[t.oid]) for t in work.base.tablespaces},
-        "remarks": [*work.chosen.remarks, *map(_REST.__mod__, work.rests)],
+        "remarks": [*work.chosen.remarks, *work.remarks, *map(_REST.__mod__, work.rests)],
         "refusals": work.refusals,
     }
 
@@ -468,21 +505,22 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         phases["unpack"] = round(time.monotonic() - tick, 3)
         sockets = _sockets(work, undo)
         _configure(context, work, unpacked, sockets)
+        undo.callback(_clear_made, work, unpacked)
+        look_into_all(unpacked, work.account)
         kept = _put_in_place(context, work, unpacked, undo)
         alone = _alone(work, undo)
         recovery = _recovery(context, work, sockets, alone)
         tick = time.monotonic()
         undo.callback(_throw_away, context, recovery, undo, kept)
         context.reporter.phase("recovering to %s" % work.request.target.shown)
-        recovery.start()
-        stopped = _wait(context, work, recovery)
+        stopped = _replayed(context, work, recovery)
         context.reporter.done()
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         undo.pop_all()
     if kept is None and work.replaces:  # the one that was cut short had kept it
         kept = next(reversed(kept_of(data)), None)
-    left = [*_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
+    left = [*_made(work), *_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
     running = work.request.leave == "running"
     if alone is not None or not running:
         recovery.stop()
@@ -511,7 +549,7 @@ def _perform(context: Context, work: _Work) -> dict[str, Any]:
         "databases": databases,
         "system_identifier": work.source.manifest.system_identifier,
         "phases": phases,
-        "remarks": [*work.chosen.remarks, *left],
+        "remarks": [*work.chosen.remarks, *work.remarks, *left],
     }
 
 
@@ -570,6 +608,14 @@ def _clear(path: Path, existed: bool) -> None:
             entry.unlink(missing_ok=True)
 
 
+def _clear_made(work: _Work, data: Path) -> None:
+    """Remove the tablespaces that the WAL made; what has not our mark is left alone."""
+    fresh = made_anew(data)
+    for path in map(Path, made_by_wal(data).values()):
+        if is_marked(path, work.data):
+            _clear(path, str(path) not in fresh)
+
+
 def _sockets(work: _Work, undo: contextlib.ExitStack) -> Optional[Path]:
     """Return the private directory of the socket of a copy, None for the server itself."""
     if work.request.mode != "beside":
@@ -611,6 +657,7 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
             **fence_beside(data, work.account),
             "unix_socket_directories": str(sockets),
             "port": str(request.port),
+            "shared_preload_libraries": context.config.restore.preload,
         }
         # They name files by where they will lie.
         for name in ("external_pid_file", "hba_file", "ident_file"):
@@ -628,6 +675,8 @@ def _configure(context: Context, work: _Work, data: Path, sockets: Optional[Path
     )
     append_settings(data, work.account, settings)
     write_file(data / "recovery.signal", "", work.account)
+    ours = {t.path: str(work.locations[t.oid]) for t in work.base.tablespaces}
+    lay(data, work.account, home=work.data, places=work.places, ours=ours, others=request.others)
 
 
 def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextlib.ExitStack) -> Optional[Path]:
@@ -647,6 +696,7 @@ def _put_in_place(context: Context, work: _Work, unpacked: Path, undo: contextli
     undo.callback(_clear, data, data.is_dir())
     for path in work.locations.values():  # before the data directory, without which nothing tells what they are
         undo.callback(_clear, path, True)
+    undo.callback(_clear_made, work, data)
     unpacked.rename(data)
     sync_dir(data.parent)
     return kept
@@ -687,6 +737,24 @@ def _recovery(context: Context, work: _Work, sockets: Optional[Path], alone: Opt
 def _quoted(path: str) -> str:
     """Return a path for the options of pg_ctl, which a shell reads."""
     return "'%s'" % path.replace("'", "'\\''")
+
+
+def _replayed(context: Context, work: _Work, recovery: Recovery) -> Stopped:
+    """Start the server and wait until it has stopped; a segment that it was not given is why it ended then."""
+    try:
+        recovery.start()
+        return _wait(context, work, recovery)
+    except UnreachableError as error:
+        why = refused(work.data)
+        if not why:
+            raise
+        raise RefusedError("The recovery was stopped: %s" % why, hint=_ELSEWHERE) from error
+
+
+_ELSEWHERE = (
+    "What was there before is as it was. Give it an empty directory of its own, --tablespace and the path that is told first"
+    " (tablespaces of the module and the playbook), or recover to a moment before it was made."
+)
 
 
 def _wait(context: Context, work: _Work, recovery: Recovery) -> Stopped:
@@ -735,10 +803,21 @@ def _prove(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     return names
 
 
+def _made(work: _Work) -> list[str]:
+    """Return where the tablespaces lie that the WAL made."""
+    return [
+        "The WAL made a tablespace in %s; here it lies in %s." % one
+        if one[0] != one[1]
+        else "The WAL made a tablespace in %s, and so it is here." % one[0]
+        for one in made_by_wal(work.data).items()
+    ]
+
+
 def _proven(work: _Work) -> list[str]:
     """Take the marks away, that of the data directory last: with it the next run would take all for the rest of one cut short."""
     failed = []
-    for path in (*work.locations.values(), work.data):
+    made = [path for path in map(Path, made_by_wal(work.data).values()) if is_marked(path, work.data)]
+    for path in (*work.locations.values(), *made, work.data):
         try:
             unmark([path])
         except OSError as error:
@@ -793,8 +872,11 @@ def _settle(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
         with recovery.session() as session:
             left = _forget_target(work, session, stopped) if work.request.mode == "in_place" else ""
             named = session.allowed(_NAMED_DIRECTORY)
-    except PgopsError as error:
-        return ["What is left to do was not found out: %s" % error.message]
+            if stopped.promoted and has_links(work.data):
+                session.execute("CHECKPOINT")
+            settle(work.data, promoted=stopped.promoted)
+    except (OSError, PgopsError) as error:
+        return ["What is left to do was not found out: %s" % error]
     if stopped.promoted:  # it asks for no WAL any more
         shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
     remarks = [left] if left else []

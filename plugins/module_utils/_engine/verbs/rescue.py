@@ -174,6 +174,7 @@ def _perform(context: Context, request: Request, folder: Path) -> dict[str, Any]
             place=request.place,
             set=request.set,
             tablespaces=planned["tablespaces"],
+            others=str(home / "tablespace-new"),
         )
         with _timed(phases, "recover"):
             copy = recover(context, asked)

@@ -281,6 +281,7 @@ _STEPS = (
     ("wal room", "Make room for WAL: have it copied to S3, or move local.path to a larger disk."),
     ("wal gap", "Take a new base backup: recovery to moments after the gap needs one."),
     ("wal damaged", "Take a new base backup (pgops backup --kind base): no recovery gets across damaged WAL."),
+    ("wal history", "Hand the history of the timeline over, as pgops wal status says (pgops wal archive)."),
     ("wal timeline", "Take a base backup on the new timeline: pgops backup --kind base."),
     ("wal contradiction", "Find the second server that archives to this instance, and stop it."),
     ("wal window", "Take a base backup: WAL alone restores nothing."),

@@ -49,7 +49,7 @@ def wal_findings(context: Context, away: Optional[Holding] = None) -> list[Findi
     (local,) = survey(context, ("local",), alone=True)
     here = holding("local", local.held(context.warn), unmended=True)
     if context.config.s3 is not None:
-        here = dataclasses.replace(here, gaps=(), segments=0)
+        here = dataclasses.replace(here, gaps=(), segments=0, stranded=(), newest=None)
     return _look(context, [local], [here, *([away] if away is not None else [])])[1]
 
 
@@ -177,6 +177,8 @@ def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
         sum(len(lineage.files) for lineage in found),
         damaged=damaged,
         bases=sorted({(base.system_identifier, base.timeline) for base in held.bases}),
+        stranded=[(w.system_identifier, w.timeline) for w in held.windows if w.is_stranded],
+        newest=max((when for lineage in found for when in lineage.segments().values()), default=None),
     )
 
 

@@ -14,6 +14,7 @@ from ..core.errors import DamagedError, PgopsError, UnreachableError
 from ..core.segments import SEGMENT, kind, parse_stored
 from .origin import known_identifier
 from .spool import AbsentError, find, folder_of, lineage_dir, one_content, open_to, read_file
+from .tablespaces import look_into
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,8 +40,27 @@ def fetch(
 
     `place` is auto, local or s3; `instance` that whose archive it is, where it is not the configuration's own; `say` hears
     warnings. Raise AbsentError when the archive, which was read, does not have it;
-    every other PgopsError means that nobody can tell.
+    every other PgopsError means that nobody can tell, or that the server must not replay it.
     """
+    source = _bring(brief, name, target, system_identifier, place, config_path, instance, say)
+    try:
+        look_into(os.getcwd(), name, target)
+    except BaseException:
+        os.unlink(target)
+        raise
+    return source
+
+
+def _bring(
+    brief: Brief,
+    name: str,
+    target: str,
+    system_identifier: str,
+    place: str,
+    config_path: str,
+    instance: str,
+    say: Callable[[str], None],
+) -> str:
     if not kind(name):
         # PostgreSQL asks for nothing else; whatever it is, the archive does not have it.
         raise AbsentError("%s is no name of a WAL file." % name)

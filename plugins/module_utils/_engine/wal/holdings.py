@@ -126,10 +126,13 @@ def spare(place: Place, lineage: Lineage, bases: Iterable[Base]) -> set[str]:
 
 
 def histories(place: Place, lineage: Lineage, hear: Hears) -> dict[int, list[tuple[int, int, str]]]:
-    """Return the parsed history files by timeline; `hear` is told of those that cannot be read."""
+    """Return the parsed history files by timeline; `hear` is told of those that cannot be read, or contradict each other."""
     found = {}
     for name, entries in lineage.files.items():
         if kind(name) != HISTORY:
+            continue
+        if len(_contents(entries)) > 1:  # the server would be given none of them
+            hear("%s holds different files called %s, so nothing is known of that timeline." % (place.root, name))
             continue
         stored = entries[0].path.rpartition("/")[2]
         try:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
@@ -11,9 +13,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UnreachableError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Payload, Tablespace
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.base_taking import (
     UnfitParentError,
     Way,
+    _brought,
     may_be_unfit,
     replication_refused,
 )
@@ -85,3 +89,13 @@ def test_what_another_program_says_is_not_the_parents_fault() -> None:
     assert not may_be_unfit(CommandError("zstd ended with status 1: FEHLER", stderr="FEHLER"))
     assert not may_be_unfit(RefusedError("pg_basebackup is not there."))
     assert may_be_unfit(UnfitParentError("It is of another cluster."))
+
+
+def test_the_set_has_the_tablespaces_that_came(tmp_path: Path) -> None:
+    known = [Tablespace(oid, oid, "/" + oid, Payload("x", "tar"), 0) for oid in ("16400", "16401", "16402")]
+    for name in ("base.tar.gz", "16400.tar.gz", "16402.tar.gz", "backup_manifest"):
+        (tmp_path / name).touch()
+    assert [t.oid for t in _brought(tmp_path, ".gz", known)] == ["16400", "16402"]
+    (tmp_path / "16500.tar.gz").touch()
+    with pytest.raises(PgopsError, match="made and dropped while the base backup was taken .number 16500."):
+        _brought(tmp_path, ".gz", known)

@@ -106,3 +106,19 @@ def test_the_room_of_tablespaces_is_theirs(world: Any, monkeypatch: pytest.Monke
     # What a server does not let us see of its databases is no reason to give a tablespace less.
     bases[full.set_id] = link(full, told("17", 600, 0), size=100, own=0)
     assert base_unpacking.unpacked_sizes([full]) == {"": 0, "17": 600}
+
+
+def test_no_link_leads_to_the_directories_of_the_original(tmp_path: Path) -> None:
+    """PostgreSQL's own map goes where the set has no tablespace, and what it names must be in the set."""
+    base = Base(Payload("base/base.tar", "tar"), "2026-11-22T08:00:00+00:00", 1000, 1 << 24, 0, True, "SHA256")
+    mapped = tmp_path / "tablespace_map"
+    mapped.write_text("16400 /srv/live\n")
+    with pytest.raises(DamagedError, match=r"lacks the tablespace in /srv/live \(number 16400\)"):
+        base_unpacking.write_tablespace_map(base, tmp_path, "", {})
+    mapped.write_text("")
+    base_unpacking.write_tablespace_map(base, tmp_path, "", {})
+    assert not mapped.exists()
+    there = dataclasses.replace(base, tablespaces=(Tablespace("16400", "far", "/srv/live", Payload("x", "tar"), 0),))
+    mapped.write_text("16400 /srv/live\n")
+    base_unpacking.write_tablespace_map(there, tmp_path, "", {"16400": tmp_path / "a b"})
+    assert mapped.read_text() == "16400 %s/a b\n" % tmp_path

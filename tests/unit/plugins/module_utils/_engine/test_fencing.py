@@ -14,3 +14,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres impo
 def test_no_command_of_the_original_runs_in_any_mode(tmp_path: Path, name: str) -> None:
     assert fencing.NO_ARCHIVE[name] == ""
     assert fencing.fence_beside(tmp_path, "")[name] == ""
+
+
+def test_a_copy_asks_for_little_and_loads_nothing_of_the_original(tmp_path: Path) -> None:
+    """Where postgresql.conf lies in the data directory, that of the original holds for what the fence does not say."""
+    (tmp_path / "postgresql.conf").write_text("shared_buffers = '64GB'\nshared_preload_libraries = 'its_worker'\n")
+    fenced = fencing.fence_beside(tmp_path, "")
+    assert (fenced["shared_buffers"], fenced["huge_pages"]) == ("128MB", "off")
+    assert fenced["shared_preload_libraries"] == ""

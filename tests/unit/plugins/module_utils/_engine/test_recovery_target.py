@@ -330,6 +330,21 @@ def test_what_can_only_be_meant_on_the_latest_timeline_is_recovered(target: Targ
     assert chosen.followed(target).settings()["recovery_target_timeline"] == "2"
 
 
+def test_a_timeline_whose_history_is_missing_hides_no_earlier_moment() -> None:
+    only = base(2, 10)
+    known = [Base(only.id, SYSTEM, 1, 2 * SIZE, only.end, only.stopped)]
+    names = {segment_name(1, number, SIZE): at(10 - number) for number in range(2, 6)}
+    names[segment_name(2, 6, SIZE)] = at(1)
+    found = windows(SYSTEM, known, names, {}, SIZE, each=True)
+    chosen = choose_base(Target("time", moment=at(6)), [only], found, NOW)
+    assert chosen.followed(Target("time", moment=at(6))).timeline == "current"
+    with pytest.raises(RefusedError, match=r"WAL of timeline 2, but not its history \(00000002\.history\)"):
+        choose_base(Target("end"), [only], found, NOW)
+    assert choose_base(Target("end", timeline="1"), [only], found, NOW).base == only
+    with pytest.raises(RefusedError, match="the archive holds WAL for it up to"):
+        choose_base(Target("time", moment=at(0.5)), [only], found, NOW)
+
+
 def test_postgresql_is_told_the_timeline_that_was_looked_at() -> None:
     bases = [base(10, 30)]
     target = Target("time", at(22))

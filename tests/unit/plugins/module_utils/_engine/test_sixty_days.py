@@ -84,6 +84,7 @@ SPELLS = {
     "WAL missing": "wal-gap",
     "WAL rots": "wal-damaged",
     "new timeline": "wal-timeline",
+    "no history": "wal-history",
     "clocks apart": "wal-clock",
     "WAL fills the disk": "wal-room",
     "server silent": "wal-server",
@@ -213,7 +214,7 @@ class Host:
         server = dataclasses.replace(
             server,
             system_identifier="7",
-            timeline=2 if self.on("new timeline", now) else 1,
+            timeline=2 if self.on("new timeline", now) or self.on("no history", now) else 1,
             ahead_seconds=600.0 if self.on("clocks apart", now) else 0.0,
         )
         behind = now - 2 * HOUR if self.on("shipping stops", now) else None
@@ -225,6 +226,7 @@ class Host:
             segments=100,
             damaged=["000000010000000000000009"] if self.on("WAL rots", now) else (),
             bases=[("7", 1)],
+            stranded=[("7", 2)] if self.on("no history", now) else (),
         )
         return wal_health.judge(
             None if self.on("server silent", now) else server,

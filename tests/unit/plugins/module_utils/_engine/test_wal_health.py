@@ -163,6 +163,30 @@ def test_what_is_wrong_in_a_place():
     assert "take a new base backup" in said
 
 
+def test_a_timeline_whose_history_is_missing_is_told_with_what_to_do():
+    """Every segment comes, and there is no gap; but nobody can get across the switch."""
+    now_on_two = server(system_identifier="7", timeline=2)
+    lost = dataclasses.replace(HELD, bases=[("7", 1)], stranded=[("7", 2)], newest=NOW)
+    checks = found(server=now_on_two, holdings=[lost])
+    severity, said = checks["wal history"]
+    assert severity == "critical"
+    assert "pgops wal archive pg_wal/00000002.history" in said
+    assert "wal timeline" not in checks  # no recovery gets across
+    for other in (server(system_identifier="8", timeline=2), server(system_identifier="7", timeline=3)):
+        assert "wal history" not in found(server=other, holdings=[lost])
+    assert "wal history" not in found(server=now_on_two, holdings=[dataclasses.replace(lost, error="gone")])
+
+
+def test_a_window_that_lags_behind_the_wal_is_told():
+    held = dataclasses.replace(HELD, recoverable_to=NOW - 60 * MINUTE, newest=NOW)
+    severity, said = found(holdings=[held])["wal window"]
+    assert (severity, "1 h 0 min younger" in said) == ("warning", True)
+    assert found(holdings=[dataclasses.replace(held, newest=NOW - 51 * MINUTE)])["wal window"][0] == "ok"
+    # What is told already is not told twice.
+    gap = dataclasses.replace(held, gaps=["000000010000000000000003"])
+    assert found(holdings=[gap])["wal window"][0] == "ok"
+
+
 def test_a_new_timeline_is_told_until_a_base_backup_is_of_it():
     now_on_two = server(system_identifier="7", timeline=2)
     old, new, others = (dataclasses.replace(HELD, bases=[base]) for base in (("7", 1), ("7", 2), ("8", 1)))

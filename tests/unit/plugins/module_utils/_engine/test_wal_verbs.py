@@ -11,6 +11,7 @@ import re
 import shutil
 import struct
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_health import ServerWal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import Base
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.base import Entry
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import status as status_verb
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import wal_ship, wal_status
@@ -747,3 +749,14 @@ def test_wal_that_bears_a_time_to_come_is_no_fresh_wal(archive):
     shown = " ".join(status_verb.render(result, colour=False).split())
     assert "; RPO now unknown: WAL is 2 h 0 min ahead of our clock" in shown
     assert any("Set the clocks" in step for step in result["next"])
+
+
+def test_histories_that_contradict_each_other_count_for_nothing() -> None:
+    """A server that recovers is given neither of them."""
+    content = {digest * 64: b"1\t0/%s000000\twhy\n" % digest.encode() for digest in "34"}
+    told: list[str] = []
+    place = SimpleNamespace(root="/backups", stream=lambda path: [content[path.rpartition("-")[2]]])
+    paths = ["wal/7/%s.history-%s" % (name, digest) for name in ("00000002",) for digest in content]
+    lineage = holdings.Lineage("7", {"00000002.history": [Entry(path, 20, NOW, path) for path in paths]})
+    assert holdings.histories(place, lineage, told.append) == {}
+    assert told == ["/backups holds different files called 00000002.history, so nothing is known of that timeline."]

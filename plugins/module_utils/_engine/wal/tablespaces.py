@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""Tablespaces that the WAL makes while a recovered server replays it: none may lie where another server's lies.
+
+PostgreSQL makes them in the directory of the original, also if that is there and in use. So each segment is looked into before
+it is replayed, and a record that makes one is led to another directory, or stops the recovery. What may lie where is said in
+a file of the data directory, which a recovery of ours lays there; to a server without it (a standby) nothing is done.
+
+A path in a record has only so much room, so a record that is changed names a short link, which lies in the data directory as
+well as in pg_tblspc, for PostgreSQL reads it from both. When the recovery is proven, the server's links lead past it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from ..core.errors import DamagedError, RefusedError
+from ..core.segments import SEGMENT, is_size, kind, number_of, start_of
+from ..core.tablespace_records import led_to, made_in, os_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+FILE = "pgops_tablespaces"
+_LINKS = "pg_tblspc"
+_FOLLOWS = "standby.signal"  # what has become a standby since is nobody's copy
+
+
+def lay(
+    data: Path, account: str, *, home: Path, places: Mapping[str, str], ours: Mapping[str, str], others: str
+) -> None:
+    """Say in the data directory `data`, whose name will be `home`, where tablespaces may lie, by their original directories.
+
+    `places` are those for which somebody gave a directory, `ours` those of the base backup, whose directories hold them already. Any
+    other gets the directory `others` with a number behind it; without that its own, if nothing is in it.
+    """
+    state = {"home": str(home), "places": dict(places), "made": dict(ours), "fresh": [], "links": {}, "refused": ""}
+    _write(str(data), {**state, "base": sorted(ours), "others": others}, account)
+
+
+def look_into(data: str, name: str, path: str, account: str = "") -> None:
+    """Look into the file `path`, which is the WAL file `name`, before the server of the directory `data` replays it.
+
+    What makes a tablespace is led to where that may lie. Raise RefusedError if it may lie nowhere: it must not be replayed.
+    """
+    there = os.path.exists(os.path.join(data, FILE)) and not os.path.exists(os.path.join(data, _FOLLOWS))
+    if kind(name) != SEGMENT or not there:
+        return
+    with open(path, "rb") as stream:
+        content = stream.read()
+    if not is_size(len(content)):
+        return
+    start = start_of(number_of(name, len(content)), len(content))
+    found = made_in(content, start)
+    if not found:
+        return
+    state, changed = _read(data), content
+    try:
+        for made in found:
+            if not made.path:
+                raise RefusedError(
+                    "%s holds a part of the record of a tablespace, which goes on in another segment, so that its directory"
+                    " cannot be told." % name,
+                    hint="Recover from a younger base backup, or to a moment before.",
+                )
+            place = _place(state, made.path, account)
+            if place != made.path:
+                link = _link(data, state, made.path, place)
+                changed = led_to(changed, start, made, link)
+    except RefusedError as error:
+        state["refused"] = error.message
+        _write(data, state, account)
+        raise
+    _write(data, state, account)
+    if changed is not content:
+        from .spool import restore_to
+
+        restore_to(changed, path)
+        _give(path, account)
+
+
+def look_into_all(data: Path, account: str) -> None:
+    """Look into the WAL that the data directory itself brings along, as look_into() does."""
+    for path in sorted((data / "pg_wal").iterdir()):
+        look_into(str(data), path.name, str(path), account)
+
+
+def refused(data: Path) -> str:
+    """Return why a segment was not handed over, empty if none was refused."""
+    return str(_read(str(data)).get("refused", ""))
+
+
+def made_by_wal(data: Path) -> dict[str, str]:
+    """Return where the tablespaces lie that the WAL made, by their original directories: not those of the base backup."""
+    state = _read(str(data))
+    return {path: place for path, place in sorted(state.get("made", {}).items()) if path not in state["base"]}
+
+
+def made_anew(data: Path) -> list[str]:
+    """Return the directories that were made for them."""
+    return list(_read(str(data)).get("fresh", []))
+
+
+def has_links(data: Path) -> bool:
+    """Tell whether a record was changed: until a checkpoint comes after it, the server may replay it once more."""
+    return bool(_read(str(data)).get("links"))
+
+
+def settle(data: Path, *, promoted: bool) -> None:
+    """Let the server's links lead to the directories themselves; once it is promoted, and has no need to replay anything, all else goes."""
+    state = _read(str(data))
+    links = {link: state["made"][path] for path, link in state.get("links", {}).items()}
+    folder = data / _LINKS
+    for entry in sorted(folder.iterdir()):
+        if entry.is_symlink() and os.readlink(entry) in links and entry.name.isdecimal():
+            _lead(str(entry), links[os.readlink(entry)])
+    if not promoted:
+        return
+    for link in links:
+        for inside in (folder / link, data / link):
+            inside.unlink(missing_ok=True)
+    (data / FILE).unlink(missing_ok=True)
+
+
+def _place(state: dict[str, Any], path: str, account: str) -> str:
+    """Return where the tablespace with the original directory `path` lies, which is ready then. Raise RefusedError."""
+    made: dict[str, str] = state["made"]
+    if path not in made:
+        place = state["places"].get(path)
+        if not place and state["others"]:
+            place = "%s-%d" % (state["others"], len(made) + 1)
+        made_here = _prepare(place or path, path, state["home"], account)
+        made[path] = place or path
+        if made_here:
+            state["fresh"].append(made[path])
+    return made[path]
+
+
+def _prepare(place: str, path: str, home: str, account: str) -> bool:
+    """Make the directory `place` for a tablespace, and mark it as not proven; tell whether it was not there. Raise RefusedError."""
+    from pathlib import Path
+
+    from ..postgres.unproven import mark
+
+    what = "The WAL that is replayed makes a tablespace in %s, which the base backup does not have" % path
+    hint = (
+        "Give it an empty directory of its own: --tablespace %s DIR (tablespaces of the module and the playbook)."
+        % path
+    )
+    there = os.path.isdir(place)
+    try:
+        if there and os.listdir(place):
+            raise RefusedError("%s, and %s is not empty: it may be another server's." % (what, place), hint=hint)
+        mark(Path(place), Path(home), account)
+    except OSError as error:
+        raise RefusedError("%s, and %s cannot be used: %s." % (what, place, error.strerror), hint=hint) from error
+    return not there
+
+
+def _link(data: str, state: dict[str, Any], path: str, place: str) -> str:
+    """Return the short link to `place`, which fits where `path` was. Raise RefusedError."""
+    links: dict[str, str] = state["links"]
+    link = links.setdefault(path, "t%d" % len(links))
+    if len(link) > len(os_bytes(path)):
+        raise RefusedError("The path %s of a tablespace is too short to be led elsewhere." % path)
+    for inside in (os.path.join(data, link), os.path.join(data, _LINKS, link)):
+        _lead(inside, place)
+    return link
+
+
+def _lead(link: str, place: str) -> None:
+    """Let `link` lead to `place`, at no moment nowhere."""
+    if os.path.islink(link) and os.readlink(link) == place:
+        return
+    temporary = link + ".pgops"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(place, temporary)
+    os.rename(temporary, link)
+
+
+def _read(data: str) -> dict[str, Any]:
+    import json
+
+    try:
+        with open(os.path.join(data, FILE), encoding="ascii") as stream:
+            state: dict[str, Any] = json.load(stream)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DamagedError("%s cannot be read: %s." % (os.path.join(data, FILE), error)) from error
+    return state
+
+
+def _write(data: str, state: dict[str, Any], account: str) -> None:
+    import json
+
+    from .spool import restore_to
+
+    path = os.path.join(data, FILE)
+    restore_to(json.dumps(state, sort_keys=True).encode("ascii"), path)
+    _give(path, account)
+
+
+def _give(path: str, account: str) -> None:
+    if account:
+        import pwd
+
+        os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid)
+
+
+__all__ = ("FILE", "has_links", "lay", "look_into", "look_into_all", "made_anew", "made_by_wal", "refused", "settle")

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The records that make a tablespace are found wherever they lie in the WAL, and lead to no directory that somebody uses."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespace_records import (
+    Made,
+    _crc,
+    led_to,
+    made_in,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import tablespaces
+
+PAGE, SIZE = 8192, 1 << 20
+ROOM = SIZE - 40 - (SIZE // PAGE - 1) * 24  # what a segment holds without the headers of its pages
+NAME = segment_name(1, 1, SIZE)
+
+
+def record(data: bytes, *, manager: int = 10, info: int = 0) -> bytes:
+    head = struct.pack("=BB", 255, len(data)) if len(data) < 256 else struct.pack("=BI", 254, len(data))
+    made = bytearray(struct.pack("=IIQBBHI", 24 + len(head) + len(data), 0, 0, info, manager, 0, 0) + head + data)
+    if manager == 5:
+        made[20:24] = _crc(made).to_bytes(4, sys.byteorder)
+    return bytes(made) + bytes(-len(made) % 8)
+
+
+def filler(length: int) -> bytes:
+    """Records of somebody else that take so many bytes."""
+    assert length % 8 == 0 and (not length or length >= 32)
+    found = b""
+    while length:
+        step = 4000 if length >= 4032 else length
+        found += record(bytes(step - (26 if step < 282 else 29)))
+        length -= step
+    return found
+
+
+def create(path: str, oid: int = 16400) -> bytes:
+    return record(struct.pack("=I", oid) + path.encode("utf-8", "surrogateescape") + b"\0", manager=5)
+
+
+def segment(plain: bytes, *, number: int = 1, rest: int = 0) -> bytes:
+    """Lay records out in the pages of a segment; `rest` bytes of them continue a record of the segment before."""
+    starts = [0] if not rest else []
+    at = -(-rest // 8) * 8
+    while at + 4 <= len(plain) and int.from_bytes(plain[at : at + 4], sys.byteorder):
+        starts.append(at)
+        at += -(-int.from_bytes(plain[at : at + 4], sys.byteorder) // 8) * 8
+    plain, found, taken = plain[:ROOM].ljust(ROOM, b"\0"), b"", 0
+    for page in range(SIZE // PAGE):
+        head = 24 if page else 40
+        begun = max((s for s in starts if s < taken), default=0)
+        length = int.from_bytes(plain[begun : begun + 4], sys.byteorder) if page and taken else 0
+        left = rest if not page else max(begun + length - taken, 0)
+        flags = (1 if left else 0) | (0 if page else 2)
+        found += struct.pack("=HHIQI4x", 0xD116, flags, 1, number * SIZE + page * PAGE, left)
+        found += b"" if page else struct.pack("=QII", 7, SIZE, PAGE)
+        found += plain[taken : taken + PAGE - head]
+        taken += PAGE - head
+    assert len(found) == SIZE
+    return found
+
+
+def plain_of(content: bytes) -> bytes:
+    return b"".join(content[at + (24 if at else 40) : at + PAGE] for at in range(0, SIZE, PAGE))
+
+
+def paths_of(content: bytes) -> list[str]:
+    """Where the tablespaces are made whose records are whole, by reading one record after the other."""
+    plain, at, found = plain_of(content), 0, []
+    while length := int.from_bytes(plain[at : at + 4], sys.byteorder):
+        one = plain[at : at + length]
+        if one[17] == 5 and _crc(one) == int.from_bytes(one[20:24], sys.byteorder):
+            found.append(one[30 + 3 * (one[24] == 254) :].split(b"\0")[0].decode("utf-8", "surrogateescape"))
+        at += -(-length // 8) * 8
+    return found
+
+
+@pytest.mark.parametrize("path", ["/x", "/srv/a b/\udcff", "/" + "long/" * 100])
+@pytest.mark.parametrize("before", [0, 4000, *range(8152 - 144, 8152, 8), 8152 + 8168 - 40])
+def test_a_record_is_found_and_changed_wherever_it_lies(path: str, before: int) -> None:
+    """Also where a page ends in its middle: only its path and its sum are others then."""
+    made = create(path)
+    content = segment(filler(before) + made + filler(8000))
+    (found,) = made_in(content, SIZE)
+    assert found == Made(before, 16400, path)
+    changed = led_to(content, SIZE, found, "t0")
+    assert paths_of(changed) == ["t0"]
+    assert made_in(changed, SIZE) == []
+    one, other = plain_of(content), plain_of(changed)
+    assert one[:before] == other[:before]
+    assert one[before + len(made) :] == other[before + len(made) :]
+
+
+def test_what_only_looks_like_one_is_none() -> None:
+    inside = record(bytes(6) + create("/in/a/row"))  # a row that holds WAL, aligned as it is
+    dropped = record(struct.pack("=I", 16400), manager=5, info=0x10)
+    other = record(struct.pack("=I", 16400) + b"/x\0", manager=6)
+    broken = bytearray(create("/broken"))
+    broken[21] ^= 1
+    assert made_in(segment(inside + dropped + other + bytes(broken)), SIZE) == []
+    good = segment(filler(9000 - 9000 % 8) + create("/old"))
+    # A page of another turn of the file, behind the end of the WAL.
+    old = bytearray(good)
+    old[PAGE + 8 : PAGE + 16] = (5 * SIZE + PAGE).to_bytes(8, sys.byteorder)
+    assert made_in(good, SIZE)
+    assert made_in(bytes(old), SIZE) == []
+    assert made_in(bytes(SIZE), SIZE) == []
+    with pytest.raises(ValueError, match="does not fit"):
+        led_to(good, SIZE, made_in(good, SIZE)[0], "/longer")
+
+
+@pytest.mark.parametrize("inside", [8, 16, 24, 32, 40])
+def test_across_the_border_of_two_segments_it_is_told_without_a_path(inside: int) -> None:
+    made = create("/srv/across")
+    length = int.from_bytes(made[:4], sys.byteorder)
+    first = segment(filler(ROOM - inside) + made)
+    second = segment(made[inside:] + filler(80), number=2, rest=length - inside)
+    told = [*made_in(first, SIZE), *made_in(second, 2 * SIZE)]
+    assert [one.path for one in told] == [""]
+    # The rest of any other record is none.
+    other = record(bytes(len(made) - 26))
+    assert made_in(segment(filler(ROOM - inside) + other), SIZE) == []
+    assert made_in(segment(other[inside:] + filler(80), number=2, rest=length - inside), 2 * SIZE) == []
+
+
+# --- where it may lie -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with one tablespace of its base backup."""
+    found = tmp_path / "data"
+    for folder in ("pg_wal", "pg_tblspc"):
+        (found / folder).mkdir(parents=True)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "PG_16").touch()
+    return found
+
+
+def laid(data: Path, places: dict[str, str] | None = None, others: str = "") -> None:
+    ours = {"/was/there": str(data.with_name("moved"))}
+    tablespaces.lay(data, "", home=data, places=places or {}, ours=ours, others=others)
+
+
+def look(data: Path, *paths: str) -> list[str]:
+    """Let a segment be looked into that makes tablespaces in `paths`; return where it makes them then."""
+    file = data / "pg_wal" / NAME
+    file.write_bytes(segment(b"".join(create(path) for path in paths)))
+    tablespaces.look_into(str(data), NAME, str(file))
+    return paths_of(file.read_bytes())
+
+
+def test_without_a_recovery_of_ours_nothing_is_done(data: Path) -> None:
+    assert look(data, "/live") == ["/live"]
+
+
+def test_each_goes_where_it_may_lie(data: Path, tmp_path: Path) -> None:
+    asked, empty = tmp_path / "asked for", tmp_path / "empty"
+    empty.mkdir()
+    laid(data, {"/asked": str(asked)})
+    for _again in range(2):  # as when the server is started once more
+        assert look(data, "/was/there", "/asked", str(empty)) == ["t0", "t1", str(empty)]
+    assert (data / "t0").resolve() == (data / "pg_tblspc" / "t0").resolve() == tmp_path / "moved"
+    assert (data / "pg_tblspc" / "t1").resolve() == asked
+    assert tablespaces.made_by_wal(data) == {"/asked": str(asked), str(empty): str(empty)}
+    assert tablespaces.made_anew(data) == [str(asked)]
+    assert unproven.is_marked(asked, data)
+    (data / "pg_tblspc" / "16400").symlink_to("t1")
+    (data / "pg_tblspc" / "16401").symlink_to(empty)
+    tablespaces.settle(data, promoted=False)
+    assert (data / "pg_tblspc" / "16400").readlink() == asked
+    assert (data / "t1").is_symlink()
+    tablespaces.settle(data, promoted=True)
+    assert sorted(path.name for path in data.iterdir()) == ["pg_tblspc", "pg_wal"]
+    assert sorted(path.name for path in (data / "pg_tblspc").iterdir()) == ["16400", "16401"]
+    tablespaces.settle(data, promoted=True)
+
+
+def test_those_that_nobody_named_lie_beside(data: Path, tmp_path: Path) -> None:
+    laid(data, others=str(tmp_path / "new"))
+    assert look(data, "/one", "/two") == ["t0", "t1"]
+    assert sorted(tablespaces.made_by_wal(data).values()) == [str(tmp_path / "new-2"), str(tmp_path / "new-3")]
+
+
+@pytest.mark.parametrize("why", ["is not empty", "cannot be used", "cannot be told"])
+def test_what_may_lie_nowhere_is_not_handed_over(data: Path, tmp_path: Path, why: str) -> None:
+    live = tmp_path / "live"
+    live.mkdir()
+    (live / "PG_16").touch()
+    laid(data)
+    if why == "cannot be told":
+        file = data / "pg_wal" / NAME
+        file.write_bytes(segment(filler(ROOM - 40) + create("/srv/across")))
+        with pytest.raises(RefusedError, match=why):
+            tablespaces.look_into_all(data, "")
+    else:
+        with pytest.raises(RefusedError, match=why):
+            look(data, str(live) if why == "is not empty" else str(tmp_path / "no" / "where"))
+    assert why in tablespaces.refused(data)
+    assert [path.name for path in live.iterdir()] == ["PG_16"]
+
+
+def test_what_has_become_a_standby_is_left_alone(data: Path) -> None:
+    laid(data, {"/live": str(data.with_name("new"))})
+    (data / "standby.signal").touch()
+    assert look(data, "/live") == ["/live"]
+    assert not tablespaces.has_links(data)
+    (data / "standby.signal").unlink()
+    assert look(data, "/live") == ["t0"]
+    assert tablespaces.has_links(data)
+
+
+def test_a_file_that_cannot_be_read_hands_over_nothing(data: Path) -> None:
+    (data / tablespaces.FILE).write_text("{")
+    with pytest.raises(DamagedError, match="cannot be read"):
+        look(data, "/live")
+
+
+def test_what_is_no_segment_is_not_looked_into(data: Path) -> None:
+    laid(data)
+    for name, content in ((NAME, b"cut"), ("00000002.history", segment(create("/live")))):
+        (data / "pg_wal" / name).write_bytes(content)
+        tablespaces.look_into(str(data), name, str(data / "pg_wal" / name))
+    assert tablespaces.refused(data) == ""
