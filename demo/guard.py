@@ -26,7 +26,7 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_PATIENCE = 15  # seconds for each signal to work
+_PATIENCE = 60  # seconds for each signal to work; a machine may be busy with much else
 
 
 class GuardError(Exception):

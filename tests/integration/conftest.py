@@ -492,7 +492,7 @@ def glimpse(look: Callable[[], Any]) -> Any:
     """Return what there is to see, and None when it vanished while we looked: others are at work in those directories."""
     try:
         return look()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
 
 

@@ -197,7 +197,7 @@ def test_a_standby_that_is_promoted_meanwhile_leaves_no_set(
 
         promoted = pool.submit(promote)
         with pytest.raises(PgopsError, match="standby was promoted") as caught:
-            base(site, base={"max_rate": "4MiB"})
+            base(site, base={"max_rate": "1MiB"})
         promoted.result()
         assert "Run the backup again" in caught.value.hint
         assert site.sets() == []
