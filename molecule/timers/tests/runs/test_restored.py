@@ -26,7 +26,7 @@ def test_the_shop_comes_back_beside_itself(host: Any, instance: str, version: st
 
 
 def test_an_incremental_backup_brings_back_what_changed_since_the_full_one(host: Any) -> None:
-    """In a copy beside the server; without a WAL archive, as it was at the end of the incremental one."""
+    """In a copy beside the server, from S3; without a WAL archive, as it was at the end of the incremental one."""
     pgops = "pgops --json --config /etc/pgops/db13-main.yml"
     copy, sockets = "/srv/chain", "/tmp/chain"
     asked(host, "postgres", "ALTER SYSTEM SET summarize_wal = on")
@@ -39,6 +39,7 @@ def test_an_incremental_backup_brings_back_what_changed_since_the_full_one(host:
         assert made["set"].endswith("-incremental")
         manifest = json.loads(host.file(f"/backups/postgres/db13-main/sets/{made['set']}/manifest.json").content_string)
         assert manifest["parent"] == full["set"]
+        host.check_output(f"sudo -u postgres {pgops} sync")
         asked(host, "shop", "DELETE FROM changed")
         host.check_output("install -d -o postgres -m 700 %s", copy)
         words = f"recover --data-directory {copy} --socket-directory {sockets} --to-immediate --yes"

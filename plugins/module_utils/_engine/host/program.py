@@ -40,8 +40,8 @@ _VERSION = re.compile(r"([0-9][A-Za-z0-9.+]*)-[0-9a-f]{12}")
 _LEFT = re.compile(r"\.%s\.(new|old)" % _VERSION.pattern)
 _OLDEST = (3, 9)
 _PROC = Path("/proc")
-# A line of /proc/PID/cgroup of what the role wal_archive has systemd run.
-_SERVICE = re.compile(r"/(pgops_wal_ship@[^/\n]+\.service)$", re.MULTILINE)
+# A line of /proc/PID/cgroup of what the role wal_archive has this host's systemd run; one in a container lies deeper.
+_SERVICE = re.compile(r":/system\.slice/(?:[^/\n]+/)?(pgops_wal_ship@[^/\n]+\.service)$", re.MULTILINE)
 _SECONDS = 120.0
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.start import main; raise SystemExit(main())"
 # Killed with us, so that it does not write into a folder that the next run removes.

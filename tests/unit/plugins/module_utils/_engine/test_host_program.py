@@ -303,7 +303,7 @@ def test_a_version_that_somebody_runs_stays_until_the_next_time(root: Path) -> N
 def a_process(proc: Path, number: int, group: str, *held: Path) -> None:
     """Make what /proc has of a process: its control group, and the files that it holds."""
     (proc / str(number) / "fd").mkdir(parents=True)
-    (proc / str(number) / "cgroup").write_text("0::/system.slice/%s\n" % group)
+    (proc / str(number) / "cgroup").write_text("8:pids:/\n0::/%s\n" % group)
     for handle, path in enumerate(held, 3):
         (proc / str(number) / "fd" / str(handle)).symlink_to(path)
 
@@ -311,11 +311,13 @@ def a_process(proc: Path, number: int, group: str, *held: Path) -> None:
 def test_a_service_that_runs_another_version_is_something_to_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lib, proc = root / "lib" / "pgops", root / "proc"
     current, old = (lib / "current").resolve(), lib / "0.0.9-0123456789ab"
-    slices = "system-pgops_wal_ship.slice/pgops_wal_ship@%s.service"
+    slices = "system.slice/system-pgops_wal_ship.slice/pgops_wal_ship@%s.service"
     a_process(proc, 1, "init.scope")
     a_process(proc, 20, slices % "fresh", current, root)
     # A job that began before, and ends by itself.
-    a_process(proc, 30, "system-pgops\\x2dbackup.slice/pgops-backup@a.service", old)
+    a_process(proc, 30, "system.slice/system-pgops\\x2dbackup.slice/pgops-backup@a.service", old)
+    # Its files have the same names, elsewhere.
+    a_process(proc, 31, "machine.slice/a-container/" + slices % "of-another-host", old)
     (proc / "40").mkdir()
     (proc / "meminfo").touch()
     monkeypatch.setattr(host_program, "_PROC", proc)
