@@ -184,13 +184,14 @@ class _Shipping:
             raise UnreachableError(error.message, hint=error.hint) from error
 
     def _learn(self, there: dict[str, Entry]) -> None:
+        home = str(self.home)
         for path, entry in there.items():
             if _name(path):
                 self._hold(path)
             # What a verification found damaged there is sent again, where the spool still has it.
-            if problem_of(path, mark_of(entry), self.read):
+            if path in self.read and problem_of(path, mark_of(entry), self.read):
                 continue
-            if self._looks_whole(entry):
+            if self._looks_whole(entry, home):
                 self.known[path] = entry
             else:
                 self.doubted[path] = entry
@@ -207,10 +208,10 @@ class _Shipping:
         held = self.held.get(which, ())
         return bool(_name(path) and held) and digest not in held
 
-    def _looks_whole(self, entry: Entry) -> bool:
-        """Tell whether what S3 has is of the size of the file here, if there is one, or was read there and was whole."""
+    def _looks_whole(self, entry: Entry, home: str) -> bool:
+        """Tell whether what S3 has is of the size of the file below `home`, if there is one, or was read there and was whole."""
         try:
-            size = os.stat(self.home / entry.path).st_size
+            size = os.stat(os.path.join(home, entry.path)).st_size
         except OSError:
             return True
         return _same_size(entry, size) or self._was_read(entry)

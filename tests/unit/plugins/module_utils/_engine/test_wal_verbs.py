@@ -408,7 +408,7 @@ def test_a_history_of_another_lineage_stays_here(archive):
     archive.world.memory.write(other, (archive.home / other).read_bytes())
     (archive.home / other).unlink()
     (archive.home / "ours").rename(archive.home / ours)
-    with pytest.raises(RefusedError, match="other content for 00000002.history"):
+    with pytest.raises(RefusedError, match=r"other content for 00000002\.history"):
         shipping.once()
     assert archive.there() == sorted([other, here])
 
