@@ -126,8 +126,7 @@ class _Shipping:
     """What one process knows about both sides.
 
     `known` is what S3 has, whole as far as can be seen, by path; `held` are the hashes that it has of each WAL file (its path but
-    for the hash). `contested` are the paths here of which it has other content, `doubted` what it has in
-    another size than this host.
+    for the hash). `contested` are the paths here of which it has other content, `doubted` what it has in another size.
     """
 
     context: Context
@@ -406,10 +405,12 @@ class _Shipping:
             "last_ok": before.get("last_ok") if error else iso(began),
             "last_sent": now if sent else before.get("last_sent"),
             "seen": before.get("seen") if error else self._newest(),
-            "contested": [_name(path) for path in self.contested[:_NAMED]],
+            # While S3 is away it is as it was.
+            "contested": [_name(path) for path in self.contested[:_NAMED]] if self.looked else before.get("contested"),
             **told,
         }
-        if not sent and not error and before.get("error") is None and _recent(before.get("when"), self.context):
+        same = all(before.get(key) == state[key] for key in ("error", "pending", "contested"))
+        if not sent and same and _recent(before.get("when"), self.context):
             return
         try:
             make_dirs(self.context.state)
