@@ -214,7 +214,7 @@ def test_the_moments_at_which_a_signal_could_leave_something(
     def reads(of: Reader, key: str, **where: Any) -> Any:
         if when == "read back" and "/base/" in key:
             interrupt()
-            of._store.patience.call(away, lambda _error: True)  # noqa: SLF001
+            of._store.patience.call(away, lambda _error: True)
         return read(of, key, **where)
 
     def away() -> None:
