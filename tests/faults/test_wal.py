@@ -10,8 +10,10 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,73 @@ def test_a_killed_archive_leaves_the_whole_file_or_none_and_the_next_one_succeed
         assert (commands.data / "pg_wal" / "RECOVERYXLOG").read_bytes() == (commands.data / path).read_bytes()
     assert (-signal.SIGKILL, False) in outcomes
     assert len(commands.stored()) == 6, "something is left of the killed ones"
+
+
+class Steps:
+    """Counts the steps of archive() that change something on disk, and remembers which names would survive a power cut."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, dies_at: int = 0) -> None:
+        self.count, self.dies_at = 0, dies_at
+        self.made: set[str] = set()
+        self.safe: set[str] = set()
+        for name in ("mkdir", "rename", "unlink", "utime", "fsync"):
+            patch.setattr(os, name, self._counted(name, getattr(os, name)))
+
+    def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **options: Any) -> Any:
+            self.count += 1
+            if self.count == self.dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            synced = os.readlink("/proc/self/fd/%d" % words[0]) if name == "fsync" else ""
+            done = real(*words, **options)
+            if name in ("mkdir", "rename"):
+                self.made.add(str(words[-1] if name == "rename" else words[0]))
+            self.safe |= {made for made in self.made if os.path.dirname(made) == synced}
+            return done
+
+        return call
+
+
+def test_a_kill_between_any_two_steps_leaves_no_name_that_a_power_cut_takes_away(tmp_path: Path) -> None:
+    data = data_directory(tmp_path / "data")
+    path = data / "pg_wal" / segment_name(1, 1, MIB)
+    path.write_bytes(segment(1, size=MIB))
+
+    def settings(home: Path) -> Brief:
+        values = {"instance": "db1", "local": {"path": str(home / "backups")}, "wal": {"compression": "gzip"}}
+        return Brief(values_of(config.build(values, environ={}, host="h")))
+
+    fresh: list[bool] = []
+    for step in itertools.count(1):
+        home = tmp_path / str(step)
+        home.mkdir()
+        child = os.fork()
+        if not child:
+            with pytest.MonkeyPatch.context() as patch:
+                Steps(patch, dies_at=step)
+                archive(settings(home), str(path))
+            os._exit(0)
+        died = os.waitpid(child, 0)[1] != 0
+        before = [stored for stored in home.rglob("0*") if parse_stored(stored.name)[0]]
+        assert all(sha256(unpack(stored.read_bytes())) == parse_stored(stored.name)[1] for stored in before)
+        there = {str(made) for made in home.rglob("*") if made.is_dir()}
+        with pytest.MonkeyPatch.context() as patch:
+            steps = Steps(patch)
+            # What the one before made counts as lost with the power, until it is made durable again.
+            steps.made |= there | {str(stored) for stored in before}
+            fresh.append(archive(settings(home), str(path)))
+        assert fresh[-1] is not bool(before)
+        (stored,) = [stored for stored in home.rglob("*") if stored.is_file()]
+        assert sha256(unpack(stored.read_bytes())) == parse_stored(stored.name)[1]
+        if died and not before:
+            inside = {str(above) for above in stored.parents if home in above.parents}
+            assert {str(stored), *inside} <= steps.safe, step
+        elif died:
+            assert str(stored) in steps.safe
+        else:
+            break
+    assert step > 12
+    assert {*fresh} == {True, False}
 
 
 def test_a_full_spool_is_told_to_postgresql_and_goes_on_when_there_is_room(tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ class Place(abc.ABC):
         """Yield what entries() returns, one after the other where the place can."""
         yield from self.entries(prefix).values()
 
+    def beginning(self, start: str) -> dict[str, Entry]:
+        """Return what is stored whose path begins with `start`, whatever else lies in the same folder."""
+        return {path: entry for path, entry in self.entries(start.rpartition("/")[0]).items() if path.startswith(start)}
+
     @abc.abstractmethod
     def read(self, path: str) -> bytes:
         """Return the whole of a small file. Raise MissingError if it is not there."""

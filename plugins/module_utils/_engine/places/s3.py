@@ -81,10 +81,16 @@ class S3Place(Place):
     def entries(self, prefix: str) -> dict[str, Entry]:
         return {entry.path: entry for entry in self.listing(prefix)}
 
+    def beginning(self, start: str) -> dict[str, Entry]:
+        return {entry.path: entry for entry in self._listing(self.key(start))}
+
     def listing(self, prefix: str) -> Iterator[Entry]:
+        yield from self._listing(self.key(prefix) + "/")
+
+    def _listing(self, start: str) -> Iterator[Entry]:
         marker: dict[str, Any] = {}
         while True:
-            answer = self.store.call("list_objects_v2", Prefix=self.key(prefix) + "/", **marker)
+            answer = self.store.call("list_objects_v2", Prefix=start, **marker)
             for item in answer.get("Contents", []):
                 path = str(item["Key"])[len(self._home) :]
                 if safe_path(path):  # the "folders" that consoles make end in a slash

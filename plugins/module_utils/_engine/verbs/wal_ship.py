@@ -126,8 +126,7 @@ class _Shipping:
     """What one process knows about both sides.
 
     `known` is what S3 has, whole as far as can be seen, by path; `held` are the hashes that it has of each WAL file (its path but
-    for the hash). `contested` are the paths here of which it has other content, `doubted` what it has in
-    another size than this host.
+    for the hash). `contested` are the paths here of which it has other content, `doubted` what it has in another size.
     """
 
     context: Context
@@ -164,7 +163,7 @@ class _Shipping:
         now = self.context.clock()
         if self.looked is not None and timedelta(0) <= now - self.looked < _LOOK_AGAIN:
             return
-        there = self._listed(TREE)
+        there = self._asked(lambda: self.place.entries(TREE))
         try:
             catalog = Catalog(self.place)
             bases, unread = bases_of(catalog, catalog.ids())
@@ -177,20 +176,21 @@ class _Shipping:
         self.spared = set() if unread else self._unneeded(bases)
         self.looked = now
 
-    def _listed(self, prefix: str) -> dict[str, Entry]:
+    def _asked(self, listing: Callable[[], dict[str, Entry]]) -> dict[str, Entry]:
         try:
-            return self.place.entries(prefix)
+            return listing()
         except MissingError as error:
             raise UnreachableError(error.message, hint=error.hint) from error
 
     def _learn(self, there: dict[str, Entry]) -> None:
+        home = str(self.home)
         for path, entry in there.items():
             if _name(path):
                 self._hold(path)
             # What a verification found damaged there is sent again, where the spool still has it.
-            if problem_of(path, mark_of(entry), self.read):
+            if path in self.read and problem_of(path, mark_of(entry), self.read):
                 continue
-            if self._looks_whole(entry):
+            if self._looks_whole(entry, home):
                 self.known[path] = entry
             else:
                 self.doubted[path] = entry
@@ -207,10 +207,10 @@ class _Shipping:
         held = self.held.get(which, ())
         return bool(_name(path) and held) and digest not in held
 
-    def _looks_whole(self, entry: Entry) -> bool:
-        """Tell whether what S3 has is of the size of the file here, if there is one, or was read there and was whole."""
+    def _looks_whole(self, entry: Entry, home: str) -> bool:
+        """Tell whether what S3 has is of the size of the file below `home`, if there is one, or was read there and was whole."""
         try:
-            size = os.stat(self.home / entry.path).st_size
+            size = os.stat(os.path.join(home, entry.path)).st_size
         except OSError:
             return True
         return _same_size(entry, size) or self._was_read(entry)
@@ -241,8 +241,8 @@ class _Shipping:
 
     def _agreed(self, paths: list[str]) -> list[str]:
         """Return those of the paths that S3 still wants: another host may have sent what has the same name since the last look."""
-        for prefix in sorted({_folder(path) for path in paths if _name(path)}):
-            self._learn(self._listed(prefix))
+        for prefix in sorted({_beside(path) for path in paths if _name(path)}):
+            self._learn(self._asked(lambda prefix=prefix: self.place.beginning(prefix)))  # type: ignore[misc]
         self.contested += [path for path in paths if self._is_contested(path)]
         self._clear_doubts(paths)
         return [path for path in paths if path not in self.known and not self._is_contested(path)]
@@ -285,8 +285,8 @@ class _Shipping:
                     self._hold(file.path)
                     sent, size = sent + 1, size + file.size
             removed = self._clear() if self.looked != looked else {}
-        except PgopsError as trouble:
-            error = trouble
+        except (PgopsError, OSError) as trouble:
+            error = trouble if isinstance(trouble, PgopsError) else self._trouble(trouble)
             left = self._left()
             self.looked = None
             # With whatever the files of the credentials say by then: they may be new.
@@ -306,13 +306,19 @@ class _Shipping:
             raise failure
         return result
 
+    def _trouble(self, trouble: OSError) -> PgopsError:
+        where = trouble.filename or str(self.home / TREE)
+        return PgopsError("The WAL spool is in trouble: %s: %s." % (where, trouble.strerror or trouble))
+
     def _failure(self, damaged: list[str]) -> Optional[PgopsError]:
         """Return what is wrong though S3 took the rest; None if nothing is."""
         failure: Optional[PgopsError] = None
         if damaged:
             failure = DamagedError(
-                "%d files in the WAL spool are damaged and were not sent: %s." % (len(damaged), ", ".join(damaged[:3])),
-                hint="If the server still has them in pg_wal, it archives them again. Else take a new base backup.",
+                "%d files in the WAL spool are damaged or cannot be read, and were not sent: %s."
+                % (len(damaged), ", ".join(damaged[:3])),
+                hint="Give what cannot be read to the account of pgops. If the server still has what is damaged in pg_wal, it archives it"
+                " again; else take a new base backup.",
             )
         if self.contested:
             refused = self.contradiction()
@@ -330,7 +336,9 @@ class _Shipping:
 
     def _left(self) -> list[str]:
         """Return what waits, as far as can be told while S3 does not answer."""
-        here = [path for path in self._here() if path not in self.known and path not in self.spared]
+        with contextlib.suppress(PgopsError):
+            self.here = self._here()
+        here = [path for path in self.here if path not in self.known and path not in self.spared]
         if self.looked is not None:
             return here
         # What was there when all had been sent does not wait, though S3 cannot say so now. When it was written says nothing of
@@ -354,7 +362,10 @@ class _Shipping:
             damaged.append(path)
             return None
         except OSError as error:
-            raise PgopsError("%s cannot be read: %s." % (source, error.strerror)) from error
+            # One bad sector must not keep all the others here.
+            self.context.warn("%s cannot be read: %s." % (source, error.strerror))
+            damaged.append(path)
+            return None
         return File(path, len(blob), sha256(blob)), source
 
     def _clear(self) -> dict[str, int]:
@@ -394,10 +405,12 @@ class _Shipping:
             "last_ok": before.get("last_ok") if error else iso(began),
             "last_sent": now if sent else before.get("last_sent"),
             "seen": before.get("seen") if error else self._newest(),
-            "contested": [_name(path) for path in self.contested[:_NAMED]],
+            # While S3 is away it is as it was.
+            "contested": [_name(path) for path in self.contested[:_NAMED]] if self.looked else before.get("contested"),
             **told,
         }
-        if not sent and not error and before.get("error") is None and _recent(before.get("when"), self.context):
+        same = all(before.get(key) == state[key] for key in ("error", "pending", "contested"))
+        if not sent and same and _recent(before.get("when"), self.context):
             return
         try:
             make_dirs(self.context.state)
@@ -463,9 +476,10 @@ def _split(path: str) -> tuple[str, str, str]:
     return which, dash, rest.partition(".")[0]
 
 
-def _folder(path: str) -> str:
-    """Return the folder that holds what has the same name as the file at `path`."""
-    return path.rpartition("/")[0]
+def _beside(path: str) -> str:
+    """Return with what the path begins of whatever has the name of the file at `path`; for segments, of all in their folder."""
+    which = _split(path)[0]
+    return which + "-" if kind(_name(path)) == HISTORY else which[: which.rindex("/") + 17]
 
 
 def _name(path: str) -> str:

@@ -213,6 +213,9 @@ def store(
             # One writer at a time; the lock ends with its process.
             fcntl.flock(held, fcntl.LOCK_EX)
             found = find(directory, name)
+            if not found and not any(parse_stored(stored)[0] for stored in os.listdir(directory)):
+                # Whoever made it may have been killed before its parent was durable.
+                _sync_above(directory, home)
             # While it is hashed it is packed, as it is new mostly, or compared with what is there.
             whole = {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
             packed = None if whole else wrap(content)
@@ -326,6 +329,16 @@ def _make_dirs(directory: str) -> None:
         return
     _adopt(directory)
     _sync(parent)
+
+
+def _sync_above(directory: str, home: str) -> None:
+    """Make the directories from `directory` up to that of all instances durable in those that hold them, if these can be read."""
+    while len(directory) >= len(os.path.dirname(home)):
+        directory = os.path.dirname(directory)
+        try:
+            _sync(directory)
+        except PermissionError:
+            return
 
 
 def _adopt(path: str) -> None:
