@@ -28,7 +28,9 @@ NOTHING = (
 def test_check_mode_has_said_what_would_protect_the_host(host: Any, ansible_said: str) -> None:
     """For where check mode was all that ran; not among the tests that a host takes which was emptied."""
     name, said = host.check_output("hostname"), " ".join(ansible_said.split())
-    assert re.search(rf"{name}-main: Would back up, (take a base backup, )?copy it to S3 and verify that it restores[.]", said)
+    assert re.search(
+        rf"{name}-main: Would back up, (take a base backup, )?copy it to S3 and verify that it restores[.]", said
+    )
     assert "Prediction, as check mode changes nothing: 0 of " in said
     assert f"{name}: would be set up" in said
 
