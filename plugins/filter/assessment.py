@@ -187,9 +187,11 @@ def _read_whole(said: Mapping[str, Any]) -> bool:
 
 def _newest_passed(sets: Sequence[Mapping[str, Any]]) -> bool:
     newest: dict[bool, Mapping[str, Any]] = {}
-    for described in sorted((one for one in sets if one["complete"]), key=lambda one: str(one["id"])):
+    for described in sorted((one for one in sets if one.get("complete")), key=lambda one: str(one["id"])):
         newest[is_physical(described["id"])] = described
-    outcomes = [{proof["outcome"] for proof in described["proofs"].values()} for described in newest.values()]
+    outcomes = [
+        {proof["outcome"] for proof in (described.get("proofs") or {}).values()} for described in newest.values()
+    ]
     return bool(outcomes) and all(found == {"passed"} for found in outcomes)
 
 

@@ -27,6 +27,7 @@ options:
   state:
     description:
       - Whether the configuration is to be there. V(absent) removes it with its secrets, and nothing that it leads to.
+      - One that this module did not write stays, with a warning.
     type: str
     choices: [present, absent]
     default: present
