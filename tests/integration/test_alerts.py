@@ -1279,3 +1279,21 @@ def test_a_test_tells_what_each_channel_answered(house: House) -> None:
     with pytest.raises(UnreachableError, match="slack: It answered 404 Not Found: no_service") as caught:
         alert.test(house.context())
     assert [c["accepted"] for c in caught.value.details["channels"]] == [False, True]
+
+
+def test_a_test_tries_each_way_by_which_something_is_told(watched: House) -> None:
+    names = ["slack", "sentry", "sentry monitor", "heartbeat"]
+    assert [c["channel"] for c in alert.test(watched.context(), dry_run=True)["channels"]] == names
+    assert [(c["channel"], c["accepted"]) for c in alert.test(watched.context())["channels"]] == [
+        (n, True) for n in names
+    ]
+    assert [(phase, "test" in run) for phase, run in checked_in(watched)] == [("ok", False)]
+    assert pinged(watched) == ["/ping/log"]
+    assert {name for name, (failing, _n) in alerts_of(watched)["channels"].items() if failing} == set()
+    for answer in (Answer(200, "ok"), Answer(200, "{}"), Answer(403, "no cron monitors")):
+        watched.receiver.answers.put(answer)
+    with pytest.raises(
+        UnreachableError, match="1 of 4 channels did not accept it:\n  - sentry monitor: It answered 403"
+    ):
+        alert.test(watched.context())
+    assert {name for name, (failing, _n) in alerts_of(watched)["channels"].items() if failing} == {"sentry monitor"}
