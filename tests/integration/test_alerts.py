@@ -589,6 +589,27 @@ def test_a_mail_that_may_have_been_taken_comes_seldom_and_holds_up_nothing(
     alert.evaluate(house.later(HOUR / 4).context())
     assert len(mails.taken) == 4
     assert status(house.context())["alerts"]["undelivered"] == 0
+    mails.silent = True
+    house.later(HOUR).fail("verify")
+    alert.evaluate(house.later(HOUR / 4).context())
+    mails.silent = False
+    assert any("Given up what email never took" in w for w in house.later(HOUR / 4).run("verify")["warnings"])
+    count = len(mails.taken)
+    alert.evaluate(house.later(2 * HOUR).context())
+    assert len(mails.taken) == count, "an alarm that may have arrived does not come behind its end"
+
+
+def test_what_is_never_answered_is_given_up_after_a_day(house: House, plain_mail_server: MailServer) -> None:
+    plain_mail_server.mails.silent = True
+    _by_mail(house, plain_mail_server, "a@example.com")
+    house.alerts["timeout"] = 1
+    house.fail("prune")
+    context = house.later(DAY).context()
+    alert.evaluate(context)
+    assert any("Given up what email never took" in w for w in context.warnings)
+    known = status(house.context())
+    assert known["alerts"]["dropped"] == 1
+    assert next(f for f in known["findings"] if f["check"] == "alerts")["severity"] == "critical"
 
 
 def test_an_address_of_apprise_that_is_dead_does_not_keep_the_others_from_their_message(house: House) -> None:

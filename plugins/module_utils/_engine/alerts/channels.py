@@ -54,7 +54,8 @@ class Channel(abc.ABC):
     where it does not. With `keeps_runs` a late end is put to its own run there, and not to the moment at which it is heard; one that
     `has_log` keeps lines that are no sign of life.
 
-    One that `bundles` is read by people, who would rather have one message of a bad night than ten.
+    One that `knows_again` takes the same twice for once. One that `bundles` is read by people, who would rather have one
+    message of a bad night than ten.
     """
 
     name = ""
@@ -64,6 +65,7 @@ class Channel(abc.ABC):
     hears_notices = True
     hears_recoveries = True
     bundles = False
+    knows_again = False
 
     def __init__(self, config: Config, runner: Runner) -> None:
         self.alerts: Alerts = config.alerts
