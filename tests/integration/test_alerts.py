@@ -518,6 +518,11 @@ def test_an_address_that_refuses_for_now_gets_it_later_and_nobody_twice(
     house.later(HOUR).run("sync")
     told = [(to, subject.split(":")[0]) for to, subject in mails.got()]
     assert told == [(["a@example.com"], "CRITICAL"), (["a@example.com"], "RECOVERED")], "nobody has it twice"
+    # Away altogether, the server refuses nobody.
+    house.alerts["email"]["smtp_port"] = 1
+    assert alert.evaluate(house.later(HOUR / 4).context())["undelivered"] == 2
+    assert next(f for f in status(house.context())["findings"] if f["check"] == "alerts")["severity"] == "critical"
+    house.alerts["email"]["smtp_port"] = plain_mail_server.port
     mails.refused.pop("b@example.com")
     assert alert.evaluate(house.later(HOUR / 4).context())["undelivered"] == 0
     told = [(to, subject.split(":")[0]) for to, subject in mails.got()][2:]
