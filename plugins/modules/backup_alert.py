@@ -210,7 +210,7 @@ deliveries:
       returned: success
       type: str
     event:
-      description: What was told.
+      description: What was told; V(ping) is how a run ended, told late to a watcher of runs.
       returned: success
       type: str
     cause:
@@ -237,7 +237,8 @@ deliveries:
       said: 200 ok
       fresh: true
 channels:
-  description: What each channel answered. Empty when O(once) kept it from being told again.
+  description: >-
+    What each channel answered, and with V(test) each watcher of runs (C(heartbeat), C(sentry monitor)). Empty when O(once) kept it from being told again.
   returned: with V(send) and V(test)
   type: list
   elements: dict

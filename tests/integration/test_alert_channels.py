@@ -824,6 +824,34 @@ def test_secrets_come_from_private_files(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(
+    ("name", "section", "said", "kept"),
+    [
+        (
+            "heartbeat",
+            {"url": "https://hc/ping/0123-4567-89ab/{instance}-{verb}"},
+            "no /ping/0123-4567-89ab/db1-main-backup/log",
+            "log",
+        ),
+        (
+            "slack",
+            {"webhook_url": "https://h/services/T000/B000/abcdefghijklmnopqrstuvwx"},
+            "abcdefghijklmnopqrstuvwx?",
+            "?",
+        ),
+        ("apprise", {"urls": "mailto://u:a%40b%2Fc@example.com"}, "login of u with a@b/c failed", "login of u with"),
+        ("apprise", {"urls": "json://user:hun2@localhost"}, "hun2 is wrong", "is wrong"),
+    ],
+)
+def test_no_part_of_an_address_is_shown_however_it_is_written(
+    open_channel: Open, name: str, section: dict[str, Any], said: str, kept: str
+) -> None:
+    masked = Redactor(secrets_of([open_channel(name, section)])).text(said)
+    assert kept in masked
+    for secret in ("0123-4567", "abcdefgh", "a@b/c", "hun2"):
+        assert secret not in masked
+
+
 def test_a_notice_holds_no_secret(receiver: HttpReceiver, open_channel: Open) -> None:
     channel = open_channel("webhook", {"url": receiver.url})
     text = "It failed: postgresql://u:hunter2@h/d, password=hunter3 and s3kr1t-words"

@@ -518,6 +518,11 @@ def test_an_address_that_refuses_for_now_gets_it_later_and_nobody_twice(
     house.later(HOUR).run("sync")
     told = [(to, subject.split(":")[0]) for to, subject in mails.got()]
     assert told == [(["a@example.com"], "CRITICAL"), (["a@example.com"], "RECOVERED")], "nobody has it twice"
+    # Away altogether, the server refuses nobody.
+    house.alerts["email"]["smtp_port"] = 1
+    assert alert.evaluate(house.later(HOUR / 4).context())["undelivered"] == 2
+    assert next(f for f in status(house.context())["findings"] if f["check"] == "alerts")["severity"] == "critical"
+    house.alerts["email"]["smtp_port"] = plain_mail_server.port
     mails.refused.pop("b@example.com")
     assert alert.evaluate(house.later(HOUR / 4).context())["undelivered"] == 0
     told = [(to, subject.split(":")[0]) for to, subject in mails.got()][2:]
@@ -589,6 +594,27 @@ def test_a_mail_that_may_have_been_taken_comes_seldom_and_holds_up_nothing(
     alert.evaluate(house.later(HOUR / 4).context())
     assert len(mails.taken) == 4
     assert status(house.context())["alerts"]["undelivered"] == 0
+    mails.silent = True
+    house.later(HOUR).fail("verify")
+    alert.evaluate(house.later(HOUR / 4).context())
+    mails.silent = False
+    assert any("Given up what email never took" in w for w in house.later(HOUR / 4).run("verify")["warnings"])
+    count = len(mails.taken)
+    alert.evaluate(house.later(2 * HOUR).context())
+    assert len(mails.taken) == count, "an alarm that may have arrived does not come behind its end"
+
+
+def test_what_is_never_answered_is_given_up_after_a_day(house: House, plain_mail_server: MailServer) -> None:
+    plain_mail_server.mails.silent = True
+    _by_mail(house, plain_mail_server, "a@example.com")
+    house.alerts["timeout"] = 1
+    house.fail("prune")
+    context = house.later(DAY).context()
+    alert.evaluate(context)
+    assert any("Given up what email never took" in w for w in context.warnings)
+    known = status(house.context())
+    assert known["alerts"]["dropped"] == 1
+    assert next(f for f in known["findings"] if f["check"] == "alerts")["severity"] == "critical"
 
 
 def test_an_address_of_apprise_that_is_dead_does_not_keep_the_others_from_their_message(house: House) -> None:
@@ -1279,3 +1305,21 @@ def test_a_test_tells_what_each_channel_answered(house: House) -> None:
     with pytest.raises(UnreachableError, match="slack: It answered 404 Not Found: no_service") as caught:
         alert.test(house.context())
     assert [c["accepted"] for c in caught.value.details["channels"]] == [False, True]
+
+
+def test_a_test_tries_each_way_by_which_something_is_told(watched: House) -> None:
+    names = ["slack", "sentry", "sentry monitor", "heartbeat"]
+    assert [c["channel"] for c in alert.test(watched.context(), dry_run=True)["channels"]] == names
+    assert [(c["channel"], c["accepted"]) for c in alert.test(watched.context())["channels"]] == [
+        (n, True) for n in names
+    ]
+    assert [(phase, "test" in run) for phase, run in checked_in(watched)] == [("ok", False)]
+    assert pinged(watched) == ["/ping/log"]
+    assert {name for name, (failing, _n) in alerts_of(watched)["channels"].items() if failing} == set()
+    for answer in (Answer(200, "ok"), Answer(200, "{}"), Answer(403, "no cron monitors")):
+        watched.receiver.answers.put(answer)
+    with pytest.raises(
+        UnreachableError, match="1 of 4 channels did not accept it:\n  - sentry monitor: It answered 403"
+    ):
+        alert.test(watched.context())
+    assert {name for name, (failing, _n) in alerts_of(watched)["channels"].items() if failing} == {"sentry monitor"}

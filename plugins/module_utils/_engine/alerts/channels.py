@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..config import read_secret
 from ..core.notices import Notice
@@ -18,6 +18,8 @@ from ..core.times import parse_iso
 from ..settings import Alerts, Config
 from ..system.runner import Runner
 from .http import Answer, Caller, DeliveryError
+
+_WORTH_MASKING, _LONG = 8, 16  # characters
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Channel(abc.ABC):
     where it does not. With `keeps_runs` a late end is put to its own run there, and not to the moment at which it is heard; one that
     `has_log` keeps lines that are no sign of life.
 
-    One that `bundles` is read by people, who would rather have one message of a bad night than ten.
+    One that `knows_again` takes the same twice for once. One that `bundles` is read by people, who would rather have one
+    message of a bad night than ten.
     """
 
     name = ""
@@ -62,6 +65,7 @@ class Channel(abc.ABC):
     hears_notices = True
     hears_recoveries = True
     bundles = False
+    knows_again = False
 
     def __init__(self, config: Config, runner: Runner) -> None:
         self.alerts: Alerts = config.alerts
@@ -182,16 +186,25 @@ def secrets_of(found: list[Channel]) -> Iterator[str]:
                 yield value
             for word in value.split():
                 yield from _parts(word)
+                if "{" in word:
+                    # As it is sent, and as an answer may show it.
+                    for verb in channel.alerts.watched:
+                        yield from _parts(channel.named(word, verb))
 
 
 def _parts(address: str) -> Iterator[str]:
-    """Yield what of an address is secret: its path, and who logs in."""
+    """Yield what of an address is secret: its path, each long part of that, and who logs in; as written, and as meant."""
     try:
         parts = urlsplit(address)
+        path = parts.path.strip("/")
+        found = [part for part in (path, parts.query, parts.username) if part and len(part) >= _WORTH_MASKING]
+        # What is shorter may be a word of any message.
+        found += [part for part in path.split("/") if len(part) >= _LONG and "{" not in part]
+        found += [parts.password] if parts.password else []
         yield address
-        yield from (part for part in (parts.path.strip("/"), parts.query, parts.password) if part and len(part) >= 8)
-        if parts.username and len(parts.username) >= 8:
-            yield parts.username
+        for part in found:
+            yield part
+            yield unquote(part)
     except ValueError:
         return
 

@@ -132,12 +132,13 @@ class _Turn:
         except DeliveryError as error:
             said = self._redactor.text(str(error))
             waiting.error = said
-            waiting.unsure += error.unsure
-            wait = _pause_of(waiting) if error.unsure else error.wait
+            unsure = error.unsure and not self._channel.knows_again
+            waiting.unsure += unsure
+            wait = _pause_of(waiting) if unsure else error.wait
             waiting.not_before = self._clock() + timedelta(seconds=wait) if wait else None
             if waiting.taken:
                 return self._left_out(waiting, error, said, stuck)
-            if stuck and error.unsure:
+            if stuck and unsure:
                 # It was handed over more than once, and may have arrived each time.
                 failed(self._state, name, said, self._clock)
                 self._give_up(waiting)
@@ -148,6 +149,7 @@ class _Turn:
             self._stuck += stuck and not error.alone
             return error.alone or (stuck and self._stuck <= _MOST_STUCK)
         refused = self._settle(waiting, answer)
+        self._forget_before(waiting)
         accepted(self._state, name, replace(answer, refused=refused), self._clock)
         self._outcomes.append(Outcome(name, waiting.notice, True, self._redactor.text(answer.said), refused=refused))
         self._drop()
@@ -160,6 +162,13 @@ class _Turn:
             return None
         # What is older comes first, for each address.
         return [a for a in every if a not in self._put_off and (waiting.to is None or a in waiting.to)]
+
+    def _forget_before(self, taken: Waiting) -> None:
+        """Give up what may have been taken where something newer of the same incident was: an alarm behind its end is none."""
+        for waiting in list(self._state.queue):
+            same = waiting.channel == taken.channel and waiting.notice.key == taken.notice.key
+            if same and waiting.unsure and waiting is not taken and waiting.queued <= taken.queued:
+                self._give_up(waiting)
 
     def _left(self, waiting: Waiting) -> bool:
         """See to a message whose addresses are all put off, or get nothing any more; tell whether it is to be tried."""
@@ -211,6 +220,8 @@ class _Turn:
         self._passed = []
 
     def _give_up(self, waiting: Waiting) -> None:
+        if waiting not in self._state.queue:
+            return  # by another reason, in the same turn
         self._state.queue.remove(waiting)
         self._state.dropped += 1
         self._outcomes.append(Outcome(self._channel.name, waiting.notice, False, waiting.error, False, dropped=True))

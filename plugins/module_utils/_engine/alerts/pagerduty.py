@@ -17,6 +17,7 @@ class PagerDutyChannel(Channel):
     """A service there."""
 
     name = "pagerduty"
+    knows_again = True
 
     def send(self, notice: Notice) -> Answer:
         """Trigger or resolve. Raise DeliveryError if it is not accepted."""

@@ -32,8 +32,7 @@ class Waiting:
     """A notice that a channel has still to take: after `not_before`, when the service asked for that.
 
     `to` are those of its addresses that it is still for (None: all), `lost` those that refused it for good, `taken` tells
-    whether others took it. `unsure` counts the
-    tries after which nobody knows whether it was taken.
+    whether others took it. `unsure` counts the tries after which nobody knows whether it was taken.
     """
 
     channel: str

@@ -580,7 +580,7 @@ def _deliver(
     for outcome in outcomes:
         if outcome.dropped:
             context.warn(
-                "It was given up what %s never took: %s (%s)" % (outcome.channel, outcome.notice.subject, outcome.said)
+                "Given up what %s never took: %s (%s)" % (outcome.channel, outcome.notice.subject, outcome.said)
             )
         elif outcome.refused:
             context.warn("An alert was taken by %s, but %s" % (outcome.channel, outcome.refused))
