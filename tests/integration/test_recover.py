@@ -853,7 +853,11 @@ def test_a_younger_tablespace_is_never_laid_over_that_of_the_server(copies: Stor
             copies.settle()
             before = contents(live)
             assert before
-            copies.program = str(host.program)
+            copies.program, folder = str(host.program), copies.folder()
+            (folder / "data" / "pg_tblspc").mkdir(parents=True)
+            (folder / "data" / "pg_tblspc" / "16500").symlink_to(live)
+            plan = copies.recover(folder, lsn=position, mode="in_place", dry_run=True)["plan"]
+            assert any("a tablespace in %s, which the base backup does not have" % live in t for t in plan["remarks"])
             for mode in ("beside", "in_place"):
                 folder = copies.folder()
                 with pytest.raises(RefusedError, match=r"makes a tablespace in .*, and .* is not empty") as caught:

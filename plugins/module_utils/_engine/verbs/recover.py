@@ -357,6 +357,7 @@ def _check_directories(context: Context, work: _Work) -> None:
     elif request.mode == "in_place":
         _check_moved(work)
     _check_tablespaces(work)
+    work.remarks += _younger(work)
     if request.config_file and not Path(request.config_file).is_file():
         refusals.append("There is no configuration file %s." % request.config_file)
     socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
@@ -464,6 +465,22 @@ def _check_tablespaces(work: _Work) -> None:
             refusals.append(
                 "%s does not exist, so the tablespace %s cannot lie in it." % (path.parent, tablespace.name)
             )
+
+
+def _younger(work: _Work) -> Iterator[str]:
+    """Yield each tablespace of the server that is replaced which the base backup does not have: the WAL may make it."""
+    if not work.replaces:
+        return
+    known = {*work.places, *(t.path for t in work.base.tablespaces)}
+    with contextlib.suppress(OSError):  # this account may not look into it
+        for link in sorted((work.data / "pg_tblspc").iterdir()):
+            where = os.readlink(link) if link.is_symlink() else ""
+            if where and where not in known:
+                yield (
+                    "The server has a tablespace in %s, which the base backup does not have. If it was made before the target, it needs"
+                    " another directory: --tablespace %s DIR (tablespaces of the module and the playbook)."
+                    % (where, where)
+                )
 
 
 _REST = "What a recovery that was cut short left in %s is removed: it was never proven, and nobody could write into it."
