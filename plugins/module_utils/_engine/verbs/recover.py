@@ -364,7 +364,7 @@ def _check_directories(context: Context, work: _Work) -> None:
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
         refusals.append("The path %s is too long for a socket." % socket)
     homes = [home for home in (data, unfinished(data)) if is_marked(home, data)]
-    left = {place for home in homes for place in made_by_wal(home).values()}
+    left = {*work.places.values(), *(place for home in homes for place in made_by_wal(home).values())}
     work.rests = rests(data, [*work.locations.values(), *map(Path, sorted(left))])
     refusals += _lacking_room(context, work)
 
@@ -447,7 +447,7 @@ def _check_tablespaces(work: _Work) -> None:
         )
     work.places = {word: place for word, place in later.items() if word.startswith("/")}
     for path in map(Path, work.places.values()):
-        if path.is_dir() and any(path.iterdir()) and not is_marked(path, work.data):
+        if path.is_dir() and any(path.iterdir()) and rests(work.data, [path])[:1] != [path]:
             refusals.append("The directory %s of a tablespace is not empty: give it another one." % path)
         elif not path.parent.is_dir():
             refusals.append("%s does not exist, so no tablespace can lie in it." % path.parent)
@@ -765,13 +765,9 @@ def _replayed(context: Context, work: _Work, recovery: Recovery) -> Stopped:
         why = refused(work.data)
         if not why:
             raise
-        raise RefusedError("The recovery was stopped: %s" % why, hint=_ELSEWHERE) from error
-
-
-_ELSEWHERE = (
-    "What was there before is as it was. Give it an empty directory of its own, --tablespace and the path that is told first"
-    " (tablespaces of the module and the playbook), or recover to a moment before it was made."
-)
+        raise RefusedError(
+            "The recovery was stopped: %s" % why[0], hint="What was there before is as it was. %s" % why[1]
+        ) from error
 
 
 def _wait(context: Context, work: _Work, recovery: Recovery) -> Stopped:
