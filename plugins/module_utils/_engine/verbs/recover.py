@@ -503,7 +503,7 @@ def _plan(work: _Work) -> dict[str, Any]:
         "bytes": work.base.bytes,
         "stored_bytes": sum(source.manifest.size for source in work.chain),
         "chain": [source.set_id for source in work.chain[:-1]],
-        "tablespaces": {t.name: str(work.locations[t.oid]) for t in work.base.tablespaces},
+        "tablespaces": {**{t.name: str(work.locations[t.oid]) for t in work.base.tablespaces}, **work.places},
         "remarks": [*work.chosen.remarks, *work.remarks, *map(_REST.__mod__, work.rests)],
         "refusals": work.refusals,
     }
