@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +176,14 @@ def test_a_standby_is_copied_and_its_copy_follows_nobody(servers: Servers, make_
     create_database(server, "goods")
     with standby_of(server, tmp_path) as standby:
         site = make_site(standby)
+        run_sql(server, "goods", "CREATE TABLE seen (i int)")
+        replayed = "SELECT pg_last_xact_replay_timestamp()"
+        wait_for(lambda: run_sql(standby, "postgres", replayed)[0][0])
         manifest = site.manifest(base(site, base={"compression": "none"})["set"])
         assert manifest.from_standby
         assert manifest.base is not None
+        # A standby may be hours behind, so it is as old as what was replayed, whatever the clock says.
+        assert datetime.fromisoformat(manifest.base.stopped) <= run_sql(standby, "postgres", replayed)[0][0]
         assert manifest.base.payload.path == "base/base.tar"
         report = site.verify("restore")["sets"][0]
         assert (report["outcome"], report["level"]) == ("passed", "restore"), report

@@ -357,13 +357,14 @@ def _check_directories(context: Context, work: _Work) -> None:
     elif request.mode == "in_place":
         _check_moved(work)
     _check_tablespaces(work)
+    work.remarks += _younger(work)
     if request.config_file and not Path(request.config_file).is_file():
         refusals.append("There is no configuration file %s." % request.config_file)
     socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
         refusals.append("The path %s is too long for a socket." % socket)
     homes = [home for home in (data, unfinished(data)) if is_marked(home, data)]
-    left = {place for home in homes for place in made_by_wal(home).values()}
+    left = {*work.places.values(), *(place for home in homes for place in made_by_wal(home).values())}
     work.rests = rests(data, [*work.locations.values(), *map(Path, sorted(left))])
     refusals += _lacking_room(context, work)
 
@@ -446,7 +447,7 @@ def _check_tablespaces(work: _Work) -> None:
         )
     work.places = {word: place for word, place in later.items() if word.startswith("/")}
     for path in map(Path, work.places.values()):
-        if path.is_dir() and any(path.iterdir()) and not is_marked(path, work.data):
+        if path.is_dir() and any(path.iterdir()) and rests(work.data, [path])[:1] != [path]:
             refusals.append("The directory %s of a tablespace is not empty: give it another one." % path)
         elif not path.parent.is_dir():
             refusals.append("%s does not exist, so no tablespace can lie in it." % path.parent)
@@ -464,6 +465,22 @@ def _check_tablespaces(work: _Work) -> None:
             refusals.append(
                 "%s does not exist, so the tablespace %s cannot lie in it." % (path.parent, tablespace.name)
             )
+
+
+def _younger(work: _Work) -> Iterator[str]:
+    """Yield each tablespace of the server that is replaced which the base backup does not have: the WAL may make it."""
+    if not work.replaces:
+        return
+    known = {*work.places, *(t.path for t in work.base.tablespaces)}
+    with contextlib.suppress(OSError):  # this account may not look into it
+        for link in sorted((work.data / "pg_tblspc").iterdir()):
+            where = os.readlink(link) if link.is_symlink() else ""
+            if where and where not in known:
+                yield (
+                    "The server has a tablespace in %s, which the base backup does not have. If it was made before the target, it needs"
+                    " another directory: --tablespace %s DIR (tablespaces of the module and the playbook)."
+                    % (where, where)
+                )
 
 
 _REST = "What a recovery that was cut short left in %s is removed: it was never proven, and nobody could write into it."
@@ -486,7 +503,7 @@ def _plan(work: _Work) -> dict[str, Any]:
         "bytes": work.base.bytes,
         "stored_bytes": sum(source.manifest.size for source in work.chain),
         "chain": [source.set_id for source in work.chain[:-1]],
-        "tablespaces": {t.name: str(work.locations[t.oid]) for t in work.base.tablespaces},
+        "tablespaces": {**{t.name: str(work.locations[t.oid]) for t in work.base.tablespaces}, **work.places},
         "remarks": [*work.chosen.remarks, *work.remarks, *map(_REST.__mod__, work.rests)],
         "refusals": work.refusals,
     }
@@ -748,13 +765,9 @@ def _replayed(context: Context, work: _Work, recovery: Recovery) -> Stopped:
         why = refused(work.data)
         if not why:
             raise
-        raise RefusedError("The recovery was stopped: %s" % why, hint=_ELSEWHERE) from error
-
-
-_ELSEWHERE = (
-    "What was there before is as it was. Give it an empty directory of its own, --tablespace and the path that is told first"
-    " (tablespaces of the module and the playbook), or recover to a moment before it was made."
-)
+        raise RefusedError(
+            "The recovery was stopped: %s" % why[0], hint="What was there before is as it was. %s" % why[1]
+        ) from error
 
 
 def _wait(context: Context, work: _Work, recovery: Recovery) -> Stopped:

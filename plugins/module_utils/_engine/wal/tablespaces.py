@@ -38,7 +38,7 @@ def lay(
     `places` are those for which somebody gave a directory, `ours` those of the base backup, whose directories hold them already. Any
     other gets the directory `others` with a number behind it; without that its own, if nothing is in it.
     """
-    state = {"home": str(home), "places": dict(places), "made": dict(ours), "fresh": [], "links": {}, "refused": ""}
+    state = {"home": str(home), "places": dict(places), "made": dict(ours), "fresh": [], "links": {}, "refused": []}
     _write(str(data), {**state, "base": sorted(ours), "others": others}, account)
 
 
@@ -72,7 +72,7 @@ def look_into(data: str, name: str, path: str, account: str = "") -> None:
                 link = _link(data, state, made.path, place)
                 changed = led_to(changed, start, made, link)
     except RefusedError as error:
-        state["refused"] = error.message
+        state["refused"] = [error.message, error.hint]
         _write(data, state, account)
         raise
     _write(data, state, account)
@@ -89,9 +89,9 @@ def look_into_all(data: Path, account: str) -> None:
         look_into(str(data), path.name, str(path), account)
 
 
-def refused(data: Path) -> str:
-    """Return why a segment was not handed over, empty if none was refused."""
-    return str(_read(str(data)).get("refused", ""))
+def refused(data: Path) -> list[str]:
+    """Return why a segment was not handed over, and what to do then; empty if none was refused."""
+    return [str(text) for text in _read(str(data)).get("refused", [])]
 
 
 def made_by_wal(data: Path) -> dict[str, str]:

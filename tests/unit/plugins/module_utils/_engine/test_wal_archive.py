@@ -23,10 +23,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import st
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     CommandError,
     DamagedError,
+    RefusedError,
     UnreachableError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name
-from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import brief, fetch, pack, spool
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import brief, fetch, pack, spool, tablespaces
 
 SYSTEM = 7312345678901234567
 SIZE = 1 << 20
@@ -207,6 +208,7 @@ def test_a_path_from_the_root_finds_its_own_data_directory(server, monkeypatch):
         (("--frobnicate", "a"), "--frobnicate is no option"),
         (("--config",), "--config is no option here, or has no value"),
         (("--place", "s3", "a"), "--place s3 is not known"),
+        (("--look", "a"), "--look is for fetch alone"),
         (("pg_wal/README",), "is no WAL file"),
         (("pg_wal/000000010000000000000009",), "cannot be read"),
     ],
@@ -243,6 +245,25 @@ def test_an_archive_that_is_not_there_must_not_end_a_recovery(server):
     assert "There is no WAL archive" in server.fetch(segment_name(1, 1, SIZE), code=204)
     server.config.unlink()
     assert "no configuration file" in server.fetch(segment_name(1, 1, SIZE), code=202)
+
+
+@pytest.mark.parametrize("by", ["ours", "another command"])
+def test_a_segment_that_must_not_be_replayed_is_not_handed_over(server, monkeypatch, by):
+    """Nor does the recovery end there, as PostgreSQL takes any code below 126 for the end of the WAL."""
+    name, seen = server.write(1), []
+
+    def refuse(*given):
+        seen.append(given)
+        raise RefusedError("It makes a tablespace.", hint="Give it a directory.")
+
+    server.archive(name)
+    monkeypatch.setattr(fetch, "look_into", refuse)
+    monkeypatch.setattr(tablespaces, "look_into", refuse)
+    said = server.fetch(name, *(("--look",) if by != "ours" else ()), code=205)
+    assert "It makes a tablespace." in said
+    assert "Give it a directory." in said
+    assert [given[1:] for given in seen] == [(name, "pg_wal/RECOVERYXLOG")]
+    assert not (server.data / "pg_wal" / "RECOVERYXLOG").exists()
 
 
 @pytest.mark.parametrize("words", [("one",), ("--place", "moon", "a", "b"), ("--what", "a", "b")])
