@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+_LONGEST_SOCKET = 107
 _FIELDS = ("home", "compression", "level", "prefetch", "s3", "recipients", "identity_file")
 
 
@@ -41,6 +42,10 @@ class Brief:
         found = Brief({**self._values, "home": home})
         found.instance = instance
         return found
+
+    def facts(self) -> tuple[str, ...]:
+        """Return all that it says, to tell whether another one says the same."""
+        return tuple(self._values[field] for field in _FIELDS)
 
 
 def read_brief(config_path: str) -> Brief:
@@ -143,4 +148,11 @@ def _remember(cache: str, stamp: str, values: Mapping[str, str]) -> None:
         return
 
 
-__all__ = ("Brief", "read_brief", "values_of")
+def socket_path(config_path: str) -> str:
+    """Return where a process that stays for this configuration listens, empty where there can be none. The client makes it up, too."""
+    cache = _cache_path(config_path)
+    path = cache and "%s.sock" % cache
+    return path if len(os.fsencode(path)) <= _LONGEST_SOCKET else ""
+
+
+__all__ = ("Brief", "read_brief", "socket_path", "values_of")
