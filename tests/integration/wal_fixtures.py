@@ -90,7 +90,7 @@ class Commands:
         """The client of this program, which is laid down beside it."""
         root = self.config.parent
         text = "#!%s -I\n%s\n" % (sys.executable, self.script)
-        return Client(self, lay_down(root / "pgops", text, current=str(root / "lib"), **options))
+        return Client(self, lay_down(root / "pgops", text, **{"current": str(root / "lib"), **options}))
 
     @property
     def socket(self) -> Path:
@@ -102,15 +102,16 @@ class Commands:
         return sorted(path for path in self.top.rglob("*") if path.is_file())
 
 
-def lay_down(program: Path, text: str, **options: Any) -> Path:
+def lay_down(at: Path, text: str, **options: Any) -> Path:
     """Write the program and the client beside it, and return the client's path."""
+    beside = client_of(at)
     for path, content in (
-        (program, text),
-        (client_of(program), client(**{"perl": "/usr/bin/perl", "program": str(program), **options})),
+        (at, text),
+        (beside, client(**{"perl": "/usr/bin/perl", "program": str(at), **options})),
     ):
         path.write_text(content)
         path.chmod(0o755)
-    return client_of(program)
+    return beside
 
 
 @dataclass
