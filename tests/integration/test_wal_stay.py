@@ -191,6 +191,20 @@ def test_killed_midway_it_leaves_the_work_to_the_program(commands: Commands, pro
     assert sha256(unpack(stored.read_bytes())) == parse_stored(stored.name)[1]
 
 
+def test_another_version_answers_nothing_and_the_program_does_the_work(
+    commands: Commands, process: subprocess.Popen[str]
+) -> None:
+    path = commands.write(1)
+    assert "archived" in commands.client(current="/usr/local/lib/pgops/0.0.9-0123456789ab")("archive", "-v", path)
+    assert len(commands.stored()) == 1
+    assert process.poll() is None
+    # A socket that nobody listens at any more is no trouble either.
+    process.kill()
+    process.wait(60)
+    assert commands.socket.exists()
+    assert "archived already" in commands.client()("archive", "-v", path)
+
+
 def _has_asked(pid: int) -> bool:
     """Tell whether the client waits for an answer: its socket is among its files."""
     try:
