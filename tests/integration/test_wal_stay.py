@@ -18,7 +18,7 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import parse_stored, segment_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import holder
-from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import stay
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import ahead, stay
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.pack import unpack
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.spool import sha256
 from demo.machine import short_temp_dir
@@ -61,6 +61,7 @@ class Here:
 @pytest.fixture
 def here(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(commands.config.parent / "caches"))
+    monkeypatch.setattr(ahead, "LINGER_SECONDS", 0.1)
     commands.socket.parent.mkdir(parents=True, mode=0o700)
     staying = stay.Staying(str(commands.config), str(commands.socket))
     thread = threading.Thread(target=staying.serve)
@@ -143,10 +144,6 @@ def test_it_has_ready_what_a_recovery_will_ask_for(here: Here) -> None:
 
 def test_who_asks_wrongly_is_told_nothing(here: Here) -> None:
     commands = here.commands
-    path = commands.write(1)
-    other = commands.client(**{**NO_PROGRAM, "current": "/usr/local/lib/pgops/0.0.9-0123456789ab"})
-    said = other("archive", path, code=4)
-    assert "cannot be run" in said, "another version answers nothing"
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(60)
         asking.connect(str(commands.socket))
@@ -197,11 +194,10 @@ def test_another_version_answers_nothing_and_the_program_does_the_work(
     path = commands.write(1)
     assert "archived" in commands.client(current="/usr/local/lib/pgops/0.0.9-0123456789ab")("archive", "-v", path)
     assert len(commands.stored()) == 1
-    assert process.poll() is None
-    # A socket that nobody listens at any more is no trouble either.
-    process.kill()
-    process.wait(60)
-    assert commands.socket.exists()
+    assert process.wait(60) == 0, "it makes room for one of that version"
+    # A socket that nobody listens at is no trouble either.
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(commands.socket))
     assert "archived already" in commands.client()("archive", "-v", path)
 
 

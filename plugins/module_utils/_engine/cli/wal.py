@@ -66,7 +66,8 @@ def _leave_behind(action: str, arguments: Sequence[str]) -> None:
         from ..wal.leaving import leave_behind
 
         options, _words = parsed(action, arguments)
-        leave_behind(options["config"], {name: value for name, value in os.environ.items() if name != CALLER})
+        if os.path.isabs(options["config"]):
+            leave_behind(options["config"], {name: value for name, value in os.environ.items() if name != CALLER})
     except Exception:  # noqa: BLE001 - the file is where it is to be, and each call can do its own work
         return
 

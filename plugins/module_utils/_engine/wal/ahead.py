@@ -25,6 +25,8 @@ from .remote import Decrypt, blob_of, list_names, listed, path_of, place_of
 from .spool import AbsentError, folder_of, open_to
 
 Say = Callable[[str], None]
+# Without a call for so long it is over, and so long after the server's end.
+IDLE_SECONDS, LINGER_SECONDS = 20.0, 10.0
 _ROOM = 128 << 20
 _AT_ONCE = 4
 # So old may be what is known of S3 when something is brought that nobody has asked for yet.
@@ -48,7 +50,7 @@ class Recovery:
         self._listing = threading.Lock()
         self._listings: dict[str, tuple[float, dict[str, list[str]]]] = {}
         self._place: Optional[Place] = None
-        self.used = time.monotonic()
+        self.used, self._ended = time.monotonic(), 0.0
         with contextlib.suppress(OSError):
             for left in os.listdir(self._ahead):
                 if left.startswith(_READY):  # of a process that was killed
@@ -79,8 +81,19 @@ class Recovery:
         return source, path
 
     def over(self) -> bool:
-        """Tell whether the server has ended."""
-        return not os.path.exists(os.path.join(self._directory, _RUNNING))
+        """Tell whether nothing more is asked for: the server has ended a while ago, or has had all it needs.
+
+        Until then nothing is touched, as somebody may be removing the whole directory.
+        """
+        now = time.monotonic()
+        if self._runs():
+            self._ended = 0.0
+        elif not self._ended:
+            self._ended = now
+        return now - self.used > IDLE_SECONDS or bool(self._ended and now - self._ended > LINGER_SECONDS)
+
+    def _runs(self) -> bool:
+        return os.path.exists(os.path.join(self._directory, _RUNNING))
 
     def close(self) -> None:
         """Remove what nobody has come for."""
@@ -98,7 +111,7 @@ class Recovery:
     def _go_on(self, name: str, size: int) -> None:
         """Begin with what follows, and forget all else."""
         following: list[str] = []
-        if kind(name) == SEGMENT and is_size(size) and not self.over():
+        if kind(name) == SEGMENT and is_size(size) and self._runs():
             count, number = min(self._brief.prefetch, max(1, _ROOM // size)), number_of(name, size)
             following = [segment_name(timeline_of(name), number + one, size) for one in range(1, count + 1)]
         with self._lock:
@@ -120,7 +133,7 @@ class Recovery:
 
     def _make(self, name: str, path: str, say: Say, *, asked: bool) -> str:
         """Write the WAL file `name` to `path`, whole and proven, and return where it came from. Raise what fetch() raises."""
-        if not asked and self.over():
+        if not asked and not self._runs():
             raise AbsentError("The server has ended.")
 
         def bring(
@@ -163,7 +176,10 @@ class Recovery:
         # Whoever asks is told what is there now.
         listing = listed(place, identifier, name) if asked else self._known(place, identifier, name)
         path = path_of(listing, name, place.root)
-        open_to(blob_of(place, path), os.path.basename(path), place.root, decrypt, target)
+        blob = blob_of(place, path)
+        if not asked and not self._runs():
+            raise AbsentError("The server has ended.")
+        open_to(blob, os.path.basename(path), place.root, decrypt, target)
 
     def _known(self, place: Place, identifier: str, name: str) -> dict[str, list[str]]:
         """Return what lies beside `name` in S3, which may have been listed a moment ago. Raise AbsentError if that is not there."""
@@ -188,4 +204,4 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-__all__ = ("Recovery",)
+__all__ = ("IDLE_SECONDS", "LINGER_SECONDS", "Recovery")

@@ -31,13 +31,11 @@ from ..cli.wal import AGAIN, PROTOCOL, carry_out, line, parsed
 from ..core.errors import BusyError
 from ..core.times import utc_now
 from ..system.lock import hold
-from .ahead import Recovery
+from .ahead import IDLE_SECONDS, Recovery
 from .archive import archive
 from .brief import Brief, socket_path
 from .spool import Proof
 
-# Without a call for so long it ends.
-IDLE_SECONDS = 20.0
 _TICK_SECONDS = 1.0
 _QUESTION_SECONDS = 5.0
 _LONGEST_QUESTION = 1 << 16
@@ -118,10 +116,8 @@ class Staying:
         """Tell those who wait that we live, and forget the recoveries that have ended."""
         with self._guard:
             calls = list(self._calls.items())
-            gone = [
-                key for key, one in self._recoveries.items() if one.over() or time.monotonic() - one.used > IDLE_SECONDS
-            ]
-            recoveries = [self._recoveries.pop(key) for key in gone if not calls]
+            gone = [] if calls else [key for key, one in self._recoveries.items() if one.over()]
+            recoveries = [self._recoveries.pop(key) for key in gone]
         for connection, writing in calls:
             with writing, contextlib.suppress(OSError):
                 connection.send(b".", socket.MSG_DONTWAIT)
@@ -160,11 +156,12 @@ class Staying:
     def _answer(self, question: list[str]) -> tuple[str, str, str, str]:
         """Return the exit code, the file to rename, what to, and the text for the log."""
         if self._ended or question[:2] != [PROTOCOL, _PACKAGE.parent.name] or _identity() != self._program:
+            self._ended = True  # the next one is of that version
             return AGAIN, "", "", ""
-        directory, action, words = question[2], question[3], question[4:]
         said: list[str] = []
         made: list[str] = []
         try:
+            directory, action, words = question[2], question[3], question[4:]
             options, (*_name, target) = parsed(action, words)
             if os.path.abspath(options["config"]) != os.path.abspath(self._config_path):
                 return AGAIN, "", "", ""  # another one, whose name makes the same socket
@@ -224,4 +221,4 @@ def _identity() -> Optional[tuple[int, int]]:
     return facts.st_dev, facts.st_ino
 
 
-__all__ = ("IDLE_SECONDS", "Staying", "stay")
+__all__ = ("Staying", "stay")
