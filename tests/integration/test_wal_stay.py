@@ -167,7 +167,10 @@ def process(commands: Commands) -> Iterator[subprocess.Popen[str]]:
     """The process that stays, as one."""
     argv = [sys.executable, "-I", "-c", commands.script, "wal", "stay", str(commands.config)]
     started = subprocess.Popen(
-        argv, env={"XDG_CACHE_HOME": str(commands.config.parent / "caches")}, stderr=subprocess.PIPE, text=True
+        argv,
+        env={**os.environ, "XDG_CACHE_HOME": str(commands.config.parent / "caches")},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     wait_for(commands.socket.exists, seconds=60)
     yield started
@@ -240,7 +243,7 @@ def test_calls_that_follow_each_other_leave_it_behind_until_the_program_is_anoth
     # A second one has nothing to do.
     assert commands.start("stay").wait(60) == 2
     argv = [sys.executable, "-I", "-c", commands.script, "wal", "stay", str(commands.config)]
-    env = {"XDG_CACHE_HOME": str(commands.config.parent / "caches")}
+    env = {**os.environ, "XDG_CACHE_HOME": str(commands.config.parent / "caches")}
     assert subprocess.run(argv, env=env, check=False, timeout=60).returncode == 0
     (commands.config.parent / "lib" / "pgops").unlink()
     wait_for(lambda: not Path("/proc/%d" % found.pid).exists() or _is_zombie(found.pid), seconds=60)

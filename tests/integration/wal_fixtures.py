@@ -123,7 +123,7 @@ class Client:
 
     def start(self, action: str, *words: str) -> subprocess.Popen[str]:
         argv = [str(self.path), "wal", action, "--config", str(self.commands.config), *words]
-        env = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(self.commands.config.parent / "caches")}
+        env = {**os.environ, "XDG_CACHE_HOME": str(self.commands.config.parent / "caches")}
         return subprocess.Popen(
             argv, cwd=self.commands.data, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
