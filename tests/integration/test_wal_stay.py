@@ -261,11 +261,9 @@ def test_without_calls_it_ends(commands: Commands, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_CACHE_HOME", str(commands.config.parent / "caches"))
     monkeypatch.setattr(stay, "IDLE_SECONDS", 0.5)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    mask = os.umask(0o022)
     try:
         assert stay.stay(str(commands.config)) == 0
     finally:
-        os.umask(mask)
         for number, handler in before.items():
             signal.signal(number, handler)
     assert commands.socket.parent.stat().st_mode & 0o777 == 0o700

@@ -59,8 +59,7 @@ class Recovery:
     def give(self, name: str, say: Say) -> tuple[str, str]:
         """Return where the WAL file `name` came from, and the file to rename to the target. Raise what fetch() raises."""
         self.used = time.monotonic()
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._ahead, 0o700)
+        self._have_directory()
         with self._lock:
             made = self._made.get(name)
         source, path = "", ""
@@ -69,7 +68,13 @@ class Recovery:
                 source, path = made[0].result(), made[1]
         if not source or not os.path.exists(path):
             path = self._path(name)
-            source = self._make(name, path, say, asked=True)
+            try:
+                source = self._make(name, path, say, asked=True)
+            except PgopsError:
+                if os.path.isdir(self._ahead):
+                    raise
+                self._have_directory()  # somebody has cleared it away meanwhile
+                source = self._make(name, path, say, asked=True)
             done: Future[str] = Future()
             done.set_result(source)
             with self._lock:
@@ -79,6 +84,10 @@ class Recovery:
         self._go_on(name, os.path.getsize(path))
         self.used = time.monotonic()
         return source, path
+
+    def _have_directory(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._ahead, 0o700)
 
     def over(self) -> bool:
         """Tell whether nothing more is asked for: the server has ended a while ago, or has had all it needs.

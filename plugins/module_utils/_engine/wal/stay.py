@@ -47,7 +47,6 @@ def stay(config_path: str) -> int:
     path = socket_path(config_path)
     if not path:
         return 0
-    os.umask(0o077)
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     facts = os.stat(os.path.dirname(path))
     if facts.st_uid != os.geteuid():
@@ -84,8 +83,11 @@ class Staying:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)  # of one that was killed
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-            listening.bind(self._path)
-            os.chmod(self._path, 0o600)
+            mask = os.umask(0o177)
+            try:
+                listening.bind(self._path)
+            finally:
+                os.umask(mask)  # that of the server, which what is archived follows
             listening.listen(16)
             try:
                 told = time.monotonic()
