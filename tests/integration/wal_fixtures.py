@@ -158,6 +158,9 @@ class Host:
             % (self.python, str(self.root / "caches"), str(self.root / "lib")),
             current=str(self.root / "lib"),
         )
+        # As the program does, whoever calls it.
+        first, rest = self.client.read_text().split("\n", 1)
+        self.client.write_text("%s\n$ENV{XDG_CACHE_HOME} = '%s/caches';\n%s" % (first, self.root, rest))
         (self.root / "backups").mkdir()
         self.configure()
         if account:
@@ -192,13 +195,7 @@ class Host:
 
     def quick(self, *words: str) -> str:
         """The same by the client."""
-        return "XDG_CACHE_HOME=%s/caches %s wal %s -c %s/config.json %s" % (
-            self.root,
-            self.client,
-            words[0],
-            self.root,
-            " ".join(words[1:]),
-        )
+        return "%s wal %s -c %s/config.json %s" % (self.client, words[0], self.root, " ".join(words[1:]))
 
     def run(self, *words: str, cwd: Path | str = "/", code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run the program as the account of the server."""

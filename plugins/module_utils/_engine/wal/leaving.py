@@ -34,8 +34,14 @@ def leave_behind(config_path: str, environment: Mapping[str, str]) -> bool:
     os.utime(called)
     if not 0 <= before < BUSY_SECONDS:
         return False
+    from pathlib import Path
+
+    from ..system.lock import holder
     from ..system.runner import detach
 
+    found = holder(Path(path[: -len("sock")] + "lock"))
+    if found is not None and found.alive:
+        return False  # it is there, though it did not answer this call
     words = ("wal", "stay", os.path.abspath(config_path))
     detach([sys.executable, "-I", "-c", _START, os.path.dirname(_PACKAGE), *words], environment)
     return True
