@@ -43,19 +43,15 @@ class Brief:
         found.instance = instance
         return found
 
-    def facts(self) -> tuple[str, ...]:
-        """Return all that it says, to tell whether another one says the same."""
-        return tuple(self._values[field] for field in _FIELDS)
-
 
 def read_brief(config_path: str) -> Brief:
     """Return what the configuration file says. Raise UsageError that lists what is wrong with it."""
-    stamp = _stamp(config_path)
+    stamp = stamp_of(config_path)
     cache = _cache_path(config_path)
     values = _remembered(cache, stamp) if stamp else None
     if values is None:
         values, lasting = _from_config(config_path)
-        if stamp and lasting and stamp == _stamp(config_path):
+        if stamp and lasting and stamp == stamp_of(config_path):
             _remember(cache, stamp, values)
     return Brief(values)
 
@@ -86,7 +82,7 @@ def values_of(config: Any) -> dict[str, str]:
     }
 
 
-def _stamp(path: str) -> str:
+def stamp_of(path: str) -> str:
     """Return what changes whenever the file does; empty if it cannot be looked at."""
     try:
         facts = os.stat(path)
@@ -155,4 +151,4 @@ def socket_path(config_path: str) -> str:
     return path if len(os.fsencode(path)) <= _LONGEST_SOCKET else ""
 
 
-__all__ = ("Brief", "read_brief", "socket_path", "values_of")
+__all__ = ("Brief", "read_brief", "socket_path", "stamp_of", "values_of")

@@ -33,7 +33,7 @@ from ..core.times import utc_now
 from ..system.lock import hold
 from .ahead import IDLE_SECONDS, Recovery
 from .archive import archive
-from .brief import Brief, socket_path
+from .brief import Brief, socket_path, stamp_of
 from .spool import Proof
 
 _TICK_SECONDS = 1.0
@@ -186,7 +186,8 @@ class Staying:
         say: Callable[[str], None],
         **_same: Any,
     ) -> str:
-        key = (caller, os.path.dirname(target), *options.values(), *brief.facts())
+        # Also what the brief does not say, where S3 is, may be another one in another configuration.
+        key = (caller, os.path.dirname(target), *options.values(), stamp_of(self._config_path))
         with self._guard:
             recovery = self._recoveries.get(key)
             if recovery is None:
