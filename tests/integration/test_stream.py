@@ -202,6 +202,7 @@ def test_the_moments_at_which_a_signal_could_leave_something(
     perform, read = Store.try_once, Reader.sha256
 
     def interrupt() -> None:
+        time.sleep(0.5)  # the main thread waits by then; a signal that meets it a moment before is heard later
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)
 
@@ -214,7 +215,7 @@ def test_the_moments_at_which_a_signal_could_leave_something(
     def reads(of: Reader, key: str, **where: Any) -> Any:
         if when == "read back" and "/base/" in key:
             interrupt()
-            of._store.patience.call(away, lambda _error: True)  # noqa: SLF001
+            of._store.patience.call(away, lambda _error: True)
         return read(of, key, **where)
 
     def away() -> None:
