@@ -38,6 +38,7 @@ options:
   bin:
     description:
       - File that starts the program. A file of that name that is not C(pgops) is left alone, and the module fails.
+      - Where the host has C(/usr/bin/perl), the client that PostgreSQL calls for its WAL lies beside it, under the same name with C(-wal).
     type: path
     default: /usr/local/bin/pgops
   completion:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 from demo.servers import RcloneS3
@@ -20,7 +21,9 @@ from tests.tools.collection_tree import ROOT
 
 sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
 
+from _engine.host.client import client
 from _engine.host.program import _LAUNCHER
+from _engine.system.lock import holder
 
 FULL, RESTORE = "pgBackRest full", "pgBackRest restore"
 INCREMENTALS = INCREMENTAL, BLOCKS = "pgBackRest incr", "pgBackRest incr, blocks"
@@ -148,6 +151,8 @@ class _Contest:
         self._config("archived.json", local={"path": "/mnt/archived"})
         # As it lies on hosts, by which PostgreSQL calls it.
         self._write("pgops", _LAUNCHER % {"python": "/usr/bin/python3", "current": "/mnt/program"}, mode=0o755)
+        quick = client(perl="/usr/bin/perl", program="/mnt/pgops", current="/mnt/program")
+        self._write("pgops-wal", quick, mode=0o755)
         self._theirs("pgbackrest.conf", "/mnt/repo")
         # Their archive is not where these look for WAL, so they do not wait for it either.
         self._theirs("blocks.conf", "/mnt/blocks", "repo1-bundle=y\nrepo1-block=y\narchive-check=n\n")
@@ -301,7 +306,24 @@ class _Contest:
         """Have `command` called for each of the segments, from the data directory, and the first failure end it."""
         (self._folder / "segments").write_text("".join(f"pg_wal/{name}\n" for name in segments))
         script = f"cd /mnt/data; while read -r path; do {command} $path </dev/null; done </mnt/segments"
-        return _whole(self._debian.timed("sh", "-euc", script))
+        return self._with_what_stays("sh", "-euc", script)
+
+    def _with_what_stays(self, *command: str) -> Run:
+        """Run it; its CPU is also that of the processes of pgops that stay, as far as they do at its end."""
+        before = self._staying()
+        run = _whole(self._debian.timed(*command))
+        after = self._staying()
+        return run | {"cpu": run["cpu"] + sum(spent - before.get(pid, 0.0) for pid, spent in after.items())}
+
+    def _staying(self) -> dict[int, float]:
+        """Return the CPU seconds of each process of pgops that answers the calls of PostgreSQL."""
+        found = {}
+        for lock in (self._folder / ".cache/pgops").glob("*.lock"):
+            who = holder(lock)
+            if who is not None and who.alive:
+                fields = Path(f"/proc/{who.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+                found[who.pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return found
 
     # --- WAL from S3 ---
 
@@ -354,11 +376,11 @@ class _Contest:
         )
         said = self._folder / "said.log"
         said.write_text("")
-        run = self._debian.timed("postgres", "-D", "/mnt/copy")
+        run = self._with_what_stays("postgres", "-D", "/mnt/copy")
         if "recovery stopping" not in said.read_text(errors="replace"):
             raise CannotRunError(f"the server did not come to its target: {said.read_text(errors='replace')[-2000:]}")
         shutil.rmtree(copy)
-        return _whole(run)
+        return run
 
     # --- helpers ---
 
@@ -396,7 +418,7 @@ class _Contest:
 
     def _ours(self, config: str, action: str) -> str:
         """Return the shell's words for what PostgreSQL calls."""
-        return f"/mnt/pgops wal {action} --config /mnt/{config}"
+        return f"/mnt/pgops-wal wal {action} --config /mnt/{config}"
 
     def _rest(self) -> None:
         """Have nothing left to write."""

@@ -17,6 +17,7 @@ NOTHING = (
     "/etc/pgops",
     "/etc/sudoers.d/pgops-monitoring",
     "/usr/local/bin/pgops",
+    "/usr/local/bin/pgops-wal",
     "/usr/local/lib/pgops",
     "/usr/local/share/man/man1/pgops.1.gz",
     "/usr/share/bash-completion/completions/pgops",

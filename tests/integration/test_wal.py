@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,11 +20,15 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import start
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.check import Verdict, judge
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import kind, parse_lsn, parse_stored
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import status as everything
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings, wal_status
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.ahead import Recovery
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.brief import read_brief
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.spool import AbsentError
 from demo.servers import PostgresServer
 from tests.integration.conftest import BUCKET, Servers, bindir_of, cursor, run_sql, wait_for
 from tests.integration.s3_fixtures import Kit, kit_of_each, moto_server, rclone_server  # noqa: F401  # pylint: disable=unused-import
@@ -89,12 +94,12 @@ def archiving(
     major = request.param
     host = Host()
     server = servers.get(
-        "wal", major, archive_mode="on", archive_command=host.command("archive", "%p"), wal_level="replica"
+        "wal", major, archive_mode="on", archive_command=host.quick("archive", "%p"), wal_level="replica"
     )
     copy = PostgresServer(
         bindir_of(major),
         tmp_path_factory.mktemp("copy"),
-        settings={"restore_command": host.command("fetch", "%f", "%p"), "archive_mode": "off"},
+        settings={"restore_command": host.quick("fetch", "%f", "%p"), "archive_mode": "off"},
     )
     ((system,),) = run_sql(server, "postgres", "SELECT system_identifier::text FROM pg_control_system()")
     run_sql(server, "postgres", "DROP TABLE IF EXISTS log; CREATE TABLE log (no int PRIMARY KEY, text text)")
@@ -188,8 +193,6 @@ def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving
             log = copy.log_file.read_text()
             assert "restored log file" in log
             assert "pgops wal:" not in log
-            # It brought more along than it was asked for.
-            assert (copy.data_dir / "pg_wal" / ".pgops").is_dir()
     finally:
         (host.root / "lost").rename(host.wal)
         client.delete_object(Bucket=BUCKET, Key=key)
@@ -355,6 +358,42 @@ def test_fetch_brings_the_following_segments_along(away: Away) -> None:
     assert away.fetch("00000001000000000000000A", code=1) == ""
     assert away.fetch("00000002.history", code=1) == ""
     assert "There is no WAL archive" in away.fetch(away.names[0], "--place", "local", code=204)
+
+
+def test_a_process_that_stays_has_what_follows_ready(away: Away) -> None:
+    data, config_path = away.commands.data, str(away.commands.config)
+    options = {"system_identifier": "", "place": "", "instance": ""}
+    (data / "postmaster.pid").write_text("1\n")
+    (data / "pg_wal" / ".pgops").mkdir()
+    left = data / "pg_wal" / ".pgops" / (".ready-%s-1-1" % away.names[1])
+    left.write_bytes(b"of one that was killed")
+    recovery = Recovery(read_brief(config_path), "pg_wal/RECOVERYXLOG", config_path, options, str(data))
+    try:
+        source, path = recovery.give(away.names[0], fail)
+        assert (source, Path(path).read_bytes()) == ("s3", segment(1, size=Commands.size))
+        wait_for(lambda: {name.split("-")[1] for name in os.listdir(Path(path).parent)} == set(away.names[:3]))
+        assert not left.exists()
+        # Nobody reads S3 for it any more.
+        for stored in away.kit.raw_paths():
+            if away.names[1] in stored:
+                away.kit.raw_write(stored, b"no segment")
+        wait_for(lambda: not list(Path(path).parent.glob("*.tmp")))
+        source, path = recovery.give(away.names[1], fail)
+        assert (source, Path(path).read_bytes()) == ("ahead", segment(2, size=Commands.size))
+        Path(path).rename(data / "pg_wal" / "RECOVERYXLOG")
+        with pytest.raises(DamagedError, match="is damaged"):
+            recovery.give(away.names[1], fail)
+        with pytest.raises(AbsentError, match="is not in"):
+            recovery.give("00000001000000000000000A", fail)
+        assert recovery.give(away.names[3], fail)[0] in ("s3", "ahead")
+    finally:
+        recovery.close()
+    assert not (data / "pg_wal" / ".pgops").exists()
+
+
+def fail(text: str) -> None:
+    """Hear a warning where there is to be none."""
+    raise AssertionError(text)
 
 
 def test_a_damaged_segment_on_the_host_is_taken_from_s3(away: Away) -> None:

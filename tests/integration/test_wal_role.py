@@ -119,8 +119,12 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     # It was promoted once, while it did not archive.
     (server.data_dir / "pg_wal" / "00000002.history").write_text("1\t0/3000000\tno recovery target specified\n")
     assert not (tmp_path / "calls").exists()
+    # Where Perl is, the client lies beside the program; it takes a reload, no restart.
+    (tmp_path / "pgops-wal").touch(mode=0o755)
     changed, _said = ansible.play()
-    assert changed == 1
+    assert changed == 2
+    assert settings(server)["archive_command"] == command.replace("/pgops wal", "/pgops-wal wal")
+    assert run_sql(server, "postgres", "SELECT count(*) FROM pg_settings WHERE pending_restart") == [(0,)]
     called = "wal archive --verbose --config /etc/pgops/config.yml pg_wal/00000002.history"
     assert (tmp_path / "calls").read_text() == "%s %s\n" % (server.data_dir, called)
     assert len(list((tmp_path / "backups").rglob("00000002.history*"))) == 1
@@ -148,7 +152,7 @@ def test_archiving_ends_where_the_configuration_asks_for_it_no_more(servers: Ser
         "pgops_wal": {"enabled": False},
         "pgops_instances": [{"name": "db1-main"}, far, farther],
     }
-    command = "%s wal archive --config /etc/pgops/config.yml %%p" % (tmp_path / "pgops")
+    command = "%s wal archive --config /etc/pgops/config.yml %%p" % (tmp_path / "pgops-wal")
     run_sql(server, "postgres", "ALTER SYSTEM SET archive_mode = on")
     run_sql(server, "postgres", "ALTER SYSTEM SET archive_command = '%s'" % command)
     server.stop()

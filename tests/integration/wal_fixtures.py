@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import botocore
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Manifest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host.client import client, client_of
 from demo.machine import reachable, server_account, short_temp_dir
 from demo.servers import PostgresServer
 from tests.integration.cli_fixtures import ENGINE, HURRY
@@ -84,8 +86,54 @@ class Commands:
         assert "Traceback" not in err
         return err
 
+    def client(self, **options: Any) -> Client:
+        """The client of this program, which is laid down beside it."""
+        root = self.config.parent
+        text = "#!%s -I\n%s\n" % (sys.executable, self.script)
+        return Client(self, lay_down(root / "pgops", text, **{"current": str(root / "lib"), **options}))
+
+    @property
+    def socket(self) -> Path:
+        """Where the process that stays listens."""
+        caches = self.config.parent / "caches" / "pgops"
+        return caches / ("wal-%08x.sock" % crc32(str(self.config).encode()))
+
     def stored(self) -> list[Path]:
         return sorted(path for path in self.top.rglob("*") if path.is_file())
+
+
+def lay_down(at: Path, text: str, **options: Any) -> Path:
+    """Write the program and the client beside it, and return the client's path."""
+    beside = client_of(at)
+    for path, content in (
+        (at, text),
+        (beside, client(**{"perl": "/usr/bin/perl", "program": str(at), **options})),
+    ):
+        path.write_text(content)
+        path.chmod(0o755)
+    return beside
+
+
+@dataclass
+class Client:
+    """The client as PostgreSQL calls it."""
+
+    commands: Commands
+    path: Path
+
+    def start(self, action: str, *words: str) -> subprocess.Popen[str]:
+        argv = [str(self.path), "wal", action, "--config", str(self.commands.config), *words]
+        env = {**os.environ, "XDG_CACHE_HOME": str(self.commands.config.parent / "caches")}
+        return subprocess.Popen(
+            argv, cwd=self.commands.data, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, action: str, *words: str, code: int = 0) -> str:
+        process = self.start(action, *words)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (code, ""), err
+        assert "Traceback" not in err
+        return err
 
 
 @dataclass
@@ -104,11 +152,15 @@ class Host:
             shutil.copytree(packages / name, self.root / "lib" / name, ignore=_ignore)
         shutil.copy(packages / "six.py", self.root / "lib")
         self.program = self.root / "pgops"
-        self.program.write_text(
+        self.client = lay_down(
+            self.program,
             "#!%s -I\nimport os, sys\nos.environ['XDG_CACHE_HOME'] = %r\nsys.path.insert(0, %r)\nfrom pgops.cli.start import main\nraise SystemExit(main())\n"
-            % (self.python, str(self.root / "caches"), str(self.root / "lib"))
+            % (self.python, str(self.root / "caches"), str(self.root / "lib")),
+            current=str(self.root / "lib"),
         )
-        self.program.chmod(0o755)
+        # As the program does, whoever calls it.
+        first, rest = self.client.read_text().split("\n", 1)
+        self.client.write_text("%s\n$ENV{XDG_CACHE_HOME} = '%s/caches';\n%s" % (first, self.root, rest))
         (self.root / "backups").mkdir()
         self.configure()
         if account:
@@ -140,6 +192,10 @@ class Host:
     def command(self, *words: str) -> str:
         """A command of PostgreSQL."""
         return "%s wal %s -c %s/config.json %s" % (self.program, words[0], self.root, " ".join(words[1:]))
+
+    def quick(self, *words: str) -> str:
+        """The same by the client."""
+        return "%s wal %s -c %s/config.json %s" % (self.client, words[0], self.root, " ".join(words[1:]))
 
     def run(self, *words: str, cwd: Path | str = "/", code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run the program as the account of the server."""

@@ -17,7 +17,7 @@ _SIGNALS = 128
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with the arguments `argv` (those of the process when None) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    called_by_server = arguments[:1] == ["wal"] and arguments[1:2] in (["archive"], ["fetch"])
+    called_by_server = arguments[:1] == ["wal"] and arguments[1:2] in (["archive"], ["fetch"], ["stay"])
     if called_by_server and not _HELP & set(arguments):
         from .wal import run
 

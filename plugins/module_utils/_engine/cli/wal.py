@@ -17,10 +17,17 @@ from ..core.errors import PgopsError, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Callable
+
+    Archive = Callable[..., bool]
+    Fetch = Callable[..., str]
 
 # The same as in options.py, which imports a whole parser.
 CONFIG_VARIABLE, DEFAULT_CONFIG = "PGOPS_CONFIG", "/etc/pgops/config.yml"
 ABORTS_RECOVERY = 200
+# Between the client, the program and the process that stays; for nobody to type.
+STAY, CALLER = "stay", "PGOPS_WAL_CLIENT"
+PROTOCOL, AGAIN = "pgops-wal-1", "again"
 _OPTIONS = {
     "-c": "config",
     "--config": "config",
@@ -34,53 +41,13 @@ _WORDS = {"archive": ("PATH",), "fetch": ("NAME", "TARGET")}
 
 def run(action: str, arguments: Sequence[str]) -> int:
     """Do what `pgops wal <action> <arguments>` says and return the exit code."""
-    verbose, config_path = False, ""
+    if action == STAY:
+        from ..wal.stay import stay
+
+        return stay(arguments[0]) if len(arguments) == 1 else UsageError.exit_code
+    verbose = any(argument in _FLAGS and _FLAGS[argument] == "verbose" for argument in arguments)
     try:
-        options, words = _parsed(action, arguments)
-        verbose = bool(options["verbose"])
-        if options["look"]:
-            from ..wal.tablespaces import look_into
-
-            look_into(os.getcwd(), *words)
-            return 0
-        config_path = options["config"] or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
-        from ..wal.brief import read_brief
-
-        brief = read_brief(config_path)
-        if action == "archive":
-            from ..wal.archive import archive
-
-            fresh = archive(brief, words[0], system_identifier=options["system_identifier"])
-            if verbose:
-                _say("%s %s" % (os.path.basename(words[0]), "archived" if fresh else "was archived already"))
-            return 0
-        from ..wal.fetch import fetch
-
-        source = fetch(
-            brief,
-            *words,
-            system_identifier=options["system_identifier"],
-            place=options["place"] or "auto",
-            config_path=config_path,
-            instance=options["instance"],
-            say=_say,
-        )
-        if verbose:
-            _say("%s from %s" % (words[0], source))
-        return 0
-    except PgopsError as error:
-        if action == "archive":
-            _complain(error, config_path)
-            return error.exit_code
-        from ..wal.spool import AbsentError
-
-        if isinstance(error, AbsentError):
-            # PostgreSQL asks for files beyond the end as a matter of course.
-            if verbose:
-                _say(error.message)
-            return 1
-        _complain(error, config_path)
-        return ABORTS_RECOVERY + error.exit_code
+        code = carry_out(action, arguments, _say)
     except Exception as error:  # noqa: BLE001 - PostgreSQL's log gets a sentence, not a traceback
         if verbose:
             import traceback
@@ -88,9 +55,94 @@ def run(action: str, arguments: Sequence[str]) -> int:
             traceback.print_exc()
         _say("Something went wrong that should not: %s: %s" % (type(error).__name__, error))
         return 1 if action == "archive" else ABORTS_RECOVERY + 1
+    if CALLER in os.environ and not code:
+        _leave_behind(action, arguments)
+    return code
 
 
-def _parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _leave_behind(action: str, arguments: Sequence[str]) -> None:
+    """Have the next calls answered sooner, where they come soon. What keeps it from that is no failure of this one."""
+    try:
+        from ..wal.leaving import leave_behind
+
+        options, _words = parsed(action, arguments)
+        if os.path.isabs(options["config"]):
+            leave_behind(options["config"], {name: value for name, value in os.environ.items() if name != CALLER})
+    except Exception:  # noqa: BLE001 - the file is where it is to be, and each call can do its own work
+        return
+
+
+def carry_out(
+    action: str,
+    arguments: Sequence[str],
+    say: Callable[[str], None],
+    *,
+    directory: str = "",
+    store: Archive | None = None,
+    bring: Fetch | None = None,
+) -> int:
+    """Do it, and return the exit code; `say` hears what PostgreSQL's log is to get.
+
+    A process that stays says for which `directory`, the data directory of the caller, and does the work by `store` and `bring`
+    instead of by what archive() and fetch() do.
+    """
+    verbose, config_path = False, ""
+    try:
+        options, words = parsed(action, arguments)
+        verbose = bool(options["verbose"])
+        if options["look"]:
+            from ..wal.tablespaces import look_into
+
+            look_into(directory or os.getcwd(), *words)
+            return 0
+        config_path = options["config"] or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
+        from ..wal.brief import read_brief
+
+        brief = read_brief(config_path)
+        if action == "archive":
+            if store is None:
+                from ..wal.archive import archive
+
+                store = archive
+            fresh = store(brief, words[0], system_identifier=options["system_identifier"], directory=directory)
+            if verbose:
+                say("%s %s" % (os.path.basename(words[0]), "archived" if fresh else "was archived already"))
+            return 0
+        if options["instance"]:
+            from ..core.naming import check_instance
+
+            brief = brief.of(check_instance(options["instance"]))
+        if bring is None:
+            from ..wal.fetch import fetch
+
+            bring = fetch
+        source = bring(
+            brief,
+            *words,
+            system_identifier=options["system_identifier"],
+            place=options["place"] or "auto",
+            config_path=config_path,
+            say=say,
+        )
+        if verbose:
+            say("%s from %s" % (words[0], source))
+        return 0
+    except PgopsError as error:
+        if action == "archive":
+            _complain(error, config_path, say)
+            return error.exit_code
+        from ..wal.spool import AbsentError
+
+        if isinstance(error, AbsentError):
+            # PostgreSQL asks for files beyond the end as a matter of course.
+            if verbose:
+                say(error.message)
+            return 1
+        _complain(error, config_path, say)
+        return ABORTS_RECOVERY + error.exit_code
+
+
+def parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the options and the words among `arguments`. Raise UsageError."""
     options = {
         "config": "",
@@ -132,21 +184,26 @@ def _misused(action: str, text: str) -> UsageError:
     return UsageError("pgops wal %s: %s." % (action, text), hint="%s is how PostgreSQL calls it." % usual[action])
 
 
-def _complain(error: PgopsError, config_path: str) -> None:
+def _complain(error: PgopsError, config_path: str, say: Callable[[str], None]) -> None:
     from ..core.commands import addressed
 
-    _say(addressed(error.message, config_path))
+    say(addressed(error.message, config_path))
     if error.hint:
-        _say("  → %s" % addressed(error.hint, config_path))
+        say("  → %s" % addressed(error.hint, config_path))
 
 
 def _say(text: str) -> None:
     """Say one thing in PostgreSQL's log; a log that is gone must not turn a file that is durable into a failure."""
     try:
-        sys.stderr.write("pgops wal: %s\n" % text.replace("\n", "\n  "))
+        sys.stderr.write(line(text))
         sys.stderr.flush()
     except (OSError, ValueError):
         return
 
 
-__all__ = ("ABORTS_RECOVERY", "run")
+def line(text: str) -> str:
+    """Return what PostgreSQL's log gets for `text`."""
+    return "pgops wal: %s\n" % text.replace("\n", "\n  ")
+
+
+__all__ = ("ABORTS_RECOVERY", "AGAIN", "CALLER", "PROTOCOL", "STAY", "carry_out", "line", "parsed", "run")

@@ -30,6 +30,7 @@ from ..core.errors import BusyError, CommandError, PgopsError, RefusedError, Unr
 from ..system.durable import sync_dir, sync_file
 from ..system.runner import Command
 from .changes import Change, Host, file, gone, link, make_parents, ourselves, tree_gone
+from .client import client, client_of
 from .rotation import Rotation
 from .rotation import change as rotation_change
 from .rotation import check as check_rotation
@@ -42,6 +43,8 @@ _OLDEST = (3, 9)
 _PROC = Path("/proc")
 # A line of /proc/PID/cgroup of what the role wal_archive has this host's systemd run; one in a container lies deeper.
 _SERVICE = re.compile(r":/system\.slice/(?:[^/\n]+/)?(pgops_wal_ship@[^/\n]+\.service)$", re.MULTILINE)
+# Each Debian has it. Where it is missing PostgreSQL calls the program itself.
+_PERL = Path("/usr/bin/perl")
 _SECONDS = 120.0
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.start import main; raise SystemExit(main())"
 # Killed with us, so that it does not write into a folder that the next run removes.
@@ -116,6 +119,11 @@ class Paths:
     python: str = "/usr/bin/python3"
 
     @property
+    def client(self) -> Path:
+        """What PostgreSQL calls for each WAL file, beside the program."""
+        return client_of(self.bin)
+
+    @property
     def current(self) -> Path:
         """The link to the version that runs."""
         return self.lib / _CURRENT
@@ -175,7 +183,7 @@ def take_away(host: Host, paths: Paths) -> dict[str, Any]:
                 raise BusyError(
                     "Somebody runs pgops from %s." % version, hint="Wait until it has ended (lsof %s)." % version
                 )
-        for path in (paths.bin, paths.completion, paths.man, paths.current):
+        for path in (paths.bin, paths.client, paths.completion, paths.man, paths.current):
             if path is not None and _is_ours(path):
                 host.need(gone(path))
             elif path is not None and path.exists():
@@ -205,8 +213,9 @@ def _check(paths: Paths) -> None:
             "python: %r cannot stand in the first line of a script." % paths.python,
             hint="Give the full path of a Python, without blanks and with at most 120 characters.",
         )
-    if paths.bin.exists() and not _is_ours(paths.bin):
-        raise RefusedError("%s is there and is not pgops." % paths.bin, hint="Move it away, or choose another bin.")
+    for path in (paths.bin, paths.client):
+        if path.exists() and not _is_ours(path):
+            raise RefusedError("%s is there and is not pgops." % path, hint="Move it away, or choose another bin.")
 
 
 def _is_ours(path: Path) -> bool:
@@ -387,6 +396,11 @@ def _surroundings(paths: Paths) -> Iterator[Optional[Change]]:
     owned = ourselves()
     launcher = _LAUNCHER % {"python": paths.python, "current": str(paths.current)}
     yield file(paths.bin, launcher.encode("utf-8"), mode=0o755, owned=owned)
+    if _PERL.is_file():
+        script_of_it = client(perl=str(_PERL), program=str(paths.bin), current=str(paths.current))
+        yield file(paths.client, script_of_it.encode("utf-8"), mode=0o755, owned=owned)
+    else:
+        yield gone(paths.client)
     if paths.completion is not None:
         yield file(paths.completion, script("bash").encode("utf-8"), mode=0o644, owned=owned)
     if paths.man is not None:

@@ -342,6 +342,19 @@ class _Watcher(_Helper):
         super().end()
 
 
+def detach(argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Start a program of ours that outlives us, in a session of its own and without any file of ours. Raise OSError."""
+    subprocess.Popen(  # pylint: disable=ansible-bad-function,consider-using-with
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(environment),
+        cwd="/",
+        start_new_session=True,
+    )
+
+
 def _drop(_chunk: bytes) -> None:
     """Take what nobody wants."""
 
@@ -419,4 +432,4 @@ def _failure(process: _Process) -> CommandError:
     )
 
 
-__all__ = ("Command", "Finished", "OnLine", "Runner", "Watch")
+__all__ = ("Command", "Finished", "OnLine", "Runner", "Watch", "detach")

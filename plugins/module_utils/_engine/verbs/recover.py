@@ -24,6 +24,7 @@ from ..core.recovery_target import Candidate, Chosen, Stopped, Target, choose_ba
 from ..core.segments import parse_lsn
 from ..core.sizes import human_size
 from ..core.times import compact, iso, parse_iso
+from ..host.client import client_of
 from ..places.catalog import Catalog
 from ..places.chains import chain_of, failed
 from ..postgres.base_unpacking import (
@@ -246,6 +247,9 @@ def _our_command(context: Context, manifest: Manifest, refusals: list[str]) -> s
         )
     # Its service may start it, too, with another PATH.
     program = shutil.which(context.program) or context.program
+    client = str(client_of(Path(program)))
+    if os.access(client, os.X_OK):  # the same, and sooner
+        program = client
     words = [program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier, *more]
     return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+_LONGEST_SOCKET = 107
 _FIELDS = ("home", "compression", "level", "prefetch", "s3", "recipients", "identity_file")
 
 
@@ -45,12 +46,12 @@ class Brief:
 
 def read_brief(config_path: str) -> Brief:
     """Return what the configuration file says. Raise UsageError that lists what is wrong with it."""
-    stamp = _stamp(config_path)
+    stamp = stamp_of(config_path)
     cache = _cache_path(config_path)
     values = _remembered(cache, stamp) if stamp else None
     if values is None:
         values, lasting = _from_config(config_path)
-        if stamp and lasting and stamp == _stamp(config_path):
+        if stamp and lasting and stamp == stamp_of(config_path):
             _remember(cache, stamp, values)
     return Brief(values)
 
@@ -81,7 +82,7 @@ def values_of(config: Any) -> dict[str, str]:
     }
 
 
-def _stamp(path: str) -> str:
+def stamp_of(path: str) -> str:
     """Return what changes whenever the file does; empty if it cannot be looked at."""
     try:
         facts = os.stat(path)
@@ -143,4 +144,11 @@ def _remember(cache: str, stamp: str, values: Mapping[str, str]) -> None:
         return
 
 
-__all__ = ("Brief", "read_brief", "values_of")
+def socket_path(config_path: str) -> str:
+    """Return where a process that stays for this configuration listens, empty where there can be none. The client makes it up, too."""
+    cache = _cache_path(config_path)
+    path = cache and "%s.sock" % cache
+    return path if len(os.fsencode(path)) <= _LONGEST_SOCKET else ""
+
+
+__all__ = ("Brief", "read_brief", "socket_path", "stamp_of", "values_of")

@@ -19,10 +19,20 @@ from .tablespaces import look_into
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Optional
 
     from .brief import Brief
 
+    Bring = Callable[[Brief, str, str, str, str, str, Optional[Callable[[bytes], bytes]], Callable[[str], None]], None]
+
 AHEAD = ".pgops"
+
+
+class Way:
+    """How a process that stays does it: the data directory of its caller, and how it gets a file from S3, with a connection that stays."""
+
+    def __init__(self, directory: str, bring: Bring) -> None:
+        self.directory, self.bring = directory, bring
 
 
 def fetch(
@@ -33,22 +43,28 @@ def fetch(
     system_identifier: str = "",
     place: str = "auto",
     config_path: str = "",
-    instance: str = "",
     say: Callable[[str], None] = lambda _text: None,
+    way: Way | None = None,
 ) -> str:
     """Write the WAL file `name` to `target` and return where it came from: ahead, local or s3.
 
-    `place` is auto, local or s3; `instance` that whose archive it is, where it is not the configuration's own; `say` hears
-    warnings. Raise AbsentError when the archive, which was read, does not have it;
+    `place` is auto, local or s3; `way` that of a process that stays, which looks into what it hands over; `say` hears warnings.
+    Raise AbsentError when the archive, which was read, does not have it;
     every other PgopsError means that nobody can tell, or that the server must not replay it.
     """
-    source = _bring(brief, name, target, system_identifier, place, config_path, instance, say)
-    try:
-        look_into(os.getcwd(), name, target)
-    except BaseException:
-        os.unlink(target)
-        raise
+    source = _bring(brief, name, target, system_identifier, place, config_path, say, way)
+    if way is None:
+        look_into_or_remove(os.getcwd(), name, target)
     return source
+
+
+def look_into_or_remove(directory: str, name: str, path: str) -> None:
+    """Do as look_into() does; a file that must not be replayed does not stay."""
+    try:
+        look_into(directory, name, path)
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def _bring(
@@ -58,18 +74,14 @@ def _bring(
     system_identifier: str,
     place: str,
     config_path: str,
-    instance: str,
     say: Callable[[str], None],
+    way: Way | None,
 ) -> str:
     if not kind(name):
         # PostgreSQL asks for nothing else; whatever it is, the archive does not have it.
         raise AbsentError("%s is no name of a WAL file." % name)
-    identifier = known_identifier(system_identifier, os.getcwd())
-    if instance:
-        from ..core.naming import check_instance
-
-        brief = brief.of(check_instance(instance))
-    ahead = os.path.join(os.path.dirname(target) or ".", AHEAD)
+    identifier = known_identifier(system_identifier, way.directory if way else os.getcwd())
+    ahead = ahead_of(target)
     decrypt = decryption(brief.identity_file)
     directories = {"ahead": ahead, "local": folder_of(brief.home, identifier, name)}
     if place == "s3":
@@ -78,10 +90,10 @@ def _bring(
     if source:
         return source
     if brief.s3 and place != "local":
-        from .remote import bring
-
+        if way is None:
+            from . import remote
         try:
-            bring(brief, config_path, identifier, name, target, ahead, decrypt, say)
+            (way.bring if way else remote.bring)(brief, config_path, identifier, name, target, ahead, decrypt, say)
         except AbsentError:
             if trouble is None:
                 raise
@@ -123,7 +135,7 @@ def _from_host(
             say("warning: %s" % error.message)
             continue
         if source == "ahead":
-            _drop(directory, name)
+            drop(directory, name)
         return source, None
     return "", trouble
 
@@ -138,8 +150,14 @@ def _read(directory: str, stored: str) -> bytes | None:
         raise UnreachableError("%s/%s cannot be read: %s." % (directory, stored, error.strerror)) from error
 
 
-def _drop(ahead: str, name: str) -> None:
-    """Remove what was brought ahead and is used or passed by now."""
+def ahead_of(target: str) -> str:
+    """Return the directory of what comes before it is asked for, beside `target`, which may lie in it itself."""
+    inner = os.path.dirname(target) or "."
+    return inner if os.path.basename(inner) == AHEAD else os.path.join(inner, AHEAD)
+
+
+def drop(ahead: str, name: str) -> None:
+    """Remove what was brought ahead, still packed, and is used or passed by now."""
     for stored in os.listdir(ahead):
         held = parse_stored(stored)[0]
         if held == name or (kind(held) == SEGMENT == kind(name) and held[8:24] < name[8:24]):
@@ -165,4 +183,4 @@ def decryption(identity_file: str) -> Callable[[bytes], bytes] | None:
     return decrypt
 
 
-__all__ = ("AHEAD", "decryption", "fetch")
+__all__ = ("AHEAD", "Way", "ahead_of", "decryption", "drop", "fetch", "look_into_or_remove")

@@ -38,30 +38,13 @@ def bring(
 
     Raise AbsentError if S3, which answered, does not have it; DamagedError, UnreachableError and others if nobody can tell.
     """
-    known = config.load(Path(config_path), environ=os.environ, host=os.uname().nodename)
-    context = Context(dataclasses.replace(known, instance=brief.instance or known.instance), os.uname().nodename)
-    place = context.s3()
-    top = "%s/%s" % (TREE, identifier)
-    try:
-        listing = _listed(place, top, name)
-    except MissingError as error:
-        # A bucket that is gone says nothing about where the WAL ends.
-        raise UnreachableError(error.message, hint=error.hint) from error
-    if name not in listing:
-        if not listing and next(iter(place.listing(top)), None) is None:
-            # Not the end of the WAL, but the wrong place: recovery must not stop here.
-            raise UnreachableError(
-                "There is no WAL of the cluster %s in %s/%s." % (identifier, place.root, top),
-                hint="Check s3 and instance in the configuration. If no WAL has come there yet: pgops wal ship.",
-            )
-        raise AbsentError("%s is not in %s/%s." % (name, place.root, top))
-    paths = {os.path.basename(path): path for path in listing[name]}
-    path = paths[one_content(sorted(paths), name, place.root)]
+    place, most = place_of(brief, config_path)
+    listing = listed(place, identifier, name)
+    path = path_of(listing, name, place.root)
     following = _following(listing, name, brief.prefetch)
-    at_once = min(_MOST_AT_ONCE, 4 * context.config.s3.concurrency if context.config.s3 else 1, len(following) + 1)
-    with ThreadPoolExecutor(at_once, "pgops-wal") as pool:
+    with ThreadPoolExecutor(min(most, len(following) + 1), "pgops-wal") as pool:
         # In this order: a pool begins with what it was given first.
-        wanted = pool.submit(_blob, place, path)
+        wanted = pool.submit(blob_of, place, path)
         others = [pool.submit(_keep, place, listing[one], ahead) for one in following]
         try:
             open_to(wanted.result(), os.path.basename(path), place.root, decrypt, target)
@@ -70,6 +53,39 @@ def bring(
                 other.cancel()
             raise
         _tell(others, say)
+
+
+def place_of(brief: Brief, config_path: str) -> tuple[Place, int]:
+    """Return the place in S3 of the brief's instance, and how many files may come from it at once. Raise PgopsError."""
+    known = config.load(Path(config_path), environ=os.environ, host=os.uname().nodename)
+    context = Context(dataclasses.replace(known, instance=brief.instance or known.instance), os.uname().nodename)
+    place = context.s3()
+    return place, min(_MOST_AT_ONCE, 4 * known.s3.concurrency if known.s3 else 1)
+
+
+def listed(place: Place, identifier: str, name: str) -> dict[str, list[str]]:
+    """Return what lies there beside the WAL file `name`, and that, as list_names() does. Raise as bring() does."""
+    top = "%s/%s" % (TREE, identifier)
+    try:
+        listing = _listed(place, top, name)
+    except MissingError as error:
+        # A bucket that is gone says nothing about where the WAL ends.
+        raise UnreachableError(error.message, hint=error.hint) from error
+    if name in listing:
+        return listing
+    if not listing and next(iter(place.listing(top)), None) is None:
+        # Not the end of the WAL, but the wrong place: recovery must not stop here.
+        raise UnreachableError(
+            "There is no WAL of the cluster %s in %s/%s." % (identifier, place.root, top),
+            hint="Check s3 and instance in the configuration. If no WAL has come there yet: pgops wal ship.",
+        )
+    raise AbsentError("%s is not in %s/%s." % (name, place.root, top))
+
+
+def path_of(listing: Mapping[str, list[str]], name: str, where: str) -> str:
+    """Return the path of the WAL file `name`. Raise RefusedError if there are several with different contents."""
+    paths = {os.path.basename(path): path for path in listing[name]}
+    return paths[one_content(sorted(paths), name, where)]
 
 
 def _listed(place: Place, top: str, name: str) -> dict[str, list[str]]:
@@ -102,7 +118,8 @@ def _following(listing: Mapping[str, list[str]], name: str, count: int) -> list[
     return sorted(later)[:count]
 
 
-def _blob(place: Place, path: str) -> bytes:
+def blob_of(place: Place, path: str) -> bytes:
+    """Return the bytes of a stored file."""
     return b"".join(place.stream(path))
 
 
@@ -113,7 +130,7 @@ def _keep(place: Place, paths: list[str], ahead: str) -> None:
         return
     with contextlib.suppress(FileExistsError):
         os.mkdir(ahead, 0o700)
-    restore_to(_blob(place, paths[0]), os.path.join(ahead, stored))
+    restore_to(blob_of(place, paths[0]), os.path.join(ahead, stored))
 
 
 def _tell(others: list[Future[None]], say: Callable[[str], None]) -> None:
@@ -123,4 +140,4 @@ def _tell(others: list[Future[None]], say: Callable[[str], None]) -> None:
         say("warning: following segments could not be brought ahead: %s" % trouble)
 
 
-__all__ = ("bring", "list_names")
+__all__ = ("blob_of", "bring", "list_names", "listed", "path_of", "place_of")

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+# What a stored file was when it was proven: its name, device, inode, size and times (ns). Any change makes another one of it.
+Proof = tuple[str, int, int, int, int, int]
 TREE = "wal"
 _TEMPORARY = ".tmp"
 _CHUNK = 1 << 20
+_MOST_PROVEN = 1024
 
 
 class AbsentError(MissingError):
@@ -195,11 +198,13 @@ def store(
     prove: Callable[[bytes, str], bool | None],
     *,
     written_ns: int = 0,
+    proven: set[Proof] | None = None,
 ) -> bool:
     """Make `content` durable as the WAL file `name`; return False if it was there already.
 
     `written_ns` is when the server wrote the last of it (nanoseconds since 1970): no transaction in it is younger. The stored
     file bears that time, as a slow archive must not make its content look younger than it is.
+    `proven` remembers which files were proven, for a process that stays: such a one holds what its name says until it is touched.
     `wrap` returns the bytes to write and their suffix. `prove` tells whether bytes read back from a stored file hold
     `content`, None where it cannot (no key). Raise RefusedError if other content has that name, which stays untouched; PgopsError if
     it cannot be written.
@@ -217,7 +222,8 @@ def store(
                 # Whoever made it may have been killed before its parent was durable.
                 _sync_above(directory, home)
             # While it is hashed it is packed, as it is new mostly, or compared with what is there.
-            whole = {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
+            known = {stored for stored in found if proven and _proof(directory, stored) in proven}
+            whole = known or {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
             packed = None if whole else wrap(content)
             digest = hashed()
             other = [stored for stored in found if parse_stored(stored)[1] != digest]
@@ -228,6 +234,7 @@ def store(
                     # Whoever wrote it may have been killed before this.
                     _sync(os.path.join(directory, stored))
                 os.fsync(held)
+                _remember(proven, directory, whole)
                 return False
             blob, suffix = packed
             if suffix.endswith(".age") and kind(name) == SEGMENT:
@@ -236,11 +243,27 @@ def store(
             os.fsync(held)
             for stored in set(found) - {stored_name(name, digest, suffix)}:
                 os.unlink(os.path.join(directory, stored))
+            if not suffix.endswith(".age"):
+                _remember(proven, directory, [stored_name(name, digest, suffix)])
             return True
         finally:
             os.close(held)
     except OSError as error:
         raise _trouble(error, directory) from error
+
+
+def _proof(directory: str, stored: str) -> Proof:
+    facts = os.stat(os.path.join(directory, stored))
+    return (stored, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def _remember(proven: set[Proof] | None, directory: str, files: Iterable[str]) -> None:
+    """Add the files, whose content was read back and compared just now, to those that were proven; the newest are enough."""
+    if proven is None:
+        return
+    if len(proven) >= _MOST_PROVEN:
+        proven.clear()
+    proven.update(_proof(directory, stored) for stored in files)
 
 
 def _contradiction(directory: str, name: str, digest: str, other: list[str]) -> RefusedError:
@@ -420,6 +443,7 @@ def write_to(pieces_of_it: Iterable[bytes | bytearray], target: str) -> None:
 
 __all__ = (
     "AbsentError",
+    "Proof",
     "TREE",
     "aside",
     "find",

@@ -64,8 +64,9 @@ def root(laid: Path, tmp_path: Path) -> Path:
     """A copy of a host with the program, where a test may do what it likes."""
     copy = tmp_path / "host"
     shutil.copytree(laid, copy, symlinks=True)
-    launcher = copy / "bin" / "pgops"
-    launcher.write_text(launcher.read_text().replace(str(laid), str(copy)))
+    for name in ("pgops", "pgops-wal"):
+        launcher = copy / "bin" / name
+        launcher.write_text(launcher.read_text().replace(str(laid), str(copy)))
     return copy
 
 
@@ -265,7 +266,7 @@ def test_what_a_run_that_was_cut_short_left_is_removed(root: Path) -> None:
     (root / "bin" / "pgops").write_text("#!/bin/sh\n# an older pgops\n")
     assert str(left) in lay_down(Host(), paths(root))["removed"]
     assert not left.exists()
-    assert sorted(path.name for path in (root / "bin").iterdir()) == ["pgops"]
+    assert sorted(path.name for path in (root / "bin").iterdir()) == ["pgops", "pgops-wal"]
 
 
 # --- somebody runs it -------------------------------------------------------------------------------------------------
