@@ -18,7 +18,7 @@ def test_cron_takes_over_from_the_timers(playbook: Any, host: Any) -> None:
     said = playbook("site", "--tags", "schedule_configure", pgops_scheduler="cron", pgops_schedule={})
     assert said.returncode == 0
     assert host.run("systemctl list-unit-files --all --no-legend %s", "pgops-*").stdout == ""
-    assert host.check_output("systemctl list-timers --all --no-legend %s", "pgops-*") == ""
+    assert host.run("systemctl list-timers --all --no-legend %s", "pgops-*").stdout == ""
     assert host.check_output("find /etc/systemd -name %s", "*pgops*") == ""
     lines = host.file("/etc/cron.d/pgops").content_string.splitlines()
     for instance in ("db13-main", "db13-older"):
