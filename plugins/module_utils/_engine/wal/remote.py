@@ -67,13 +67,13 @@ def listed(place: Place, identifier: str, name: str) -> dict[str, list[str]]:
     """Return what lies there beside the WAL file `name`, and that, as list_names() does. Raise as bring() does."""
     top = "%s/%s" % (TREE, identifier)
     try:
-        listing = list_names(place, ("%s/%s" % (top, folder(name))).rstrip("/"))
+        listing = _listed(place, top, name)
     except MissingError as error:
         # A bucket that is gone says nothing about where the WAL ends.
         raise UnreachableError(error.message, hint=error.hint) from error
     if name in listing:
         return listing
-    if not listing and not place.entries(top):
+    if not listing and next(iter(place.listing(top)), None) is None:
         # Not the end of the WAL, but the wrong place: recovery must not stop here.
         raise UnreachableError(
             "There is no WAL of the cluster %s in %s/%s." % (identifier, place.root, top),
@@ -86,6 +86,14 @@ def path_of(listing: Mapping[str, list[str]], name: str, where: str) -> str:
     """Return the path of the WAL file `name`. Raise RefusedError if there are several with different contents."""
     paths = {os.path.basename(path): path for path in listing[name]}
     return paths[one_content(sorted(paths), name, where)]
+
+
+def _listed(place: Place, top: str, name: str) -> dict[str, list[str]]:
+    """Return what list_names() does of the folder of `name`. Histories lie beside the folders of all segments: only `name` itself."""
+    if folder(name):
+        return list_names(place, "%s/%s" % (top, folder(name)))
+    paths = [path for path in place.beginning("%s/%s-" % (top, name)) if parse_stored(os.path.basename(path))[0]]
+    return {name: paths} if paths else {}
 
 
 def list_names(place: Place, prefix: str) -> dict[str, list[str]]:
