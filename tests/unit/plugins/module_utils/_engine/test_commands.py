@@ -223,6 +223,7 @@ def test_who_may_not_read_the_configuration_hears_who_may(tmp_path: Path, monkey
     assert caught.value.hint == "Run it as root, or with sudo -u postgres."
 
 
-def test_what_postgresql_is_told_in_its_log_names_it_too(capfd: pytest.CaptureFixture[str]) -> None:
-    wal._complain(UsageError("No WAL has come there.", hint="To bring it: pgops wal ship."), TWO)
-    assert "pgops wal:   → To bring it: pgops --config %s wal ship." % TWO in capfd.readouterr().err
+def test_what_postgresql_is_told_in_its_log_names_it_too() -> None:
+    said: list[str] = []
+    wal._complain(UsageError("No WAL has come there.", hint="To bring it: pgops wal ship."), TWO, said.append)
+    assert wal.line(said[-1]) == "pgops wal:   → To bring it: pgops --config %s wal ship.\n" % TWO
