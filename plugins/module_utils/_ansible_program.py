@@ -18,7 +18,7 @@ PROGRAM: dict[str, dict[str, Any]] = {
     "completion": {"type": "path", "default": "/usr/share/bash-completion/completions/pgops"},
     "man": {"type": "path", "default": "/usr/local/share/man/man1/pgops.1.gz"},
     "logrotate": {"type": "path", "default": "/etc/logrotate.d/pgops"},
-    "log_directories": {"type": "list", "elements": "path", "default": []},
+    "log_directories": {"type": "list", "elements": "path"},
     "log_owner": {"type": "str", "default": "postgres"},
     "log_group": {"type": "str", "default": "postgres"},
     "log_keep": {"type": "int", "default": 12},
@@ -36,7 +36,7 @@ def parts_of(params: Mapping[str, Any]) -> tuple[Paths, Optional[Rotation]]:
         python=params["python"],
     )
     rotation = None
-    if params["logrotate"]:
+    if params["logrotate"] and params["log_directories"] is not None:
         rotation = Rotation(
             path=Path(params["logrotate"]),
             directories=params["log_directories"],

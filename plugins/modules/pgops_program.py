@@ -58,10 +58,9 @@ options:
     default: /etc/logrotate.d/pgops
   log_directories:
     description:
-      - Directories of the logs. With none of them there is no rule, and one that was laid down before goes.
+      - Directories of the logs. Without this, the rule that is there stays as it is; with an empty list it goes.
     type: list
     elements: path
-    default: []
   log_owner:
     description:
       - The account that writes the logs.
