@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Optional
 
 from .alerting import JUDGED, Facts, Limits, Trouble, troubles
-from .freshness import OK, WARNING, Finding
+from .freshness import OK, WARNING, Finding, worst
 from .incidents import Incident
 from .times import iso, parse_iso
 
@@ -74,6 +74,17 @@ def as_findings(untold: Iterable[Trouble], findings: Sequence[Mapping[str, Any]]
     ]
 
 
+def levelled(findings: Iterable[Mapping[str, Any]], every: Iterable[Trouble]) -> list[Result]:
+    """Return the findings, each at least as severe as the alert about the same: who asks is told what alerts tell."""
+    levels: dict[str, list[str]] = {}
+    for trouble in every:
+        levels.setdefault(check_of(trouble), []).append(trouble.level)
+    return [
+        {**f, "severity": worst([f["severity"], *levels.get(f["check"], ())]) if f["severity"] != OK else OK}
+        for f in findings
+    ]
+
+
 def steps(untold: Iterable[Trouble]) -> list[str]:
     """Return what to do next about them, as sentences."""
     return [t.step if t.step.endswith((".", ")")) else t.step + "." for t in untold if t.step]
@@ -106,4 +117,4 @@ def ways(channels: Sequence[str], wanted: int) -> list[Finding]:
     return [Finding("alert ways", WARNING, text)]
 
 
-__all__ = ("as_findings", "check_of", "found", "shown", "steps", "ways")
+__all__ = ("as_findings", "check_of", "found", "levelled", "shown", "steps", "ways")

@@ -70,6 +70,7 @@ def status(context: Context) -> dict[str, Any]:
     findings = [*known["freshness"], *(wal["findings"] if wal else []), *(finding.as_data() for finding in judged)]
     every, untold = _troubles(context, remembered, known["places"], findings)
     findings += [finding.as_data() for finding in open_troubles.as_findings(untold, findings)]
+    findings = open_troubles.levelled(findings, every)
     findings = [{**f, "text": addressed(f["text"], context.config_file)} for f in findings]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
     notices = open_troubles.ways(context.config.alerts.channels(), context.config.alerts.ways)

@@ -24,7 +24,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import state
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core import alerting, freshness, wal_health
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import (
+    alerting,
+    freshness,
+    severities,
+    wal_health,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import (
     Disk,
     Due,
@@ -128,6 +133,11 @@ def causes_of_the_policy() -> set[str]:
     every = {cause % verb for cause in made if cause.endswith("-run/%s") for verb in alerting.WATCHED}
     every |= {cause for cause in made if not cause.endswith("-run/%s")}
     return every | {cause for cause, _step, _patience in alerting.JUDGED.values()}
+
+
+def test_the_table_of_severities_has_every_cause_and_no_other() -> None:
+    every = {cause.partition("/")[0] for cause in causes_of_the_policy()}
+    assert {one.cause for one in severities.TABLE} == every
 
 
 def test_the_guide_has_every_cause() -> None:
@@ -350,6 +360,8 @@ def simulate(
             # What is open is told anew; that what was over is over, nobody remembers.
             expected.clear()
         found = {t.cause: t for t in troubles(host.facts(now), LIMITS, now)}
+        for trouble in found.values():
+            assert trouble.level in severities.levels_of(trouble.cause), trouble.cause
         held.incidents, tellings = advance(held.incidents, found.values(), policy, now)
         told = {t.cause: t for t in tellings}
         assert len(told) == len(tellings), "one look tells of a cause once"

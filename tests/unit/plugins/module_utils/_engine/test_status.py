@@ -97,7 +97,7 @@ def test_a_failed_run_is_heard_of_before_its_backup_is_late(world: Any) -> None:
     ran(world, "backup", PgopsError("The disk is full."))
     result = status(world.context())
     found = finding(result, "run of backup")
-    assert (result["state"], found["severity"]) == ("warning", "warning")
+    assert (result["state"], found["severity"]) == ("critical", "critical"), "as the alert says"
     assert found["text"] == "The last backup failed: The disk is full."
     assert found["since"] == "2026-11-22T08:00:00+00:00"
     assert result["next"] == ["Read why the backup failed, then run: pgops backup."]
@@ -111,7 +111,7 @@ def test_a_base_backup_does_not_take_the_place_of_a_dump(world: Any) -> None:
     for place in ("local", "s3"):
         world.prove(place, world.add(place, world.now, kind="base"), when=world.now)
     result = status(world.context())
-    assert finding(result, "run of backup")["severity"] == "warning"
+    assert finding(result, "run of backup")["severity"] == "critical"
     assert finding(result, "backup")["severity"] == finding(result, "off-site copy")["severity"] == "critical"
     assert result["runs"]["base backup"]["last"]["outcome"] == "ok"
     world.now += HOUR
@@ -253,7 +253,10 @@ def test_long_lists_say_how_much_more_there_is(world: Any) -> None:
     text = render(result, colour=False)
     bad = [f for f in result["findings"] if f["severity"] != "ok"]
     assert len(bad) == 11
-    assert re.findall(r"^  (?:warning|critical) ", text, re.MULTILINE) == ["  warning "] * 5
+    assert re.findall(r"^  (?:warning|critical) ", text, re.MULTILINE) == [
+        *["  critical "] * 2,
+        *["  warning "] * 3,
+    ]
     assert "\n            and 6 more: pgops status --json\n" in text
     assert "Next        Read why the copy failed, then run: pgops sync.\n" in text
     assert re.search(r"open: failed-run/\S+ since .* \(\w+\), .*, and\s+1\s+more: pgops status --json", text, re.DOTALL)
