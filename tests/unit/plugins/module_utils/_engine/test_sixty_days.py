@@ -299,18 +299,29 @@ class Expected:
     level: str = ""
     loudest: int = -1
     escalated: bool = False
+    over: Optional[datetime] = None
+    ended: Optional[datetime] = None
+    times: int = 1
 
     def at(self, now: datetime, wrong: Optional[Trouble], policy: Policy) -> str:
         """Return the event that must be told at `now`, empty for none."""
         if wrong is None:
             if self.told is None:
+                self.ended = now if self.since and self.times > 1 else self.ended
                 self.since = None
+                return ""
+            self.over = self.over or now
+            if now - self.over < min(6, 2 * (self.times - 1)) * HOUR:
                 return ""
             if policy.quiet.holds(now, min(self.loudest, RANK["critical"])):
                 return ""
-            self.__init__()  # type: ignore[misc]
+            self.__init__(times=self.times, ended=now)  # type: ignore[misc]
             return "recovered"
-        self.since = self.since or now
+        if self.over is not None:
+            self.over, self.times = None, self.times + 1
+        if self.since is None:
+            self.times = self.times + 1 if self.ended and now - self.ended < 6 * HOUR else 1
+            self.since = now
         level = "critical" if self.escalated else wrong.level
         if self.told is None or self.opened is None:
             event = "opened" if now - self.since >= wrong.patience else ""
