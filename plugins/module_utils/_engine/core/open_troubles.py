@@ -152,7 +152,8 @@ def _level_of(job: str) -> str:
 
 def _independent(known: Sequence[Way], level: str, job: str = "") -> list[str]:
     """Return the names of the ways that hear of it, each with a service that none before it has."""
-    found, used = [], set()  # type: ignore[var-annotated]
+    found: list[str] = []
+    used: set[str] = set()
     for way in known:
         hears = bool(way.level) and RANK[way.level] <= RANK[level]
         services = set(way.services or (way.name,))

@@ -471,6 +471,7 @@ def test_fewer_ways_to_people_than_wanted_are_a_notice_and_no_alarm(make_world: 
         "Only slack tells people of trouble; there should be 2." + turn_on
     ], "one service"
     assert said(slack=slack, apprise={"urls": "slack://a/b/c tgram://x/y"}) == []
+    assert said(slack=slack, apprise={"urls_file": "/nowhere"}) == [], "where it goes cannot be read"
     other = "what else is critical and warnings; there should be 2." + turn_on
     assert said(slack=slack, heartbeat={"url": "https://h/{instance}-{verb}"}) == [
         "Only slack tells people of " + other
