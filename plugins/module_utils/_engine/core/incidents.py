@@ -186,7 +186,10 @@ def _ended(incident: Incident, policy: Policy, now: datetime) -> tuple[Optional[
     if now - over < calm or policy.quiet.holds(now, min(incident.loudest, RANK[CRITICAL])):
         return replace(incident, over=over), None
     level = incident.told_level
-    told = Telling(RECOVERED, incident.cause, level, _said(incident), incident.step, incident.since, incident.loudest)
+    text = _said(incident)
+    if incident.times > 1:
+        text += " (It has stayed away since %s.)" % _minute(over)
+    told = Telling(RECOVERED, incident.cause, level, text, incident.step, incident.since, incident.loudest)
     return replace(incident, over=over, ended=now), told
 
 
@@ -194,8 +197,11 @@ def _said(incident: Incident) -> str:
     """Return the text, with how often it has begun where that is more than once."""
     if incident.times == 1 or incident.first is None:
         return incident.text
-    first = incident.first.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return "%s (Time %d since %s.)" % (incident.text, incident.times, first)
+    return "%s (Time %d since %s.)" % (incident.text, incident.times, _minute(incident.first))
+
+
+def _minute(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 __all__ = (

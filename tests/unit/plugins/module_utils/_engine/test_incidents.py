@@ -68,7 +68,8 @@ def test_what_comes_and_goes_is_told_twice_and_its_end_once_it_stays_away() -> N
     assert events == [(0, "opened c"), (0.5, "recovered c"), (1, "opened c")]
     told = [t for h in range(40, 48) for t in night.at(h / 4)]
     assert [t.event for t in told] == ["recovered"], "six hours after it was there last"
-    assert told[0].text == "T (Time 5 since 2026-11-22 08:00 UTC.)"
+    since = "2026-11-22 08:00 UTC.) (It has stayed away since 2026-11-22 12:30 UTC.)"
+    assert told[0].text == "T (Time 5 since %s" % since
     assert night.at(12) == []
     assert night.at(10.5 + 6) == [] and night.held == {}, "and then it is forgotten"
     (again,) = night.at(17, trouble())
