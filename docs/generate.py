@@ -26,6 +26,7 @@ sys.path.insert(0, str(PLUGINS / "module_utils"))
 
 from _engine import reference  # noqa: E402 - the engine has no name of its own in a checkout
 from _engine.cli import options  # noqa: E402 - as above
+from _engine.core import severities  # noqa: E402 - as above
 
 NOTE = "<!-- Written by docs/generate.py from the code. Change the code, then run: make docs -->\n\n"
 YAML_NOTE = "---\n# Written by docs/generate.py from the code. 'pgops config --example' prints the same.\n"
@@ -371,6 +372,18 @@ def _module_link(name: str) -> str:
     return "[pgops.backup.%s](%s.md)" % (name, name)
 
 
+# --- the table of severities ------------------------------------------------------------------------------------------
+
+SEVERITIES = "## Severities"
+
+
+def with_severities(page: str) -> str:
+    """Return the guide with the table of the engine under the head of the severities, which is its last part."""
+    above, head, below = page.partition("\n%s\n" % SEVERITIES)
+    words = [line for line in below.strip("\n").splitlines() if not line.startswith("|")]
+    return above + head + "\n" + "\n".join(words).rstrip("\n") + "\n\n" + "\n".join(severities.rows()) + "\n"
+
+
 # --- the page about faults --------------------------------------------------------------------------------------------
 
 
@@ -418,6 +431,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=REFERENCE, help="where the pages are (default: docs/reference)")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
+    guide = ROOT / "docs" / "monitoring.md"
     wanted = pages()
     held = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} if folder.is_dir() else {}
     stale = sorted(name for name, text in wanted.items() if held.get(name) != text)
@@ -430,8 +444,13 @@ def main() -> int:
         wrong = untested((ROOT / "docs" / "faults.md").read_text(encoding="utf-8"))
         for said in wrong:
             sys.stdout.write("docs/faults.md: %s\n" % said)
-        return 1 if stale or extra or wrong else 0
+        stale_guide = with_severities(guide.read_text(encoding="utf-8")) != guide.read_text(encoding="utf-8")
+        if stale_guide:
+            sys.stdout.write("%s: the severities are not what the code says. Run: make docs\n" % guide)
+        return 1 if stale or extra or wrong or stale_guide else 0
     folder.mkdir(parents=True, exist_ok=True)
+    if folder == REFERENCE:
+        guide.write_text(with_severities(guide.read_text(encoding="utf-8")), encoding="utf-8")
     for name in stale:
         (folder / name).write_text(wanted[name], encoding="utf-8")
         sys.stdout.write("wrote %s\n" % (folder / name))

@@ -461,7 +461,9 @@ def test_a_heartbeat_hears_of_start_success_and_failure(receiver: HttpReceiver, 
     assert receiver.heard[-1].body == b"The text."
     assert not channel.hears(made()), "it hears of runs"
     channel.test(made("test", "info"))
-    assert receiver.heard[-1].path == "/ping/db1-main-backup/log?create=1", "a test is no sign of life"
+    logs = ["/ping/db1-main-%s/log?create=1" % verb for verb in channel.watched()]
+    assert "backup" in logs[0] and "verify" in logs[-1]
+    assert [h.path for h in receiver.heard[3:]] == logs, "a test is no sign of life"
     receiver.heard.clear()
     watched = open_channel("heartbeat", {"url": receiver.url + "/ping/{verb}"}, watched=["sync", "prune"])
     watched.test(made("test", "info"))

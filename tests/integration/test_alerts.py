@@ -197,6 +197,24 @@ def test_the_heartbeat_and_sentry_hear_of_each_run(tmp_path: Path, receiver: Htt
     assert check_ins[0]["monitor_config"]["schedule"]["value"] == "0 2 * * *"
 
 
+def test_a_watcher_with_a_check_for_each_verb_hears_of_what_runs_by_itself(
+    tmp_path: Path, receiver: HttpReceiver
+) -> None:
+    house = House(tmp_path, receiver, heartbeat={"url": receiver.url + "/ping/{verb}"})
+    for verb in ("backup", "sync", "verify", "prune"):
+        house.run(verb)
+    assert pinged(house) == ["/ping/backup", "/ping/verify"], "there is no place to copy to"
+    receiver.heard.clear()
+    house.others["schedule"] = {"verify": ""}
+    house.run("verify")
+    assert pinged(house) == [], "nothing runs it by itself, so that its check would only cry"
+    house.alerts["heartbeat"] = {"url": receiver.url + "/ping/one"}
+    house.others["schedule"] = {}
+    for verb in ("backup", "verify"):
+        house.run(verb)
+    assert pinged(house) == ["/ping/one"], "one check hears of backups alone"
+
+
 def test_in_a_group_only_who_did_the_work_gives_a_sign_of_life(tmp_path: Path, receiver: HttpReceiver) -> None:
     dsn = receiver.url.replace("://", "://%s@" % ("a" * 32)) + "/42"
     house = House(

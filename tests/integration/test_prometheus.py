@@ -20,6 +20,7 @@ import yaml
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import state as alert_state
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import metrics as core_metrics
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import severities
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.metrics import parse, render
@@ -206,6 +207,10 @@ def _fail_a_set(night: Night) -> None:
     night.world.prove("s3", sorted(night.world.ids("s3"))[-2], when=night.world.now)
 
 
+def _fail_an_old_set(night: Night) -> None:
+    night.world.prove("local", min(night.world.ids("local")), outcome="failed", level="checksum")
+
+
 def _from_the_future(night: Night) -> None:
     night.world.add("local", night.world.now + 3 * HOUR, payload=b"x" * 2 * MIB)
 
@@ -341,9 +346,19 @@ STORIES = {
         _fail_a_set,
         lambda n: n.world.prove("local", max(n.world.ids("local")), when=n.world.now),
     ),
+    "an old one does not restore": Story(
+        ("PgopsOlderSetFailed",),
+        _fail_an_old_set,
+        lambda n: n.world.prove("local", min(n.world.ids("local")), when=n.world.now),
+    ),
     "damaged": Story(("PgopsSetDamaged",), _break_a_set, _mend_a_set),
     "failed run": Story(
         ("PgopsRunFailed",), lambda n: n.run("sync", PgopsError("The store is full.")), lambda n: n.run("sync")
+    ),
+    "failed prune": Story(
+        ("PgopsRunIncomplete",),
+        lambda n: n.run("prune", PgopsError("The disk is read-only.")),
+        lambda n: n.run("prune"),
     ),
     "half a backup": Story(("PgopsBackupSizeUnusual",), lambda n: n.backup(payload=b"x" * (MIB - 9000))),
     "empty": Story(("PgopsBackupEmpty",), lambda n: n.backup(databases=())),
@@ -525,6 +540,13 @@ def test_every_alert_has_a_story() -> None:
     for rule in rules:
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_rules_say_what_the_table_of_severities_says() -> None:
+    rules = {
+        rule["alert"]: rule["labels"]["severity"] for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    }
+    assert [(one.cause, r) for one in severities.TABLE for r in one.rules if rules.get(r) != one.level] == []
 
 
 def rich(night: Callable[[], Night]) -> Night:

@@ -86,8 +86,8 @@ def test_trouble_is_seen_too_and_what_is_broken_is_unknown(shop: Program) -> Non
     set_id = shop.json("backup")["set"]
     flip(next(shop.site.set_folder(set_id).glob("databases/*")))
     shop("verify", "--level", "checksum", code=1)
-    assert "failed its verification" in plugin(shop, "verify", code=1)
-    assert plugin(shop, "all", code=1).startswith("PGOPS WARNING - ")
+    assert "failed its verification" in plugin(shop, "verify", code=2), "as the alert says"
+    assert plugin(shop, "all", code=2).startswith("PGOPS CRITICAL - ")
     assert set_id in shop("checklist", "week-1").stdout
     shop.config.write_text("{")
     assert plugin(shop, code=3).startswith("PGOPS UNKNOWN - ")

@@ -616,7 +616,10 @@ class Alerts:
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     apprise: AppriseUrls = field(default_factory=AppriseUrls)
     watched: list[str] = option(
-        ["backup"], "Verbs of which the heartbeat and Sentry's monitor hear.", example=["backup", "sync"]
+        [],
+        "Verbs of which the heartbeat and Sentry's monitor hear. When empty: backup; also sync and verify, where they are "
+        "scheduled, of one whose address or slug has {verb}, so that each verb has a check of its own.",
+        example=["backup", "sync"],
     )
     repeat: str = option("24h", "How often an incident that lasts is told again; 0s for never.", form="span")
     escalate_after: str = option(
@@ -652,8 +655,8 @@ class Alerts:
     )
     ways: int = option(
         2,
-        "How many channels there should be, so that one may fail: with fewer, pgops status has a notice. 1 where a monitoring "
-        "system asks as well; 0 for any.",
+        "How many ways there should be by which each trouble reaches people, so that one may fail: with fewer, pgops status has "
+        "a notice. 1 where a monitoring system asks as well; 0 for any.",
         least=0,
         most=7,
     )
@@ -757,6 +760,16 @@ class Config:
         form="path",
         example="/srv/pgops-work",
     )
+
+    def scheduled_jobs(self) -> list[str]:
+        """Return those of backup, sync and verify that run by themselves; backup always, as it is waited for everywhere."""
+        found = ["backup"]
+        found += ["sync"] if self.s3 is not None and self.schedule.sync else []
+        return found + (["verify"] if self.schedule.verify else [])
+
+    def watched_verbs(self, *, apart: bool) -> list[str]:
+        """Return the verbs of which a watcher hears; `apart`: it has a check for each of them."""
+        return list(self.alerts.watched) or (self.scheduled_jobs() if apart else ["backup"])
 
 
 __all__ = (

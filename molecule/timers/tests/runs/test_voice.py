@@ -46,8 +46,8 @@ def test_prometheus_sees_it_and_fires_one_rule(host: Any) -> None:
 
 def test_nagios_is_answered_that_it_is_so(host: Any) -> None:
     code, said = nrpe(host, f"pgops_{INSTANCE}_backup")
-    assert code == 1
-    assert re.match(r"PGOPS BACKUP WARNING - The last backup failed: .* \| backup_age=\d", said)
+    assert code == 2
+    assert re.match(r"PGOPS BACKUP CRITICAL - The last backup failed: .* \| backup_age=\d", said)
     assert nrpe(host, f"pgops_{INSTANCE}_verify")[0] == 0
     assert nrpe(host, f"pgops_{OTHER}_backup")[0] == 0
 

@@ -104,6 +104,15 @@ class Channel(abc.ABC):
         """Return `text` with {instance} and {verb} filled in."""
         return text.replace("{instance}", self.config.instance).replace("{verb}", verb)
 
+    @property
+    def apart(self) -> bool:
+        """Whether its watcher has a check of its own for each verb."""
+        return False
+
+    def watched(self) -> list[str]:
+        """Return the verbs of which its watcher hears; none where there is no watcher."""
+        return self.config.watched_verbs(apart=self.apart) if self.watcher else []
+
     def missing(self) -> str:
         """Say what this host lacks for the channel, empty for nothing."""
         return ""
@@ -188,7 +197,7 @@ def secrets_of(found: list[Channel]) -> Iterator[str]:
                 yield from _parts(word)
                 if "{" in word:
                     # As it is sent, and as an answer may show it.
-                    for verb in channel.alerts.watched:
+                    for verb in channel.config.watched_verbs(apart=True):
                         yield from _parts(channel.named(word, verb))
 
 

@@ -9,15 +9,20 @@ from typing import Any
 from ..context import Context
 from ..core.freshness import CRITICAL, OK, WARNING, Finding
 from ..core.incidents import Incident
+from ..core.open_troubles import Way
 from ..core.times import human_span, iso, parse_iso
+from .channels import Channel, channels
+from .http import DeliveryError
 from .state import State
 
 Result = dict[str, Any]
+# The services that have a channel of their own, by the schemes by which Apprise reaches them.
+_APPRISE = {"slack": "slack", "pagerduty": "pagerduty", "mailto": "email", "mailtos": "email"}
 
 
 def shown(state: State) -> list[Result]:
     """Return the open incidents in JSON's types."""
-    return [_shown(state.incidents[cause]) for cause in sorted(state.incidents)]
+    return [_shown(held) for _cause, held in sorted(state.incidents.items()) if held.ended is None]
 
 
 def _shown(incident: Incident) -> Result:
@@ -60,6 +65,29 @@ def _channel(context: Context, state: State, name: str) -> Result:
         "refused": context.redactor.text(held.refused) if held else "",
         "waiting": sum(w.channel == name for w in state.queue) + sum(u.way == name for u in state.unheard),
     }
+
+
+def ways(context: Context) -> list[Way]:
+    """Return by which ways trouble reaches people, for core.open_troubles.ways(): what each hears, and by which service."""
+    found = []
+    for channel in channels(context.config, context.runner):
+        watched = channel.watched()
+        # One check for several verbs hears of none of them for sure: the success of one hides that another never ran.
+        heard = tuple(watched) if channel.apart or len(watched) == 1 else ()
+        level = channel.level if channel.hears_notices else ""
+        found.append(Way(channel.name, level, heard, _services(channel)))
+    return found
+
+
+def _services(channel: Channel) -> tuple[str, ...]:
+    """Return the services that a channel goes through; Apprise's addresses name them."""
+    if channel.name != "apprise":
+        return (channel.name,)
+    try:
+        schemes = [word.partition("://")[0].lower() for word in channel.secret("urls").split()]
+    except DeliveryError:
+        schemes = []
+    return tuple(dict.fromkeys(_APPRISE.get(scheme, "apprise") for scheme in schemes)) or ("apprise",)
 
 
 def findings(known: Result) -> list[Finding]:
@@ -111,4 +139,4 @@ def _ago(moment: str, now: Any) -> str:
     return "%s ago" % human_span(max(0.0, (now - parse_iso(moment)).total_seconds()))
 
 
-__all__ = ("findings", "health", "lines", "shown")
+__all__ = ("findings", "health", "lines", "shown", "ways")

@@ -28,6 +28,14 @@ class HeartbeatChannel(Channel):
         """Whether it keeps lines that are no sign of life."""
         return bool(self.section.style == "healthchecks")
 
+    @property
+    def apart(self) -> bool:
+        """Whether its address has {verb}; one that cannot be read is taken for one without."""
+        try:
+            return "{verb}" in self.secret("url")
+        except DeliveryError:
+            return False
+
     def send(self, notice: Notice) -> Answer:
         """Leave a line in its log, which is no sign of life."""
         return self._ping("log", "backup", notice.subject)
@@ -35,7 +43,7 @@ class HeartbeatChannel(Channel):
     def test(self, notice: Notice) -> Answer:
         """Leave a line in the log of each of its addresses; one of the plain style can only be told that all is well."""
         told: dict[str, Answer] = {}
-        for verb in self.alerts.watched or ["backup"]:
+        for verb in self.watched():
             address = self.named(self.secret("url"), verb)
             if address not in told:
                 try:

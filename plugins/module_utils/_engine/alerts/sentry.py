@@ -57,6 +57,11 @@ class SentryChannel(Channel):
         """What its monitor is called, empty where there is none."""
         return SENTRY_MONITOR if self.section.monitor else ""
 
+    @property
+    def apart(self) -> bool:
+        """Whether there is a monitor for each verb."""
+        return "{verb}" in self.section.monitor
+
     def send(self, notice: Notice) -> Answer:
         """Send an event. Raise DeliveryError if it is not accepted."""
         identity = uuid.uuid4().hex

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from .alerting import Trouble
@@ -20,18 +20,24 @@ MESSAGE, TEST = "message", "test"
 
 @dataclass(frozen=True)
 class Policy:
-    """How often a cause is told: `repeat` and `escalate_after` of zero are never."""
+    """How often a cause is told: `repeat` and `escalate_after` of zero are never.
+
+    What came back within `flapping` has its next end told only when it has stayed away for `calm`.
+    """
 
     repeat: timedelta = timedelta(hours=24)
     escalate_after: timedelta = timedelta(days=3)
     quiet: Quiet = Quiet()
+    flapping: timedelta = timedelta(hours=6)
+    calm: timedelta = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
 class Incident:
     """A cause that lasts. `told` is when it was last told (None: not yet), `loudest` the highest rank that it was told at.
 
-    `over` is since when it is no more, while its recovery is still to be told.
+    `over` is since when it is no more. Its recovery is still to be told until it was: `ended` is when. It is remembered for a while,
+    so that what comes back joins it; `times` is how often it began, `first` when for the first time.
     """
 
     cause: str
@@ -46,6 +52,9 @@ class Incident:
     told_level: str = ""
     escalated: bool = False
     over: Optional[datetime] = None
+    ended: Optional[datetime] = None
+    times: int = 1
+    first: Optional[datetime] = None
 
     def as_data(self) -> dict[str, Any]:
         """Return it in JSON's types."""
@@ -54,7 +63,10 @@ class Incident:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Incident:
         """Return the incident that as_data() gave. Raise KeyError, TypeError, ValueError or UsageError for anything else."""
-        moments = {key: parse_iso(data[key]) if data[key] is not None else None for key in ("opened", "told", "over")}
+        # What an older version remembered began once.
+        known = {"ended": None, "first": None, "times": 1, **data}
+        names = ("opened", "told", "over", "ended", "first")
+        moments = {key: parse_iso(known[key]) if known[key] is not None else None for key in names}
         texts = {key: str(data[key]) for key in ("cause", "level", "text", "step", "told_level")}
         if texts["level"] not in (WARNING, CRITICAL):
             raise ValueError("no level: %s" % texts["level"])
@@ -63,6 +75,7 @@ class Incident:
             seen=parse_iso(data["seen"]),
             loudest=int(data["loudest"]),
             escalated=bool(data["escalated"]),
+            times=int(known["times"]),
             **texts,  # type: ignore[arg-type]  # each by its own name
             **moments,  # type: ignore[arg-type]
         )
@@ -91,7 +104,7 @@ def advance(
     for cause in sorted({*held, *current}):
         rest: Optional[Incident]
         if cause in current:
-            rest, telling = _lasting(_seen(held.get(cause), current[cause], now), current[cause], policy, now)
+            rest, telling = _lasting(_seen(held.get(cause), current[cause], policy, now), current[cause], policy, now)
         else:
             rest, telling = _ended(held[cause], policy, now)
         if rest is not None:
@@ -101,10 +114,19 @@ def advance(
     return kept, sorted(tellings, key=lambda t: (-t.rank, t.cause))
 
 
-def _seen(incident: Optional[Incident], trouble: Trouble, now: datetime) -> Incident:
-    """Return the incident as the trouble of now leaves it; one whose end is still untold goes on."""
-    if incident is None:
+def _seen(incident: Optional[Incident], trouble: Trouble, policy: Policy, now: datetime) -> Incident:
+    """Return the incident as the trouble of now leaves it; one whose end is still untold goes on.
+
+    One whose end was told a short while ago begins again, and knows how often it has.
+    """
+    if incident is None or (incident.ended is not None and abs(now - incident.ended) >= policy.flapping):
         return Incident(trouble.cause, trouble.level, trouble.text, trouble.step, trouble.since, seen=now)
+    times, first = incident.times, incident.first
+    if incident.over is not None:
+        times, first = times + 1, first or incident.since
+    if incident.ended is not None:
+        again = Incident(trouble.cause, trouble.level, trouble.text, trouble.step, trouble.since, seen=now)
+        return replace(again, times=times, first=first)
     return replace(
         incident,
         level=trouble.level,
@@ -112,6 +134,8 @@ def _seen(incident: Optional[Incident], trouble: Trouble, now: datetime) -> Inci
         step=trouble.step,
         since=min(incident.since, trouble.since),
         over=None,
+        times=times,
+        first=first,
     )
 
 
@@ -124,7 +148,7 @@ def _lasting(incident: Incident, trouble: Trouble, policy: Policy, now: datetime
     rank = RANK[ESCALATED] if event == ESCALATION else RANK[level]
     if policy.quiet.holds(now, rank):
         return incident, None
-    telling = Telling(event, incident.cause, level, incident.text, incident.step, incident.since, rank)
+    telling = Telling(event, incident.cause, level, _said(incident), incident.step, incident.since, rank)
     told = replace(
         incident,
         opened=incident.opened or now,
@@ -150,16 +174,34 @@ def _event(incident: Incident, trouble: Trouble, policy: Policy, now: datetime) 
 
 
 def _ended(incident: Incident, policy: Policy, now: datetime) -> tuple[Optional[Incident], Optional[Telling]]:
-    """What was never told ends untold. What was, ends as loud as it was, after the quiet hours if it must."""
+    """What was never told ends untold. What was, ends as loud as it was, after the quiet hours if it must, and when it has
+    stayed away for longer the more often it came back."""
+    if incident.ended is not None:
+        return (incident if abs(now - incident.ended) < policy.flapping else None), None
     if incident.told is None:
-        return None, None
-    over = incident.over or now
-    if policy.quiet.holds(now, min(incident.loudest, RANK[CRITICAL])):
+        return (replace(incident, over=now, ended=now) if incident.times > 1 else None), None
+    # A clock that was set back must not keep an end from being told.
+    over = min(incident.over or now, now)
+    calm = min(policy.flapping, policy.calm * (incident.times - 1))
+    if now - over < calm or policy.quiet.holds(now, min(incident.loudest, RANK[CRITICAL])):
         return replace(incident, over=over), None
     level = incident.told_level
-    return None, Telling(
-        RECOVERED, incident.cause, level, incident.text, incident.step, incident.since, incident.loudest
-    )
+    text = _said(incident)
+    if incident.times > 1:
+        text += " (It has stayed away since %s.)" % _minute(over)
+    told = Telling(RECOVERED, incident.cause, level, text, incident.step, incident.since, incident.loudest)
+    return replace(incident, over=over, ended=now), told
+
+
+def _said(incident: Incident) -> str:
+    """Return the text, with how often it has begun where that is more than once."""
+    if incident.times == 1 or incident.first is None:
+        return incident.text
+    return "%s (Time %d since %s.)" % (incident.text, incident.times, _minute(incident.first))
+
+
+def _minute(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 __all__ = (

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Optional
 
 from .alerting import JUDGED, Facts, Limits, Trouble, troubles
-from .freshness import OK, WARNING, Finding
+from .freshness import CRITICAL, OK, WARNING, Finding, worst
 from .incidents import Incident
+from .quiet import RANK
 from .times import iso, parse_iso
 
 Result = dict[str, Any]
@@ -74,6 +75,17 @@ def as_findings(untold: Iterable[Trouble], findings: Sequence[Mapping[str, Any]]
     ]
 
 
+def levelled(findings: Iterable[Mapping[str, Any]], every: Iterable[Trouble]) -> list[Result]:
+    """Return the findings, each at least as severe as the alert about the same: who asks is told what alerts tell."""
+    levels: dict[str, list[str]] = {}
+    for trouble in every:
+        levels.setdefault(check_of(trouble), []).append(trouble.level)
+    return [
+        {**f, "severity": worst([f["severity"], *levels.get(f["check"], ())]) if f["severity"] != OK else OK}
+        for f in findings
+    ]
+
+
 def steps(untold: Iterable[Trouble]) -> list[str]:
     """Return what to do next about them, as sentences."""
     return [t.step if t.step.endswith((".", ")")) else t.step + "." for t in untold if t.step]
@@ -90,20 +102,75 @@ def _told(incident: Optional[Incident]) -> Result:
     return {"told": iso(incident.told), "escalated": bool(incident.escalated)}
 
 
-def ways(channels: Sequence[str], wanted: int) -> list[Finding]:
-    """Return a notice where trouble reaches people by fewer ways than are `wanted`; zero wants none.
+@dataclass(frozen=True)
+class Way:
+    """A way to people: from which `level` on it hears of trouble (empty: of none), of which verbs it hears each run, and
+    through which services it goes."""
 
-    It is a notice and no finding: what it is about is not the state of the backups.
+    name: str
+    level: str
+    watched: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+
+
+def ways(known: Sequence[Way], jobs: Sequence[str], wanted: int) -> list[Finding]:
+    """Return a notice where some trouble reaches people by fewer ways than are `wanted`; zero wants none.
+
+    Of the `jobs`, a watcher outside counts where it hears of their runs; for all else only what hears of that level does. Two
+    ways that go through the same services are one. It is a notice and no finding: what it is about is not the state of the
+    backups.
     """
-    if len(channels) >= wanted:
+    if wanted <= 0:
         return []
-    who = (
-        "Only %s %s" % (" and ".join(channels), "tells" if len(channels) == 1 else "tell")
-        if channels
-        else "No channel tells"
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        # A job that never ran is told as that level, and so is heard of by whoever hears of it.
+        _add(lacking, "a %s that fails or never runs" % job, _independent(known, _level_of(job), job), wanted)
+    _add(lacking, "what else is critical", _independent(known, CRITICAL), wanted)
+    _add(lacking, "warnings", _independent(known, WARNING), wanted)
+    text = " ".join(
+        "%s people of %s; there should be %d."
+        % (_who(names), "trouble" if len(kinds) == len(jobs) + 2 else _listed(kinds), wanted)
+        for names, kinds in lacking.items()
     )
-    text = "%s people of trouble; there should be %d." % (who, wanted)
+    if not text:
+        return []
+    if known:
+        text += " Turn on another channel (section alerts), or let one hear of more (its level, {verb} in a watcher's address)."
     return [Finding("alert ways", WARNING, text)]
 
 
-__all__ = ("as_findings", "check_of", "found", "shown", "steps", "ways")
+def _add(lacking: dict[tuple[str, ...], list[str]], what: str, names: list[str], wanted: int) -> None:
+    if len(names) < wanted:
+        lacking.setdefault(tuple(names), []).append(what)
+
+
+def _level_of(job: str) -> str:
+    """Return the least level at which a job that fails or never runs is told."""
+    return CRITICAL if job == "backup" else WARNING
+
+
+def _independent(known: Sequence[Way], level: str, job: str = "") -> list[str]:
+    """Return the names of the ways that hear of it, each with a service that none before it has."""
+    found: list[str] = []
+    used: set[str] = set()
+    for way in known:
+        hears = bool(way.level) and RANK[way.level] <= RANK[level]
+        services = set(way.services or (way.name,))
+        if (hears or job in way.watched) and not services <= used:
+            found.append(way.name)
+            used |= services
+    return found
+
+
+def _who(names: Sequence[str]) -> str:
+    if not names:
+        return "No channel tells"
+    return "Only %s %s" % (_listed(names), "tells" if len(names) == 1 else "tell")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+__all__ = ("Way", "as_findings", "check_of", "found", "levelled", "shown", "steps", "ways")

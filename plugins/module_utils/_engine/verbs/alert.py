@@ -460,9 +460,9 @@ def _line(end: Ping) -> str:
 
 
 def _beating(context: Context, verb: str) -> list[Channel]:
-    if verb not in context.config.alerts.watched:
+    if verb not in context.config.watched_verbs(apart=True):
         return []
-    return [channel for channel in _opened(context) if channel.watcher]
+    return [channel for channel in _opened(context) if verb in channel.watched()]
 
 
 def _beat(context: Context, watch: Watch, phase: str, text: str, seconds: Any) -> Beat:

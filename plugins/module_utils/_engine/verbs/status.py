@@ -12,6 +12,7 @@ from typing import Any, Optional
 from ..alerts.health import findings as alert_findings
 from ..alerts.health import health
 from ..alerts.health import lines as alert_lines
+from ..alerts.health import ways as alert_ways
 from ..alerts.state import NAME, State, load
 from ..context import Context
 from ..core import open_troubles, volume
@@ -70,9 +71,10 @@ def status(context: Context) -> dict[str, Any]:
     findings = [*known["freshness"], *(wal["findings"] if wal else []), *(finding.as_data() for finding in judged)]
     every, untold = _troubles(context, remembered, known["places"], findings)
     findings += [finding.as_data() for finding in open_troubles.as_findings(untold, findings)]
+    findings = open_troubles.levelled(findings, every)
     findings = [{**f, "text": addressed(f["text"], context.config_file)} for f in findings]
     findings.sort(key=lambda f: (CRITICAL, WARNING, OK).index(f["severity"]))
-    notices = open_troubles.ways(context.config.alerts.channels(), context.config.alerts.ways)
+    notices = open_troubles.ways(alert_ways(context), context.config.scheduled_jobs(), context.config.alerts.ways)
     return {
         **known,
         "host": context.host,

@@ -188,7 +188,7 @@ def test_ranges_do_not_hide_a_failed_run_or_that_there_is_nothing(world: Any) ->
     with pytest.raises(PgopsError):
         perform(world.context(), "backup", work)
     found = verdict(world, "backup", critical="30d")
-    assert found.code == 1
+    assert found.code == 2
     assert "The disk / is full." in found.output("PGOPS BACKUP")
     assert verdict(world, "sync").code == 0
 

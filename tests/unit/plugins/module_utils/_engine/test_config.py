@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import build, load, merge, read, secrets_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.reference import describe, example
-from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Config, Retention
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import (
+    S3,
+    Alerts,
+    Config,
+    Retention,
+    Schedule,
+)
 
 KEY = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudu0ll6qhps6wn"
 
@@ -484,3 +490,14 @@ def test_the_redactor_is_told_every_secret() -> None:
         }
     )
     assert {"p@ssword", "p%40ssword", "AKIA1234", "s3cr3t-key", "t0ken-x"} <= set(secrets_of(config))
+
+
+def test_a_watcher_hears_of_what_is_scheduled_where_it_can_tell_the_verbs_apart() -> None:
+    bare, placed = Config(), Config(s3=S3(bucket="b"))
+    assert bare.watched_verbs(apart=True) == ["backup", "verify"]
+    assert placed.watched_verbs(apart=True) == ["backup", "sync", "verify"]
+    assert placed.watched_verbs(apart=False) == ["backup"]
+    unscheduled = dataclasses.replace(placed, schedule=Schedule(sync="", verify="", backup=""))
+    assert unscheduled.watched_verbs(apart=True) == ["backup"]
+    named = dataclasses.replace(placed, alerts=Alerts(watched=["prune"]))
+    assert named.watched_verbs(apart=True) == named.watched_verbs(apart=False) == ["prune"]

@@ -57,8 +57,65 @@ def test_a_trouble_is_told_once_and_its_end_once() -> None:
     assert night.events(0.25, trouble()) == []
     assert night.events(0.5) == ["recovered c"]
     assert night.events(0.75) == []
-    assert night.held == {}
-    assert night.events(1, trouble()) == ["opened c"], "another time is another incident"
+    assert night.events(1, trouble()) == ["opened c"], "never delayed"
+
+
+def test_what_comes_and_goes_is_told_twice_and_its_end_once_it_stays_away() -> None:
+    night = Night()
+    events = [
+        (h / 4, e) for h in range(40) for e in night.events(h / 4, *([trouble()] if h % 4 < 2 and h < 20 else ()))
+    ]
+    assert events == [(0, "opened c"), (0.5, "recovered c"), (1, "opened c")]
+    told = [t for h in range(40, 48) for t in night.at(h / 4)]
+    assert [t.event for t in told] == ["recovered"], "six hours after it was there last"
+    since = "2026-11-22 08:00 UTC.) (It has stayed away since 2026-11-22 12:30 UTC.)"
+    assert told[0].text == "T (Time 5 since %s" % since
+    assert night.at(12) == []
+    assert night.at(10.5 + 6) == [] and night.held == {}, "and then it is forgotten"
+    (again,) = night.at(17, trouble())
+    assert (again.event, again.text, night.held["c"].times) == ("opened", "T", 1)
+
+
+def test_the_longer_it_comes_and_goes_the_longer_it_must_stay_away() -> None:
+    night = Night()
+    events = [(h, e) for h in range(48) for e in night.events(h, *([trouble()] if h % 4 == 0 else ()))]
+    assert events == [
+        *[(0, "opened c"), (1, "recovered c"), (4, "opened c"), (7, "recovered c"), (8, "opened c")],
+        *[(32, "repeated c")],
+    ]
+
+
+def test_what_comes_and_goes_gets_worse_and_lasts_like_any_other() -> None:
+    night = Night()
+    night.at(0, trouble()), night.at(0.25), night.at(0.5, trouble()), night.at(0.75)
+    assert night.events(1, trouble(level="critical")) == ["raised c"]
+    events = [e for h in range(2, 80) for e in night.events(h, *([trouble(level="critical")] if h % 2 else ()))]
+    assert events == ["repeated c", "repeated c", "escalated c"]
+
+
+def test_a_clock_that_is_set_back_keeps_no_end_from_being_told() -> None:
+    night = Night()
+    night.at(0, trouble()), night.at(1), night.at(2, trouble()), night.at(3)
+    assert night.at(-90) == []
+    assert night.events(-88) == ["recovered c"]
+    assert night.events(-300, trouble()) == ["opened c"]
+    assert night.held["c"].times == 1
+
+
+def test_a_short_one_that_nobody_heard_of_counts_only_beside_others() -> None:
+    night = Night()
+    night.at(0, trouble()), night.at(0.25)
+    assert night.at(0.5, trouble(patience=HOUR)) + night.at(0.75) == []
+    assert night.held["c"].times == 2
+    (again,) = night.at(1, trouble())
+    assert again.text.startswith("T (Time 3 since")
+
+
+def test_an_incident_of_an_older_version_began_once() -> None:
+    night = Night()
+    night.at(0, trouble())
+    data = {k: v for k, v in night.held["c"].as_data().items() if k not in ("times", "first", "ended")}
+    assert Incident.from_data(data) == night.held["c"]
 
 
 def test_a_reminder_comes_a_day_later_and_the_escalation_after_three() -> None:
@@ -101,7 +158,6 @@ def test_what_may_pass_by_itself_is_told_when_it_has_not() -> None:
     assert night.events(0.75) == ["recovered c"]
     assert night.at(1, slow) == []
     assert night.at(1.25) == [], "what was never told has no end to be told"
-    assert night.held == {}
 
 
 def test_the_first_moment_of_an_incident_stays() -> None:
@@ -140,7 +196,8 @@ def test_what_comes_back_before_its_end_was_told_goes_on() -> None:
     assert night.held["c"].over is not None
     assert night.at(16, trouble()) == []
     assert night.held["c"].over is None
-    assert night.events(24) == ["recovered c"]
+    assert night.events(24) == [], "it has come back once"
+    assert night.events(26) == ["recovered c"]
 
 
 def test_what_began_and_ended_in_quiet_hours_is_never_told() -> None:

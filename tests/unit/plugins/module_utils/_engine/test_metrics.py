@@ -151,7 +151,7 @@ def test_trouble_is_told(world: Any) -> None:
     assert found['place_sets_damaged{place="local"}'] == found['place_sets_failed{place="local"}'] == 1
     assert found['place_reachable{place="s3"}'] == found['run_last_success{verb="backup"}'] == 0
     assert found["backup_newest_timestamp_seconds"] == world.NOW.timestamp() - 3600
-    assert found['finding_severity{check="run of backup"}'] == 1
+    assert found['finding_severity{check="run of backup"}'] == 2
     assert found['finding_severity{check="off-site place"}'] == 2
     assert [name for name in found if 'place_bytes{place="s3"' in name] == []
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import state
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core import alerting, freshness, wal_health
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channels import Channel
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.delivery import deliver, enqueue
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer, DeliveryError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import (
+    alerting,
+    freshness,
+    severities,
+    wal_health,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting import (
     Disk,
     Due,
@@ -37,8 +46,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.calendar import Calendar, next_after, parse
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.incidents import Incident, Policy, advance
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices import Notice, Origin, notice
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.quiet import RANK, parse_quiet
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso, parse_iso
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Alerts, Config, PagerDuty
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.durable import to_json
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -128,6 +140,11 @@ def causes_of_the_policy() -> set[str]:
     every = {cause % verb for cause in made if cause.endswith("-run/%s") for verb in alerting.WATCHED}
     every |= {cause for cause in made if not cause.endswith("-run/%s")}
     return every | {cause for cause, _step, _patience in alerting.JUDGED.values()}
+
+
+def test_the_table_of_severities_has_every_cause_and_no_other() -> None:
+    every = {cause.partition("/")[0] for cause in causes_of_the_policy()}
+    assert {one.cause for one in severities.TABLE} == every
 
 
 def test_the_guide_has_every_cause() -> None:
@@ -289,18 +306,29 @@ class Expected:
     level: str = ""
     loudest: int = -1
     escalated: bool = False
+    over: Optional[datetime] = None
+    ended: Optional[datetime] = None
+    times: int = 1
 
     def at(self, now: datetime, wrong: Optional[Trouble], policy: Policy) -> str:
         """Return the event that must be told at `now`, empty for none."""
         if wrong is None:
             if self.told is None:
+                self.ended = now if self.since and self.times > 1 else self.ended
                 self.since = None
+                return ""
+            self.over = self.over or now
+            if now - self.over < min(6, 2 * (self.times - 1)) * HOUR:
                 return ""
             if policy.quiet.holds(now, min(self.loudest, RANK["critical"])):
                 return ""
-            self.__init__()  # type: ignore[misc]
+            self.__init__(times=self.times, ended=now)  # type: ignore[misc]
             return "recovered"
-        self.since = self.since or now
+        if self.over is not None:
+            self.over, self.times = None, self.times + 1
+        if self.since is None:
+            self.times = self.times + 1 if self.ended and now - self.ended < 6 * HOUR else 1
+            self.since = now
         level = "critical" if self.escalated else wrong.level
         if self.told is None or self.opened is None:
             event = "opened" if now - self.since >= wrong.patience else ""
@@ -350,6 +378,8 @@ def simulate(
             # What is open is told anew; that what was over is over, nobody remembers.
             expected.clear()
         found = {t.cause: t for t in troubles(host.facts(now), LIMITS, now)}
+        for trouble in found.values():
+            assert trouble.level in severities.levels_of(trouble.cause), trouble.cause
         held.incidents, tellings = advance(held.incidents, found.values(), policy, now)
         told = {t.cause: t for t in tellings}
         assert len(told) == len(tellings), "one look tells of a cause once"
@@ -420,7 +450,7 @@ def folder_of_the_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("state")
 
 
-@pytest.mark.parametrize("quiet", QUIET[:2])
+@pytest.mark.parametrize("quiet", QUIET[1:2])
 def test_every_cause_of_the_policy_is_told_in_time(quiet: str, folder: Path) -> None:
     """One after another, each for four days and some hours, so that it is told, repeated, escalated and over."""
     fates = {}
@@ -462,7 +492,7 @@ SPELL = st.dictionaries(
 
 
 # To shrink what fails would take longer than to read it.
-@settings(max_examples=3, derandomize=True, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=2, derandomize=True, phases=(Phase.explicit, Phase.generate), print_blob=True)
 @given(
     fates=FATE,
     spells=SPELL,
@@ -489,3 +519,127 @@ def test_a_host_that_stops_backing_up_is_told_of_for_as_long_as_it_lasts(folder:
     assert told[0] == (START + 50 * DAY + 3 * HOUR, "opened")
     assert [event for _when, event in told[1:4]] == ["repeated", "repeated", "escalated"]
     assert all(event == "repeated" for _when, event in told[4:])
+
+
+# --- sixty days with channels that fail -------------------------------------------------------------------------------
+
+# How a channel fails, and how long after that it may be until what waited has arrived: one look, when it was asked to wait one more,
+# and after a time-out, which may have been an acceptance, up to the longest pause between two tries.
+OUTAGES = {
+    "500": ({"again": True}, 2 * STEP),
+    "429": ({"again": True, "wait": 1800.0}, HOUR),
+    "hang": ({"again": False, "unsure": True}, 34 * HOUR),
+}
+STEPS = DAYS * 96
+LAST = STEPS - 4 * 96  # the last four days are clean, and every channel works
+LEVELS = {"a": "warning", "b": "critical", "c": "warning", "d": "critical"}
+PATIENCE = {"c": HOUR / 2, "d": HOUR}
+
+
+class Receiver(Channel):
+    """A channel whose service answers as `outages` says: from a step to another, in a way of OUTAGES."""
+
+    def __init__(self, name: str, outages: list[tuple[int, int, str]], clock: Callable[[], datetime]) -> None:
+        self.name, self.outages, self.clock = name, outages, clock
+        super().__init__(Config(alerts=Alerts(pagerduty=PagerDuty(level="warning"))), None)  # type: ignore[arg-type]
+        self.knows_again = name == "pagerduty"
+        self.got: list[tuple[datetime, Notice]] = []
+
+    def fails(self, now: datetime) -> str:
+        step = (now - START) // STEP
+        return next((how for first, length, how in self.outages if first <= step < first + length), "")
+
+    def send(self, notice: Notice) -> Answer:
+        how = self.fails(self.clock())
+        if how:
+            raise DeliveryError("It fails (%s)." % how, **OUTAGES[how][0])  # type: ignore[arg-type]
+        self.got.append((self.clock(), notice))
+        return Answer("ok")
+
+
+SPANS = st.one_of(
+    st.tuples(st.integers(0, LAST - 480), st.integers(1, 480)).map(lambda t: [(t[0], t[0] + t[1])]),
+    # One that comes and goes: how long it is there, how long away, and how often.
+    st.tuples(st.integers(0, LAST - 960), st.integers(1, 12), st.integers(1, 36), st.integers(2, 20)).map(
+        lambda t: [(t[0] + n * (t[1] + t[2]), t[0] + n * (t[1] + t[2]) + t[1]) for n in range(t[3])]
+    ),
+)
+OUTAGE = st.lists(
+    st.tuples(st.integers(0, LAST - 160), st.integers(1, 80), st.sampled_from(sorted(OUTAGES))), max_size=6
+)
+
+
+@settings(max_examples=40, derandomize=True, phases=(Phase.explicit, Phase.generate), deadline=None, print_blob=True)
+@given(
+    spells=st.dictionaries(st.sampled_from(sorted(LEVELS)), st.lists(SPANS, min_size=1, max_size=4)),
+    outages=st.fixed_dictionaries({"slack": OUTAGE, "pagerduty": OUTAGE}),
+    restarts=st.sets(st.integers(0, STEPS), max_size=20),
+)
+def test_channels_that_fail_and_restarts_lose_nothing_and_tell_nothing_twice(
+    spells: dict[str, list[list[tuple[int, int]]]],
+    outages: dict[str, list[tuple[int, int, str]]],
+    restarts: set[int],
+) -> None:
+    wrong = {cause: {n for spans in every for one in spans for n in range(*one)} for cause, every in spells.items()}
+    now, policy = START, policy_of("")
+
+    def clock() -> datetime:
+        return now
+
+    receivers = [Receiver(name, failing, clock) for name, failing in sorted(outages.items())]
+    held, origin, masks = state.State(), Origin("db1", "host1"), Redactor()
+    told: dict[str, list[tuple[datetime, str]]] = {cause: [] for cause in wrong}
+    for step in range(STEPS):
+        now = START + step * STEP
+        if step in restarts:
+            held = state.from_data(json.loads(to_json(held.as_data())))
+        found = [
+            Trouble(cause, LEVELS[cause], "T", now, "S", PATIENCE.get(cause, timedelta(0)))
+            for cause, steps in sorted(wrong.items())
+            if step in steps
+        ]
+        held.incidents, tellings = advance(held.incidents, found, policy, now)
+        for telling in tellings:
+            told[telling.cause].append((now, telling.event))
+        for trouble in found:
+            since = [n in wrong[trouble.cause] for n in range(max(0, step - trouble.patience // STEP), step + 1)]
+            if all(since) and len(since) > trouble.patience // STEP:
+                assert held.incidents[trouble.cause].told is not None, "an alarm is never late"
+        enqueue(held, receivers, [notice(one, origin, masks, now) for one in tellings], clock)
+        if held.queue:
+            deliver(held, receivers, masks, clock, pause=lambda _seconds: None)
+    for cause, events in told.items():
+        begun = [when for when, event in events if event == "opened"]
+        assert all(sum(when <= other < when + DAY for other in begun) <= 7 for when in begun), "not each time"
+        _alternate([event for _when, event in events])
+        assert not events or events[-1][1] == "recovered", cause
+    assert held.queue == []
+    for receiver in receivers:
+        _all_arrived(receiver, told)
+
+
+def _alternate(events: list[str]) -> None:
+    """Nothing is opened twice, and nothing ends that was not open."""
+    ends = [event for event in events if event in ("opened", "recovered")]
+    assert ends == ["opened", "recovered"] * (len(ends) // 2)
+
+
+def _all_arrived(receiver: Receiver, told: dict[str, list[tuple[datetime, str]]]) -> None:
+    """What was told arrived once, in order and in time; behind a time-out, it or what is newer of the same incident."""
+    hung = any(how == "hang" for _first, _length, how in receiver.outages) and not receiver.knows_again
+    for cause, events in told.items():
+        mine = [(when, one.event, parse_iso(one.at)) for when, one in receiver.got if one.cause == cause]
+        assert len({(event, at) for _when, event, at in mine}) == len(mine), "nothing arrives twice"
+        if not hung:
+            _alternate([event for _when, event, _at in mine])
+        if events:
+            assert mine[-1][1] == "recovered", "whoever heard of it hears of its end"
+        for at, event in events:
+            limit = at
+            for first, length, how in sorted(receiver.outages):
+                begun, ended = START + first * STEP, START + (first + length) * STEP
+                if begun - OUTAGES[how][1] <= limit and at < ended + OUTAGES[how][1]:
+                    limit = max(limit, ended + OUTAGES[how][1])
+            fine = [one for when, one, its in mine if when <= limit and (its > at or (its == at and one == event))]
+            # A reminder does not wait behind what says the same.
+            assert fine or event == "repeated", (cause, event, iso(at))

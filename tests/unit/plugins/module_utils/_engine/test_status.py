@@ -97,7 +97,7 @@ def test_a_failed_run_is_heard_of_before_its_backup_is_late(world: Any) -> None:
     ran(world, "backup", PgopsError("The disk is full."))
     result = status(world.context())
     found = finding(result, "run of backup")
-    assert (result["state"], found["severity"]) == ("warning", "warning")
+    assert (result["state"], found["severity"]) == ("critical", "critical"), "as the alert says"
     assert found["text"] == "The last backup failed: The disk is full."
     assert found["since"] == "2026-11-22T08:00:00+00:00"
     assert result["next"] == ["Read why the backup failed, then run: pgops backup."]
@@ -111,7 +111,7 @@ def test_a_base_backup_does_not_take_the_place_of_a_dump(world: Any) -> None:
     for place in ("local", "s3"):
         world.prove(place, world.add(place, world.now, kind="base"), when=world.now)
     result = status(world.context())
-    assert finding(result, "run of backup")["severity"] == "warning"
+    assert finding(result, "run of backup")["severity"] == "critical"
     assert finding(result, "backup")["severity"] == finding(result, "off-site copy")["severity"] == "critical"
     assert result["runs"]["base backup"]["last"]["outcome"] == "ok"
     world.now += HOUR
@@ -253,7 +253,10 @@ def test_long_lists_say_how_much_more_there_is(world: Any) -> None:
     text = render(result, colour=False)
     bad = [f for f in result["findings"] if f["severity"] != "ok"]
     assert len(bad) == 11
-    assert re.findall(r"^  (?:warning|critical) ", text, re.MULTILINE) == ["  warning "] * 5
+    assert re.findall(r"^  (?:warning|critical) ", text, re.MULTILINE) == [
+        *["  critical "] * 2,
+        *["  warning "] * 3,
+    ]
     assert "\n            and 6 more: pgops status --json\n" in text
     assert "Next        Read why the copy failed, then run: pgops sync.\n" in text
     assert re.search(r"open: failed-run/\S+ since .* \(\w+\), .*, and\s+1\s+more: pgops status --json", text, re.DOTALL)
@@ -445,16 +448,42 @@ def test_fewer_ways_to_people_than_wanted_are_a_notice_and_no_alarm(make_world: 
         result = status(world.context())
         assert result["state"] == status(quiet.context())["state"]
         shown = " ".join(render(result, colour=False).split())
-        assert ("people of trouble" in shown) == bool(result["notices"])
+        assert ("people of " in shown) == bool(result["notices"])
         assert not any(f["check"] == "alert ways" for f in result["findings"])
         return [n["text"] for n in result["notices"]]
 
     slack, mail = {"webhook_url": "https://x"}, {"to": ["a@example.com"]}
     assert said() == ["No channel tells people of trouble; there should be 2."]
-    assert said(slack=slack) == ["Only slack tells people of trouble; there should be 2."]
+    turn_on = (
+        " Turn on another channel (section alerts), or let one hear of more (its level, {verb} in a watcher's address)."
+    )
+    assert said(slack=slack) == ["Only slack tells people of trouble; there should be 2." + turn_on]
     assert said(slack=slack, email=mail) == []
     assert said(ways=0) == said(slack=slack, ways=1) == []
-    assert said(slack=slack, email=mail, ways=3) == ["Only slack and email tell people of trouble; there should be 3."]
+    three = "Only slack and email tell people of trouble; there should be 3."
+    assert said(slack=slack, email=mail, ways=3) == [three + turn_on]
+    loud = {"routing_key": "x" * 32}
+    assert said(slack=slack, pagerduty=loud) == [
+        "Only slack tells people of a sync that fails or never runs, a verify that fails or never runs and warnings; "
+        "there should be 2." + turn_on
+    ], "who hears of what is critical only is no way for a warning"
+    assert said(slack=slack, apprise={"urls": "slack://a/b/c"}) == [
+        "Only slack tells people of trouble; there should be 2." + turn_on
+    ], "one service"
+    assert said(slack=slack, apprise={"urls": "slack://a/b/c tgram://x/y"}) == []
+    assert said(slack=slack, apprise={"urls_file": "/nowhere"}) == [], "where it goes cannot be read"
+    other = "what else is critical and warnings; there should be 2." + turn_on
+    assert said(slack=slack, heartbeat={"url": "https://h/{instance}-{verb}"}) == [
+        "Only slack tells people of " + other
+    ]
+    assert said(slack=slack, heartbeat={"url": "https://h/x"}) == [
+        "Only slack tells people of a sync that fails or never runs, a verify that fails or never runs, " + other
+    ], "one address has one check, which hears of backup alone"
+    assert said(slack=slack, heartbeat={"url": "https://h/x"}, watched=["backup", "sync"]) == [
+        "Only slack tells people of trouble; there should be 2." + turn_on
+    ], "a success of sync would hide that no backup was made"
+    assert said(slack=slack, sentry={"dsn": "https://k@h/1", "monitor": "{verb}"}) == [], "Sentry hears of all, once"
+    assert said(heartbeat={"url_file": "/nowhere"}) != [], "what cannot be read is no error of status"
 
 
 def test_how_long_the_newest_recovery_took_is_known(world: Any) -> None:
