@@ -64,11 +64,9 @@ def hindrances(
     foreign: bool = False,
 ) -> list[str]:
     """Return what stands in the way of restoring the set `wanted` from `place`, by what status `said`."""
-    full = [
-        finding["text"]
-        for finding in said["findings"]
-        if (finding["check"], finding["severity"]) == ("disk", "critical")
-    ]
+    # Not where the next backup alone would not fit.
+    is_full = said["disk"]["free_bytes"] < said["disk"]["min_free_bytes"]
+    full = [finding["text"] for finding in said["findings"] if finding["check"] == "disk" and is_full]
     places = [one for one in said["places"] if place in ("auto", one["place"])]
     readable = [one for one in places if one["reachable"]]
     if not readable:

@@ -552,6 +552,46 @@ def test_an_address_that_refuses_for_now_gets_it_later_and_nobody_twice(
     )
 
 
+def test_a_mail_that_is_refused_for_the_rest_holds_up_nothing(house: House, plain_mail_server: MailServer) -> None:
+    """One address took it; for the other, who had refused it for now, the server refuses the mail itself."""
+    mails = plain_mail_server.mails
+    mails.refused = {"b@example.com": "451 later"}
+    _by_mail(house, plain_mail_server, "a@example.com", "b@example.com")
+    house.fail("sync")
+    mails.refused, mails.poison, mails.at_poison = {}, b"sync", "554 spam"
+    alert.evaluate(house.later(HOUR / 4).context())
+    assert status(house.context())["alerts"]["undelivered"] == 0, "it is not asked for again"
+    house.fail("prune", "Another reason.")
+    assert [to for to, subject in mails.got() if "prune" in subject] == [["a@example.com", "b@example.com"]]
+
+
+def test_an_address_that_is_put_off_is_left_out_of_nothing(house: House, plain_mail_server: MailServer) -> None:
+    """What it was not asked for, as it had refused something older, comes to it as well, whatever others say to that."""
+    mails = plain_mail_server.mails
+    first, second = "a@example.com", "b@example.com"
+    mails.refused = {first: "452 later", second: "450 later"}
+    _by_mail(house, plain_mail_server, first, second)
+    house.fail("sync")
+    # One look in which the first takes the older mail, and none of what is behind that.
+    took = mails.handle_RCPT
+
+    async def at_its_limit(server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+        if address == first and any(first in to for to, _subject in mails.got()):
+            return "452 too much at once"
+        return await took(server, session, envelope, address, options)
+
+    mails.handle_RCPT = at_its_limit  # type: ignore[method-assign]
+    mails.refused.pop(first)
+    house.fail("prune", "Another reason.")
+    mails.handle_RCPT, mails.refused = took, {}  # type: ignore[method-assign]
+    for _look in range(2):
+        alert.evaluate(house.later(HOUR / 4).context())
+    assert status(house.context())["alerts"]["undelivered"] == 0
+    for verb in ("sync", "prune"):
+        got = sorted(address for to, subject in mails.got() for address in to if verb in subject)
+        assert got == [first, second], "each of them, and nobody twice"
+
+
 def test_an_address_that_refuses_for_a_day_is_given_up(house: House, plain_mail_server: MailServer) -> None:
     mails = plain_mail_server.mails
     mails.refused = {"b@example.com": "451 later"}

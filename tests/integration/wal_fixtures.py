@@ -102,13 +102,11 @@ class Commands:
         return sorted(path for path in self.top.rglob("*") if path.is_file())
 
 
-def lay_down(at: Path, text: str, **options: Any) -> Path:
+def lay_down(at: Path, text: str, *, current: str, program: str = "", **options: Any) -> Path:
     """Write the program and the client beside it, and return the client's path."""
     beside = client_of(at)
-    for path, content in (
-        (at, text),
-        (beside, client(**{"perl": "/usr/bin/perl", "program": str(at), **options})),
-    ):
+    told = client(perl="/usr/bin/perl", program=program or str(at), current=current, **options)
+    for path, content in ((at, text), (beside, told)):
         path.write_text(content)
         path.chmod(0o755)
     return beside

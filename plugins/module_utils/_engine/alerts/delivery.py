@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Callable, Optional
 
 from ..core.incidents import REPEATED
-from ..core.notices import EACH, Notice, bundle
+from ..core.notices import EACH, SEVERAL, Notice, bundle
 from ..core.redaction import Redactor
 from ..core.times import Clock
 from .channels import Channel
@@ -167,6 +167,7 @@ class _Turn:
         """Give up what may have been taken where something newer of the same incident was: an alarm behind its end is none."""
         for waiting in list(self._state.queue):
             same = waiting.channel == taken.channel and waiting.notice.key == taken.notice.key
+            same = same and taken.notice.cause != SEVERAL  # of which each is about something else
             if same and waiting.unsure and waiting is not taken and waiting.queued <= taken.queued:
                 self._give_up(waiting)
 
@@ -182,10 +183,7 @@ class _Turn:
 
     def _settle(self, waiting: Waiting, answer: Answer) -> str:
         """Keep what was taken for those that may take it later; return who is left out."""
-        every = self._channel.addresses()
-        later = [
-            a for a in every if a in answer.later or (a in self._put_off and (waiting.to is None or a in waiting.to))
-        ]
+        later = self._for_later(waiting, answer.later)
         refused = self._redactor.text(answer.refused)
         if waiting.lost and not refused:
             refused = "not for %s, refused for good" % ", ".join(waiting.lost)
@@ -197,21 +195,28 @@ class _Turn:
             self._state.queue.remove(waiting)
         return refused
 
+    def _for_later(self, waiting: Waiting, refused: Sequence[str]) -> list[str]:
+        """Return who is still to get it: those that `refused` it for now, and those that were not asked, as they owe something older."""
+        asked_later = [a for a in self._put_off if waiting.to is None or a in waiting.to]
+        return [a for a in self._channel.addresses() if a in refused or a in asked_later]
+
     def _left_out(self, waiting: Waiting, error: DeliveryError, said: str, stuck: bool) -> bool:
         """See to those that refuse what others took; tell whether the next may be tried."""
         name = self._channel.name
         if not error.each:
             failed(self._state, name, said, self._clock)
-            self._outcomes.append(Outcome(name, waiting.notice, False, said, False))
-            return False
+            if not (stuck or error.alone):
+                self._outcomes.append(Outcome(name, waiting.notice, False, said, False))
+                return False
+        waiting.to = self._for_later(waiting, error.later)
+        waiting.lost += [a for a in error.lost if a not in waiting.lost]
         self._put_off.update(error.later)
-        waiting.to = list(error.later)
-        if stuck or not waiting.to:
+        if stuck or error.alone or not waiting.to:
             self._state.queue.remove(waiting)
             self._outcomes.append(Outcome(name, waiting.notice, True, said, False, refused="given up: %s" % said))
         else:
             self._outcomes.append(Outcome(name, waiting.notice, False, said, False))
-        return True
+        return error.each or error.alone
 
     def _drop(self) -> None:
         """Give up what was passed over: the channel works, so that it is the message which does not."""
@@ -241,8 +246,9 @@ class _Turn:
             except DeliveryError as error:
                 if error.each and not waiting.taken:
                     # Who refused it for good is not asked again, while others may take it.
-                    waiting.to = list(error.later) or None
-                    waiting.lost = [*waiting.lost, *error.lost] if error.later else []
+                    later = self._for_later(waiting, error.later)
+                    waiting.to = later or None
+                    waiting.lost = [*waiting.lost, *error.lost] if later else []
                 raise
 
         return patiently(once, deadline=self._deadline, pause=self._pause, tries=tries)

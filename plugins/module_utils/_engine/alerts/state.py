@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
@@ -274,9 +275,12 @@ def _read(path: Path) -> State:
 
 
 def set_aside(folder: Path, now: datetime) -> str:
-    """Give the damaged file another name, and return that. Of earlier ones the newest stay. Raise OSError if it cannot be."""
+    """Keep the damaged file under another name as well, and return that. Of earlier ones the newest stay. Raise OSError if it cannot be."""
     aside = "%s.damaged-%s" % (NAME, compact(now))
-    (folder / NAME).replace(folder / aside)
+    # It stays under its own name, too, until a whole one takes that: who is killed before finds the damage again, and the copy.
+    with contextlib.suppress(FileNotFoundError):
+        (folder / aside).unlink()
+    os.link(folder / NAME, folder / aside)
     earlier = sorted(p.name for p in folder.glob("%s.damaged-*" % NAME) if p.name != aside)
     for name in earlier[: -(_KEPT_ASIDE - 1)]:
         with contextlib.suppress(OSError):

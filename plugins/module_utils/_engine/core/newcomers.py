@@ -33,9 +33,10 @@ def introduce(
         rest[name] = []
         for cause in causes:
             incident = held.get(cause)
-            if incident is None or incident.told is None or incident.over is not None or cause in told:
+            if incident is None or incident.told is None or incident.ended is not None or cause in told:
                 continue
-            if policy.quiet.holds(now, incident.loudest):
+            # What is over for now may come back as the same incident.
+            if incident.over is not None or policy.quiet.holds(now, incident.loudest):
                 rest[name].append(cause)
             else:
                 at_once.setdefault(name, []).append(_telling(incident))

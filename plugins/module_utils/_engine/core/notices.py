@@ -18,6 +18,7 @@ from .times import human_span, iso, parse_iso
 FORMAT = 1
 _SUBJECT, _TEXT, _STEP, _LINE, _SAFE = 150, 1500, 600, 300, 6
 EACH = "See each with what to do next: pgops status"
+SEVERAL = "several"
 _LEADS = {RAISED: "WORSE", REPEATED: "STILL", RECOVERED: "RECOVERED", TEST: "TEST"}
 
 
@@ -108,8 +109,8 @@ def bundle(notices: Sequence[Notice], step: str = EACH) -> Notice:
     return replace(
         loudest,
         event=events.pop() if len(events) == 1 else OPENED,
-        cause="several",
-        key=key_of(Origin(loudest.instance, loudest.host), "several"),
+        cause=SEVERAL,
+        key=key_of(Origin(loudest.instance, loudest.host), SEVERAL),
         group="pgops/several",
         since=min(n.since for n in notices),
         subject=clean(
@@ -191,4 +192,16 @@ def _age(begun: Any, now: datetime) -> str:
     return human_span(max(0.0, (now - parse_iso(str(begun))).total_seconds())) if begun else "some time"
 
 
-__all__ = ("EACH", "FORMAT", "Notice", "Origin", "bundle", "clean", "key_of", "message", "notice", "safe_lines")
+__all__ = (
+    "EACH",
+    "FORMAT",
+    "SEVERAL",
+    "Notice",
+    "Origin",
+    "bundle",
+    "clean",
+    "key_of",
+    "message",
+    "notice",
+    "safe_lines",
+)

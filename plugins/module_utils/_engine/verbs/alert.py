@@ -105,9 +105,9 @@ def _look(context: Context, *, look_at_s3: bool, dry_run: bool, ends: Sequence[P
         hearing, told = [c.name for c in found if c.hears_notices], {telling.cause for telling in tellings}
         state.owed, news = introduce(state.owed, hearing, state.incidents, told, rules, now)
         extra = {name: [made(telling) for telling in telling_it] for name, telling_it in news.items()}
+        state.memory = ""  # what is told of it waits in the state from here on
         outcomes = [] if dry_run else _deliver(context, state, found, notices, extra=extra)
         late = [] if dry_run else _retold(context, state, found, gathered.facts, ends)
-        state.memory = ""
         every = list(dict.fromkeys([*notices, *(one for some in extra.values() for one in some)]))
         return _result(state, current, every, outcomes, late), gathered.looked
 

@@ -26,9 +26,9 @@ def a_place(name: str, *sets: dict[str, Any], error: str = "") -> dict[str, Any]
     return {"place": name, "root": "/" + name, "reachable": not error, "error": error or None, "sets": list(sets)}
 
 
-def said(*places: dict[str, Any], **findings: str) -> dict[str, Any]:
+def said(*places: dict[str, Any], free: int = 2, **findings: str) -> dict[str, Any]:
     told = [{"check": check, "severity": severity, "text": check + "."} for check, severity in findings.items()]
-    return {"findings": told, "places": list(places)}
+    return {"findings": told, "places": list(places), "disk": {"free_bytes": free, "min_free_bytes": 1}}
 
 
 GOOD = a_place("local", a_set(NEW), a_set(OLD, verified=True, restore="passed"))
@@ -42,11 +42,12 @@ FAILED = a_set(NEW, checksum="passed", restore="failed")
     [
         (said(GOOD), {}, []),
         (said(GOOD, backup="critical", verification="critical", disk="warning"), {}, []),
-        (said(GOOD, disk="critical"), {}, ["disk."]),
+        (said(GOOD, disk="critical"), {}, []),  # the next backup alone would not fit
+        (said(GOOD, disk="critical", free=0), {}, ["disk."]),
         (said(GOOD, GONE), {}, []),
         (said(GOOD, GONE), {"place": "s3"}, ["/s3 cannot be read: No route."]),
         (said(GOOD), {"place": "s3"}, ["The configuration has no place s3."]),
-        (said(GONE, disk="critical"), {"foreign": True}, ["disk.", "/s3 cannot be read: No route."]),
+        (said(GONE, disk="critical", free=0), {"foreign": True}, ["disk.", "/s3 cannot be read: No route."]),
         (said(a_place("local", TORN, a_set(OLD))), {}, []),
         (said(a_place("local", TORN), a_place("s3", a_set(NEW))), {"wanted": NEW}, []),
         (
