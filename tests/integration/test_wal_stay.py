@@ -135,7 +135,8 @@ def test_it_has_ready_what_a_recovery_will_ask_for(here: Here) -> None:
     # What is damaged is given by nobody, and nothing of it stays.
     (stored,) = [path for path in commands.stored() if path.name.startswith(names[4])]
     stored.write_bytes(stored.read_bytes()[:-5])
-    assert "is damaged" in here.fetch(names[4], code=201)
+    here.fetch(names[4], code=204)  # a client without a program to fall back to
+    assert "is damaged" in here.commands.client()("fetch", names[4], "pg_wal/RECOVERYXLOG", code=201)
     running.unlink()
     wait_for(lambda: not (commands.data / "pg_wal" / ".pgops").exists(), seconds=60)
     assert "from local" in here.fetch(names[0])

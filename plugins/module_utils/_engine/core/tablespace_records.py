@@ -24,8 +24,9 @@ _INFO, _MANAGER, _CRC = 16, 17, 20
 _TABLESPACES = 5  # the resource manager
 _SHORT_DATA, _LONG_DATA = 0xFF, 0xFE
 _LONGEST = 2048  # of a record: a path has up to 1024 bytes
-# From the resource manager on: two bytes of nothing, the CRC, the head of the data, the tablespace's number, a path.
-_LIKELY = re.compile(rb"\x05\x00\x00.{4}(?:\xff.|\xfe.{4}).{4}/", re.DOTALL)
+# From the resource manager on: two bytes of nothing, the CRC, the head of the data, the tablespace's number, a path, or the link
+# by which an earlier recovery replaced it.
+_LIKELY = re.compile(rb"\x05\x00\x00.{4}(?:\xff.|\xfe.{4}).{4}(?:/|t[0-9]{1,3}\x00)", re.DOTALL)
 _POLYNOMIAL = 0x82F63B78
 
 

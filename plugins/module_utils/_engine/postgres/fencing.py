@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
-
-from .throwaway import give
 
 HBA, IDENT, PID = "pgops_hba.conf", "pgops_ident.conf", "pgops.pid"
 # No copy may write into the archive of the original, nor clear it, whatever becomes of it.
@@ -83,10 +83,14 @@ def append_settings(data: Path, account: str, settings: Mapping[str, str]) -> No
 
 
 def write_file(path: Path, text: str, account: str) -> None:
-    """Write a small file of the data directory; it belongs to the account."""
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    path.chmod(0o600)
-    give(account, path)
+    """Write a small file of the data directory; it belongs to the account, which may not have laid a link there."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(text)
+        os.fchmod(stream.fileno(), 0o600)
+        if account:
+            owner = pwd.getpwnam(account)
+            os.fchown(stream.fileno(), owner.pw_uid, owner.pw_gid)
 
 
 __all__ = (

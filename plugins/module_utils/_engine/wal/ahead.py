@@ -160,7 +160,7 @@ class Recovery:
             except AbsentError:
                 raise
             except PgopsError:
-                self._place = None  # with whatever the files of the credentials say by then
+                self._place = None  # the next one has whatever the files of the credentials say by then
                 raise
 
         return fetch(

@@ -356,11 +356,16 @@ def _make_dirs(directory: str) -> None:
 
 def _sync_above(directory: str, home: str) -> None:
     """Make the directories from `directory` up to that of all instances durable in those that hold them, if these can be read."""
-    while len(directory) >= len(os.path.dirname(home)):
+    while len(directory) >= len(os.path.dirname(home)) and directory != os.path.dirname(directory):
         directory = os.path.dirname(directory)
         try:
             _sync(directory)
         except PermissionError:
+            return
+        except OSError as error:
+            # A file system that has no such thing, as autofs, in which what holds all instances is mounted.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
             return
 
 
@@ -426,7 +431,7 @@ def write_to(pieces_of_it: Iterable[bytes | bytearray], target: str) -> None:
     """Do as restore_to() does for what comes in pieces. Raise what they raise, too."""
     temporary = "%s.pgops%s" % (target, _TEMPORARY)
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb", buffering=0) as stream:
             for piece in pieces_of_it:
                 view = memoryview(piece)

@@ -171,6 +171,9 @@ class Staying:
             bring = partial(self._bring, options, directory, made)
             store = partial(archive, proven=self._proven)
             code = carry_out(action, words, said.append, directory=directory, store=store, bring=bring)
+            if action == "fetch" and code not in (0, 1):
+                # At which PostgreSQL would end. The fault may be ours: keys of S3 that we have kept, and that are others by now.
+                return AGAIN, "", "", ""
         except Exception:  # noqa: BLE001  # pylint: disable=broad-exception-caught
             return AGAIN, "", "", ""  # the program says what it thinks of it
         return str(code), made[0] if made else "", target, "".join(map(line, said))

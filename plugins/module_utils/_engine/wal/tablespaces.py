@@ -67,6 +67,8 @@ def look_into(data: str, name: str, path: str, account: str = "") -> None:
                     " cannot be told." % name,
                     hint="Recover from a younger base backup, or to a moment before.",
                 )
+            if made.path in state["links"].values():
+                continue  # it has been led there already
             place = _place(state, made.path, account)
             if place != made.path:
                 link = _link(data, state, made.path, place)
@@ -133,6 +135,11 @@ def _place(state: dict[str, Any], path: str, account: str) -> str:
         place = state["places"].get(path)
         if not place and state["others"]:
             place = "%s-%d" % (state["others"], len(made) + 1)
+        if not place and not path.startswith("/"):
+            raise RefusedError(
+                "The WAL that is replayed makes a tablespace that an earlier recovery led elsewhere: where is not known.",
+                hint="Recover from a younger base backup, or along the timeline before that recovery (--timeline).",
+            )
         made_here = _prepare(place or path, path, state["home"], account)
         made[path] = place or path
         if made_here:
@@ -144,7 +151,7 @@ def _prepare(place: str, path: str, home: str, account: str) -> bool:
     """Make the directory `place` for a tablespace, and mark it as not proven; tell whether it was not there. Raise RefusedError."""
     from pathlib import Path
 
-    from ..postgres.unproven import mark
+    from ..postgres.unproven import MARK, is_marked, mark
 
     what = "The WAL that is replayed makes a tablespace in %s, which the base backup does not have" % path
     hint = (
@@ -153,7 +160,8 @@ def _prepare(place: str, path: str, home: str, account: str) -> bool:
     )
     there = os.path.isdir(place)
     try:
-        if there and os.listdir(place):
+        ours = [MARK] if is_marked(Path(place), Path(home)) else []  # of a call that was ended right behind it
+        if there and os.listdir(place) not in ([], ours):
             raise RefusedError("%s, and %s is not empty: it may be another server's." % (what, place), hint=hint)
         mark(Path(place), Path(home), account)
     except OSError as error:
@@ -210,7 +218,7 @@ def _give(path: str, account: str) -> None:
     if account:
         import pwd
 
-        os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid)
+        os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid, follow_symlinks=False)
 
 
 __all__ = ("FILE", "has_links", "lay", "look_into", "look_into_all", "made_anew", "made_by_wal", "refused", "settle")

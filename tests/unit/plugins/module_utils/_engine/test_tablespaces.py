@@ -95,7 +95,7 @@ def test_a_record_is_found_and_changed_wherever_it_lies(path: str, before: int) 
     assert found == Made(before, 16400, path)
     changed = led_to(content, SIZE, found, "t0")
     assert paths_of(changed) == ["t0"]
-    assert made_in(changed, SIZE) == []
+    assert [made.path for made in made_in(changed, SIZE)] == ["t0"]
     one, other = plain_of(content), plain_of(changed)
     assert one[:before] == other[:before]
     assert one[before + len(made) :] == other[before + len(made) :]
@@ -210,6 +210,27 @@ def test_what_may_lie_nowhere_is_not_handed_over(data: Path, tmp_path: Path, why
     assert why in said
     assert todo
     assert [path.name for path in live.iterdir()] == ["PG_16"]
+
+
+def test_what_an_earlier_recovery_led_elsewhere_is_known(data: Path, tmp_path: Path) -> None:
+    """At the promotion the segment with the changed record has become one of the new timeline, and was archived."""
+    laid(data)
+    with pytest.raises(RefusedError, match="that an earlier recovery led elsewhere"):
+        look(data, "t0")
+    laid(data, {"/asked": str(tmp_path / "asked for")})
+    assert look(data, "/asked") == ["t0"]
+    assert look(data, "t0") == ["t0"], "this one has led it there itself"
+    laid(data, others=str(tmp_path / "new"))
+    assert look(data, "t7", "t70") == ["t0", "t1"]
+
+
+def test_a_call_that_was_ended_midway_can_be_made_again(data: Path, tmp_path: Path) -> None:
+    laid(data)
+    unproven.mark(tmp_path / "marked", data, "")
+    assert look(data, str(tmp_path / "marked")) == [str(tmp_path / "marked")]
+    unproven.mark(tmp_path / "of another", tmp_path, "")
+    with pytest.raises(RefusedError, match="is not empty"):
+        look(data, str(tmp_path / "of another"))
 
 
 def test_what_has_become_a_standby_is_left_alone(data: Path) -> None:
