@@ -17,7 +17,7 @@ def test_site_left_the_server_running_and_said_what_waits(host: Any, ansible_sai
     assert asked(host, "postgres", PENDING) == "archive_mode"
     assert asked(host, "postgres", "SHOW archive_mode") == "off"
     set_to = "SELECT setting FROM pg_file_settings WHERE name = 'archive_command'"
-    assert asked(host, "postgres", set_to).startswith("/usr/local/bin/pgops wal archive ")
+    assert asked(host, "postgres", set_to).startswith("/usr/local/bin/pgops-wal wal archive ")
     told = " ".join(ansible_said.split())
     assert "rb-main does not archive yet: archive_mode need a restart of the server" in told
     assert "Set wal_archive_restart to true to have it done, or restart it when that suits." in told
