@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from demo.servers import MotoS3
+from tests.integration.cli_fixtures import ENGINE
 from tests.integration.conftest import BUCKET, Servers, create_shop, empty
 from tests.integration.test_modules import CHECK, Played, Site, Task, assert_silent, task
 
@@ -151,6 +152,9 @@ def test_every_module_of_the_engine_that_the_program_needs_travels(site: Site) -
     )
     # -S keeps third-party packages away: the engine imports none before it needs one.
     subprocess.run([sys.executable, "-I", "-S", "-c", code, str(home)], check=True)
+    # All of it: a look compares with the digest of the whole engine.
+    there, here = ({str(path.relative_to(top)) for path in top.rglob("*.py")} for top in (home / "pgops", ENGINE))
+    assert there - {"__main__.py"} == here - {"__main__.py"}
 
 
 def test_a_hostile_secret_comes_through_ansible_to_the_letter(site: Site) -> None:
