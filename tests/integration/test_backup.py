@@ -212,9 +212,15 @@ def test_the_password_never_shows_in_a_command_line(filled: PostgresServer, make
                 return True
         return False
 
+    site = make_site(filled)
     with Poll(look) as poll:
-        make_site(filled).backup()
-    assert any(b"pg_dumpall" in line for line in seen) and any(b"--snapshot" in line for line in seen)
+        # Some of them live so briefly that a loaded machine may not see them once.
+        for _again in range(10):
+            site.backup()
+            if all(any(word in line for line in seen) for word in (b"pg_dumpall", b"--snapshot")):
+                break
+        else:
+            pytest.fail("They were not seen at work: %s" % sorted(seen))
     assert not poll.found
 
 

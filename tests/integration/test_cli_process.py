@@ -123,7 +123,7 @@ def test_no_command_line_holds_the_password(filled: PostgresServer, make_program
     with Poll(look) as poll:
         program("backup")
         program("verify")
-    assert poll.looked > 50
+    assert poll.looked > 10
     assert poll.found == []
     assert filled.password not in program("config", "--show").stdout
 
