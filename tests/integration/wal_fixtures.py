@@ -80,11 +80,7 @@ class Commands:
         return subprocess.Popen(argv, cwd=self.data, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def __call__(self, action: str, *words: str, code: int = 0) -> str:
-        process = self.start(action, *words)
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, out) == (code, ""), err
-        assert "Traceback" not in err
-        return err
+        return _said(self.start(action, *words), code)
 
     def client(self, **options: Any) -> Client:
         """The client of this program, which is laid down beside it."""
@@ -127,11 +123,15 @@ class Client:
         )
 
     def __call__(self, action: str, *words: str, code: int = 0) -> str:
-        process = self.start(action, *words)
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, out) == (code, ""), err
-        assert "Traceback" not in err
-        return err
+        return _said(self.start(action, *words), code)
+
+
+def _said(process: subprocess.Popen[str], code: int) -> str:
+    """Return what the log of PostgreSQL gets from a call that is to end with `code`."""
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, ""), err
+    assert "Traceback" not in err
+    return err
 
 
 @dataclass

@@ -28,7 +28,7 @@ from ..cli.completion import script
 from ..cli.manual import page
 from ..core.errors import BusyError, CommandError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..system.durable import sync_dir, sync_file
-from ..system.runner import Command
+from ..system.runner import START, Command
 from .changes import Change, Host, file, gone, link, make_parents, ourselves, tree_gone
 from .client import client, client_of
 from .rotation import Rotation
@@ -46,7 +46,6 @@ _SERVICE = re.compile(r":/system\.slice/(?:[^/\n]+/)?(pgops_wal_ship@[^/\n]+\.se
 # Each Debian has it. Where it is missing PostgreSQL calls the program itself.
 _PERL = Path("/usr/bin/perl")
 _SECONDS = 120.0
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.start import main; raise SystemExit(main())"
 # Killed with us, so that it does not write into a folder that the next run removes.
 _COMPILE = """
 import compileall, os, sys
@@ -362,7 +361,7 @@ def _unpack(host: Host, paths: Paths, home: Path, files: Mapping[str, bytes]) ->
             path.chmod(0o755 if path.is_dir() else 0o644)
             os.chown(path, os.geteuid(), os.getegid())
             (sync_dir if path.is_dir() else sync_file)(path)
-        _assert_runs(host, [paths.python, "-I", "-c", _START, str(fresh)], identity.digest(files))
+        _assert_runs(host, [paths.python, "-I", "-c", START, str(fresh)], identity.digest(files))
     except BaseException:
         # Also the space that it takes, where a disk was too small for it.
         shutil.rmtree(fresh, ignore_errors=True)

@@ -51,6 +51,8 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit(143)
 os.execv(sys.argv[2], sys.argv[2:])
 """
+# For `python -I -c`: runs the package in the folder that is the first argument as the program pgops.
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.start import main; raise SystemExit(main())"
 OnLine = Callable[[str], None]
 Watch = Callable[[], None]
 
@@ -432,4 +434,4 @@ def _failure(process: _Process) -> CommandError:
     )
 
 
-__all__ = ("Command", "Finished", "OnLine", "Runner", "Watch", "detach")
+__all__ = ("START", "Command", "Finished", "OnLine", "Runner", "Watch", "detach")

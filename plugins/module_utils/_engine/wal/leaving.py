@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # So soon after one another calls must come.
 BUSY_SECONDS = 10.0
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pgops.cli.start import main; raise SystemExit(main())"
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -37,13 +36,13 @@ def leave_behind(config_path: str, environment: Mapping[str, str]) -> bool:
     from pathlib import Path
 
     from ..system.lock import holder
-    from ..system.runner import detach
+    from ..system.runner import START, detach
 
     found = holder(Path(path[: -len("sock")] + "lock"))
     if found is not None and found.alive:
         return False  # it is there, though it did not answer this call
     words = ("wal", "stay", os.path.abspath(config_path))
-    detach([sys.executable, "-I", "-c", _START, os.path.dirname(_PACKAGE), *words], environment)
+    detach([sys.executable, "-I", "-c", START, os.path.dirname(_PACKAGE), *words], environment)
     return True
 
 

@@ -19,5 +19,6 @@ def test_a_rule_of_which_nothing_is_said_stays_as_it_is(
 ) -> None:
     params = {name: spec.get("default") for name, spec in PROGRAM.items()}
     rotation = parts_of({**params, **given})[1]
-    assert (rotation and rotation.directories) == directories
+    assert (rotation is None) == (directories is None)
+    assert rotation is None or rotation.directories == directories
     assert parts_of({**params, **given, "logrotate": ""})[1] is None

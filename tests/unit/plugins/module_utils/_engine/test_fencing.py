@@ -22,3 +22,13 @@ def test_a_copy_asks_for_little_and_loads_nothing_of_the_original(tmp_path: Path
     fenced = fencing.fence_beside(tmp_path, "")
     assert (fenced["shared_buffers"], fenced["huge_pages"]) == ("128MB", "off")
     assert fenced["shared_preload_libraries"] == ""
+
+
+def test_a_link_that_somebody_laid_is_not_followed(tmp_path: Path) -> None:
+    """The directory belongs to the server's account by then, and root writes into it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("as it was")
+    (tmp_path / "pgops_unproven").symlink_to(elsewhere)
+    with pytest.raises(OSError, match="symbolic links"):
+        fencing.write_file(tmp_path / "pgops_unproven", "x", "")
+    assert elsewhere.read_text() == "as it was"
