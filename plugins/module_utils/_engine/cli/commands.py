@@ -102,7 +102,7 @@ def _metrics(run: Run) -> Answer:
 
 
 def _checklist(run: Run) -> Answer:
-    from ..core.checklist import markdown, text
+    from ..core.checklist_text import markdown, text
     from ..verbs import checklist
 
     options = run.options

@@ -16,7 +16,8 @@ from typing import Any, Optional
 
 from ..config import read_lines
 from ..context import Context
-from ..core.checklist import Facts, check_name, judge, line_of
+from ..core.checklist import check_name, judge, line_of
+from ..core.checklist_proofs import Facts
 from ..core.errors import PgopsError
 from ..core.times import iso
 from ..runs import history

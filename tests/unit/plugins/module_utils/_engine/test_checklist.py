@@ -20,6 +20,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import checklist as core
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import checklist_proofs as proofs
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import checklist_text as text
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     PgopsError,
     UnreachableError,
@@ -439,7 +441,7 @@ def test_the_lines_are_named_by_stage_and_each_has_its_proof_or_a_person() -> No
     names = [line.id for line in core.LINES]
     assert len(set(names)) == len(names)
     assert list(dict.fromkeys(line.stage for line in core.LINES)) == list(core.STAGES)
-    assert {line.proof for line in core.LINES} - {""} == set(core._PROOFS)
+    assert {line.proof for line in core.LINES} - {""} == set(proofs.PROOFS)
     assert all(re.fullmatch(r"[a-z0-9-]+\.[a-z-]+", name) for name in names)
     assert all(line.todo for line in core.LINES)
     assert len({line.who for line in core.LINES if line.stage == "sign-off"}) == 5
@@ -453,7 +455,7 @@ def test_text_and_markdown_show_each_line(world: Any) -> None:
     good_week(world)
     verb.sign(world.context(), "sign-off.owner", "Ada")
     result = verb.checklist(world.context())
-    shown, wiki = core.text(result), core.markdown(result)
+    shown, wiki = text.text(result), text.markdown(result)
     assert "  [x] There is a recent backup (operator)\n      day-1.backup: The newest backup" in shown
     assert "→ pgops checklist sign before.people --name NAME" in shown
     assert "→ Recover elsewhere by the runbook." in shown
@@ -480,7 +482,7 @@ def test_own_lines_stand_behind_the_others_and_are_ticked_and_signed_as_they_are
     assert [line["id"] for line in day["lines"]][-3:] == ["day-1.proof", "day-1.restored", "day-1.todo"]
     assert [line["own"] for line in day["lines"]] == [False] * 4 + [True] * 2
     assert [line["todo"] for line in day["lines"]][-2:] == [core._RESTORE, "Ask."]
-    shown, wiki = core.text(result), core.markdown(result)
+    shown, wiki = text.text(result), text.markdown(result)
     assert "  [ ] The *invoices* were looked at (accounting)\n      monthly.invoices: Nobody has signed" in shown
     assert "→ pgops checklist sign monthly.invoices --name NAME" in shown
     assert "- [ ] **The \\*invoices\\* were looked at** (accounting): " in wiki
@@ -546,7 +548,7 @@ def test_every_error_of_own_lines_is_told_at_once(
 
 @given(st.text())
 def test_no_note_becomes_markdown(note: str) -> None:
-    shown = core._plain(note)
+    shown = text._plain(note)
     assert not re.search(r"[`*_\[\]<>#|!]", re.sub(r"\\.", "", shown))
     assert len(shown.splitlines()) <= 1
     assert re.sub(r"\\(.)", r"\1", shown) == " ".join(note.split())

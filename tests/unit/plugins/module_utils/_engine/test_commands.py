@@ -18,7 +18,12 @@ from hypothesis import strategies as st
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options, show, wal
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core import alerting, checklist, commands
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import (
+    alerting,
+    checklist,
+    checklist_text,
+    commands,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Alerts, Webhook
@@ -172,7 +177,7 @@ def test_status_and_checklist_tell_commands_about_this_instance(
     screen = status.render(status.status(far), False, config_file=far.config_file)
     assert screen.count("pgops --config ") == screen.count("pgops --config %s " % far.config_file) >= 3, "none is cut"
     listed = checklist_verb.checklist(told_of(world))
-    text = checklist.text(listed, config_file=TWO)
+    text = checklist_text.text(listed, config_file=TWO)
     assert "→ pgops --config %s checklist sign before.people --name NAME" % TWO in text
     todos = [line["todo"] for stage in listed["stages"] for line in stage["lines"]]
     for told in (*result["next"], *(f["text"] for f in result["findings"]), *shown.splitlines(), *todos):
