@@ -28,7 +28,12 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import Holder, hold, holder
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_facts
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
+    alert,
+    alert_delivery,
+    alert_facts,
+    alert_runs,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import render, status
 from tests.faults.small_disk import fill, small_disk
 from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
@@ -411,7 +416,7 @@ def test_a_moment_of_trouble_is_waited_out(house: House) -> None:
     for answer in (Answer(500), Answer(429, "", {"Retry-After": "2"})):
         house.receiver.answers.put(answer)
     context = house.context()
-    found = alert._opened(context)
+    found = alert_delivery.opened(context)
     held = state.State()
     made = [
         alert.message(
@@ -767,7 +772,7 @@ def test_what_waits_keeps_its_order_and_has_an_end(house: House) -> None:
     ]
     house.receiver.always = Answer(500)
     held = state.State()
-    found = alert._opened(house.context())
+    found = alert_delivery.opened(house.context())
     for n in range(130):
         made = alert.message(
             level="critical",
@@ -977,7 +982,7 @@ def test_a_state_that_cannot_be_written_is_told_and_so_is_the_trouble(
     def full(*_unused: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(alert, "save", full)
+    monkeypatch.setattr(alert_delivery, "save", full)
     error = house.fail()
     assert any("may be told again" in w for w in error.details["warnings"])
     assert len(house.said()) == 1
@@ -1050,7 +1055,7 @@ def test_two_looks_at_once_do_not_tell_twice(house: House) -> None:
 
 
 def test_a_look_that_lasts_keeps_no_run_from_its_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alert, "_PATIENCE", timedelta(seconds=0.2))
+    monkeypatch.setattr(alert_delivery, "_PATIENCE", timedelta(seconds=0.2))
     with hold(house.state.parent / "locks" / "alerts.lock", "alerts of db1", clock=lambda: NOW):
         result = house.run()
         assert any("Another run is in the way" in w for w in result["warnings"])
@@ -1068,7 +1073,7 @@ def test_whatever_goes_wrong_in_a_look_the_run_ends_as_it_did(
     monkeypatch.setattr(alert, "gather", broken)
     assert any("not looked after" in w for w in house.run()["warnings"])
     house.fail()
-    monkeypatch.setattr(alert, "_beating", broken)
+    monkeypatch.setattr(alert_runs, "beating", broken)
     if not isinstance(trouble, KeyboardInterrupt):
         assert any("could not be told" in w for w in house.run()["warnings"])
 
@@ -1224,7 +1229,7 @@ def test_a_storm_of_hosts_is_one_group_and_an_incident_each(tmp_path: Path, rece
     context = House(
         tmp_path, receiver, pagerduty={"routing_key": KEY, "url": receiver.url + "/v2/enqueue"}, sentry={"dsn": dsn}
     ).context()
-    found = alert._opened(context)
+    found = alert_delivery.opened(context)
     trouble = alert_facts.Facts(judged=[Finding("off-site place", "critical", "The bucket is gone.")])
     for n in range(500):
         held = state.State()

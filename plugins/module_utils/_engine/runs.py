@@ -78,14 +78,14 @@ def _watch(context: Context, verb: str) -> Any:
     """Tell who watches from outside that a run begins; None where nobody is to be told anything."""
     if not context.config.alerts.channels():
         return None
-    from .verbs.alert import before_run  # it reads run records, so it imports this file
+    from .verbs.alert_runs import before_run  # it reads run records, so it imports this file
 
     return before_run(context, verb)
 
 
 def _alert(context: Context, watch: Any, result: Result, failure: Optional[BaseException]) -> None:
     """Let people hear of what they must hear of; the run's own outcome stands, whatever comes of that."""
-    from .verbs.alert import after_run
+    from .verbs.alert_runs import after_run
 
     after_run(context, watch, context.redactor.data({**result, **_outcome(failure)}))
     result["warnings"] = list(context.warnings)
@@ -93,7 +93,7 @@ def _alert(context: Context, watch: Any, result: Result, failure: Optional[BaseE
 
 def _remember(context: Context, result: Result) -> None:
     """Where nobody is to be told anything, keep what status compares with later."""
-    from .verbs.alert import remember  # it reads run records, so it imports this file
+    from .verbs.alert_runs import remember  # it reads run records, so it imports this file
 
     remember(context)
     result["warnings"] = list(context.warnings)

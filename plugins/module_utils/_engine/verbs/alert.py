@@ -1,56 +1,38 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""The verb alert: look what people must hear of and tell them, pass on a message, try the channels.
-
-After each run the same look follows by itself (after_run). Whatever goes wrong in it, the run's own outcome stands.
-"""
+"""The verb alert: look what people must hear of and tell them, pass on a message, try the channels."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
-from ..alerts.channels import Beat, Channel, channels, secrets_of
-from ..alerts.delivery import Outcome, accepted, deliver, enqueue, failed, patiently
+from ..alerts.channels import Channel
+from ..alerts.delivery import Outcome, accepted, failed, patiently
 from ..alerts.health import shown
 from ..alerts.http import Answer, DeliveryError
-from ..alerts.marks import Marks
-from ..alerts.pings import Ping, Since, note, ping, retell
-from ..alerts.state import COPIED, NAME, State, load, save, save_copy, set_aside
+from ..alerts.pings import Ping, note
+from ..alerts.state import State
 from ..context import Context
-from ..core.alerting import Facts, Trouble, troubles
-from ..core.calendar import next_after
-from ..core.commands import addressed, as_account
-from ..core.errors import PgopsError, UnreachableError, UsageError
+from ..core.alerting import Trouble, troubles
+from ..core.commands import addressed
+from ..core.errors import UnreachableError, UsageError
 from ..core.incidents import MESSAGE, OPENED, RECOVERED, TEST, Policy, Telling, advance
 from ..core.newcomers import introduce
-from ..core.notices import EACH, Notice, Origin, message, notice
+from ..core.notices import Notice, Origin, message, notice
 from ..core.quiet import RANK, parse_quiet
-from ..core.times import iso, parse_iso, parse_span
-from ..runs import BASE_BACKUP, append_log, history
-from ..system.account import own_name
-from ..system.lock import hold
+from ..core.times import parse_span
 from ..system.zones import named_zone
-from .alert_facts import gather, known, limits
-from .info import calendars
+from .alert_delivery import Result, hand_over, log, need_channel, opened, remembered, told_command
+from .alert_facts import gather, limits
+from .alert_watchers import PING, retold
 from .metrics import publish_quietly
 
-Result = dict[str, Any]
-
-PING = "ping"  # what a watcher outside hears of a run
 LEVELS = ("ok", "info", "warning", "critical")
-_PATIENCE = timedelta(seconds=90)  # for another look at the same time
-_NO_CHANNEL = "Add the section of a channel to alerts in the configuration; docs/alerts.md has one of each."
-# After these the S3 place may hold something else than before.
-_TOUCHES_S3 = frozenset({"sync", "verify", "prune", "probe", "pin", "unpin", "alert"})
-_START_SECONDS = 5.0
 _AT_ONCE = timedelta(microseconds=1)
 _TOLD_OF_DAMAGE = timedelta(days=1)  # what is told with some patience is told in that time
 _LONGEST = 1300  # characters
@@ -68,8 +50,8 @@ def evaluate(context: Context, *, dry_run: bool = False) -> Result:
     remembers nothing. Raise UsageError without a channel, BusyError while another look lasts, UnreachableError when a
     channel did not take something new: it is tried again with the next look.
     """
-    _need_channel(context)
-    result, looked = _look(context, look_at_s3=False, dry_run=dry_run)
+    need_channel(context)
+    result, looked = look(context, look_at_s3=False, dry_run=dry_run)
     if looked and not dry_run:
         # Otherwise they would only be as young as the last run.
         publish_quietly(context)
@@ -84,10 +66,10 @@ def evaluate(context: Context, *, dry_run: bool = False) -> Result:
     return result
 
 
-def _look(context: Context, *, look_at_s3: bool, dry_run: bool, ends: Sequence[Ping] = ()) -> tuple[Result, bool]:
+def look(context: Context, *, look_at_s3: bool, dry_run: bool, ends: Sequence[Ping] = ()) -> tuple[Result, bool]:
     """Return what evaluate() returns, and whether every place was looked at. `ends` are the pings of a run that has ended."""
-    found = _opened(context)
-    with _state(context, dry_run=dry_run) as state:
+    found = opened(context)
+    with remembered(context, dry_run=dry_run) as state:
         now = context.clock()
         note(state, ends, context.clock)
         gathered = gather(context, state, look_at_s3=look_at_s3, remember=not dry_run)
@@ -106,8 +88,8 @@ def _look(context: Context, *, look_at_s3: bool, dry_run: bool, ends: Sequence[P
         state.owed, news = introduce(state.owed, hearing, state.incidents, told, rules, now)
         extra = {name: [made(telling) for telling in telling_it] for name, telling_it in news.items()}
         state.memory = ""  # what is told of it waits in the state from here on
-        outcomes = [] if dry_run else _deliver(context, state, found, notices, extra=extra)
-        late = [] if dry_run else _retold(context, state, found, gathered.facts, ends)
+        outcomes = [] if dry_run else hand_over(context, state, found, notices, extra=extra)
+        late = [] if dry_run else retold(context, state, found, gathered.facts, ends)
         every = list(dict.fromkeys([*notices, *(one for some in extra.values() for one in some)]))
         return _result(state, current, every, outcomes, late), gathered.looked
 
@@ -124,13 +106,7 @@ def _of_the_damage(telling: Telling, state: State, now: datetime) -> Telling:
 
 def _addressed(context: Context, trouble: Trouble) -> Trouble:
     """Return the trouble with commands that work for who reads them somewhere else: about this instance, and as whom."""
-    return replace(
-        trouble, text=addressed(trouble.text, context.config_file), step=_told_command(context, trouble.step)
-    )
-
-
-def _told_command(context: Context, step: str) -> str:
-    return as_account(addressed(step, context.config_file), own_name())
+    return replace(trouble, text=addressed(trouble.text, context.config_file), step=told_command(context, trouble.step))
 
 
 def policy(context: Context) -> Policy:
@@ -207,7 +183,7 @@ def send(context: Context, wanted: Message) -> Result:
     answers, and what was told already has none (`changed` is False). Raise UsageError for what cannot be told,
     UnreachableError when a channel did not take it: it then waits for the next look.
     """
-    _need_channel(context)
+    need_channel(context)
     if wanted.level not in LEVELS:
         raise UsageError("%r is no level." % (wanted.level,), hint="Use one of %s." % ", ".join(LEVELS))
     if not wanted.text.strip():
@@ -218,7 +194,7 @@ def send(context: Context, wanted: Message) -> Result:
         )
     if wanted.once and not wanted.key:
         raise UsageError("Once of what? The same is known by its key.", hint="Give a key with once.")
-    found = _opened(context)
+    found = opened(context)
     over = wanted.level == "ok"
     made = message(
         level="info" if over else wanted.level,
@@ -237,7 +213,7 @@ def send(context: Context, wanted: Message) -> Result:
             hint="Lower the level of a channel, or raise that of the message.",
         )
     result: Result = {"changed": True, "level": wanted.level, "key": made.key, "undelivered": 0}
-    with _state(context, dry_run=wanted.dry_run) as state:
+    with remembered(context, dry_run=wanted.dry_run) as state:
         if wanted.once and _told_already(context, state, wanted):
             return {**result, "changed": False, "channels": [], "undelivered": _waiting(state)}
         if wanted.dry_run:
@@ -246,7 +222,7 @@ def send(context: Context, wanted: Message) -> Result:
             state.messages.pop(wanted.key, None)
         elif wanted.key:
             state.messages[wanted.key] = (_digest(wanted), context.clock())
-        outcomes = [o for o in _deliver(context, state, hearing, [made], others=found) if o.notice is made]
+        outcomes = [o for o in hand_over(context, state, hearing, [made], others=found) if o.notice is made]
         result["undelivered"] = _waiting(state)
     said = {o.channel: o for o in outcomes}
     result["channels"] = [_answer(c.name, said.get(c.name)) for c in hearing]
@@ -278,8 +254,8 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
     Result: `action` (test), `channels` (list of {channel, accepted, said, seconds}). Raise UsageError without a channel, UnreachableError
     when one did not accept.
     """
-    _need_channel(context)
-    found = _opened(context)
+    need_channel(context)
+    found = opened(context)
     result: Result = {"changed": not dry_run, "action": "test", "channels": []}
     if dry_run:
         return {
@@ -298,7 +274,7 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
         redactor=context.redactor,
         now=context.clock(),
     )
-    with _state(context) as state:
+    with remembered(context) as state:
         for name, attempt in _tries(found):
             begun = time.monotonic()
             answer, said = _tested(attempt, made)
@@ -316,7 +292,7 @@ def test(context: Context, *, dry_run: bool = False) -> Result:
                     "seconds": round(time.monotonic() - begun, 3),
                 }
             )
-    _log(
+    log(
         context,
         ["test to %s: %s" % (c["channel"], "accepted" if c["accepted"] else c["said"]) for c in result["channels"]],
     )
@@ -353,269 +329,4 @@ def _judged(result: Result, hint: str) -> Result:
     raise error
 
 
-# --- after each run ---------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Watch:
-    """The channels' view of one run, from its begin to its end."""
-
-    verb: str
-    run: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-
-def before_run(context: Context, verb: str) -> Watch:
-    """Tell who watches from outside that a run begins, and return what after_run() wants. It never fails."""
-    watch = Watch(verb)
-    # In a group it is only known later whose turn it is, and a start without an end would be an alarm.
-    alone = not context.config.group.members
-    try:
-        for channel in _beating(context, verb) if alone else ():
-            channel.caller = type(channel.caller)(min(channel.caller.timeout, _START_SECONDS), channel.caller.ca_bundle)
-            with contextlib.suppress(DeliveryError):
-                # That it was not heard shows when the run ends.
-                channel.beat(_beat(context, watch, "start", "", None))
-    except Exception as error:  # noqa: BLE001 - no alert may keep a run from its work
-        context.warn("That the run begins could not be told: %s: %s" % (type(error).__name__, error))
-    return watch
-
-
-def after_run(context: Context, watch: Watch, record: Result) -> None:
-    """Tell of a run that has ended and been recorded, and of all else that there is to tell. It never fails."""
-    troubled: list[str] = []
-    try:
-        ends = _tell_end(context, watch, record)
-        troubled += ["%s: %s" % (end.way, end.said) for end in ends if not end.accepted]
-        result, _looked = _look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False, ends=ends)
-        troubled += ["%s: %s" % (d["channel"], d["said"]) for d in result["deliveries"] if not d["accepted"]]
-    except PgopsError as error:
-        context.warn("The alerts were not looked after: %s" % error)
-    except KeyboardInterrupt:
-        context.warn("The alerts were not looked after: somebody ended that.")
-    except Exception as error:  # noqa: BLE001 - no alert may spoil the outcome of a run
-        context.warn("The alerts were not looked after: %s: %s" % (type(error).__name__, error))
-    if troubled:
-        context.warn("An alert was not taken by %s" % "; ".join(dict.fromkeys(troubled)))
-
-
-def remember(context: Context) -> None:
-    """Keep what the next look at troubles compares with, and tell nobody: there is no channel. It never fails."""
-    try:
-        with _state(context) as state:
-            known(context, state, [])
-            state.memory = ""
-    except KeyboardInterrupt:
-        context.warn("What status compares with later was not remembered: somebody ended that.")
-    except Exception as error:  # noqa: BLE001 - that may spoil no run
-        context.warn("What status compares with later could not be remembered: %s" % error)
-
-
-def _tell_end(context: Context, watch: Watch, record: Result) -> list[Ping]:
-    """Tell who watches from outside how the run ended; return what became of that.
-
-    A run that left its work to another node is no sign that somebody did it.
-    """
-    if record.get("skipped"):
-        return []
-    phase = "ok" if record.get("outcome") == "ok" else "fail"
-    text = context.redactor.text(
-        "%s %s: %s" % (watch.verb, record.get("outcome"), record.get("reason") or record.get("set") or "")
-    )
-    beat = _beat(context, watch, phase, text[:2000], record.get("seconds"))
-    beat = replace(beat, ended=str(record.get("ended") or iso(context.clock())))
-    ends = [ping(channel, beat, context.redactor) for channel in _beating(context, watch.verb)]
-    _log(context, [_line(end) for end in ends if end.asked])
-    return ends
-
-
-def _retold(context: Context, state: State, found: list[Channel], facts: Facts, ends: Sequence[Ping]) -> list[Ping]:
-    """Tell who watches from outside what they have not heard, where it is still true."""
-    zone, known = named_zone(context.config.schedule.timezone), calendars(context)
-
-    def since(verb: str, ended: datetime) -> Since:
-        names = (verb, BASE_BACKUP) if verb == "backup" else (verb,)
-        begun = facts.running.get(verb)
-        return Since(
-            newer=any(_ended_after(context, name, ended) for name in names),
-            running=begun is not None and begun > ended,
-            due=next_after(known[verb], ended, zone) if verb in known else None,
-        )
-
-    but = [end.way for end in ends if not end.accepted]
-    late = retell(state, found, since, context.redactor, context.clock, but=but)
-    _log(context, [_line(one) for one in late])
-    return late
-
-
-def _ended_after(context: Context, verb: str, moment: datetime) -> bool:
-    """Tell whether a run of `verb` has ended after `moment`, by the newest record."""
-    with contextlib.suppress(StopIteration, KeyError, TypeError, AttributeError, PgopsError):
-        return parse_iso(next(history(context.state, verb))["ended"]) > moment
-    return False
-
-
-def _line(end: Ping) -> str:
-    became = "accepted" if end.accepted else "given up: %s" % end.said if end.dropped else end.said
-    return "%s (%s) of %s to %s: %s" % (PING, end.beat.phase, end.beat.verb, end.way, became)
-
-
-def _beating(context: Context, verb: str) -> list[Channel]:
-    if verb not in context.config.watched_verbs(apart=True):
-        return []
-    return [channel for channel in _opened(context) if verb in channel.watched()]
-
-
-def _beat(context: Context, watch: Watch, phase: str, text: str, seconds: Any) -> Beat:
-    calendar = calendars(context).get(watch.verb)
-    return Beat(
-        phase=phase,
-        verb=watch.verb,
-        instance=context.config.instance,
-        host=context.host,
-        text=text,
-        seconds=float(seconds) if seconds is not None else None,
-        run=watch.run,
-        crontab=calendar.text if calendar else "",
-        timezone=context.config.schedule.timezone,
-    )
-
-
-# --- what they share --------------------------------------------------------------------------------------------------
-
-
-def _need_channel(context: Context) -> None:
-    if not context.config.alerts.channels():
-        raise UsageError("There is no channel for alerts.", hint=_NO_CHANNEL)
-
-
-def _opened(context: Context) -> list[Channel]:
-    """Return the channels; from now on their secrets are masked wherever anything is told."""
-    found = channels(context.config, context.runner)
-    context.runner.redactor = context.redactor.knowing(secrets_of(found))
-    return found
-
-
-@contextlib.contextmanager
-def _state(context: Context, *, dry_run: bool = False) -> Iterator[State]:
-    """Yield what is remembered, alone with it, and keep it afterwards. A damaged file is set aside, and that is told."""
-    if dry_run:
-        yield _loaded(context, dry_run=True)
-        return
-    path = context.state / "locks" / "alerts.lock"
-    with hold(path, "alerts of %s" % context.config.instance, clock=context.clock, wait=_PATIENCE):
-        state = _loaded(context, dry_run=False)
-        try:
-            yield state
-        finally:
-            if _save(context, state):
-                # Now the state knows it.
-                Marks(context.state / "locks", context.clock).clear()
-                _save_copy(context, state)
-
-
-def _loaded(context: Context, *, dry_run: bool) -> State:
-    state, trouble = load(context.state)
-    if trouble:
-        aside = ""
-        if not dry_run:
-            try:
-                aside = "; it is kept as %s" % set_aside(context.state, context.clock())
-            except OSError as error:
-                aside = ", and could not be set aside: %s" % error.strerror
-        how = "They go on with its copy" if state.memory == COPIED else "They begin anew, by the records of the runs"
-        context.warn(
-            "What the alerts remembered (%s) could not be read%s. %s, and tell once more what is open: %s"
-            % (context.state / NAME, aside, how, trouble)
-        )
-        state.damaged = context.clock()
-    return state
-
-
-def _save_copy(context: Context, state: State) -> None:
-    try:
-        save_copy(context.state, state)
-    except OSError as error:
-        context.warn("What the alerts remember has no second copy: %s" % (error.strerror or error))
-
-
-def _save(context: Context, state: State) -> bool:
-    """Keep the state, and tell whether it could be kept."""
-    try:
-        save(context.state, state)
-    except OSError as error:
-        lost = "What the alerts told could not be remembered, and may be told again: %s"
-        if not context.config.alerts.channels():
-            lost = "What status compares with later could not be remembered: %s"
-        context.warn(lost % error)
-        return False
-    return True
-
-
-def _deliver(
-    context: Context,
-    state: State,
-    found: list[Channel],
-    notices: list[Notice],
-    *,
-    others: Optional[list[Channel]] = None,
-    extra: Optional[Mapping[str, list[Notice]]] = None,
-) -> list[Outcome]:
-    """Queue the notices for the channels in `found`, remember them, and hand over what waits.
-
-    What is `extra` is for the channel of that name alone.
-    """
-    for channel in found:
-        for_it = (extra or {}).get(channel.name, [])
-        enqueue(state, [channel], for_it, context.clock, step=_told_command(context, EACH))
-    enqueue(state, found, notices, context.clock, step=_told_command(context, EACH))
-    marks = Marks(context.state / "locks", context.clock)
-    # A state that could not be saved knows nothing of what was told since: each look would tell it again.
-    state.queue = [w for w in state.queue if not marks.holds(w.channel, w.notice)]
-    if state.queue:
-        # Remembered first: who is killed while a service does not answer has still told of the trouble, later.
-        _save(context, state)
-    outcomes = deliver(state, others or found, context.redactor, context.clock)
-    if outcomes and not _save(context, state):
-        _mark(marks, outcomes)
-    for outcome in outcomes:
-        if outcome.dropped:
-            context.warn(
-                "Given up what %s never took: %s (%s)" % (outcome.channel, outcome.notice.subject, outcome.said)
-            )
-        elif outcome.refused:
-            context.warn("An alert was taken by %s, but %s" % (outcome.channel, outcome.refused))
-    lines = ["%s %s (%s)" % (n.event, n.cause, n.level) for n in notices]
-    lines += ["%s is new: %s" % (name, ", ".join(n.cause for n in some)) for name, some in (extra or {}).items()]
-    lines += ["%s of %s to %s: %s" % (o.notice.event, o.notice.cause, o.channel, _became(o)) for o in outcomes]
-    _log(context, lines)
-    return [o for o in outcomes if not o.dropped]
-
-
-def _became(outcome: Outcome) -> str:
-    if outcome.accepted:
-        return "accepted, but %s" % outcome.refused if outcome.refused else "accepted"
-    return "given up: %s" % outcome.said if outcome.dropped else outcome.said
-
-
-def _mark(marks: Marks, outcomes: list[Outcome]) -> None:
-    """Keep what was told by marks, as the state could not be saved."""
-    for outcome in outcomes:
-        if outcome.accepted:
-            # Where not even that is possible, the warning is all that is left.
-            with contextlib.suppress(OSError):
-                marks.add(outcome.channel, outcome.notice)
-
-
-def _log(context: Context, lines: list[str]) -> None:
-    """Add lines to the log of the alerts, if there is one."""
-    if not lines or not context.config.log_dir:
-        return
-    head = "%s %s alert" % (iso(context.clock()), context.config.instance)
-    try:
-        shown = ["%s %s" % (head, " ".join(context.redactor.text(line).split())) for line in lines]
-        append_log(Path(context.config.log_dir) / "alert.log", shown)
-    except OSError as error:
-        context.warn("The log of the alerts could not be written: %s" % (error.strerror or error))
-
-
-__all__ = ("LEVELS", "Message", "Watch", "after_run", "before_run", "evaluate", "policy", "remember", "send", "test")
+__all__ = ("LEVELS", "Message", "evaluate", "look", "policy", "send", "test")

@@ -28,7 +28,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Alerts, Webhook
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system import account
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, status
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_delivery, status
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import checklist as checklist_verb
 
 TWO = "/etc/pgops/two.yml"
@@ -187,7 +187,7 @@ def test_status_and_checklist_tell_commands_about_this_instance(
 
 
 def test_an_alert_tells_commands_about_this_instance_and_as_whom(make_world: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(alert, "own_name", lambda: "postgres")
+    monkeypatch.setattr(alert_delivery, "own_name", lambda: "postgres")
     result = alert.evaluate(told_of(ruined(make_world)), dry_run=True)
     steps = {t["cause"]: t["next"] for t in result["troubles"]}
     assert steps["failed-run/prune"].endswith(

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What the alerts do beside each run. Whatever goes wrong in it, the run's own outcome stands: nothing here raises."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ..alerts.http import DeliveryError
+from ..context import Context
+from ..core.errors import PgopsError
+from .alert import look
+from .alert_delivery import Result, remembered
+from .alert_facts import known
+from .alert_watchers import Watch, beat_of, beating, tell_end
+
+# After these the S3 place may hold something else than before.
+_TOUCHES_S3 = frozenset({"sync", "verify", "prune", "probe", "pin", "unpin", "alert"})
+_START_SECONDS = 5.0
+
+
+def before_run(context: Context, verb: str) -> Watch:
+    """Tell who watches from outside that a run begins, and return what after_run() wants. It never fails."""
+    watch = Watch(verb)
+    # In a group it is only known later whose turn it is, and a start without an end would be an alarm.
+    alone = not context.config.group.members
+    try:
+        for channel in beating(context, verb) if alone else ():
+            channel.caller = type(channel.caller)(min(channel.caller.timeout, _START_SECONDS), channel.caller.ca_bundle)
+            with contextlib.suppress(DeliveryError):
+                # That it was not heard shows when the run ends.
+                channel.beat(beat_of(context, watch, "start", "", None))
+    except Exception as error:  # noqa: BLE001 - no alert may keep a run from its work
+        context.warn("That the run begins could not be told: %s: %s" % (type(error).__name__, error))
+    return watch
+
+
+def after_run(context: Context, watch: Watch, record: Result) -> None:
+    """Tell of a run that has ended and been recorded, and of all else that there is to tell. It never fails."""
+    troubled: list[str] = []
+    try:
+        ends = tell_end(context, watch, record)
+        troubled += ["%s: %s" % (end.way, end.said) for end in ends if not end.accepted]
+        result, _looked = look(context, look_at_s3=watch.verb in _TOUCHES_S3, dry_run=False, ends=ends)
+        troubled += ["%s: %s" % (d["channel"], d["said"]) for d in result["deliveries"] if not d["accepted"]]
+    except PgopsError as error:
+        context.warn("The alerts were not looked after: %s" % error)
+    except KeyboardInterrupt:
+        context.warn("The alerts were not looked after: somebody ended that.")
+    except Exception as error:  # noqa: BLE001 - no alert may spoil the outcome of a run
+        context.warn("The alerts were not looked after: %s: %s" % (type(error).__name__, error))
+    if troubled:
+        context.warn("An alert was not taken by %s" % "; ".join(dict.fromkeys(troubled)))
+
+
+def remember(context: Context) -> None:
+    """Keep what the next look at troubles compares with, and tell nobody: there is no channel. It never fails."""
+    try:
+        with remembered(context) as state:
+            known(context, state, [])
+            state.memory = ""
+    except KeyboardInterrupt:
+        context.warn("What status compares with later was not remembered: somebody ended that.")
+    except Exception as error:  # noqa: BLE001 - that may spoil no run
+        context.warn("What status compares with later could not be remembered: %s" % error)
+
+
+__all__ = ("Watch", "after_run", "before_run", "remember")
