@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..core.errors import PgopsError, UsageError
+from ..core.errors import DamagedError, PgopsError, UnreachableError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,7 +139,17 @@ def carry_out(
                 say(error.message)
             return 1
         _complain(error, config_path, say)
-        return ABORTS_RECOVERY + error.exit_code
+        return _code_of(error, directory or os.getcwd())
+
+
+def _code_of(error: PgopsError, directory: str) -> int:
+    """Return the code with which a fetch fails that is not known to be at the end of the WAL.
+
+    To a standby no missing file is the end: it asks again, and its primary meanwhile. With a code above 125 it would shut down.
+    """
+    passing = isinstance(error, (UnreachableError, DamagedError))
+    standby = os.path.exists(os.path.join(directory, "standby.signal"))
+    return error.exit_code if passing and standby else ABORTS_RECOVERY + error.exit_code
 
 
 def parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -245,15 +245,14 @@ def choose_base(
     """Return the base backup that reaches `target` with the least WAL, or `wanted` if that reaches it.
 
     `windows` are what the WAL archive can do, of each timeline, None when nobody can tell. Raise RefusedError that says why
-    each cannot, or that the target lies on several timelines, none of which was named.
+    each cannot, or that the target may lie on several timelines or in several clusters, none of which was named.
     """
     if not bases:
         raise RefusedError("There is no base backup.", hint="Take one: pgops backup --kind base.")
-    if target.kind == "time" and target.moment is not None and target.moment > now:
-        raise RefusedError(
-            "%s lies in the future: it is %s now." % (_capital(target.shown), iso(now)),
-            hint="To recover everything, ask for the end.",
-        )
+    # Targets are by the server's clock, and this is another host's: WAL that reaches that far knows better.
+    ahead = target.kind == "time" and target.moment is not None and target.moment > now
+    if ahead and windows is None:
+        raise _in_the_future(target, now)
     # A restore point may lie before the newest base backup as well as after it; only the oldest one surely comes before it. One
     # that a gap cuts off from the end of the WAL is the last to be asked.
     ordered = sorted(bases, key=lambda b: (b.stopped, b.id), reverse=target.kind != "name")
@@ -265,6 +264,8 @@ def choose_base(
             continue
         why_not = _too_late(target, base) or _cut_off(target, base, windows)
         if not why_not:
+            if not wanted:
+                _check_clusters(target, base, ordered, windows)
             _check_branches(target, base, windows or ())
             remarks = tuple(_remarks(target, windows, wanted, base, ordered))
             window = _window(target, base, windows or ()) if target.kind != "immediate" else None
@@ -279,12 +280,37 @@ def choose_base(
         reasons.append("%s: %s" % (base.id, why_not))
     if not reasons:
         raise RefusedError("There is no base backup %s." % wanted, hint="'pgops info' lists them.")
+    if ahead:
+        raise _in_the_future(target, now)
     shown = reasons[:10] + (["… and %d more." % (len(reasons) - 10)] if len(reasons) > 10 else [])
     raise RefusedError(
         "%s cannot be reached from any base backup:\n%s"
         % (_capital(target.shown), "\n".join("  - %s" % text for text in shown)),
         hint="Nothing was touched. 'pgops status' shows what can be recovered.",
     )
+
+
+def _in_the_future(target: Target, now: datetime) -> RefusedError:
+    return RefusedError(
+        "%s lies in the future: it is %s now." % (_capital(target.shown), iso(now)),
+        hint="To recover everything, ask for the end.",
+    )
+
+
+def _check_clusters(
+    target: Target, base: Candidate, bases: Sequence[Candidate], windows: Optional[Sequence[Window]]
+) -> None:
+    """Raise RefusedError if the target may as well lie in another cluster, as each counts its LSNs and transactions for itself."""
+    if target.kind not in ("lsn", "xid", "name"):
+        return
+    for other in bases:
+        strange = other.system_identifier != base.system_identifier
+        if strange and not _too_late(target, other) and not _cut_off(target, other, windows):
+            raise RefusedError(
+                "%s may lie in the cluster %s and in the cluster %s: this instance has base backups of both (%s and %s)."
+                % (_capital(target.shown), base.system_identifier, other.system_identifier, base.id, other.id),
+                hint="Nothing was touched. Name a base backup of the one that is meant (--set, or set of the module and the playbook).",
+            )
 
 
 def _too_late(target: Target, base: Candidate) -> str:
@@ -404,6 +430,12 @@ def _shown_gap(gap: Optional[Gap]) -> str:
 def _remarks(
     target: Target, windows: Optional[Sequence[Window]], wanted: str, base: Candidate, ordered: Sequence[Candidate]
 ) -> Iterator[str]:
+    clusters = {b.system_identifier for b in ordered} - {base.system_identifier}
+    if clusters:
+        yield (
+            "%s is of the cluster %s. This instance also has base backups of %s, as it has after an upgrade: name one of them to"
+            " recover that." % (base.id, base.system_identifier, ", ".join(sorted(clusters)))
+        )
     if windows is None and target.kind != "immediate":
         yield "Whether the WAL archive reaches that far was not checked: another command than ours fetches it."
     gap = _behind_it(target, base, windows) if target.kind in ("name", "xid") else None

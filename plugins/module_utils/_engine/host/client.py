@@ -24,7 +24,7 @@ sub becomes {
     $SIG{PIPE} = "DEFAULT";
     exec { $program } $program, @ARGV;
     print STDERR "pgops-wal: $program cannot be run: $!. Lay the program down again: pgops.backup.pgops_program.\n";
-    exit(($ARGV[1] // "") eq "fetch" ? 204 : 4);
+    exit(($ARGV[1] // "") eq "fetch" && !-e "standby.signal" ? 204 : 4);
 }
 
 # Perl's own end would be a code that PostgreSQL takes for the end of the WAL.

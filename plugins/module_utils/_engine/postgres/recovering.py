@@ -21,12 +21,14 @@ from ..core.recovery_target import Stopped, paused_at_the_end, said_at_the_end
 from ..core.segments import parse_lsn
 from ..core.times import human_span
 from ..settings import Postgres
+from ..system.durable import write_bytes
 from ..system.runner import Command
 from .connection import Session, connect
 from .throwaway import give
 from .tools import Programs
 
 LOG = "pgops_recovery.log"
+FAILED_LOG = "failed_recovery.log"
 _POLL_SECONDS = 0.2
 _TELL_SECONDS = 15.0
 _BEGIN_SECONDS = 2.0
@@ -43,6 +45,7 @@ _HEARD = (
 )
 _GRAVE = ("FATAL:", "PANIC:", "WARNING:", "HINT:")
 _MORE = "DETAIL:"  # of the line before
+_OURS = "pgops wal:"  # what the restore_command says, before the server says that it failed
 _RESUME = "pg_wal_replay_resume()"  # bad advice
 _OUR_OWN = "the database system is "  # starting up, or not ready yet: so it answers while we wait
 _REFUSED_SECONDS = 60.0
@@ -146,13 +149,34 @@ class Recovery:
         with contextlib.suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         grave: list[str] = []
+        ours: list[str] = []
+        why: list[str] = []
         last = ""
         for line in lines:
             heard = any(mark in line for mark in _GRAVE) and _OUR_OWN not in line and _RESUME not in line
-            if heard or (_MORE in line and grave[-1:] == [last]):
+            if line.startswith(_OURS):
+                ours.append(line)
+            elif heard or (_MORE in line and grave[-1:] == [last]):
                 grave.append(line)
+                why = ours or why
+                ours = []
+            elif _OUR_OWN not in line:
+                ours = []
             last = line
-        return " / ".join((grave or lines)[-3:])
+        return " / ".join([*why[-2:], *(grave or lines)[-3:]])
+
+    @property
+    def kept_log(self) -> Path:
+        """Where its log lies when it has failed, and its data directory is gone."""
+        return self.context.state / FAILED_LOG
+
+    def keep_log(self) -> None:
+        """Keep the log where it outlives the data directory. Where that cannot be, say so."""
+        try:
+            self.kept_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_bytes(self.kept_log, self.log.read_bytes())
+        except OSError as error:
+            self.context.warn("The log of the failed recovery could not be kept as %s: %s" % (self.kept_log, error))
 
     # --- wait ---
 
@@ -218,7 +242,7 @@ class Recovery:
             redone = _REDONE.findall(self.log.read_text(encoding="utf-8", errors="replace"))
             short.last = parse_lsn(redone[-1]) if redone else None
             return short
-        return UnreachableError("The server ended before it had recovered: %s" % said, hint="See %s." % self.log)
+        return UnreachableError("The server ended before it had recovered: %s" % said, hint="See %s." % self.kept_log)
 
     def _stopped(self, *, promoted: bool) -> Stopped:
         log = self.log.read_text(encoding="utf-8", errors="replace")

@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -24,6 +24,7 @@ from ..core.recovery_target import Candidate, Chosen, Stopped, Target, choose_ba
 from ..core.segments import parse_lsn
 from ..core.sizes import human_size
 from ..core.times import compact, iso, parse_iso
+from ..core.window import Base as WalBase
 from ..host.client import client_of
 from ..places.catalog import Catalog
 from ..places.chains import chain_of, failed
@@ -192,12 +193,17 @@ def _prepare(context: Context, request: Request) -> _Work:
             "No base backup in %s is taken by itself: %s." % (place.root, "; ".join(passed_over)),
             hint="Look in the other place (--place), or name the one to take with --set: one whose verification failed may still do.",
         )
-    windows = None
+    windows, bases = None, [base for base in map(base_of, manifests.values()) if base is not None]
     if request.target.kind != "immediate" and _own_command(context):
-        windows = windows_of(context, [base for base in map(base_of, manifests.values()) if base is not None])
+        windows = windows_of(context, bases)
     wanted = "" if request.set == "auto" else request.set
     candidates = [_candidate(m, m.base) for m in manifests.values() if m.base is not None]
     chosen = choose_base(request.target, candidates, windows, context.clock(), wanted=wanted)
+    local = (
+        request.place == "local"
+        and windows is not None
+        and _is_here(context, request.target, candidates, bases, chosen)
+    )
     key = context.config.restore.identity_file
     chain = [Source(context, catalog, m.id, identity_file=key) for m in chain_of(catalog, chosen.base.id)]
     for source in chain:
@@ -210,13 +216,13 @@ def _prepare(context: Context, request: Request) -> _Work:
     if request.target.kind != "immediate":  # up to its own end a base backup has all WAL inside
         command = context.config.restore.restore_command
         if command == Restore().restore_command:
-            command = _our_command(context, manifest, refusals)
+            command = _our_command(context, manifest, refusals, local=local)
         elif command and "wal fetch" not in command:  # which looks by itself
             looked = _looked_into(context, command)
             command, blind = looked or command, not looked
     elif context.config.restore.restore_command == Restore().restore_command:
         unsaid = list[str]()
-        ours = _our_command(context, manifest, unsaid)
+        ours = _our_command(context, manifest, unsaid, local=local)
         command = "" if unsaid else _histories_alone(ours)
     if len(chain) > 1:
         check_combine(programs)
@@ -226,8 +232,8 @@ def _prepare(context: Context, request: Request) -> _Work:
     return work
 
 
-def _our_command(context: Context, manifest: Manifest, refusals: list[str]) -> str:
-    """Return how our own program fetches WAL by this very configuration, as the server is to call it."""
+def _our_command(context: Context, manifest: Manifest, refusals: list[str], *, local: bool) -> str:
+    """Return how our own program fetches WAL by this very configuration, as the server is to call it; `local`: from this host alone."""
     path = context.config_file
     why, more = "", list[str]()
     if not path:
@@ -250,8 +256,26 @@ def _our_command(context: Context, manifest: Manifest, refusals: list[str]) -> s
     client = str(client_of(Path(program)))
     if os.access(client, os.X_OK):  # the same, and sooner
         program = client
+    more += ["--place", "local"] if local else []
     words = [program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier, *more]
     return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
+
+
+def _is_here(
+    context: Context, target: Target, candidates: Sequence[Candidate], bases: Sequence[WalBase], chosen: Chosen
+) -> bool:
+    """Tell whether the local place has all WAL that leads to the target.
+
+    Then no other one is asked: who chooses that place may have no other at the moment, and the server would stop at the first question.
+    """
+    windows = windows_of(context, bases, only="local")
+    if windows is None:
+        return False
+    try:
+        alone = choose_base(target, candidates, windows, context.clock(), wanted=chosen.base.id)
+    except RefusedError:
+        return False
+    return target.kind in ("time", "lsn") or alone.reach >= chosen.reach
 
 
 def _looked_into(context: Context, command: str) -> str:
@@ -728,6 +752,7 @@ def _throw_away(context: Context, recovery: Recovery, undo: contextlib.ExitStack
     ended = False
     try:
         ended = recovery.abandon()
+        recovery.keep_log()
         if ended and is_marked(recovery.data, recovery.data):
             with contextlib.suppress(OSError):
                 condemn(recovery.data)

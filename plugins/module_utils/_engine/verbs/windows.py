@@ -18,10 +18,10 @@ from ..wal.proofs import remembered
 History = list[tuple[int, int, str]]
 
 
-def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]]:
+def windows_of(context: Context, bases: Iterable[Base], *, only: str = "") -> Optional[list[Window]]:
     """Return the recoverable windows of each timeline by cluster, the newest last; None if no place can be read.
 
-    A place that cannot be read is told, and what it holds does not count.
+    A place that cannot be read is told, and what it holds does not count; so does what others hold than the place `only`.
     """
     known, read = list(bases), False
     segments: dict[str, dict[str, datetime]] = {}
@@ -29,6 +29,8 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
     past: dict[str, dict[int, History]] = {}
     sizes: dict[str, int] = {}
     for place in context.places():
+        if only and place.name != only:
+            continue
         try:
             for identifier, lineage in lineages(place, remembered(context.state, place.name, place.root)).items():
                 held = segments.setdefault(identifier, {})

@@ -59,8 +59,9 @@ def archive(
 ) -> list[Any]:
     """The windows of an archive of these segments, each archived so many hours ago."""
     known = [Base(b.id, b.system_identifier, b.timeline, b.end // SIZE * SIZE, b.end, b.stopped) for b in bases]
+    system = bases[0].system_identifier
     names = {segment_name(timeline, number, SIZE): at(hours) for number, hours in segments.items()}
-    return windows(SYSTEM, known, names, {}, SIZE, arrived=names if arrived else ())
+    return windows(system, known, names, {}, SIZE, arrived=names if arrived else ())
 
 
 # --- what a person asks for -------------------------------------------------------------------------------------------
@@ -224,6 +225,56 @@ def test_where_wal_may_end_because_nothing_was_committed_any_more() -> None:
     assert not cut.may_be_quiet(Target("time", at(12)))
 
 
+UPGRADED = {"system_identifier": "7300000000000000002"}
+
+
+def upgraded() -> tuple[list[Candidate], list[Any]]:
+    """Two base backups of a cluster and two of the one that it was upgraded to, and the windows of both."""
+    old, new = [base(10, 30), base(20, 20)], [base(3, 10, **UPGRADED), base(5, 8, **UPGRADED)]
+    held = archive(old, {n: 40 - n for n in range(10, 26)}) + archive(new, {n: 13 - n for n in range(3, 12)})
+    return [*old, *new], held
+
+
+@pytest.mark.parametrize(
+    "target", [Target("lsn", position=11 * SIZE), Target("xid", xid=2100), Target("name", name="before")]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_what_may_lie_in_two_clusters_is_refused_until_one_is_named(target: Target, known: bool) -> None:
+    bases, held = upgraded()
+    with pytest.raises(RefusedError, match="may lie in the cluster") as told:
+        choose_base(target, bases, held if known else None, NOW)
+    assert "--set" in told.value.hint
+    for one in (bases[0], bases[2]):
+        chosen = choose_base(target, bases, held if known else None, NOW, wanted=one.id)
+        assert chosen.base == one
+        assert "is of the cluster %s" % one.system_identifier in chosen.remarks[0]
+
+
+def test_what_can_only_lie_in_one_of_two_clusters_is_recovered_and_the_cluster_told() -> None:
+    bases, held = upgraded()
+    for target, wanted in (
+        (Target("lsn", position=25 * SIZE), bases[1]),
+        (Target("lsn", position=5 * SIZE + 0x200), bases[3]),
+        (Target("xid", xid=1450), bases[2]),
+        (Target("time", at(16)), bases[1]),
+        (Target("time", at(5)), bases[3]),
+        (Target("end"), bases[3]),
+    ):
+        chosen = choose_base(target, bases, held, NOW)
+        assert chosen.base == wanted
+        assert "is of the cluster %s" % wanted.system_identifier in chosen.remarks[0]
+
+
+def test_a_clock_that_is_slow_hides_no_moment_that_the_archive_has() -> None:
+    bases = [base(10, 30)]
+    held = archive(bases, {n: 40 - n for n in range(10, 30)})
+    slow = at(13)
+    assert choose_base(Target("time", at(12)), bases, held, slow).base == bases[0]
+    for target, windows_ in ((Target("time", at(10)), held), (Target("time", at(12)), None)):
+        with pytest.raises(RefusedError, match="lies in the future"):
+            choose_base(target, bases, windows_, slow)
+
+
 def test_a_short_transaction_number_is_of_the_epoch_of_the_base_backup() -> None:
     bases = [base(10, 30, next_xid=(5 << 32) + 1000)]
     assert choose_base(Target("xid", xid=1000), bases, None, NOW).base == bases[0]
@@ -291,9 +342,10 @@ def test_what_is_not_archived_yet_is_told() -> None:
 def branched(bases: list[Candidate], left: int = 15, until: int = 20) -> list[Any]:
     """Timeline 1 up to the segment `until`; timeline 2 left it in the midst of `left`, ten hours after the first was archived."""
     known = [Base(b.id, b.system_identifier, b.timeline, b.end // SIZE * SIZE, b.end, b.stopped) for b in bases]
+    system = bases[0].system_identifier
     names = {segment_name(1, number, SIZE): at(40 - number) for number in range(10, until + 1)}
     names.update({segment_name(2, number, SIZE): at(26 - number) for number in range(left, 24)})
-    return windows(SYSTEM, known, names, {2: [(1, left * SIZE + 0x500, "")]}, SIZE, each=True)
+    return windows(system, known, names, {2: [(1, left * SIZE + 0x500, "")]}, SIZE, each=True)
 
 
 @pytest.mark.parametrize("target", [Target("time", at(22)), Target("lsn", position=17 * SIZE), Target("xid", xid=2200)])
