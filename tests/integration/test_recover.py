@@ -1068,11 +1068,14 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
 
     A base backup came after that, as it does each night; what leads back is the one before.
     """
-    server, shop = archived.server, "CREATE TABLE orders (id int PRIMARY KEY, what text)"
-    run_sql(server, "shop", shop + "; INSERT INTO orders SELECT i, 'order ' || i FROM generate_series(1, 500) i")
+    server = archived.server
+    columns = '"Id of it" int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text, size int GENERATED ALWAYS AS (length(what)) STORED'
+    run_sql(server, "shop", "CREATE TABLE orders (%s)" % columns)
+    run_sql(server, "shop", "INSERT INTO orders (what) SELECT 'order ' || i FROM generate_series(1, 500) i")
     ((moment,),) = run_sql(server, "shop", "SELECT clock_timestamp()")
-    run_sql(server, "shop", "DELETE FROM orders WHERE id > 100")
-    run_sql(server, "shop", "INSERT INTO orders VALUES (501, 'since'); UPDATE orders SET what = 'new' WHERE id = 1")
+    run_sql(server, "shop", 'DELETE FROM orders WHERE "Id of it" > 100')
+    run_sql(server, "shop", "INSERT INTO orders (what) VALUES ('since')")
+    run_sql(server, "shop", "UPDATE orders SET what = 'new' WHERE \"Id of it\" = 1")
     (needed,) = archived.bases
     archived_up_to(server)
     archived.back_up()
@@ -1099,7 +1102,7 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
         ("2026-11-22T14:30:59+01:00", moment.isoformat()),
         ("/srv/copy-socket", str(folder / "s")),
         ("/srv/copy", str(folder / "data")),
-        ("/tmp/orders.csv", str(tmp_path / "orders.csv")),
+        ("mktemp -d", "mktemp -d -p '%s'" % tmp_path),
     ]:
         assert shown in script
         script = script.replace(shown, real)
@@ -1121,13 +1124,10 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"count *\n-+\n *500\n", done.stdout), "the copy has what was there"
-    assert run_sql(server, "shop", "SELECT count(*), max(id) FROM orders") == [(501, 501)]
-    assert run_sql(server, "shop", "SELECT what FROM orders WHERE id IN (1, 200, 501) ORDER BY id") == [
-        ("new",),
-        ("order 200",),
-        ("since",),
-    ]
-    assert not (tmp_path / "orders.csv").exists()
+    assert run_sql(server, "shop", 'SELECT count(*), max("Id of it") FROM orders') == [(501, 501)]
+    kept = 'SELECT what, size FROM orders WHERE "Id of it" IN (1, 200, 501) ORDER BY "Id of it"'
+    assert run_sql(server, "shop", kept) == [("new", 3), ("order 200", 9), ("since", 5)]
+    assert not list(tmp_path.rglob("orders.csv"))
     pinned = os.listdir(archived.site.engine().local.home / "pins")
     assert [name.partition(".")[0] for name in pinned] == [needed]
     archived.site.engine().local.delete(["pins/%s" % name for name in pinned])

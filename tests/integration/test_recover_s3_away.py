@@ -63,6 +63,13 @@ def test_what_lies_on_this_host_is_recovered_without_s3(cut_off: Story) -> None:
     cut_off.stop(folder)
 
 
+def test_where_the_base_backups_are_is_told(cut_off: Story) -> None:
+    """In S3, which is asked where nothing else is said, there may be some, and nobody can tell."""
+    with pytest.raises(UnreachableError) as told:
+        _recover(cut_off, cut_off.folder(), "auto", end="yes")
+    assert told.value.hint.endswith("/backups/db1: --place local.")
+
+
 def test_why_a_recovery_failed_is_told_and_its_log_kept(cut_off: Story) -> None:
     """Its directory is removed, and what the program said of the store with it."""
     folder = cut_off.folder()

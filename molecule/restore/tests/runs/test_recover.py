@@ -143,7 +143,7 @@ def test_a_service_that_does_not_start_what_was_recovered_is_told_and_undone(rc:
     rc.check_output(
         "printf '[Service]\\nExecStartPre=/bin/false\\n' > %s/broken.conf && systemctl daemon-reload", DROP_IN
     )
-    asks = {**FROM_RA, "to": "immediate", "data_directory": MAIN, "mode": "in_place"}
+    asks = {**FROM_RA, "to": "end", "data_directory": MAIN, "mode": "in_place"}
     said = playbook("restore", **asks, confirm=f"replace {MAIN} on rc")
     assert said.returncode != 0
     told = " ".join((said.stdout + said.stderr).split())

@@ -184,10 +184,19 @@ def _check(request: Request) -> None:
 
 
 def _prepare(context: Context, request: Request) -> _Work:
-    place = context.place(request.place)
-    catalog = Catalog(place)
     passed_over = list[str]()
-    manifests = dict(_manifests(context, catalog, request.set, passed_over))
+    try:
+        place = context.place(request.place)
+        catalog = Catalog(place)
+        manifests = dict(_manifests(context, catalog, request.set, passed_over))
+    except UnreachableError as error:
+        error.hint = " ".join(word for word in (error.hint, _elsewhere(context, request.place)) if word)
+        raise
+    if not manifests and not passed_over:
+        raise RefusedError(
+            "There is no base backup in %s." % place.root,
+            hint=_elsewhere(context, place.name) or "Take one: pgops backup --kind base.",
+        )
     if passed_over and not manifests:
         raise RefusedError(
             "No base backup in %s is taken by itself: %s." % (place.root, "; ".join(passed_over)),
@@ -230,6 +239,17 @@ def _prepare(context: Context, request: Request) -> _Work:
     work.remarks = [_BLIND] if blind else []
     _check_directories(context, work)
     return work
+
+
+def _elsewhere(context: Context, asked: str) -> str:
+    """Return what to say of base backups in another place than the one that was asked, empty where none is known to have any."""
+    if asked == "local" and context.config.s3 is None:
+        return ""
+    with contextlib.suppress(PgopsError, OSError):
+        other = context.place("s3" if asked == "local" else "local")
+        if any(map(is_physical, Catalog(other).ids())):
+            return "There are base backups in %s: --place %s." % (other.root, other.name)
+    return ""
 
 
 def _our_command(context: Context, manifest: Manifest, refusals: list[str], *, local: bool) -> str:
