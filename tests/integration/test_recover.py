@@ -34,6 +34,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes im
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering, unproven
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover, rescue, rollback_data
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
 from tests.integration.conftest import ROOT as TOP
@@ -131,18 +132,22 @@ class Story:
     def start(self, conf: Path) -> None:
         """Start the server that `conf` configures, as Debian does."""
         (data,) = re.findall("data_directory = '(.*)'", conf.read_text())
-        account = self.server.account.pw_name if self.server.account else None
         log = conf.parent / "server.log"
         words = ["start", "--wait", "-t", "60", "-D", data, "-l", str(log), "-o", "-c config_file='%s'" % conf]
-        subprocess.run(
-            [str(self.server.bindir / "pg_ctl"), *words], user=account, cwd="/", check=True, stdout=subprocess.DEVNULL
-        )
+        self.control(*words).check_returncode()
 
     def stop(self, folder: Path) -> None:
         """Stop the server of a copy and wait for its end."""
+        self.control("stop", "-m", "immediate", "-D", str(folder / "data"))
+
+    def control(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """Call pg_ctl as the account of the server."""
         account = self.server.account.pw_name if self.server.account else None
-        command = [str(self.server.bindir / "pg_ctl"), "stop", "-m", "immediate", "-D", str(folder / "data")]
-        subprocess.run(command, user=account, cwd="/", check=False, capture_output=True)
+        command = [str(self.server.bindir / "pg_ctl"), *words]
+        # Not a pipe, which a server that was started would keep open.
+        return subprocess.run(
+            command, user=account, cwd="/", check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
 
 def own(server: PostgresServer, *paths: Path) -> None:
@@ -1153,6 +1158,58 @@ def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -
         assert run_sql(archived.server, result["name"], "SELECT i FROM far_off") == [(1,)]
         assert left_behind(archived) == []
         run_sql(archived.server, "postgres", 'DROP DATABASE "%s"' % result["name"])
+        assert contents(live) == before
+
+
+def test_a_copy_that_a_person_promotes_is_settled_by_its_next_base_backup(archived: Story, tmp_path: Path) -> None:
+    """The recovery pauses, so nobody was there at its end; a start in between replays the record that makes the tablespace anew."""
+    folder, again = archived.folder(), archived.folder()
+    with later_tablespace(archived) as (live, position):
+        archived_up_to(archived.server)
+        before, place = contents(live), str(folder / "its own")
+        result = archived.recover(folder, lsn=position, tablespaces={str(live): place}, action="pause")
+        data = Path(result["data_directory"])
+        archived.stop(folder)
+        words = ["start", "--wait", "-t", "60", "-D", str(data), "-l", str(folder / "log")]
+        archived.control(*words).check_returncode()
+        wait_for(lambda: ask(result, "SELECT pg_get_wal_replay_pause_state()") == [("paused",)])
+        assert ask(result, LATER) == [("later", "t0")]
+        reach = {"login_host": None, "login_unix_socket": result["socket_directory"], "login_port": result["port"]}
+        own_place = {"postgres": {**reach, "login_user": "postgres"}, "local": {"path": str(tmp_path / "backups")}}
+
+        def take(*, dry_run: bool = False) -> Any:
+            context, request = archived.site.engine(**own_place), backup.Request(kind="base", dry_run=dry_run)
+            return runs.perform(context, "backup", lambda c: backup.backup(c, request), dry_run=dry_run)
+
+        with open(data / "pgops_hba.conf", "a", encoding="utf-8") as stream:
+            stream.write("local replication all trust\n")
+        assert ask(result, "SELECT pg_reload_conf()") == [(True,)]
+        with pytest.raises(RefusedError, match="has not come to its end"):
+            take()
+        assert ask(result, "SELECT pg_promote()") == [(True,)]
+        # As a tablespace that was made behind the pause.
+        unproven.mark(Path(place), data, "")
+        own(archived.server, Path(place) / unproven.MARK)
+        said = archived.site.engine(**own_place)
+        assert "wal timeline" in {f.check for f in wal_findings(said) if "links of its tablespaces" in f.text}
+        take(dry_run=True)
+        assert (data / "pgops_tablespaces").exists()
+        taken = take()
+        assert "settled" in archived.site.warnings
+        assert any("settled" in text for text in archived.site.records()[-1]["warnings"])
+        assert ask(result, LATER) == [("later", place)]
+        assert [one["path"] for one in taken["tablespaces"]] == [place]
+        assert not [path for path in (*data.iterdir(), *(data / "pg_tblspc").iterdir()) if path.name == "t0"]
+        assert not (data / "pgops_tablespaces").exists()
+        assert not (Path(place) / unproven.MARK).exists()
+        take(dry_run=True)
+        assert "settled" not in archived.site.warnings
+        archived.stop(folder)
+        where = {place: str(again / "moved")}
+        found = archived.recover(again, immediate="yes", tablespaces=where, sections={"local": own_place["local"]})
+        assert ask(found, "SELECT i FROM far_off") == [(1,)]
+        assert ask(found, LATER) == [("later", where[place])]
+        archived.stop(again)
         assert contents(live) == before
 
 

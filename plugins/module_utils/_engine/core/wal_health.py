@@ -21,7 +21,8 @@ _APART = timedelta(minutes=1)  # clocks that differ by less do no harm
 class ServerWal:
     """What the server says of its archiving. Moments are None where there is none yet; `ready` counts what waits in pg_wal.
 
-    `ahead_seconds` is by how much its clock is ahead of this host's (negative: behind).
+    `ahead_seconds` is by how much its clock is ahead of this host's (negative: behind); `unsettled` is what a recovery left to do in its
+    data directory, as a sentence.
     """
 
     archive_mode: str
@@ -40,6 +41,7 @@ class ServerWal:
     system_identifier: str = ""
     timeline: Optional[int] = None
     ahead_seconds: float = 0.0
+    unsettled: str = ""
 
     @property
     def failing(self) -> bool:
@@ -133,7 +135,11 @@ def judge(
     else:
         found += _server(server, bounds, now)
         stranded = list(_stranded(server, holdings))
-        found += stranded or _timeline(server, holdings)
+        found += stranded
+        if server.unsettled:  # a base backup is what ends that, too
+            found.append(Finding("wal timeline", WARNING, server.unsettled))
+        elif not stranded:
+            found += _timeline(server, holdings)
         if own_disk is not None and (server.failing or server.lag_bytes > bounds.backlog):
             found.append(_own_disk(own_disk))
         found += _clock(server)

@@ -22,6 +22,7 @@ from ..postgres.connection import connect
 from ..runs import history
 from ..system.durable import free_bytes
 from ..wal.holdings import Held
+from .settling import unsettled
 from .survey import Surveyed, survey
 from .wal_ship import last_state
 
@@ -88,6 +89,8 @@ def _ask_server(context: Context) -> tuple[Optional[ServerWal], Result, str]:
     try:
         with connect(context.config.postgres) as session:
             server, facts = ask(session, context.clock)
+            where = {"data_directory": facts["data_directory"], "in_recovery": server.in_recovery}
+            server = dataclasses.replace(server, unsettled=unsettled(context.config.postgres, session, **where))
     except PgopsError as error:
         return None, {}, str(error)
     return server, facts, ""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 
 from ..core.errors import DamagedError, RefusedError
 from ..core.segments import SEGMENT, is_size, kind, number_of, start_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FILE = "pgops_tablespaces"
 _LINKS = "pg_tblspc"
+_LINK = re.compile("t[0-9]{1,3}")
 _FOLLOWS = "standby.signal"  # what has become a standby since is nobody's copy
 
 
@@ -107,6 +109,11 @@ def made_anew(data: Path) -> list[str]:
     return list(_read(str(data)).get("fresh", []))
 
 
+def home_of(data: Path) -> str:
+    """Return which data directory its tablespaces were marked for."""
+    return str(_read(str(data)).get("home", data))
+
+
 def has_links(data: Path) -> bool:
     """Tell whether a record was changed: until a checkpoint comes after it, the server may replay it once more."""
     return bool(_read(str(data)).get("links"))
@@ -114,17 +121,21 @@ def has_links(data: Path) -> bool:
 
 def settle(data: Path, *, promoted: bool) -> None:
     """Let the server's links lead to the directories themselves; once it is promoted, and has no need to replay anything, all else goes."""
+    from ..system.durable import sync_dir
+
     state = _read(str(data))
-    links = {link: state["made"][path] for path, link in state.get("links", {}).items()}
+    links = {link: state["made"][path] for path, link in state.get("links", {}).items() if _LINK.fullmatch(link)}
     folder = data / _LINKS
     for entry in sorted(folder.iterdir()):
         if entry.is_symlink() and os.readlink(entry) in links and entry.name.isdecimal():
             _lead(str(entry), links[os.readlink(entry)])
+    sync_dir(folder)
     if not promoted:
         return
     for link in links:
         for inside in (folder / link, data / link):
-            inside.unlink(missing_ok=True)
+            if inside.is_symlink():
+                inside.unlink()
     (data / FILE).unlink(missing_ok=True)
 
 
@@ -221,4 +232,15 @@ def _give(path: str, account: str) -> None:
         os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid, follow_symlinks=False)
 
 
-__all__ = ("FILE", "has_links", "lay", "look_into", "look_into_all", "made_anew", "made_by_wal", "refused", "settle")
+__all__ = (
+    "FILE",
+    "has_links",
+    "home_of",
+    "lay",
+    "look_into",
+    "look_into_all",
+    "made_anew",
+    "made_by_wal",
+    "refused",
+    "settle",
+)
