@@ -180,8 +180,13 @@ def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
         sum(len(lineage.files) for lineage in found),
         damaged=damaged,
         bases=sorted({(base.system_identifier, base.timeline) for base in held.bases}),
-        stranded=[(w.system_identifier, w.timeline) for w in held.windows if w.is_stranded],
+        stranded=[
+            (w.system_identifier, w.timeline)
+            for w in held.windows
+            if w.is_stranded and w.timeline not in held.disputed.get(w.system_identifier, ())
+        ],
         newest=max((when for lineage in found for when in lineage.segments().values()), default=None),
+        disputed=[(system, timeline) for system, timelines in held.disputed.items() for timeline in timelines],
     )
 
 

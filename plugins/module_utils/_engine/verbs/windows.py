@@ -12,7 +12,7 @@ from ..context import Context
 from ..core.errors import PgopsError
 from ..core.segments import USUAL_SIZE
 from ..core.window import Base, Window, windows
-from ..wal.holdings import histories, lineages, segment_size
+from ..wal.holdings import Lineage, apart, histories, lineages, segment_size
 from ..wal.proofs import remembered
 
 History = list[tuple[int, int, str]]
@@ -28,9 +28,12 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
     written: dict[str, set[str]] = {}
     past: dict[str, dict[int, History]] = {}
     sizes: dict[str, int] = {}
+    everywhere: list[dict[str, Lineage]] = []
     for place in context.places():
         try:
-            for identifier, lineage in lineages(place, remembered(context.state, place.name, place.root)).items():
+            here = lineages(place, remembered(context.state, place.name, place.root))
+            everywhere.append(here)
+            for identifier, lineage in here.items():
                 held = segments.setdefault(identifier, {})
                 for name, stored in lineage.segments().items():
                     # S3 knows only when it got it, which may be long after it was archived.
@@ -44,6 +47,13 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
             context.warn("The WAL in %s could not be listed: %s" % (place.root, error))
     if not read:
         return None
+    for identifier, timelines in apart(everywhere).items():
+        for timeline in timelines:
+            if past.get(identifier, {}).pop(timeline, None) is not None:
+                context.warn(
+                    "The places hold different histories of timeline %d of the cluster %s, so no recovery is known to get across the switch"
+                    " to it: pgops wal status." % (timeline, identifier)
+                )
     found: list[Window] = []
     for identifier in sorted(segments):
         found += windows(
