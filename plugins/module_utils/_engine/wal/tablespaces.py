@@ -89,7 +89,7 @@ def look_into(data: str, name: str, path: str, account: str = "") -> None:
 
 
 def _begin(state: dict[str, Any], number: int, content: bytes, start: int, head: bytes) -> bytes:
-    """Remember the first part of a record that ends in the segment behind `number`; return the segment with a link to wherever that says."""
+    """Remember the first part of a record that ends in the segment behind `number`; return the segment with a link to where that says."""
     key = str(number + 1)
     # What ended in nothing of interest was another record, of which only the head of the header was there.
     state["begun"] = {k: one for k, one in state.get("begun", {}).items() if k == key or "place" in one}
