@@ -946,6 +946,17 @@ def test_a_younger_tablespace_is_never_laid_over_that_of_the_server(copies: Stor
             data = Path(result["data_directory"])
             assert not [path for path in (*data.iterdir(), *(data / "pg_tblspc").iterdir()) if path.name == "t0"]
             assert not (data / "pgops_tablespaces").exists()
+        # Where nobody looks that is said before, and afterwards what came of it. No server uses the directory by now.
+        if copies.server.major == 18:
+            copies.program, folder = "", copies.folder()
+            plan = copies.recover(folder, lsn=position, dry_run=True)["plan"]
+            assert any("Nobody looks into the WAL for tablespaces" in text for text in plan["remarks"])
+            result = copies.recover(folder, lsn=position)
+            assert any("later in %s, its original directory" % live in text for text in result["remarks"])
+            assert "Nobody looks into the WAL for tablespaces" in copies.site.warnings
+            assert any("and nobody looked" in text for text in copies.site.records()[-1]["warnings"])
+            copies.stop(folder)
+            shutil.rmtree(live)
     finally:
         copies.program = ""
         host.close()

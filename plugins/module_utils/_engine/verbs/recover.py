@@ -891,18 +891,35 @@ def _settle(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
             named = session.allowed(_NAMED_DIRECTORY)
             if stopped.promoted and has_links(work.data):
                 session.execute("CHECKPOINT")
+            unseen = _unseen(work, session)
             settle(work.data, promoted=stopped.promoted)
     except (OSError, PgopsError) as error:
         return ["What is left to do was not found out: %s" % error]
     if stopped.promoted:  # it asks for no WAL any more
         shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
-    remarks = [left] if left else []
+    remarks = [*unseen, *([left] if left else [])]
     if named and os.path.realpath(named[0][0]) != os.path.realpath(work.data):
         remarks.append(
             "Its configuration (%s) names the data directory %s: change that before the server is started again, or another one"
             " is started." % (named[0][1], named[0][0])
         )
     return remarks
+
+
+_LOCATIONS = """
+SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY spcname
+"""
+
+
+def _unseen(work: _Work, session: Session) -> list[str]:
+    """Return what is to be told of each tablespace that the WAL made while nobody looked: where its original had it."""
+    known = {*map(str, work.locations.values()), *made_by_wal(work.data).values()}
+    return [
+        "The WAL made the tablespace %s in %s, its original directory, and nobody looked whether a server uses that. If one"
+        " does, stop this copy now, and do not use it." % (name, path)
+        for name, path in session.rows(_LOCATIONS)
+        if path not in known
+    ]
 
 
 _NAMED_DIRECTORY = "SELECT setting, sourcefile FROM pg_file_settings WHERE name = 'data_directory' ORDER BY seqno DESC"
