@@ -7,6 +7,7 @@ Nobody was there at that promotion. A base backup would take such a link for the
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Optional
 
@@ -20,6 +21,7 @@ from ..settings import Postgres
 from ..wal.tablespaces import FILE, home_of, made_by_wal, settle
 
 _LINKS = "SELECT spcname FROM pg_tablespace WHERE pg_tablespace_location(oid) ~ '^t[0-9]{1,3}$' ORDER BY spcname"
+_KNOWN = "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace"
 _HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
@@ -56,7 +58,7 @@ def settle_promoted(context: Context, session: Session, server: Server, *, dry_r
         return
     _forget_replay(session, names)
     try:
-        _settle(data)
+        _settle(data, session)
     except OSError as error:
         why = "%s: %s" % (error.filename or data, error.strerror)
         if names:
@@ -99,9 +101,15 @@ def _forget_replay(session: Session, names: list[str]) -> None:
             raise _refusal(names, "the server has made no checkpoint since it was promoted", hint) from error
 
 
-def _settle(data: Path) -> None:
+def _settle(data: Path, session: Session) -> None:
     home = Path(home_of(data))
     settle(data, promoted=False)  # before anything goes by which the directories are known
+    # Of a tablespace that was made and dropped before another one got its directory the link stays, where that was replayed twice.
+    known = {str(oid): str(path) for oid, path in session.rows(_KNOWN)}
+    for entry in sorted((data / "pg_tblspc").iterdir()):
+        dropped = entry.name.isdecimal() and entry.name not in known and entry.is_symlink()
+        if dropped and os.readlink(entry) in known.values():
+            entry.unlink()
     unmark(path for path in map(Path, made_by_wal(data).values()) if is_marked(path, home))
     settle(data, promoted=True)
 

@@ -23,11 +23,14 @@ class Session:
 
     def __init__(self, data: Path, *, checkpoint: int = 2, may: bool = True) -> None:
         self.data, self.checkpoint, self.may, self.said = data, checkpoint, may, list[str]()
+        self.dropped = ""
 
-    def rows(self, sql: str) -> list[tuple[str]]:
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
         assert "pg_tablespace_location" in sql
-        links = sorted((self.data / "pg_tblspc").iterdir())
-        return [("space",) for link in links if link.name.isdecimal() and os.readlink(link).startswith("t")]
+        links = [link for link in sorted((self.data / "pg_tblspc").iterdir()) if link.name.isdecimal()]
+        if sql.startswith("SELECT oid"):
+            return [(1663, ""), *((int(link.name), os.readlink(link)) for link in links if link.name != self.dropped)]
+        return [("space",) for link in links if os.readlink(link).startswith("t")]
 
     def value(self, sql: str) -> Any:
         return "000000020000000000000007" if "pg_walfile_name" in sql else self.checkpoint
@@ -82,7 +85,10 @@ def test_the_links_lead_to_the_directories_and_all_else_goes(data: Path, tmp_pat
     settle(context, session, server(data), dry_run=True)
     assert (data / "t0").is_symlink()
     assert "will be settled" in context.warnings[-1]
+    (data / "pg_tblspc" / "16399").symlink_to("t0")
+    session.dropped = "16399"
     settle(context, session, server(data))
+    assert not (data / "pg_tblspc" / "16399").is_symlink()
     assert session.said == ["CHECKPOINT"]
     assert (data / "pg_tblspc" / "16400").readlink() == tmp_path / "place"
     assert sorted(path.name for path in data.iterdir()) == ["pg_tblspc", "postmaster.pid"]
