@@ -60,6 +60,7 @@ from ..system.durable import sync_dir
 from ..wal.fetch import AHEAD
 from ..wal.holdings import base_of
 from ..wal.tablespaces import has_links, lay, look_into_all, made_anew, made_by_wal, refused, settle
+from .settling import forget_dropped
 from .windows import windows_of
 
 MODES = ("beside", "in_place")
@@ -893,6 +894,7 @@ def _settle(work: _Work, recovery: Recovery, stopped: Stopped) -> list[str]:
                 session.execute("CHECKPOINT")
             unseen = _unseen(work, session)
             settle(work.data, promoted=stopped.promoted)
+            forget_dropped(work.data, session)
     except (OSError, PgopsError) as error:
         return ["What is left to do was not found out: %s" % error]
     if stopped.promoted:  # it asks for no WAL any more

@@ -104,14 +104,21 @@ def _forget_replay(session: Session, names: list[str]) -> None:
 def _settle(data: Path, session: Session) -> None:
     home = Path(home_of(data))
     settle(data, promoted=False)  # before anything goes by which the directories are known
-    # Of a tablespace that was made and dropped before another one got its directory the link stays, where that was replayed twice.
+    forget_dropped(data, session)
+    unmark(path for path in map(Path, made_by_wal(data).values()) if is_marked(path, home))
+    settle(data, promoted=True)
+
+
+def forget_dropped(data: Path, session: Session) -> None:
+    """Remove links of tablespaces that were dropped before another one got their directory.
+
+    PostgreSQL leaves them where it replays that twice, as the directory is not empty the second time; a base backup would hold both.
+    """
     known = {str(oid): str(path) for oid, path in session.rows(_KNOWN)}
     for entry in sorted((data / "pg_tblspc").iterdir()):
         dropped = entry.name.isdecimal() and entry.name not in known and entry.is_symlink()
         if dropped and os.readlink(entry) in known.values():
             entry.unlink()
-    unmark(path for path in map(Path, made_by_wal(data).values()) if is_marked(path, home))
-    settle(data, promoted=True)
 
 
 def _refusal(names: list[str], why: str, hint: str) -> RefusedError:
@@ -121,4 +128,4 @@ def _refusal(names: list[str], why: str, hint: str) -> RefusedError:
     return RefusedError("%s, and %s." % (what, why), hint=hint)
 
 
-__all__ = ("settle_promoted", "unsettled")
+__all__ = ("forget_dropped", "settle_promoted", "unsettled")
