@@ -35,7 +35,13 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes im
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespace_records import found_in
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering, unproven
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover, rescue, rollback_data
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
+    backup,
+    recover,
+    recovery_plan,
+    rescue,
+    rollback_data,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
@@ -699,7 +705,7 @@ def test_debians_configuration_is_found_and_its_service_named(copies: Story, mon
         % (data, free_port(), folder, folder)
     )
     own(copies.server, *folder.rglob("*"))
-    monkeypatch.setattr(recover, "cluster_of", lambda path: debian.cluster_of(path, etc))
+    monkeypatch.setattr(recovery_plan, "cluster_of", lambda path: debian.cluster_of(path, etc))
     doors = doors_at_the_proof(monkeypatch)
     service = "postgresql@%s-main" % major
     asked = {"mode": "in_place", "leave": "stopped"}

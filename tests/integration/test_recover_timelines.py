@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, RefusedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recovery_plan
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request, info
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_status
 from demo.servers import PostgresServer, free_port, wheel_bindir
@@ -111,7 +111,7 @@ def test_a_second_recovery_over_a_recovered_server(switched: Story, monkeypatch:
         "archive_mode = on\narchive_command = '%s'\n" % (data, port, folder, folder, command)
     )
     own(switched.server, *folder.rglob("*"))
-    monkeypatch.setattr(recover, "cluster_of", lambda path: debian.cluster_of(path, folder / "etc"))
+    monkeypatch.setattr(recovery_plan, "cluster_of", lambda path: debian.cluster_of(path, folder / "etc"))
     result = switched.recover(
         folder, time=switched.moments[8].isoformat(), mode="in_place", leave="stopped", tablespaces={}
     )
