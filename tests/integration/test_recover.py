@@ -727,7 +727,7 @@ def test_debians_configuration_is_found_and_its_service_named(copies: Story, mon
     assert "Stop it first: systemctl stop %s" % service in plan["refusals"][0]
     copies.stop(folder)
     result = copies.recover(folder, time=copies.moments[21].isoformat(), confirm=str(data), **asked)
-    monkeypatch.setattr(rollback_data, "cluster_of", recover.cluster_of)
+    monkeypatch.setattr(rollback_data, "cluster_of", recovery_plan.cluster_of)
     undone = rollback_data.rollback_data(copies.site.engine(), rollback_data.Request(str(data)))
     assert (undone["kept"], undone["service"]) == (result["kept"], service)
     copies.start(conf)
