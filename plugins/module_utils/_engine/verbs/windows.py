@@ -11,7 +11,7 @@ from typing import Optional
 from ..context import Context
 from ..core.errors import PgopsError
 from ..core.segments import USUAL_SIZE
-from ..core.window import Base, Window, windows
+from ..core.window import Base, Window, undisputed, windows
 from ..wal.holdings import Lineage, apart, histories, lineages, segment_size
 from ..wal.proofs import remembered
 
@@ -47,20 +47,19 @@ def windows_of(context: Context, bases: Iterable[Base]) -> Optional[list[Window]
             context.warn("The WAL in %s could not be listed: %s" % (place.root, error))
     if not read:
         return None
-    for identifier, timelines in apart(everywhere).items():
-        for timeline in timelines:
-            if past.get(identifier, {}).pop(timeline, None) is not None:
-                context.warn(
-                    "The places hold different histories of timeline %d of the cluster %s, so no recovery is known to get across the switch"
-                    " to it: pgops wal status." % (timeline, identifier)
-                )
+    disputes = apart(everywhere)
+    for identifier, timelines in disputes.items():
+        context.warn(
+            "The places hold different histories of timeline %s of the cluster %s, so no recovery is known to get across the switch to it:"
+            " pgops wal status." % (", ".join(map(str, timelines)), identifier)
+        )
     found: list[Window] = []
     for identifier in sorted(segments):
         found += windows(
             identifier,
             known,
             segments[identifier],
-            past.get(identifier, {}),
+            undisputed(past.get(identifier, {}), disputes.get(identifier, ())),
             sizes.get(identifier) or USUAL_SIZE,
             each=True,
             arrived=set(segments[identifier]) - written.get(identifier, set()),

@@ -24,7 +24,7 @@ from ..core.segments import (
 )
 from ..core.times import parse_iso
 from ..core.wal_proof import Known, problem_of
-from ..core.window import Base, Window, disputed, made_up_for, needless, windows
+from ..core.window import Base, Window, disputed, made_up_for, needless, undisputed, windows
 from ..places.base import Entry, Place
 from ..places.catalog import Catalog, readable
 from ..places.chains import chain_of
@@ -201,9 +201,7 @@ class Held:
         """Find the windows, and which damage they do not make up for."""
         self.windows, self.open_damage = [], []
         for identifier, (segments, past, size) in self.ways.items():
-            left = {
-                timeline: way for timeline, way in past.items() if timeline not in self.disputed.get(identifier, ())
-            }
+            left = undisputed(past, self.disputed.get(identifier, ()))
             opened_here = windows(identifier, self.bases, segments, left, size)
             self.windows += opened_here
             damaged = self.lineages[identifier].damaged()

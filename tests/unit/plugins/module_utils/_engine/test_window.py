@@ -20,6 +20,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window i
     disputed,
     made_up_for,
     needless,
+    undisputed,
     windows,
 )
 
@@ -84,6 +85,13 @@ def test_histories_of_which_places_have_different_contents_are_disputed():
     assert disputed([{two: {"a"}, segment: {"c"}}, {two: {"a"}, segment: {"d"}}]) == []
     assert disputed([{three: {"a"}, two: {"a"}}, {two: {"b"}, three: {"c"}}]) == [2, 3]
     assert disputed([{two: {"a", "b"}}, {}]) == [2], "whose contents these are nobody can tell either"
+
+
+def test_no_window_goes_over_a_disputed_switch_nor_over_one_that_came_from_there():
+    past = {2: [(1, 5 * SIZE, "")], 3: [(1, 5 * SIZE, ""), (2, 7 * SIZE, "")], 4: [(1, 6 * SIZE, "")]}
+    assert undisputed(past, ()) == past
+    assert list(undisputed(past, [2])) == [4]
+    assert list(undisputed(past, [3])) == [2, 4]
 
 
 @given(st.lists(st.dictionaries(st.integers(2, 4), st.sets(st.sampled_from("ab"), min_size=1)), max_size=3))
