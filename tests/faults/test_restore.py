@@ -210,10 +210,11 @@ def test_a_set_that_another_host_prunes_while_it_is_restored(
     old = here.json("info", "--place", "s3")["places"][0]["newest"]
     new = site.backup(databases=["shop"])["set"]
     site.push()
-    pruned: list[dict[str, Any]] = []
+    begun, pruned = list[str](), list[dict[str, Any]]()
 
     def prune_first(asked: Asked) -> None:
-        if asked.kind == "get" and "/sets/%s/" % old in asked.path and "manifest" not in asked.path and not pruned:
+        if asked.kind == "get" and "/sets/%s/" % old in asked.path and "manifest" not in asked.path and not begun:
+            begun.append(asked.path)
             pruned.extend(here.json("prune", "--place", "s3")["places"])
 
     with Proxy(store.endpoint_url, prune_first) as proxy:
