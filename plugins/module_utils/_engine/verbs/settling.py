@@ -32,8 +32,8 @@ def unsettled(postgres: Postgres, session: Session, *, data_directory: str, in_r
     if in_recovery or (data is None and not links):
         return ""
     return (
-        "The server was promoted after a recovery that had paused, and links of its tablespaces are still those of that recovery:"
-        " what PostgreSQL's own tools copy of it may lack them. The next pgops backup --kind base settles it."
+        "The server was promoted after a recovery that had paused, and nobody has settled the links of its tablespaces since: what"
+        " PostgreSQL's own tools copy of it may lack them. The next pgops backup --kind base settles them."
     )
 
 
