@@ -18,7 +18,8 @@ from demo import compare
 from demo.servers import MotoS3, PostgresServer
 from tests.faults.aftermath import fails, nothing_is_left
 from tests.integration.cli_fixtures import Program
-from tests.integration.conftest import create_database, create_shop, databases_of, run_sql, wait_for
+from tests.integration.conftest import Site, create_database, create_shop, databases_of, run_sql, wait_for
+from tests.integration.s3_fixtures import Asked, Proxy
 
 PATIENCE = 60
 AGAIN = ("restore", "latest", "--rename", "shop", "again", "--yes")
@@ -198,6 +199,35 @@ def test_without_room_to_fetch_a_file_it_is_restored_as_a_stream(remote: Callabl
     assert [d["way"] for d in result["databases"]] == ["stream"]
     assert run_sql(program.site.server, "again", "SELECT count(*) FROM shop.sales") == [(500,)]
     nothing_is_left(program.site)
+
+
+def test_a_set_that_another_host_prunes_while_it_is_restored(
+    remote: Callable[[str], Program], store: MotoS3, tmp_path: Path
+) -> None:
+    """Locks are of one host. Nothing half-restored stays, the reason is told, and the next restore succeeds."""
+    here = remote("custom")
+    site = here.site
+    old = here.json("info", "--place", "s3")["places"][0]["newest"]
+    new = site.backup(databases=["shop"])["set"]
+    site.push()
+    begun, pruned = list[str](), list[dict[str, Any]]()
+
+    def prune_first(asked: Asked) -> None:
+        if asked.kind == "get" and "/sets/%s/" % old in asked.path and "manifest" not in asked.path and not begun:
+            begun.append(asked.path)
+            pruned.extend(here.json("prune", "--place", "s3")["places"])
+
+    with Proxy(store.endpoint_url, prune_first) as proxy:
+        other = Program(tmp_path / "another", Site(tmp_path / "another host", site.server, instance=site.instance))
+        other.site.use_s3(store, proxy.url)
+        other.configure()
+        names = databases_of(site.server)
+        says = "The set %s was removed from s3://.* while it was read, as by the prune of another host" % old
+        fails(other, "restore", old, *AGAIN[2:], "--place", "s3", code=1, says=says, hint="with another set.*pgops pin")
+        assert [removed["set"] for place in pruned for removed in place["removed"]] == [old]
+        assert databases_of(site.server) == names
+        comes_back(other, *AGAIN, "--place", "s3")
+    assert other.site.records()[-1]["set"] == new
 
 
 def limit_files(server: PostgresServer, most: str) -> None:

@@ -30,10 +30,19 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import parse_lsn, segment_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import human_size
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespace_records import found_in
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering, unproven
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover, rescue, rollback_data
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
+    backup,
+    recover,
+    recovery_plan,
+    rescue,
+    rollback_data,
+)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings
 from demo.servers import PostgresServer, free_port, wheel_bindir
 from tests.integration.cli_fixtures import Program
 from tests.integration.conftest import ROOT as TOP
@@ -131,18 +140,22 @@ class Story:
     def start(self, conf: Path) -> None:
         """Start the server that `conf` configures, as Debian does."""
         (data,) = re.findall("data_directory = '(.*)'", conf.read_text())
-        account = self.server.account.pw_name if self.server.account else None
         log = conf.parent / "server.log"
         words = ["start", "--wait", "-t", "60", "-D", data, "-l", str(log), "-o", "-c config_file='%s'" % conf]
-        subprocess.run(
-            [str(self.server.bindir / "pg_ctl"), *words], user=account, cwd="/", check=True, stdout=subprocess.DEVNULL
-        )
+        self.control(*words).check_returncode()
 
     def stop(self, folder: Path) -> None:
         """Stop the server of a copy and wait for its end."""
+        self.control("stop", "-m", "immediate", "-D", str(folder / "data"))
+
+    def control(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """Call pg_ctl as the account of the server."""
         account = self.server.account.pw_name if self.server.account else None
-        command = [str(self.server.bindir / "pg_ctl"), "stop", "-m", "immediate", "-D", str(folder / "data")]
-        subprocess.run(command, user=account, cwd="/", check=False, capture_output=True)
+        command = [str(self.server.bindir / "pg_ctl"), *words]
+        # Not a pipe, which a server that was started would keep open.
+        return subprocess.run(
+            command, user=account, cwd="/", check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
 
 def own(server: PostgresServer, *paths: Path) -> None:
@@ -692,7 +705,7 @@ def test_debians_configuration_is_found_and_its_service_named(copies: Story, mon
         % (data, free_port(), folder, folder)
     )
     own(copies.server, *folder.rglob("*"))
-    monkeypatch.setattr(recover, "cluster_of", lambda path: debian.cluster_of(path, etc))
+    monkeypatch.setattr(recovery_plan, "cluster_of", lambda path: debian.cluster_of(path, etc))
     doors = doors_at_the_proof(monkeypatch)
     service = "postgresql@%s-main" % major
     asked = {"mode": "in_place", "leave": "stopped"}
@@ -714,7 +727,7 @@ def test_debians_configuration_is_found_and_its_service_named(copies: Story, mon
     assert "Stop it first: systemctl stop %s" % service in plan["refusals"][0]
     copies.stop(folder)
     result = copies.recover(folder, time=copies.moments[21].isoformat(), confirm=str(data), **asked)
-    monkeypatch.setattr(rollback_data, "cluster_of", recover.cluster_of)
+    monkeypatch.setattr(rollback_data, "cluster_of", recovery_plan.cluster_of)
     undone = rollback_data.rollback_data(copies.site.engine(), rollback_data.Request(str(data)))
     assert (undone["kept"], undone["service"]) == (result["kept"], service)
     copies.start(conf)
@@ -834,16 +847,59 @@ def test_nothing_is_removed_under_a_server_that_does_not_end(copies: Story, monk
 # --- a tablespace that is younger than the base backup ----------------------------------------------------------------
 
 
+SEGMENT_BYTES = 16 << 20
 LATER = "SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'later'"
 
 
+def before_headers(position: int) -> int:
+    """How many bytes of records come before an LSN: the headers of pages of 8 KiB and of segments of 16 MiB do not count."""
+    pages, inside = divmod(position, 8192)
+    whole, segments = pages * (8192 - 24), position // SEGMENT_BYTES
+    return whole - 16 * (segments + (position % SEGMENT_BYTES >= 8192)) + max(0, inside - (24 if pages % 2048 else 40))
+
+
+def make_across(story: Story, live: Path, inside: int) -> None:
+    """Make the tablespace `later` by a record of which so many bytes lie in one segment, and the rest in the next."""
+
+    def position() -> int:
+        return parse_lsn(run_sql(story.server, "postgres", "SELECT pg_current_wal_insert_lsn()::text")[0][0])
+
+    ahead = 0  # of that record, others belong to the statement
+    for _attempt in range(8):  # the server may write something in between
+        now = position()
+        border = (now // SEGMENT_BYTES + 1) * SEGMENT_BYTES
+        goal = border - inside - ahead if ahead else (now // 8192 + 2) * 8192 + 1024
+        if before_headers(goal) - before_headers(now) < 400 or border - goal > SEGMENT_BYTES - 8192:
+            run_sql(story.server, "postgres", "SELECT pg_switch_wal()")
+            continue
+        length = before_headers(goal) - before_headers(now) - 55  # its header, and what says how long it is
+        run_sql(story.server, "postgres", "SELECT pg_logical_emit_message(false, 'x', repeat('y', %d))" % length)
+        exactly = position() == goal
+        run_sql(story.server, "postgres", "CREATE TABLESPACE later LOCATION '%s'" % live)
+        start, name = goal // SEGMENT_BYTES * SEGMENT_BYTES, segment_name(1, goal // SEGMENT_BYTES, SEGMENT_BYTES)
+        found, head, _rest = found_in((story.server.data_dir / "pg_wal" / name).read_bytes(), start)
+        if ahead and exactly and len(head) == inside:
+            return
+        if found and exactly:
+            (made,) = [one for one in found if one.path == str(live)][-1:]
+            ahead = before_headers(start) + made.at - before_headers(goal)
+        run_sql(story.server, "postgres", "DROP TABLESPACE later")
+    pytest.fail("No record came to lie across the border of two segments.")
+
+
 @contextlib.contextmanager
-def later_tablespace(story: Story) -> Iterator[tuple[Path, str]]:
-    """A tablespace of the server that was made after its base backups, and an LSN at which its table had one row of two."""
+def later_tablespace(story: Story, across: int = 0) -> Iterator[tuple[Path, str]]:
+    """A tablespace of the server that was made after its base backups, and an LSN at which its table had one row of two.
+
+    So many bytes of the record that makes it lie in another segment than the rest.
+    """
     live = story.server.root / "made later, and used"
-    live.mkdir()
+    live.mkdir(exist_ok=True)
     own(story.server, live)
-    run_sql(story.server, "postgres", "CREATE TABLESPACE later LOCATION '%s'" % live)
+    if across:
+        make_across(story, live, across)
+    else:
+        run_sql(story.server, "postgres", "CREATE TABLESPACE later LOCATION '%s'" % live)
     try:
         run_sql(story.server, "shop", "CREATE TABLE far_off (i int) TABLESPACE later; INSERT INTO far_off VALUES (1)")
         ((position,),) = run_sql(story.server, "shop", "SELECT pg_current_wal_insert_lsn()::text")
@@ -896,6 +952,17 @@ def test_a_younger_tablespace_is_never_laid_over_that_of_the_server(copies: Stor
             data = Path(result["data_directory"])
             assert not [path for path in (*data.iterdir(), *(data / "pg_tblspc").iterdir()) if path.name == "t0"]
             assert not (data / "pgops_tablespaces").exists()
+        # Where nobody looks that is said before, and afterwards what came of it. No server uses the directory by now.
+        if copies.server.major == 18:
+            copies.program, folder = "", copies.folder()
+            plan = copies.recover(folder, lsn=position, dry_run=True)["plan"]
+            assert any("Nobody looks into the WAL for tablespaces" in text for text in plan["remarks"])
+            result = copies.recover(folder, lsn=position)
+            assert any("later in %s, its original directory" % live in text for text in result["remarks"])
+            assert "Nobody looks into the WAL for tablespaces" in copies.site.warnings
+            assert any("and nobody looked" in text for text in copies.site.records()[-1]["warnings"])
+            copies.stop(folder)
+            shutil.rmtree(live)
     finally:
         copies.program = ""
         host.close()
@@ -1136,7 +1203,8 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
 
 
 def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -> None:
-    with later_tablespace(archived) as (live, position):
+    """Also where the record that makes it begins in one segment, with its sum, and its path lies in the next."""
+    with later_tablespace(archived, across=24) as (live, position):
         archived_up_to(archived.server)
         before, folder = contents(live), archived.folder()
         with pytest.raises(RefusedError, match=r"makes a tablespace in .*, and .* is not empty"):
@@ -1153,6 +1221,61 @@ def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -
         assert run_sql(archived.server, result["name"], "SELECT i FROM far_off") == [(1,)]
         assert left_behind(archived) == []
         run_sql(archived.server, "postgres", 'DROP DATABASE "%s"' % result["name"])
+        assert contents(live) == before
+
+
+def test_a_copy_that_a_person_promotes_is_settled_by_its_next_base_backup(archived: Story, tmp_path: Path) -> None:
+    """The recovery pauses, so nobody was there at its end; a start in between replays the record that makes the tablespace anew.
+
+    It lies across the border of two segments, in the middle of its path.
+    """
+    folder, again = archived.folder(), archived.folder()
+    with later_tablespace(archived, across=40) as (live, position):
+        archived_up_to(archived.server)
+        before, place = contents(live), str(folder / "its own")
+        result = archived.recover(folder, lsn=position, tablespaces={str(live): place}, action="pause")
+        data = Path(result["data_directory"])
+        archived.stop(folder)
+        words = ["start", "--wait", "-t", "60", "-D", str(data), "-l", str(folder / "log")]
+        archived.control(*words).check_returncode()
+        wait_for(lambda: ask(result, "SELECT pg_get_wal_replay_pause_state()") == [("paused",)])
+        assert re.fullmatch("t[0-9]", ask(result, LATER)[0][1])  # each path and each record across a border has a link
+        reach = {"login_host": None, "login_unix_socket": result["socket_directory"], "login_port": result["port"]}
+        own_place = {"postgres": {**reach, "login_user": "postgres"}, "local": {"path": str(tmp_path / "backups")}}
+
+        def take(*, dry_run: bool = False) -> Any:
+            context, request = archived.site.engine(**own_place), backup.Request(kind="base", dry_run=dry_run)
+            return runs.perform(context, "backup", lambda c: backup.backup(c, request), dry_run=dry_run)
+
+        with open(data / "pgops_hba.conf", "a", encoding="utf-8") as stream:
+            stream.write("local replication all trust\n")
+        assert ask(result, "SELECT pg_reload_conf()") == [(True,)]
+        with pytest.raises(RefusedError, match="has not come to its end"):
+            take()
+        assert ask(result, "SELECT pg_promote()") == [(True,)]
+        # As a tablespace that was made behind the pause.
+        unproven.mark(Path(place), data, "")
+        own(archived.server, Path(place) / unproven.MARK)
+        said = archived.site.engine(**own_place)
+        assert "wal timeline" in {f.check for f in wal_findings(said) if "links of its tablespaces" in f.text}
+        take(dry_run=True)
+        assert (data / "pgops_tablespaces").exists()
+        taken = take()
+        assert "settled" in archived.site.warnings
+        assert any("settled" in text for text in archived.site.records()[-1]["warnings"])
+        assert ask(result, LATER) == [("later", place)]
+        assert [one["path"] for one in taken["tablespaces"]] == [place]
+        assert not [path for path in (*data.iterdir(), *(data / "pg_tblspc").iterdir()) if path.name == "t0"]
+        assert not (data / "pgops_tablespaces").exists()
+        assert not (Path(place) / unproven.MARK).exists()
+        take(dry_run=True)
+        assert "settled" not in archived.site.warnings
+        archived.stop(folder)
+        where = {place: str(again / "moved")}
+        found = archived.recover(again, immediate="yes", tablespaces=where, sections={"local": own_place["local"]})
+        assert ask(found, "SELECT i FROM far_off") == [(1,)]
+        assert ask(found, LATER) == [("later", where[place])]
+        archived.stop(again)
         assert contents(live) == before
 
 

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, RefusedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recover
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recovery_plan
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request, info
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_status
 from demo.servers import PostgresServer, free_port, wheel_bindir
@@ -45,6 +45,16 @@ def story_of(server: PostgresServer, host: Host, root: Path) -> Story:
     return told
 
 
+def fail_over(told: Story, standby: PostgresServer) -> None:
+    """End the server of the story, and let its standby, which has all of it, go on with three rows, which it archives."""
+    caught_up(told.server, standby)
+    told.server.stop(immediate=True)
+    assert run_sql(standby, "postgres", "SELECT pg_promote(wait_seconds => 120)") == [(True,)]
+    told.server = standby
+    told.write(3)
+    archived_up_to(standby)
+
+
 def windows(told: Story) -> list[tuple[str, int]]:
     """The clusters and timelines of which something can be brought back."""
     (place,) = info(told.site.engine(), Request())["places"]
@@ -61,12 +71,7 @@ def switched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             told.write(1)
             archived_up_to(primary)
             told.write(1)  # which only the standby has; and behind a switch there is nothing to wait for but a record
-            caught_up(primary, standby)
-            primary.stop(immediate=True)
-            assert run_sql(standby, "postgres", "SELECT pg_promote(wait_seconds => 120)") == [(True,)]
-            told.server = standby
-            told.write(3)
-            archived_up_to(standby)
+            fail_over(told, standby)
             yield told
             for folder in told.copies:
                 told.stop(folder)
@@ -106,7 +111,7 @@ def test_a_second_recovery_over_a_recovered_server(switched: Story, monkeypatch:
         "archive_mode = on\narchive_command = '%s'\n" % (data, port, folder, folder, command)
     )
     own(switched.server, *folder.rglob("*"))
-    monkeypatch.setattr(recover, "cluster_of", lambda path: debian.cluster_of(path, folder / "etc"))
+    monkeypatch.setattr(recovery_plan, "cluster_of", lambda path: debian.cluster_of(path, folder / "etc"))
     result = switched.recover(
         folder, time=switched.moments[8].isoformat(), mode="in_place", leave="stopped", tablespaces={}
     )
@@ -253,12 +258,7 @@ def nodes(rclone: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nod
             told.write(3)
             archived_up_to(primary)
             assert one.json("wal", "ship")["pending"] == 0
-            caught_up(primary, standby)
-            primary.stop(immediate=True)
-            assert run_sql(standby, "postgres", "SELECT pg_promote(wait_seconds => 120)") == [(True,)]
-            told.server = standby
-            told.write(3)
-            archived_up_to(standby)
+            fail_over(told, standby)
             assert two.json("wal", "ship")["pending"] == 0
             told.site = made.site(empty, standby)
             told.config_file, told.program = str(empty.root / "config.json"), str(empty.program)
@@ -301,6 +301,35 @@ def test_the_wal_of_both_nodes_is_read_again_in_s3(nodes: Nodes) -> None:
     client.put_object(Bucket=BUCKET, Key=needed[0], Body=good)
     assert read()["damaged"] == []
     assert "wal damaged" not in nodes.findings(site)
+
+
+def test_places_that_contradict_each_other_about_a_timeline_lead_across_no_switch(nodes: Nodes) -> None:
+    """Another server was promoted to the same timeline, and this host has its history; S3 has that of the first one."""
+    told, site, host = nodes.told, nodes.told.site, nodes.empty
+    target = {"time": told.moments[8].isoformat(), "tablespaces": {}, "dry_run": True}
+    assert told.recover(**target)["plan"]["refusals"] == []
+    ((system,),) = run_sql(nodes.standby, "postgres", "SELECT system_identifier::text FROM pg_control_system()")
+    file = host.root / "00000002.history"
+    file.write_text("1\t0/1000028\tno recovery target specified\n")
+    own(nodes.standby, file)
+    host.run("wal", "archive", "--system-identifier", system, str(file))
+    try:
+        status = wal_status(site.engine())
+        texts = [
+            f["text"] for f in status["findings"] if (f["check"], f["severity"]) == ("wal contradiction", "critical")
+        ]
+        assert any("different histories of timeline 2" in text for text in texts), status["findings"]
+        assert "wal history" not in {f["check"] for f in status["findings"]}
+        assert [w["timeline"] for p in status["places"] for w in p["windows"] if w["stretches"]] == [1]
+        with pytest.raises(RefusedError, match=r"holds WAL for it up to|cannot be reached|ends with"):
+            told.recover(**target)
+        assert "different histories of timeline 2" in site.warnings
+        site.verify("checksum", place="s3")
+        assert "different histories of timeline 2" in site.warnings
+    finally:
+        shutil.rmtree(host.root / "backups" / FAILOVER / "wal")
+    assert "wal contradiction" not in nodes.findings(site)
+    assert told.recover(**target)["plan"]["refusals"] == []
 
 
 def test_the_new_timeline_is_told_until_a_base_backup_is_of_it(nodes: Nodes) -> None:

@@ -13,7 +13,8 @@ from typing import Optional
 
 from .config import check_private
 from .context import Context
-from .core.errors import CommandError, DamagedError, MissingError, UsageError
+from .core.errors import CommandError, DamagedError, MissingError, PgopsError, UsageError
+from .core.manifest import NAME as MANIFEST
 from .core.manifest import File, Manifest, Payload
 from .core.sizes import parse_size
 from .places.base import SETS, Place
@@ -51,12 +52,13 @@ class Source:
     def chunks(self, file: File) -> Iterator[bytes]:
         """Yield the stored bytes of `file`. Raise DamagedError after the last one if they are not what the manifest says."""
         digest, size = hashlib.sha256(), 0
-        for chunk in self.place.stream(
-            "%s/%s/%s" % (SETS, self.set_id, file.path), progress=self.context.reporter.advance
-        ):
-            digest.update(chunk)
-            size += len(chunk)
-            yield chunk
+        with self._removal_told():
+            for chunk in self.place.stream(
+                "%s/%s/%s" % (SETS, self.set_id, file.path), progress=self.context.reporter.advance
+            ):
+                digest.update(chunk)
+                size += len(chunk)
+                yield chunk
         if size != file.size or digest.hexdigest() != file.sha256:
             raise DamagedError(
                 "%s of %s in %s is not what the manifest says." % (file.path, self.set_id, self.place.root)
@@ -131,8 +133,31 @@ class Source:
         for file in self.manifest.files_of(payload):
             path = folder / file.path
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.place.fetch(self.set_id, file, path, progress=self.context.reporter.advance)
+            with self._removal_told():
+                self.place.fetch(self.set_id, file, path, progress=self.context.reporter.advance)
         return target
+
+    @contextlib.contextmanager
+    def _removal_told(self) -> Iterator[None]:
+        """Say so where a file is missing because the whole set was removed since its manifest was read.
+
+        A prune of another host knows nothing of our locks. It removes the manifest first.
+        """
+        try:
+            yield
+        except MissingError as error:
+            path = "%s/%s" % (SETS, self.set_id)
+            try:
+                there = "%s/%s" % (path, MANIFEST) in self.place.entries(path)
+            except PgopsError:
+                raise error from None
+            if there:
+                raise
+            raise MissingError(
+                "The set %s was removed from %s while it was read, as by the prune of another host: locks are of one host."
+                % (self.set_id, self.place.root),
+                hint="Run it again with another set (pgops info). One that is still to be read can be kept: pgops pin SET --reason TEXT.",
+            ) from error
 
     @contextlib.contextmanager
     def linked(self, path: Path) -> Iterator[Optional[Path]]:

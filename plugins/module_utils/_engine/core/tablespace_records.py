@@ -5,6 +5,10 @@
 PostgreSQL replays such a record with the path of the original, whatever lies there by then. A record is a header of 24 bytes
 (length, transaction, record before, info, resource manager, CRC), here with one piece of data: the tablespace's number and
 its path (xlogrecord.h, commands/tablespace.h; the same since 9.5). Pages have headers of their own, also in the middle of one.
+
+A record may begin in one segment and end in the next. The server has read the first part by the time it asks for the second, and a
+sum over both must be right in the end. Where the path begins in the first, the link stands there whatever the rest of the path is,
+and so does the sum. Where it begins in the second, four bytes behind the link, which nobody reads, make the sum what it was.
 """
 
 from __future__ import annotations
@@ -32,10 +36,7 @@ _POLYNOMIAL = 0x82F63B78
 
 @dataclass(frozen=True)
 class Made:
-    """A record that makes the tablespace `oid` in `path`; `at` is where it begins in the segment without its pages' headers.
-
-    Without a path it lies across the border of two segments, so that it cannot be read, nor changed.
-    """
+    """A record that makes the tablespace `oid` in `path`; `at` is where it begins in the segment without its pages' headers."""
 
     at: int
     oid: int
@@ -94,37 +95,67 @@ class _Pages:
 
 
 def made_in(content: bytes | bytearray, start: int) -> list[Made]:
-    """Return the records of the segment `content`, which begins at the LSN `start`, that make a tablespace, in order."""
+    """Return the records of the segment `content`, which begins at the LSN `start`, that make a tablespace and are whole, in order."""
+    return _made(_Pages(content, start))
+
+
+def found_in(content: bytes | bytearray, start: int) -> tuple[list[Made], bytes, int]:
+    """Return the same, and the first part of a record that ends in the next segment, if it makes a tablespace, or nobody can tell yet.
+
+    And how many bytes of the segment end a record of the one before, if it may be one that makes a tablespace. Empty and 0 else.
+    """
     pages = _Pages(content, start)
-    plain, found = pages.plain, list[Made]()
-    if not plain:
-        return []
-    if _begun_before(plain, pages.continued(0)):
-        found.append(Made(-1, 0, ""))
-    for match in _LIKELY.finditer(plain):
-        at = match.start() - _MANAGER
-        made = _read(plain, at) if at >= 0 and at % 8 == 0 else None
-        if made is not None and next((r for r in pages.records_from(at) if r >= at), -1) == at:
-            found.append(made)
-    last = max(pages.records_from(len(plain) - 1), default=-1) if pages.whole else -1
-    if 0 <= last <= len(plain) - _HEADER and last + _int(plain, last, 4) > len(plain) and _is_one(plain, last):
-        found.append(Made(last, 0, ""))
-    return found
+    rest = pages.continued(0) if pages.plain else 0
+    if not 0 < rest < min(_LONGEST, len(pages.plain)) or pages.plain[rest - 1]:  # a path ends with a zero
+        rest = 0
+    return _made(pages), _begun(pages), rest
+
+
+def ended(content: bytes | bytearray, start: int, head: bytes) -> Optional[Made]:
+    """Return the record that began with `head` in the segment before and ends in this one, if it makes a tablespace."""
+    pages = _Pages(content, start)
+    rest = pages.continued(0) if pages.plain else 0
+    record = head + pages.plain[:rest]
+    if rest > len(pages.plain) or len(record) < _HEADER or _int(record, 0, 4) != len(record):
+        return None
+    made = _read(record, 0)
+    return made and Made(-len(head), made.oid, made.path)
 
 
 def led_to(content: bytes | bytearray, start: int, made: Made, path: str) -> bytes:
-    """Return the segment with `path` in the record `made`; it has no more bytes than the path that is there."""
-    pages, old, new = _Pages(content, start), os_bytes(made.path), os_bytes(path)
-    if len(new) > len(old):
-        raise ValueError("%r does not fit where %r was." % (path, made.path))
-    length = _int(pages.plain, made.at, 4)
-    record = bytearray(pages.plain[made.at : made.at + length])
-    record[length - 1 - len(old) : length - 1] = new + bytes(len(old) - len(new))
-    record[_CRC:_HEADER] = _crc(record).to_bytes(4, sys.byteorder)
-    changed = bytearray(content)
-    for number, byte in enumerate(record):
-        changed[pages.raw(made.at + number)] = byte
-    return bytes(changed)
+    """Return the segment with `path` in the record `made`, which is whole. Raise ValueError if it does not fit where the other was."""
+    pages = _Pages(content, start)
+    record = pages.plain[made.at : made.at + _int(pages.plain, made.at, 4)]
+    return _changed(content, pages, made.at, _with_sum(_with_path(record, path)))
+
+
+def begun_with(content: bytes | bytearray, start: int, head: bytes, path: str) -> bytes:
+    """Return the segment, which ends with the first part of a record, with as much of `path` in it as lies there.
+
+    Raise ValueError if there is certainly no room for it. Where nothing of the path lies there the segment stays as it is.
+    """
+    if not _begins(head):
+        return bytes(content)
+    pages = _Pages(content, start)
+    return _changed(content, pages, len(pages.plain) - len(head), _whole(head, path)[: len(head)])
+
+
+def ended_with(content: bytes | bytearray, start: int, head: bytes, path: str) -> bytes:
+    """Return the segment, which ends the record that began with `head`, with the rest of it, as begun_with() has changed that.
+
+    Raise ValueError if there is no room for `path`.
+    """
+    pages = _Pages(content, start)
+    record = head + pages.plain[: pages.continued(0)]
+    if _begins(head):
+        new = _whole(head, path)
+    elif len(head) <= _CRC:
+        new = _with_sum(_with_path(record, path))
+    else:
+        new = _with_path(record, path, spare=4)
+        at = _path_at(record) + len(os_bytes(path)) + 1
+        new[at : at + 4] = _makes_up(new, at, _int(record, _CRC, 4)).to_bytes(4, "little")
+    return _changed(content, pages, 0, new[len(head) :])
 
 
 def os_bytes(path: str) -> bytes:
@@ -132,16 +163,60 @@ def os_bytes(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def _begun_before(plain: bytes, rest: int) -> bool:
-    """Tell whether what continues a record of the segment before is the rest of one that makes a tablespace.
+def _made(pages: _Pages) -> list[Made]:
+    plain, found = pages.plain, list[Made]()
+    for match in _LIKELY.finditer(plain):
+        at = match.start() - _MANAGER
+        made = _read(plain, at) if at >= 0 and at % 8 == 0 else None
+        if made is not None and next((r for r in pages.records_from(at) if r >= at), -1) == at:
+            found.append(made)
+    return found
 
-    That is of interest where 8 or 16 bytes of its header are there: with more of it the other segment tells.
-    """
-    for before in (8, 16) if _HEADER < rest < _LONGEST else ():
-        data = _data(plain, _HEADER - before)
-        if data is not None and _is_one(plain, -before) and data[0] + data[1] == rest and plain[data[0] + 4] == 0x2F:
-            return True
-    return False
+
+def _begun(pages: _Pages) -> bytes:
+    """Return the first part of the last record, if it goes on in the next segment and may make a tablespace."""
+    plain = pages.plain
+    last = max(pages.records_from(len(plain) - 1), default=-1) if pages.whole else -1
+    if last < 0 or not len(plain) < last + _int(plain, last, 4) <= last + _LONGEST:
+        return b""
+    # Of a header that is cut, too, what is there tells nothing.
+    return plain[last:] if len(plain) - last < _HEADER or _is_one(plain, last) else b""
+
+
+def _begins(head: bytes) -> bool:
+    """Tell whether all that comes before the path lies in the first part of a record, so that all of it can be told from there."""
+    kinds = {_SHORT_DATA: 6, _LONG_DATA: 9}
+    return len(head) > _HEADER and len(head) >= _HEADER + kinds.get(head[_HEADER], len(head))
+
+
+def _path_at(record: bytes | bytearray) -> int:
+    return _HEADER + (6 if record[_HEADER] == _SHORT_DATA else 9)
+
+
+def _whole(head: bytes, path: str) -> bytearray:
+    """Return the record that begins with `head`, with `path`."""
+    return _with_sum(_with_path(head.ljust(_int(head, 0, 4), b"\0"), path))
+
+
+def _with_path(record: bytes | bytearray, path: str, spare: int = 0) -> bytearray:
+    """Return a record with `path`, and nothing behind that, its sum as it was. Raise ValueError if that and `spare` bytes do not fit."""
+    at, new = _path_at(record), os_bytes(path) + b"\0"
+    if at + len(new) + spare > len(record):
+        raise ValueError("%r does not fit into the record of a tablespace." % path)
+    return bytearray(record[:at] + new.ljust(len(record) - at, b"\0"))
+
+
+def _with_sum(record: bytearray) -> bytearray:
+    record[_CRC:_HEADER] = _crc(record).to_bytes(4, sys.byteorder)
+    return record
+
+
+def _changed(content: bytes | bytearray, pages: _Pages, at: int, new: bytes | bytearray) -> bytes:
+    """Return the segment with other bytes from `at` on, counted without the headers of pages."""
+    changed = bytearray(content)
+    for number, byte in enumerate(new):
+        changed[pages.raw(at + number)] = byte
+    return bytes(changed)
 
 
 def _is_one(plain: bytes, at: int) -> bool:
@@ -170,12 +245,31 @@ def _read(plain: bytes, at: int) -> Optional[Made]:
 
 def _crc(record: bytes | bytearray) -> int:
     """Return the CRC-32C of a record: of what comes behind its header, and of the header before it."""
-    value = 0xFFFFFFFF
-    for byte in (*record[_HEADER:], *record[:_CRC]):
+    return _forward(0xFFFFFFFF, record[_HEADER:] + record[:_CRC]) ^ 0xFFFFFFFF
+
+
+def _makes_up(record: bytes | bytearray, at: int, wanted: int) -> int:
+    """Return what the four bytes at `at`, as a number of little-endian, must be for the record to have the CRC `wanted`."""
+    before = _forward(0xFFFFFFFF, record[_HEADER:at])
+    behind = _backward(wanted ^ 0xFFFFFFFF, record[at + 4 :] + record[:_CRC])
+    return _backward(behind, bytes(4)) ^ before
+
+
+def _forward(value: int, data: bytes | bytearray) -> int:
+    for byte in data:
         value ^= byte
         for _bit in range(8):
             value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
-    return value ^ 0xFFFFFFFF
+    return value
+
+
+def _backward(value: int, data: bytes | bytearray) -> int:
+    """Return which value _forward() takes to `value` over `data`."""
+    for byte in reversed(data):
+        for _bit in range(8):
+            value = ((value ^ _POLYNOMIAL) << 1 | 1) if value >> 31 else value << 1
+        value ^= byte
+    return value
 
 
 def _int(content: bytes | bytearray, at: int, size: int) -> int:
@@ -186,4 +280,4 @@ def _aligned(length: int) -> int:
     return -(-length // 8) * 8
 
 
-__all__ = ("Made", "led_to", "made_in", "os_bytes")
+__all__ = ("Made", "begun_with", "ended", "ended_with", "found_in", "led_to", "made_in", "os_bytes")

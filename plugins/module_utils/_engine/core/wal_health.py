@@ -21,7 +21,8 @@ _APART = timedelta(minutes=1)  # clocks that differ by less do no harm
 class ServerWal:
     """What the server says of its archiving. Moments are None where there is none yet; `ready` counts what waits in pg_wal.
 
-    `ahead_seconds` is by how much its clock is ahead of this host's (negative: behind).
+    `ahead_seconds` is by how much its clock is ahead of this host's (negative: behind); `unsettled` is what a recovery left to do in its
+    data directory, as a sentence.
     """
 
     archive_mode: str
@@ -40,6 +41,7 @@ class ServerWal:
     system_identifier: str = ""
     timeline: Optional[int] = None
     ahead_seconds: float = 0.0
+    unsettled: str = ""
 
     @property
     def failing(self) -> bool:
@@ -87,7 +89,7 @@ class Holding:
 
     `damaged` are the names of WAL files that were read and are not whole; `bases` the (system identifier, timeline) of base
     backups, `stranded` those of timelines of which it has WAL and neither the history nor a base backup, `newest` is when its newest
-    segment was written.
+    segment was written, `disputed` are timelines of which another place has another history.
     """
 
     place: str
@@ -100,6 +102,7 @@ class Holding:
     bases: Sequence[tuple[str, int]] = ()
     stranded: Sequence[tuple[str, int]] = ()
     newest: Optional[datetime] = None
+    disputed: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,11 @@ def judge(
     else:
         found += _server(server, bounds, now)
         stranded = list(_stranded(server, holdings))
-        found += stranded or _timeline(server, holdings)
+        found += stranded
+        if server.unsettled:  # a base backup is what ends that, too
+            found.append(Finding("wal timeline", WARNING, server.unsettled))
+        elif not stranded:
+            found += _timeline(server, holdings)
         if own_disk is not None and (server.failing or server.lag_bytes > bounds.backlog):
             found.append(_own_disk(own_disk))
         found += _clock(server)
@@ -141,6 +148,7 @@ def judge(
         found.append(_shipping(shipping, bounds, now))
         found += _contested(shipping)
     found.append(_room(room))
+    found += _disputed(holdings)
     somewhere = any(holding.recoverable_to is not None for holding in holdings)
     for holding in holdings:
         found += _holding(holding, somewhere, now, bounds)
@@ -284,6 +292,19 @@ def _stranded(server: ServerWal, holdings: Sequence[Holding]) -> Iterator[Findin
             yield Finding("wal history", CRITICAL, text)
 
 
+def _disputed(holdings: Sequence[Holding]) -> Iterator[Finding]:
+    """Judge whether the places tell the same of where timelines began."""
+    for system, timeline in sorted({one for holding in holdings for one in holding.disputed}):
+        name = "%08X.history" % timeline
+        text = (
+            "The places hold different histories of timeline %d of the cluster %s (%s): two servers were promoted to it, and archive to"
+            " one place. No recovery is known to get across that switch. Stop the archiving of one, and take a base backup of the other;"
+            " of the stored files, the one that is not what that server has as pg_wal/%s has to go."
+            % (timeline, system, name, name)
+        )
+        yield Finding("wal contradiction", CRITICAL, text)
+
+
 def _timeline(server: ServerWal, holdings: Sequence[Holding]) -> Iterator[Finding]:
     """Judge whether a base backup has been taken since the server changed its timeline, where every place tells."""
     if server.timeline is None or any(holding.error for holding in holdings):
@@ -325,7 +346,7 @@ def _holding(holding: Holding, somewhere: bool, now: datetime, bounds: Bounds) -
         yield Finding("wal damaged", WARNING, text)
     if holding.recoverable_to is not None:
         text = "%s can bring the server back up to %s." % (holding.place, iso(holding.recoverable_to))
-        told = holding.gaps or holding.damaged or holding.contradictions or holding.stranded
+        told = holding.gaps or holding.damaged or holding.contradictions or holding.stranded or holding.disputed
         lost = holding.newest - holding.recoverable_to if holding.newest is not None and not told else timedelta(0)
         late = lost > bounds.lag + bounds.ship_every
         if late:

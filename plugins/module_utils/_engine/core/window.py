@@ -256,6 +256,28 @@ def made_up_for(name: str, found: Iterable[Window], size: int) -> bool:
     )
 
 
+def disputed(places: Iterable[Mapping[str, Iterable[str]]]) -> list[int]:
+    """Return the timelines of which `places` hold different histories; each says which contents it has of the WAL files of a cluster.
+
+    Two servers were promoted to such a timeline, and nobody can tell whose WAL leads where.
+    """
+    contents: dict[int, set[str]] = {}
+    for held in places:
+        for name, found in held.items():
+            if kind(name) == HISTORY:
+                contents.setdefault(timeline_of(name), set()).update(found)
+    return sorted(timeline for timeline, found in contents.items() if len(found) > 1)
+
+
+def undisputed(histories: Histories, timelines: Container[int]) -> dict[int, Sequence[tuple[int, int, str]]]:
+    """Return those of the `histories` that lead over none of the disputed `timelines`."""
+    return {
+        timeline: way
+        for timeline, way in histories.items()
+        if timeline not in timelines and not any(ancestor in timelines for ancestor, _switch, _reason in way)
+    }
+
+
 # --- what nobody needs ------------------------------------------------------------------------------------------------
 
 
@@ -272,4 +294,15 @@ def needless(names: Iterable[str], bases: Iterable[Base], system_identifier: str
     return {name for name in names if kind(name) not in ("", HISTORY) and number_of(name, size) < first}
 
 
-__all__ = ("Base", "Gap", "Histories", "Stretch", "Window", "made_up_for", "needless", "windows")
+__all__ = (
+    "Base",
+    "Gap",
+    "Histories",
+    "Stretch",
+    "Window",
+    "disputed",
+    "made_up_for",
+    "needless",
+    "undisputed",
+    "windows",
+)

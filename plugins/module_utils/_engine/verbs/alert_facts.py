@@ -172,6 +172,7 @@ def _kept_wal(context: Context, surveyed: Surveyed, before: Optional[dict[str, A
         "bases": [list(base) for base in seen.bases],
         "stranded": [list(one) for one in seen.stranded],
         "newest": iso(seen.newest) if seen.newest else None,
+        "disputed": [list(one) for one in seen.disputed],
     }
 
 
@@ -186,6 +187,7 @@ def _wal(context: Context, state: State) -> list[Finding]:
         held,
         stranded=[(str(one[0]), int(one[1])) for one in seen.get("stranded", ())],
         newest=parse_iso(seen["newest"]) if seen.get("newest") else None,
+        disputed=[(str(one[0]), int(one[1])) for one in seen.get("disputed", ())],
     )
     return wal_findings(context, held)
 

@@ -41,6 +41,7 @@ from ..postgres.tools import Programs, pick
 from ..system.durable import create_private
 from .making import check_room, files_of, free_id, server_files
 from .parents import AUTO, NEVER, Parent, check_history, find_parent, keep_list, wanted_parent
+from .settling import settle_promoted
 from .streaming import StreamSink, check_stream_room, set_in_s3
 
 KIND, INCREMENTAL = "base", "incremental"
@@ -133,7 +134,7 @@ def backup_base(context: Context, *, dry_run: bool, incremental: str = "", to: s
     if not dry_run:
         clear_abandoned(context, "backup")
     with connect(context.config.postgres) as session:
-        plan = _plan(context, session, wanted, there)
+        plan = _plan(context, session, wanted, there, dry_run=dry_run)
         if dry_run:
             return {"changed": True, "kind": plan.kind, "plan": plan.result(), "uncovered": []}
         try:
@@ -151,7 +152,7 @@ def backup_base(context: Context, *, dry_run: bool, incremental: str = "", to: s
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Place]) -> _Plan:
+def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Place], *, dry_run: bool) -> _Plan:
     server = server_facts(session)
     programs, warnings = pick(
         context.runner,
@@ -163,6 +164,7 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
         context.warn(warning)
     wal_level, senders, segment_bytes, checksums = session.rows(_FACTS)[0]
     _check_settings(wal_level, senders)
+    settle_promoted(context, session, server, dry_run=dry_run)
     found = _tablespaces(session)
     if not checksums:
         context.warn(

@@ -25,7 +25,7 @@ from ..places.catalog import Catalog
 from ..places.evidence import Proof, proofs
 from ..settings import Retention
 from ..system.durable import make_dirs, to_json, write_bytes
-from ..wal.holdings import Held, look
+from ..wal.holdings import Held, compare, look
 from ..wal.proofs import remembered
 
 NAMES = ("local", "s3")
@@ -35,7 +35,7 @@ NAMES = ("local", "s3")
 class Surveyed:
     """One place: its catalog, or what kept us from reading it. `damaged` are sets whose manifest cannot be read.
 
-    `state` is the directory that remembers what reading its WAL has shown.
+    `state` is the directory that remembers what reading its WAL has shown, `others` are the places that were looked at as well.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Surveyed:
     wal: Optional[Held] = None
     beside: Optional[Surveyed] = None
     state: Optional[Path] = None
+    others: list[Surveyed] = field(default_factory=list, repr=False)
 
     def held(self, hear: Callable[[str], None]) -> Held:
         """Return the WAL of the place and its recoverable windows, looked up once; `hear` is told of what cannot be read."""
@@ -61,6 +62,8 @@ class Surveyed:
                 beside = self.beside.held(hear) if self.beside else None
                 known = remembered(self.state, self.name, self.root) if self.state is not None else {}
                 self.wal = look(self.place, self.catalog, hear, beside, known)
+            # What one place says of a timeline, another may deny.
+            compare([self.wal, *(other.held(hear) for other in self.others)])
         return self.wal
 
     @property
@@ -123,6 +126,7 @@ def survey(
         if name in names:
             found.append(surveyed)
     for surveyed in found:
+        surveyed.others = [other for other in found if other is not surveyed]
         # The host knows when WAL was written; S3, when it came.
         surveyed.beside = next((one for one in found if one.name == "local" and surveyed.name != "local"), None)
         if surveyed.trouble is None:

@@ -18,7 +18,7 @@ from ..core.window import Base
 from ..places.base import Entry, Place
 from ..places.catalog import Catalog
 from ..wal.fetch import decryption
-from ..wal.holdings import Held, Lineage, bases_of, lineages, look, segment_size, spare
+from ..wal.holdings import Held, Lineage, apart, bases_of, lineages, look, segment_size, spare
 from ..wal.proofs import mark_of, problem_in, remember, remembered
 
 Result = dict[str, Any]
@@ -49,6 +49,7 @@ def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: boo
     needed = dict(_needed(place, held, bases))
     if not needed:
         return None
+    _compare(context, place, held)
     identity = context.config.restore.identity_file
     sealed = {path for path in needed if path.endswith(".age") and not identity}
     marks = {path: mark_of(entry) for path, entry in needed.items() if path not in sealed}
@@ -98,6 +99,21 @@ def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: boo
         seconds=round(time.monotonic() - tick, 3),
     )
     return result
+
+
+def _compare(context: Context, place: Place, held: dict[str, Lineage]) -> None:
+    """Tell where this host's spool says other things of a timeline than `place` does; another place is not waited for."""
+    if place.name == context.local.name:
+        return
+    try:
+        found = apart([held, lineages(context.local)])
+    except (PgopsError, OSError):
+        return  # what is wrong with the spool is told where that is verified
+    for system, timelines in found.items():
+        context.warn(
+            "%s and %s hold different histories of timeline %s of the cluster %s, so no recovery is known to get across the switch to it:"
+            " pgops wal status." % (context.local.root, place.root, ", ".join(map(str, timelines)), system)
+        )
 
 
 def _needed(place: Place, held: dict[str, Lineage], bases: list[Base]) -> Iterator[tuple[str, Entry]]:

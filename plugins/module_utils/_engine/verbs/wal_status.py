@@ -22,6 +22,7 @@ from ..postgres.connection import connect
 from ..runs import history
 from ..system.durable import free_bytes
 from ..wal.holdings import Held
+from .settling import unsettled
 from .survey import Surveyed, survey
 from .wal_ship import last_state
 
@@ -88,6 +89,8 @@ def _ask_server(context: Context) -> tuple[Optional[ServerWal], Result, str]:
     try:
         with connect(context.config.postgres) as session:
             server, facts = ask(session, context.clock)
+            where = {"data_directory": facts["data_directory"], "in_recovery": server.in_recovery}
+            server = dataclasses.replace(server, unsettled=unsettled(context.config.postgres, session, **where))
     except PgopsError as error:
         return None, {}, str(error)
     return server, facts, ""
@@ -177,8 +180,13 @@ def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
         sum(len(lineage.files) for lineage in found),
         damaged=damaged,
         bases=sorted({(base.system_identifier, base.timeline) for base in held.bases}),
-        stranded=[(w.system_identifier, w.timeline) for w in held.windows if w.is_stranded],
+        stranded=[
+            (w.system_identifier, w.timeline)
+            for w in held.windows
+            if w.is_stranded and w.timeline not in held.disputed.get(w.system_identifier, ())
+        ],
         newest=max((when for lineage in found for when in lineage.segments().values()), default=None),
+        disputed=[(system, timeline) for system, timelines in held.disputed.items() for timeline in timelines],
     )
 
 

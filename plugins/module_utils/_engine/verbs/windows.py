@@ -11,8 +11,8 @@ from typing import Optional
 from ..context import Context
 from ..core.errors import PgopsError
 from ..core.segments import USUAL_SIZE
-from ..core.window import Base, Window, windows
-from ..wal.holdings import histories, lineages, segment_size
+from ..core.window import Base, Window, undisputed, windows
+from ..wal.holdings import Lineage, apart, histories, lineages, segment_size
 from ..wal.proofs import remembered
 
 History = list[tuple[int, int, str]]
@@ -28,11 +28,14 @@ def windows_of(context: Context, bases: Iterable[Base], *, only: str = "") -> Op
     written: dict[str, set[str]] = {}
     past: dict[str, dict[int, History]] = {}
     sizes: dict[str, int] = {}
+    everywhere: list[dict[str, Lineage]] = []
     for place in context.places():
         if only and place.name != only:
             continue
         try:
-            for identifier, lineage in lineages(place, remembered(context.state, place.name, place.root)).items():
+            here = lineages(place, remembered(context.state, place.name, place.root))
+            everywhere.append(here)
+            for identifier, lineage in here.items():
                 held = segments.setdefault(identifier, {})
                 for name, stored in lineage.segments().items():
                     # S3 knows only when it got it, which may be long after it was archived.
@@ -46,13 +49,19 @@ def windows_of(context: Context, bases: Iterable[Base], *, only: str = "") -> Op
             context.warn("The WAL in %s could not be listed: %s" % (place.root, error))
     if not read:
         return None
+    disputes = apart(everywhere)
+    for identifier, timelines in disputes.items():
+        context.warn(
+            "The places hold different histories of timeline %s of the cluster %s, so no recovery is known to get across the switch to it:"
+            " pgops wal status." % (", ".join(map(str, timelines)), identifier)
+        )
     found: list[Window] = []
     for identifier in sorted(segments):
         found += windows(
             identifier,
             known,
             segments[identifier],
-            past.get(identifier, {}),
+            undisputed(past.get(identifier, {}), disputes.get(identifier, ())),
             sizes.get(identifier) or USUAL_SIZE,
             each=True,
             arrived=set(segments[identifier]) - written.get(identifier, set()),

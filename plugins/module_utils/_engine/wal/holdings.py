@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Callable, Optional
@@ -24,7 +24,7 @@ from ..core.segments import (
 )
 from ..core.times import parse_iso
 from ..core.wal_proof import Known, problem_of
-from ..core.window import Base, Window, made_up_for, needless, windows
+from ..core.window import Base, Window, disputed, made_up_for, needless, undisputed, windows
 from ..places.base import Entry, Place
 from ..places.catalog import Catalog, readable
 from ..places.chains import chain_of
@@ -76,6 +76,10 @@ class Lineage:
     def contradictions(self) -> list[str]:
         """Return the names under which there are different contents."""
         return sorted(name for name, entries in self.files.items() if len(_contents(entries)) > 1)
+
+    def contents(self) -> dict[str, set[str]]:
+        """Return the hashes of what the place holds under each name."""
+        return {name: _contents(entries) for name, entries in self.files.items()}
 
 
 def _contents(entries: Iterable[Entry]) -> set[str]:
@@ -178,7 +182,8 @@ class Held:
     """The WAL of a place by system identifier and the windows that it opens; or why that is unknown.
 
     `bases` are the base backups there. `damaged` are the names of WAL files that were read and are not whole, `open_damage`
-    those of them that no younger base backup makes up for.
+    those of them that no younger base backup makes up for. `disputed` are timelines by cluster of which another place has another
+    history: no window goes over the switch to one. `ways` are what windows are made of: the segments, the histories and the size.
     """
 
     lineages: dict[str, Lineage] = field(default_factory=dict)
@@ -187,6 +192,20 @@ class Held:
     damaged: list[str] = field(default_factory=list)
     open_damage: list[str] = field(default_factory=list)
     error: str = ""
+    disputed: dict[str, list[int]] = field(default_factory=dict)
+    ways: dict[str, tuple[dict[str, datetime], dict[int, list[tuple[int, int, str]]], int]] = field(
+        default_factory=dict
+    )
+
+    def open(self) -> None:
+        """Find the windows, and which damage they do not make up for."""
+        self.windows, self.open_damage = [], []
+        for identifier, (segments, past, size) in self.ways.items():
+            left = undisputed(past, self.disputed.get(identifier, ()))
+            opened_here = windows(identifier, self.bases, segments, left, size)
+            self.windows += opened_here
+            damaged = self.lineages[identifier].damaged()
+            self.open_damage += [name for name in damaged if not made_up_for(name, opened_here, size)]
 
 
 def look(
@@ -208,15 +227,34 @@ def look(
             earlier = elsewhere.lineages.get(identifier) if elsewhere is not None else None
             written = earlier.segments() if earlier is not None else {}
             segments = {name: min(came, written.get(name, came)) for name, came in lineage.segments().items()}
-            opened_here = windows(identifier, held.bases, segments, past, size)
-            held.windows += opened_here
+            held.ways[identifier] = (segments, past, size)
             held.damaged += lineage.damaged()
-            held.open_damage += [name for name in lineage.damaged() if not made_up_for(name, opened_here, size)]
+        held.open()
     except PgopsError as error:
         held.error = str(error)
     except OSError as error:
         held.error = "%s cannot be read: %s." % (place.root, error)
     return held
+
+
+def apart(places: Iterable[Mapping[str, Lineage]]) -> dict[str, list[int]]:
+    """Return the timelines, by cluster, of which the places hold different histories."""
+    held = list(places)
+    found = {
+        identifier: disputed(lineages[identifier].contents() for lineages in held if identifier in lineages)
+        for identifier in sorted({identifier for lineages in held for identifier in lineages})
+    }
+    return {identifier: timelines for identifier, timelines in found.items() if timelines}
+
+
+def compare(places: Iterable[Held]) -> None:
+    """Let no window of the places go over a switch of which they hold different histories."""
+    held = list(places)
+    found = apart(one.lineages for one in held)
+    for one in held:
+        if one.disputed != found:
+            one.disputed = found
+            one.open()
 
 
 def _standing(place: Place, catalog: Catalog, hear: Hears) -> Iterator[str]:
@@ -234,8 +272,10 @@ def _standing(place: Place, catalog: Catalog, hear: Hears) -> Iterator[str]:
 __all__ = (
     "Held",
     "Lineage",
+    "apart",
     "base_of",
     "bases_of",
+    "compare",
     "histories",
     "lineages",
     "look",

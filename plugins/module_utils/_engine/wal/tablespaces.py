@@ -7,26 +7,29 @@ it is replayed, and a record that makes one is led to another directory, or stop
 a file of the data directory, which a recovery of ours lays there; to a server without it (a standby) nothing is done.
 
 A path in a record has only so much room, so a record that is changed names a short link, which lies in the data directory as
-well as in pg_tblspc, for PostgreSQL reads it from both. When the recovery is proven, the server's links lead past it.
+well as in pg_tblspc, for PostgreSQL reads it from both. When the recovery is proven, the server's links lead past it. Of a record that
+begins in one segment and ends in the next, the first part is remembered: where it leads is decided when the next one comes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 
 from ..core.errors import DamagedError, RefusedError
 from ..core.segments import SEGMENT, is_size, kind, number_of, start_of
-from ..core.tablespace_records import led_to, made_in, os_bytes
+from ..core.tablespace_records import begun_with, ended, ended_with, found_in, led_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Any
 
 FILE = "pgops_tablespaces"
 _LINKS = "pg_tblspc"
+_LINK = re.compile("t[0-9]{1,3}")
 _FOLLOWS = "standby.signal"  # what has become a standby since is nobody's copy
 
 
@@ -54,35 +57,58 @@ def look_into(data: str, name: str, path: str, account: str = "") -> None:
         content = stream.read()
     if not is_size(len(content)):
         return
-    start = start_of(number_of(name, len(content)), len(content))
-    found = made_in(content, start)
-    if not found:
+    number = number_of(name, len(content))
+    start = start_of(number, len(content))
+    found, head, rest = found_in(content, start)
+    if not found and not head and not rest:
         return
     state, changed = _read(data), content
+    before = _text(state)
     try:
+        if rest:
+            changed = _end(data, state, number, changed, start, account)
         for made in found:
-            if not made.path:
-                raise RefusedError(
-                    "%s holds a part of the record of a tablespace, which goes on in another segment, so that its directory"
-                    " cannot be told." % name,
-                    hint="Recover from a younger base backup, or to a moment before.",
-                )
-            if made.path in state["links"].values():
+            if made.path in _links(state):
                 continue  # it has been led there already
             place = _place(state, made.path, account)
             if place != made.path:
-                link = _link(data, state, made.path, place)
-                changed = led_to(changed, start, made, link)
+                changed = _fitting(led_to, changed, start, made, _link(data, state, made.path, place))
+        if head:
+            changed = _begin(state, number, changed, start, head)
     except RefusedError as error:
         state["refused"] = [error.message, error.hint]
         _write(data, state, account)
         raise
-    _write(data, state, account)
-    if changed is not content:
+    if _text(state) != before:
+        _write(data, state, account)
+    if changed != content:
         from .spool import restore_to
 
         restore_to(changed, path)
         _give(path, account)
+
+
+def _begin(state: dict[str, Any], number: int, content: bytes, start: int, head: bytes) -> bytes:
+    """Remember the first part of a record that ends in the segment behind `number`; return the segment with a link to where that says."""
+    key = str(number + 1)
+    # What ended in nothing of interest was another record, of which only the head of the header was there.
+    state["begun"] = {k: one for k, one in state.get("begun", {}).items() if k == key or "place" in one}
+    begun = state["begun"].setdefault(key, {})
+    if begun.get("head") != head.hex():
+        begun.update(head=head.hex(), link=_free(state))
+    return _fitting(begun_with, content, start, head, begun["link"])
+
+
+def _end(data: str, state: dict[str, Any], number: int, content: bytes, start: int, account: str) -> bytes:
+    """Return the segment `number` with the rest of the record that began in the one before, if that makes a tablespace."""
+    begun = state.get("begun", {}).get(str(number))
+    head = bytes.fromhex(begun["head"]) if begun else b""
+    made = ended(content, start, head) if begun else None
+    if begun is None or made is None:
+        return content
+    begun["place"] = _links(state).get(made.path) or _place(state, made.path, account)
+    _lay_link(data, begun["link"], begun["place"])
+    return _fitting(ended_with, content, start, head, begun["link"])
 
 
 def look_into_all(data: Path, account: str) -> None:
@@ -107,24 +133,32 @@ def made_anew(data: Path) -> list[str]:
     return list(_read(str(data)).get("fresh", []))
 
 
+def home_of(data: Path) -> str:
+    """Return which data directory its tablespaces were marked for."""
+    return str(_read(str(data)).get("home", data))
+
+
 def has_links(data: Path) -> bool:
     """Tell whether a record was changed: until a checkpoint comes after it, the server may replay it once more."""
-    return bool(_read(str(data)).get("links"))
+    return bool(_links(_read(str(data))))
 
 
 def settle(data: Path, *, promoted: bool) -> None:
     """Let the server's links lead to the directories themselves; once it is promoted, and has no need to replay anything, all else goes."""
+    from ..system.durable import sync_dir
+
     state = _read(str(data))
-    links = {link: state["made"][path] for path, link in state.get("links", {}).items()}
-    folder = data / _LINKS
+    links, folder = _links(state), data / _LINKS
     for entry in sorted(folder.iterdir()):
         if entry.is_symlink() and os.readlink(entry) in links and entry.name.isdecimal():
             _lead(str(entry), links[os.readlink(entry)])
+    sync_dir(folder)
     if not promoted:
         return
     for link in links:
         for inside in (folder / link, data / link):
-            inside.unlink(missing_ok=True)
+            if inside.is_symlink():
+                inside.unlink()
     (data / FILE).unlink(missing_ok=True)
 
 
@@ -169,15 +203,42 @@ def _prepare(place: str, path: str, home: str, account: str) -> bool:
     return not there
 
 
+def _links(state: dict[str, Any]) -> dict[str, str]:
+    """Return where our links lead, by their names; as if nothing had a name of ours that we have not given."""
+    found = {link: state["made"][path] for path, link in state.get("links", {}).items()}
+    found.update((one["link"], one["place"]) for one in state.get("begun", {}).values() if "place" in one)
+    return {link: place for link, place in found.items() if _LINK.fullmatch(link)}
+
+
+def _free(state: dict[str, Any]) -> str:
+    """Return a name for another link."""
+    taken = {*state["links"].values(), *(one.get("link") for one in state.get("begun", {}).values())}
+    return next(name for name in ("t%d" % number for number in range(len(taken) + 1)) if name not in taken)
+
+
 def _link(data: str, state: dict[str, Any], path: str, place: str) -> str:
-    """Return the short link to `place`, which fits where `path` was. Raise RefusedError."""
+    """Return the short link to `place`, which is to stand where `path` was."""
     links: dict[str, str] = state["links"]
-    link = links.setdefault(path, "t%d" % len(links))
-    if len(link) > len(os_bytes(path)):
-        raise RefusedError("The path %s of a tablespace is too short to be led elsewhere." % path)
+    if path not in links:
+        links[path] = _free(state)
+    _lay_link(data, links[path], place)
+    return links[path]
+
+
+def _lay_link(data: str, link: str, place: str) -> None:
     for inside in (os.path.join(data, link), os.path.join(data, _LINKS, link)):
         _lead(inside, place)
-    return link
+
+
+def _fitting(change: Callable[..., bytes], *arguments: Any) -> bytes:
+    """Return the segment as `change` makes it. Raise RefusedError where the record has no room for the link."""
+    try:
+        return change(*arguments)
+    except ValueError as error:
+        raise RefusedError(
+            "The WAL that is replayed makes a tablespace whose path is too short to be led elsewhere: %s" % error,
+            hint="Recover from a younger base backup, or to a moment before.",
+        ) from error
 
 
 def _lead(link: str, place: str) -> None:
@@ -205,13 +266,17 @@ def _read(data: str) -> dict[str, Any]:
 
 
 def _write(data: str, state: dict[str, Any], account: str) -> None:
-    import json
-
     from .spool import restore_to
 
     path = os.path.join(data, FILE)
-    restore_to(json.dumps(state, sort_keys=True).encode("ascii"), path)
+    restore_to(_text(state).encode("ascii"), path)
     _give(path, account)
+
+
+def _text(state: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(state, sort_keys=True)
 
 
 def _give(path: str, account: str) -> None:
@@ -221,4 +286,15 @@ def _give(path: str, account: str) -> None:
         os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid, follow_symlinks=False)
 
 
-__all__ = ("FILE", "has_links", "lay", "look_into", "look_into_all", "made_anew", "made_by_wal", "refused", "settle")
+__all__ = (
+    "FILE",
+    "has_links",
+    "home_of",
+    "lay",
+    "look_into",
+    "look_into_all",
+    "made_anew",
+    "made_by_wal",
+    "refused",
+    "settle",
+)

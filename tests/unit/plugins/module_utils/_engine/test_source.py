@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import build
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import CommandError, DamagedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    CommandError,
+    DamagedError,
+    MissingError,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import NAME, File, Manifest, Payload
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalog import Catalog
 from ansible_collections.pgops.backup.plugins.module_utils._engine.source import Source
@@ -83,3 +88,17 @@ def test_who_stops_reading_leaves_no_program_behind(tmp_path: Path) -> None:
     chunks.close()  # type: ignore[attr-defined]
     children = [pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
     assert "gzip" not in {Path("/proc/%s/comm" % pid).read_text().strip() for pid in children}
+
+
+def test_a_set_that_is_removed_while_it_is_read_is_told_as_such(tmp_path: Path) -> None:
+    """Of one file that is missing in a set which is there nothing of that kind is said."""
+    source = source_of(tmp_path, TEXT, listed=TEXT)
+    folder = source.context.local.path("sets") / SET
+    (folder / DUMP.path).unlink()
+    with pytest.raises(MissingError) as caught:
+        list(source.chunks(source.manifest.files[0]))
+    assert "while it was read" not in caught.value.message
+    shutil.rmtree(folder)
+    with pytest.raises(MissingError, match=r"was removed from .* while it was read") as caught:
+        list(source.chunks(source.manifest.files[0]))
+    assert "pgops pin" in caught.value.hint

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import struct
 import sys
 from pathlib import Path
@@ -14,6 +16,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespace_records import (
     Made,
     _crc,
+    begun_with,
+    ended,
+    ended_with,
+    found_in,
     led_to,
     made_in,
 )
@@ -119,18 +125,76 @@ def test_what_only_looks_like_one_is_none() -> None:
         led_to(good, SIZE, made_in(good, SIZE)[0], "/longer")
 
 
-@pytest.mark.parametrize("inside", [8, 16, 24, 32, 40])
-def test_across_the_border_of_two_segments_it_is_told_without_a_path(inside: int) -> None:
-    made = create("/srv/across")
+def two_segments(made: bytes, inside: int, number: int = 1) -> tuple[bytes, bytes]:
+    """Lay a record across the border of two segments, with so many bytes of it in the first one."""
     length = int.from_bytes(made[:4], sys.byteorder)
-    first = segment(filler(ROOM - inside) + made)
-    second = segment(made[inside:] + filler(80), number=2, rest=length - inside)
-    told = [*made_in(first, SIZE), *made_in(second, 2 * SIZE)]
-    assert [one.path for one in told] == [""]
-    # The rest of any other record is none.
-    other = record(bytes(len(made) - 26))
-    assert made_in(segment(filler(ROOM - inside) + other), SIZE) == []
-    assert made_in(segment(other[inside:] + filler(80), number=2, rest=length - inside), 2 * SIZE) == []
+    assert inside % 8 == 0
+    assert inside < length
+    first = segment(filler(ROOM - inside) + made, number=number)
+    return first, segment(made[inside:] + filler(80), number=number + 1, rest=length - inside)
+
+
+def across(first: bytes, second: bytes, inside: int, length: int) -> bytes:
+    """The record that the two hold together."""
+    return plain_of(first)[ROOM - inside :] + plain_of(second)[: length - inside]
+
+
+LONG = "/" + "long/" * 50  # for which the head of the data is longer
+
+
+@pytest.mark.parametrize("path", ["/srv/across the border", LONG, "/srv/elsewhere/\udcff"])
+def test_across_the_border_of_two_segments_it_is_changed_in_both(path: str) -> None:
+    """Wherever the border lies in it, both parts together are a record with the other path, whose sum is right; nothing else changes."""
+    made = create(path)
+    length = int.from_bytes(made[:4], sys.byteorder)
+    for inside in [*range(8, min(length, 56), 8), (length - 1) // 8 * 8]:
+        link = "t0" if inside % 16 else "t123"
+        first, second = two_segments(made, inside)
+        found, head, none = found_in(first, SIZE)
+        assert (found, head, none) == ([], made[:inside], 0)
+        assert found_in(second, 2 * SIZE) == ([], b"", length - inside)
+        assert ended(second, 2 * SIZE, head) == Made(-inside, 16400, path)
+        one, other = begun_with(first, SIZE, head, link), ended_with(second, 2 * SIZE, head, link)
+        whole = across(one, other, inside, length)
+        assert _crc(whole) == int.from_bytes(whole[20:24], sys.byteorder), inside
+        at = 30 + 3 * (whole[24] == 254)
+        assert whole[at:].split(b"\0")[0] == link.encode()
+        assert (whole[:20], whole[24:at]) == (made[:20], made[24:at])
+        assert plain_of(one)[: ROOM - inside] == plain_of(first)[: ROOM - inside]
+        assert plain_of(other)[length - inside :] == plain_of(second)[length - inside :]
+        assert (one == first) == (inside < at), "where nothing of the path lies it stays as it is"
+
+
+def test_any_record_across_the_border_is_changed_right_or_not_at_all() -> None:
+    """Whatever the path, the border and the rest of the two segments: a record of somebody else is never touched."""
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
+    for _each in range(60):
+        path = "/" + "".join(chance.choice("ab /\u00e9") for _letter in range(chance.choice([1, 5, 9, 40, 300, 900])))
+        ours = chance.randrange(3) > 0
+        made = create(path, chance.randrange(1, 1 << 32))
+        if not ours:  # its path would do, and it has another sum, manager or purpose
+            made = bytearray(made)
+            made[chance.choice([16, 17, 20, 25])] ^= 0x10
+            made = bytes(made)
+        length = int.from_bytes(made[:4], sys.byteorder)
+        inside = chance.randrange(8, length, 8) if length > 8 else 8
+        first, second = two_segments(made, inside)
+        _found, head, _none = found_in(first, SIZE)
+        it = ended(second, 2 * SIZE, head) if head else None
+        said = (seed, path, inside, ours)
+        assert (it is not None) == ours, said
+        if it is None:
+            continue
+        assert (it.path, head) == (path, made[:inside]), said
+        try:
+            one, other = begun_with(first, SIZE, head, "t0"), ended_with(second, 2 * SIZE, head, "t0")
+        except ValueError:
+            assert len(path.encode()) < 6, said
+            continue
+        whole = across(one, other, inside, length)
+        assert _crc(whole) == int.from_bytes(whole[20:24], sys.byteorder), said
+        assert whole[30 + 3 * (whole[24] == 254) :].startswith(b"t0\0"), said
 
 
 # --- where it may lie -------------------------------------------------------------------------------------------------
@@ -192,20 +256,68 @@ def test_those_that_nobody_named_lie_beside(data: Path, tmp_path: Path) -> None:
     assert sorted(tablespaces.made_by_wal(data).values()) == [str(tmp_path / "new-2"), str(tmp_path / "new-3")]
 
 
-@pytest.mark.parametrize("why", ["is not empty", "cannot be used", "cannot be told"])
+def look_across(data: Path, path: str, inside: int, *, number: int = 1) -> str:
+    """Let two segments be looked into, across whose border a tablespace is made in `path`; return where it is made then."""
+    made = create(path)
+    files = [data / "pg_wal" / segment_name(1, one, SIZE) for one in (number, number + 1)]
+    for file, content in zip(files, two_segments(made, inside, number), strict=True):
+        file.write_bytes(content)
+        tablespaces.look_into(str(data), file.name, str(file))
+    whole = across(*(file.read_bytes() for file in files), inside, int.from_bytes(made[:4], sys.byteorder))
+    assert _crc(whole) == int.from_bytes(whole[20:24], sys.byteorder)
+    return whole[30:].split(b"\0")[0].decode()
+
+
+@pytest.mark.parametrize("inside", [8, 24, 32, 40])
+def test_one_across_the_border_of_two_segments_goes_where_it_may_lie(data: Path, tmp_path: Path, inside: int) -> None:
+    asked = tmp_path / "asked for"
+    laid(data, {"/a path that is asked for": str(asked)})
+    assert look(data, "/a path that is asked for") == ["t0"]
+    for _again in range(2):  # as when the server is started once more
+        assert look_across(data, "/a path that is asked for", inside) == "t1"
+        assert look_across(data, "/was/there", inside, number=3) == "t2"
+        assert (data / "t1").resolve() == (data / "pg_tblspc" / "t1").resolve() == asked
+        assert (data / "t2").resolve() == (data / "pg_tblspc" / "t2").resolve() == tmp_path / "moved"
+    assert tablespaces.has_links(data)
+    assert tablespaces.made_by_wal(data) == {"/a path that is asked for": str(asked)}
+    (data / "pg_tblspc" / "16400").symlink_to("t2")
+    tablespaces.settle(data, promoted=True)
+    assert (data / "pg_tblspc" / "16400").readlink() == tmp_path / "moved"
+    assert sorted(path.name for path in data.iterdir()) == ["pg_tblspc", "pg_wal"]
+    assert [path.name for path in (data / "pg_tblspc").iterdir()] == ["16400"]
+
+
+def test_what_goes_on_across_a_border_and_makes_no_tablespace_is_left_alone(data: Path) -> None:
+    laid(data)
+    other = record(bytes(60))
+    for number in (1, 3):
+        files = [data / "pg_wal" / segment_name(1, one, SIZE) for one in (number, number + 1)]
+        for file, content in zip(files, two_segments(other, 16, number), strict=True):
+            file.write_bytes(content)
+            tablespaces.look_into(str(data), file.name, str(file))
+            assert file.read_bytes() == content
+    assert not tablespaces.has_links(data)
+    known = json.loads((data / tablespaces.FILE).read_text())["begun"]
+    assert list(known) == ["4"], "what came to nothing is forgotten"
+    # The next one has nothing to do with what is remembered of the one before.
+    file = data / "pg_wal" / segment_name(1, 4, SIZE)
+    file.write_bytes(segment(create("/live")[16:] + filler(80), number=4, rest=14))
+    tablespaces.look_into(str(data), file.name, str(file))
+    assert not tablespaces.has_links(data)
+
+
+@pytest.mark.parametrize("why", ["is not empty", "cannot be used", "too short"])
 def test_what_may_lie_nowhere_is_not_handed_over(data: Path, tmp_path: Path, why: str) -> None:
     live = tmp_path / "live"
     live.mkdir()
     (live / "PG_16").touch()
     laid(data)
-    if why == "cannot be told":
-        file = data / "pg_wal" / NAME
-        file.write_bytes(segment(filler(ROOM - 40) + create("/srv/across")))
+    path = {"is not empty": str(live), "cannot be used": str(tmp_path / "no" / "where"), "too short": "/a"}[why]
+    if why == "too short":
+        laid(data, others=str(tmp_path / "new"))
+    for inside in (0, 24) if why != "too short" else (24,):
         with pytest.raises(RefusedError, match=why):
-            tablespaces.look_into_all(data, "")
-    else:
-        with pytest.raises(RefusedError, match=why):
-            look(data, str(live) if why == "is not empty" else str(tmp_path / "no" / "where"))
+            look_across(data, path, inside) if inside else look(data, path)
     said, todo = tablespaces.refused(data)
     assert why in said
     assert todo

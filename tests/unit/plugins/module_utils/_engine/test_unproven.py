@@ -26,7 +26,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unpr
     unfinished,
     unmark,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover, recovery_plan
 
 
 def test_a_mark_names_the_data_directory_and_goes_when_it_is_proven(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_removed_half_is_still_known(tmp_path: Path, monkeypatch: pytest
 
 def failed_work(data: Path, far: Path) -> Any:
     asked = recover.Request(Target("end"), str(data), mode="in_place")
-    return recover._Work(asked, [], *[None] * 2, None, "", {"17": far}, "", True, [])  # type: ignore[arg-type]
+    return recovery_plan.Work(asked, [], *[None] * 2, None, "", {"17": far}, "", True, [])  # type: ignore[arg-type]
 
 
 def killed_after(count: int) -> Any:
@@ -160,18 +160,18 @@ def test_a_kill_between_the_two_renames_is_known(tmp_path: Path) -> None:
     data, far = tmp_path / "data", tmp_path / "far"
     work = failed_work(data, far)
     work.replaces = False
-    recover._check_moved(work)
+    recovery_plan._check_moved(work)
     assert (work.replaces, work.refusals) == (False, [])
     kept = tmp_path / "data.before-20261122T080000Z"
     kept.mkdir()
     (kept / "PG_VERSION").write_text("18")
     mark(unfinished(data), data, "")
-    recover._check_moved(work)
+    recovery_plan._check_moved(work)
     assert work.replaces
     assert "was renamed to %s by a recovery that was cut short" % kept in work.refusals[0]
     confirmed = recover.Request(Target("end"), str(data), mode="in_place", confirm=str(data))
     work = dataclasses.replace(work, request=confirmed, refusals=[])
-    recover._check_moved(work)
+    recovery_plan._check_moved(work)
     assert work.refusals == []
 
 
@@ -259,7 +259,7 @@ def test_what_is_promoted_or_does_not_end_meanwhile_is_not_removed(
         mark(path, data, "")
     (data / "postmaster.opts").write_text("postgres")
     asked = recover.Request(Target("end"), str(data), mode="in_place")
-    work = recover._Work(asked, [], *[None] * 2, None, "", {"17": far}, "", True, [], rests=[far, data])  # type: ignore[arg-type]
+    work = recovery_plan.Work(asked, [], *[None] * 2, None, "", {"17": far}, "", True, [], rests=[far, data])  # type: ignore[arg-type]
     with pytest.raises(RefusedError, match="was promoted meanwhile"):
         recover._clear_rests(world.context(), work)
     monkeypatch.setattr(recover, "is_served", lambda path: path == data)

@@ -177,6 +177,25 @@ def test_a_timeline_whose_history_is_missing_is_told_with_what_to_do():
     assert "wal history" not in found(server=now_on_two, holdings=[dataclasses.replace(lost, error="gone")])
 
 
+def test_what_a_recovery_left_is_told_in_the_place_of_the_timeline():
+    """A base backup is what ends both; that a history is missing is told besides."""
+    left = server(system_identifier="7", timeline=2, unsettled="Links are left.")
+    old = dataclasses.replace(HELD, bases=[("7", 1)])
+    assert found(server=left, holdings=[old])["wal timeline"] == ("warning", "Links are left.")
+    lost = dataclasses.replace(old, stranded=[("7", 2)])
+    assert {"wal timeline", "wal history"} <= set(found(server=left, holdings=[lost]))
+
+
+def test_places_that_contradict_each_other_about_a_timeline_are_told_once():
+    held = dataclasses.replace(HELD, disputed=[("7", 2)])
+    known = (GOOD, "", SHIPPED, PLENTY, [held, dataclasses.replace(held, place="local")], Bounds(10 * MINUTE, GIB), NOW)
+    told = [finding for finding in judge(*known) if finding.check == "wal contradiction"]
+    assert [(finding.severity, "00000002.history" in finding.text) for finding in told] == [("critical", True)]
+    # Why the window ends before the WAL does is told by that.
+    late = dataclasses.replace(held, recoverable_to=NOW - 60 * MINUTE, newest=NOW)
+    assert found(holdings=[late])["wal window"][0] == "ok"
+
+
 def test_a_window_that_lags_behind_the_wal_is_told():
     held = dataclasses.replace(HELD, recoverable_to=NOW - 60 * MINUTE, newest=NOW)
     severity, said = found(holdings=[held])["wal window"]

@@ -17,8 +17,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import (
     Base,
     Gap,
+    disputed,
     made_up_for,
     needless,
+    undisputed,
     windows,
 )
 
@@ -73,6 +75,33 @@ def test_what_another_branch_reaches_makes_up_for_no_damage():
     assert made_up_for(damaged, younger, SIZE)
     # What the second one came from counts as its own.
     assert made_up_for(segment_name(1, 4, SIZE), [one for one in younger if one.timeline == 2], SIZE)
+
+
+def test_histories_of_which_places_have_different_contents_are_disputed():
+    two, three, segment = "00000002.history", "00000003.history", segment_name(2, 7, SIZE)
+    assert disputed([]) == []
+    assert disputed([{two: {"a"}}, {two: {"a"}, three: {"b"}}, {}]) == []
+    # Of segments each place is asked by itself.
+    assert disputed([{two: {"a"}, segment: {"c"}}, {two: {"a"}, segment: {"d"}}]) == []
+    assert disputed([{three: {"a"}, two: {"a"}}, {two: {"b"}, three: {"c"}}]) == [2, 3]
+    assert disputed([{two: {"a", "b"}}, {}]) == [2], "whose contents these are nobody can tell either"
+
+
+def test_no_window_goes_over_a_disputed_switch_nor_over_one_that_came_from_there():
+    past = {2: [(1, 5 * SIZE, "")], 3: [(1, 5 * SIZE, ""), (2, 7 * SIZE, "")], 4: [(1, 6 * SIZE, "")]}
+    assert undisputed(past, ()) == past
+    assert list(undisputed(past, [2])) == [4]
+    assert list(undisputed(past, [3])) == [2, 4]
+
+
+@given(st.lists(st.dictionaries(st.integers(2, 4), st.sets(st.sampled_from("ab"), min_size=1)), max_size=3))
+def test_the_order_of_places_makes_no_difference_to_what_is_disputed(places):
+    named = [{"%08X.history" % timeline: found for timeline, found in place.items()} for place in places]
+    assert disputed(named) == disputed(named[::-1])
+    assert disputed(named[:1] * 2) == disputed(named[:1])
+    for timeline in (2, 3, 4):
+        told = {content for place in places for content in place.get(timeline, ())}
+        assert (timeline in disputed(named)) == (len(told) > 1)
 
 
 def test_when_the_last_segment_was_written_is_unknown_where_it_only_arrived():

@@ -1,0 +1,520 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""How a recovery is planned: from which base backup, by which WAL, where everything will lie, and what forbids it. It changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from .. import config
+from ..context import Context
+from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError, UsageError
+from ..core.manifest import Base, Manifest
+from ..core.naming import is_physical, is_plain_path, is_set_id
+from ..core.recovery_target import Candidate, Chosen, Target, choose_base
+from ..core.segments import parse_lsn
+from ..core.sizes import human_size
+from ..core.times import parse_iso
+from ..core.window import Base as WalBase
+from ..host.client import client_of
+from ..places.catalog import Catalog
+from ..places.chains import chain_of, failed
+from ..postgres.base_unpacking import (
+    check_combine,
+    unpacked_sizes,
+)
+from ..postgres.debian import Cluster, cluster_of
+from ..postgres.recovering import is_served, started_here
+from ..postgres.throwaway import account_of, server_programs
+from ..postgres.tools import Programs
+from ..postgres.unproven import (
+    is_marked,
+    is_rest,
+    kept_of,
+    rests,
+    size_of,
+    unfinished,
+)
+from ..settings import Config, Restore
+from ..source import Source
+from ..wal.holdings import base_of
+from ..wal.tablespaces import made_by_wal
+from .windows import windows_of
+
+MODES = ("beside", "in_place")
+LEAVES = ("running", "stopped")
+_LONGEST_SOCKET = 107
+
+
+@dataclass(frozen=True)
+class Request:
+    """To which `target`, from which set (`auto`: the one that reaches it soonest), into which data directory.
+
+    Modes: `beside` (a copy of its own, reached by a private socket in `socket_directory` with the number `port`), `in_place`
+    (as the server itself, with its own configuration; a data directory that is there is kept under another name, and
+    `confirm` must name it). `tablespaces` maps their names, or the directories that they have, to new ones; those that the WAL
+    makes and nobody named lie in `others` with a number behind it, or else in the same directory, if it is empty.
+    `config_file` is the server's postgresql.conf where that lies elsewhere; Debian's is found. `leave`: whether the server is
+    left running, or stopped, for its own service to start it.
+    """
+
+    target: Target
+    data_directory: str
+    place: str = "auto"
+    set: str = "auto"
+    mode: str = "beside"
+    port: int = 5432
+    socket_directory: str = ""
+    tablespaces: Mapping[str, str] = field(default_factory=dict)
+    others: str = ""
+    config_file: str = ""
+    leave: str = "running"
+    confirm: str = ""
+    dry_run: bool = False
+
+
+@dataclass
+class Work:
+    request: Request
+    chain: list[Source]
+    base: Base
+    chosen: Chosen
+    programs: Programs
+    account: str
+    locations: dict[str, Path]
+    command: str
+    replaces: bool
+    refusals: list[str]
+    cluster: Optional[Cluster] = None
+    served: bool = False
+    rests: list[Path] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> Source:
+        """The set that is recovered; what it builds on comes before it in the chain."""
+        return self.chain[-1]
+
+    @property
+    def data(self) -> Path:
+        """Where the data directory is to be."""
+        return Path(self.request.data_directory)
+
+    @property
+    def config_file(self) -> str:
+        """The server's postgresql.conf where that lies elsewhere, empty otherwise."""
+        return self.request.config_file or (str(self.cluster.config_file) if self.cluster else "")
+
+    @property
+    def service(self) -> str:
+        """The service of systemd that runs the server, empty where none is known."""
+        return self.cluster.service if self.cluster else ""
+
+
+def check(request: Request) -> None:
+    if request.mode not in MODES:
+        raise UsageError("%r is no mode of a recovery." % request.mode, hint="Use one of %s." % ", ".join(MODES))
+    if request.leave not in LEAVES:
+        raise UsageError("%r is no way to leave a server." % request.leave, hint="Use one of %s." % ", ".join(LEAVES))
+    for name, path in [
+        ("The data directory", request.data_directory),
+        ("The directory of the socket", request.socket_directory),
+        *(("The directory of the tablespace %s" % name, path) for name, path in request.tablespaces.items()),
+        *(("The directory that a tablespace has", name) for name in request.tablespaces if name.startswith("/")),
+    ]:
+        if (path or name == "The data directory") and not is_plain_path(path):
+            raise UsageError("%s must be a path from the root without .., and %r is none." % (name, path))
+    if request.set != "auto" and not (is_set_id(request.set) and is_physical(request.set)):
+        raise UsageError(
+            "%r names no base backup." % request.set, hint="Give an id that ends in -base or -incremental, or auto."
+        )
+
+
+def prepare(context: Context, request: Request) -> Work:
+    catalog, manifests = _begins(context, request)
+    windows, bases = None, [base for base in map(base_of, manifests.values()) if base is not None]
+    if request.target.kind != "immediate" and _own_command(context):
+        windows = windows_of(context, bases)
+    wanted = "" if request.set == "auto" else request.set
+    candidates = [_candidate(m, m.base) for m in manifests.values() if m.base is not None]
+    chosen = choose_base(request.target, candidates, windows, context.clock(), wanted=wanted)
+    alone = request.place == "local" and windows is not None
+    local = alone and _is_here(context, request.target, candidates, bases, chosen)
+    key = context.config.restore.identity_file
+    chain = [Source(context, catalog, m.id, identity_file=key) for m in chain_of(catalog, chosen.base.id)]
+    for source in chain:
+        source.check_key()
+    manifest = manifests[chosen.base.id]
+    if manifest.base is None:
+        raise DamagedError("The manifest of %s describes no base backup." % manifest.id)
+    programs = server_programs(context, manifest.server_version_num // 10000, exactly=True)
+    command, refusals, blind = "", list[str](), False
+    if request.target.kind != "immediate":  # up to its own end a base backup has all WAL inside
+        command = context.config.restore.restore_command
+        if command == Restore().restore_command:
+            command = _our_command(context, manifest, refusals, local=local)
+        elif command and "wal fetch" not in command:  # which looks by itself
+            looked = _looked_into(context, command)
+            command, blind = looked or command, not looked
+    elif context.config.restore.restore_command == Restore().restore_command:
+        unsaid = list[str]()
+        ours = _our_command(context, manifest, unsaid, local=local)
+        command = "" if unsaid else _histories_alone(ours)
+    if len(chain) > 1:
+        check_combine(programs)
+    work = Work(request, chain, manifest.base, chosen, programs, account_of(context), {}, command, False, refusals)
+    work.remarks = [_BLIND] if blind else []
+    _check_directories(context, work)
+    return work
+
+
+def _begins(context: Context, request: Request) -> tuple[Catalog, dict[str, Manifest]]:
+    """Return the catalog of the place that is asked for and the base backups there with which a recovery may begin.
+
+    Raise RefusedError where there is none; UnreachableError, and others, if nobody can tell.
+    """
+    passed_over = list[str]()
+    try:
+        catalog = Catalog(context.place(request.place))
+        manifests = dict(_manifests(context, catalog, request.set, passed_over))
+    except UnreachableError as error:
+        error.hint = " ".join(word for word in (error.hint, _elsewhere(context, request.place)) if word)
+        raise
+    if passed_over and not manifests:
+        raise RefusedError(
+            "No base backup in %s is taken by itself: %s." % (catalog.place.root, "; ".join(passed_over)),
+            hint="Look in the other place (--place), or name the one to take with --set: one whose verification failed may still do.",
+        )
+    if not manifests:
+        raise RefusedError(
+            "There is no base backup in %s." % catalog.place.root,
+            hint=_elsewhere(context, catalog.place.name) or "Take one: pgops backup --kind base.",
+        )
+    return catalog, manifests
+
+
+def _elsewhere(context: Context, asked: str) -> str:
+    """Return what to say of base backups in another place than the one that was asked, empty where none is known to have any."""
+    if asked == "local" and context.config.s3 is None:
+        return ""
+    with contextlib.suppress(PgopsError, OSError):
+        other = context.place("s3" if asked == "local" else "local")
+        if any(map(is_physical, Catalog(other).ids())):
+            return "There are base backups in %s: --place %s." % (other.root, other.name)
+    return ""
+
+
+def _our_command(context: Context, manifest: Manifest, refusals: list[str], *, local: bool) -> str:
+    """Return how our own program fetches WAL by this very configuration, as the server is to call it; `local`: from this host alone."""
+    path = context.config_file
+    why, more = "", list[str]()
+    if not path:
+        why = "this run has none"
+    elif "\n" in path + context.program:
+        why = "%r cannot stand in a setting of PostgreSQL" % path
+    else:
+        written = config.load(Path(path), environ=os.environ, host=context.host)
+        if written.instance != context.config.instance:
+            more = ["--instance", context.config.instance]
+        if _archive_of(written) != _archive_of(context.config):
+            why = "%s leads to another archive than what the options lay over it" % path
+    if why:
+        refusals.append(
+            "The server would fetch its WAL by pgops wal fetch, which reads a configuration file, and %s. Name one (config) that"
+            " says it all, or give restore.restore_command." % why
+        )
+    # Its service may start it, too, with another PATH.
+    program = shutil.which(context.program) or context.program
+    client = str(client_of(Path(program)))
+    if os.access(client, os.X_OK):  # the same, and sooner
+        program = client
+    more += ["--place", "local"] if local else []
+    words = [program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier, *more]
+    return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
+
+
+def _is_here(
+    context: Context, target: Target, candidates: Sequence[Candidate], bases: Sequence[WalBase], chosen: Chosen
+) -> bool:
+    """Tell whether the local place has all WAL that leads to the target.
+
+    Then no other one is asked: who chooses that place may have no other at the moment, and the server would stop at the first question.
+    """
+    windows = windows_of(context, bases, only="local")
+    if windows is None:
+        return False
+    try:
+        alone = choose_base(target, candidates, windows, context.clock(), wanted=chosen.base.id)
+    except RefusedError:
+        return False
+    return target.kind in ("time", "lsn") or alone.reach >= chosen.reach
+
+
+def _looked_into(context: Context, command: str) -> str:
+    """Return `command`, which is not ours, with a look into what it brings behind it; empty where the program is not found."""
+    program = shutil.which(context.program) if context.program else None
+    if program is None:
+        return ""
+    return "sh -c %s && %s wal fetch --look %%f %%p" % (shlex.quote(command), shlex.quote(program))
+
+
+_BLIND = (
+    "Nobody looks into the WAL for tablespaces that it makes, as the program pgops is not found on this host: each would lie in its"
+    " original directory, also if a server uses that. Do not go on where it may have made one."
+)
+
+
+def _histories_alone(command: str) -> str:
+    """Return what fetches the histories of timelines by `command`, and nothing else.
+
+    The server looks for them to begin a timeline that is new to the archive. Where that cannot be read it goes on without.
+    """
+    return "case %%f in *.history) %s || exit 1;; *) exit 1;; esac" % command
+
+
+def _archive_of(known: Config) -> tuple[Any, ...]:
+    """Return where WAL is looked for, but for the instance, which can be named."""
+    s3 = known.s3
+    return (known.local.path, s3 and (s3.bucket, s3.prefix, s3.endpoint_url, s3.region))
+
+
+def _manifests(
+    context: Context, catalog: Catalog, wanted: str, passed_over: list[str]
+) -> Iterator[tuple[str, Manifest]]:
+    """Yield the base backups of which all is there that they build on, and add to `passed_over` why others are not taken.
+
+    Only what failed in this very place counts. Raise what is wrong with the one that is wanted.
+    """
+    for set_id in catalog.ids():
+        if is_physical(set_id):
+            try:
+                chain = chain_of(catalog, set_id)
+                bad = failed(catalog, [manifest.id for manifest in chain], place=catalog.place.name)
+                if bad and set_id != wanted:
+                    passed_over.append(
+                        "%s failed its verification" % bad
+                        if bad == set_id
+                        else "%s builds on %s, which failed its verification" % (set_id, bad)
+                    )
+                if bad:
+                    context.warn(
+                        "%s failed its verification%s."
+                        % (bad, "" if set_id == wanted else ", so %s is not taken unless it is named" % set_id)
+                    )
+                if not bad or set_id == wanted:
+                    yield set_id, chain[-1]
+            except PgopsError as error:
+                if set_id == wanted:
+                    raise
+                passed_over.append("%s: %s" % (set_id, error.message.rstrip(".")))
+                context.warn("The set %s is passed over: %s" % (set_id, error))
+
+
+def _candidate(manifest: Manifest, base: Base) -> Candidate:
+    return Candidate(
+        manifest.id,
+        manifest.system_identifier,
+        manifest.timeline or 1,
+        parse_lsn(manifest.wal_end or "0/0"),
+        parse_iso(base.stopped),
+        base.next_xid,
+        base.wal_segment_bytes,
+    )
+
+
+def _own_command(context: Context) -> bool:
+    """Tell whether the WAL comes from our own archive, of which we know what it holds."""
+    return "wal fetch" in context.config.restore.restore_command
+
+
+def _check_directories(context: Context, work: Work) -> None:
+    """Find where everything will lie, and collect what forbids it."""
+    request, data, refusals = work.request, work.data, work.refusals
+    rest = is_rest(data)
+    occupied = data.is_dir() and any(data.iterdir())
+    if request.mode == "in_place":
+        work.cluster = cluster_of(data)
+        _check_cluster(work)
+    refusals += _misplaced(data)
+    if rest:
+        work.replaces = request.mode == "in_place"
+        # Our own one is ended; a service might start its own anew.
+        _check_served(work, is_served(data) and not started_here(data))
+        if work.replaces and request.confirm != str(data):
+            refusals.append("%s was left by a recovery that was cut short: confirm it by its exact path." % data)
+    elif occupied and request.mode == "beside":
+        unproven = " A recovery that was cut short left it there, unproven: remove it, or look at it first."
+        refusals.append("%s is not empty.%s" % (data, unproven if is_marked(data, data) else ""))
+    elif occupied:
+        work.replaces = True
+        if os.path.ismount(data):
+            refusals.append("%s is a mount point, so it cannot be kept under another name. Empty it by hand." % data)
+        elif not os.access(data.parent, os.W_OK):
+            refusals.append("%s does not belong to this account, so %s cannot be replaced." % (data.parent, data.name))
+        _check_served(work, is_served(data))
+        if request.confirm != str(data):
+            refusals.append("%s would be replaced (the old one is kept): confirm it by its exact path." % data)
+    elif request.mode == "in_place":
+        _check_moved(work)
+    _check_tablespaces(work)
+    work.remarks += _younger(work)
+    if request.config_file and not Path(request.config_file).is_file():
+        refusals.append("There is no configuration file %s." % request.config_file)
+    socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
+    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+        refusals.append("The path %s is too long for a socket." % socket)
+    homes = [home for home in (data, unfinished(data)) if is_marked(home, data)]
+    left = {*work.places.values(), *(place for home in homes for place in made_by_wal(home).values())}
+    work.rests = rests(data, [*work.locations.values(), *map(Path, sorted(left))])
+    refusals += _lacking_room(context, work)
+
+
+def _check_moved(work: Work) -> None:
+    """Find out whether a recovery was cut short between its two renames: the old data directory has another name already."""
+    data = work.data
+    kept = kept_of(data) if not data.exists() and is_marked(unfinished(data), data) else []
+    if kept:
+        work.replaces = True
+        if work.request.confirm != str(data):
+            work.refusals.append(
+                "%s was renamed to %s by a recovery that was cut short: confirm it by its exact path."
+                % (data, kept[-1])
+            )
+
+
+def _check_served(work: Work, served: bool) -> None:
+    work.served = served
+    if served:
+        work.refusals.append("A server runs on %s. Stop it first%s." % (work.data, by_service("stop", work.service)))
+
+
+def _lacking_room(context: Context, work: Work) -> Iterator[str]:
+    """Yield each file system that has no room for what is to lie there; what a run that was cut short left makes room."""
+    sizes = unpacked_sizes(work.chain)
+    homes = {"": work.data if is_fixed(work.data) else work.data.parent}
+    homes.update({oid: path if path.is_dir() else path.parent for oid, path in work.locations.items()})
+    needed: dict[int, list[Any]] = {}
+    for oid, home in homes.items():
+        if home.is_dir():
+            needed.setdefault(home.stat().st_dev, [home, 0])[1] += sizes[oid]
+    for path in work.rests:
+        if path.stat().st_dev in needed:
+            needed[path.stat().st_dev][1] -= size_of(path)
+    for home, size in needed.values():
+        if not work.source.fits(home, size):
+            yield (
+                "There is no room in %s: of the base backup %s come there, beside what backup.min_free (%s) keeps free."
+                % (home, human_size(max(size, 0)), context.config.backup.min_free)
+            )
+
+
+def is_fixed(data: Path) -> bool:
+    """Tell whether the data directory must be filled where it lies."""
+    return os.path.ismount(data) or (data.is_dir() and not os.access(data.parent, os.W_OK))
+
+
+def _misplaced(data: Path) -> Iterator[str]:
+    if not data.parent.is_dir():
+        yield "%s does not exist, so %s cannot be made in it." % (data.parent, data.name)
+    if data.is_symlink():  # it alone would be renamed, and its target started by whoever knows that
+        yield "%s is a symbolic link: name the directory itself, %s." % (data, os.path.realpath(data))
+
+
+def _check_cluster(work: Work) -> None:
+    """Refuse what the service of a Debian cluster would not start."""
+    cluster, major = work.cluster, str(work.source.manifest.server_version_num // 10000)
+    if cluster is not None and cluster.version != major:
+        work.refusals.append(
+            "%s is the data directory of the cluster %s/%s, and the base backup is of PostgreSQL %s."
+            % (work.data, cluster.version, cluster.name, major)
+        )
+
+
+def by_service(action: str, service: str) -> str:
+    return ": systemctl %s %s" % (action, service) if service else ""
+
+
+def _check_tablespaces(work: Work) -> None:
+    """Find where the tablespaces will lie: each in a directory that is empty or not there, or was left by a run cut short."""
+    request, refusals = work.request, work.refusals
+    names = {word for t in work.base.tablespaces for word in (t.name, t.path)}
+    later = {word: place for word, place in sorted(request.tablespaces.items()) if word not in names}
+    unknown = [word for word in later if not word.startswith("/")]
+    if unknown:
+        refusals.append(
+            "The base backup has no tablespace %s. One that was made after it is called by the directory that it had."
+            % ", ".join(unknown)
+        )
+    work.places = {word: place for word, place in later.items() if word.startswith("/")}
+    for path in map(Path, work.places.values()):
+        if path.is_dir() and any(path.iterdir()) and rests(work.data, [path])[:1] != [path]:
+            refusals.append("The directory %s of a tablespace is not empty: give it another one." % path)
+        elif not path.parent.is_dir():
+            refusals.append("%s does not exist, so no tablespace can lie in it." % path.parent)
+    for tablespace in work.base.tablespaces:
+        asked = request.tablespaces.get(tablespace.name, request.tablespaces.get(tablespace.path))
+        path = Path(asked or tablespace.path)
+        work.locations[tablespace.oid] = path
+        if rests(work.data, [path])[:1] == [path]:
+            continue
+        if path.is_dir() and any(path.iterdir()):
+            refusals.append(
+                "The directory %s of the tablespace %s is not empty: give it another one." % (path, tablespace.name)
+            )
+        elif not path.parent.is_dir():
+            refusals.append(
+                "%s does not exist, so the tablespace %s cannot lie in it." % (path.parent, tablespace.name)
+            )
+
+
+def _younger(work: Work) -> Iterator[str]:
+    """Yield each tablespace of the server that is replaced which the base backup does not have: the WAL may make it."""
+    if not work.replaces:
+        return
+    known = {*work.places, *(t.path for t in work.base.tablespaces)}
+    with contextlib.suppress(OSError):  # this account may not look into it
+        for link in sorted((work.data / "pg_tblspc").iterdir()):
+            where = os.readlink(link) if link.is_symlink() else ""
+            if where and where not in known:
+                yield (
+                    "The server has a tablespace in %s, which the base backup does not have. If it was made before the target, it needs"
+                    " another directory: --tablespace %s DIR (tablespaces of the module and the playbook)."
+                    % (where, where)
+                )
+
+
+REST = "What a recovery that was cut short left in %s is removed: it was never proven, and nobody could write into it."
+
+
+def plan(work: Work) -> dict[str, Any]:
+    request, manifest = work.request, work.source.manifest
+    return {
+        "set": manifest.id,
+        "place": work.source.place.root,
+        "server_version": manifest.server_version,
+        "target": request.target.as_data(),
+        "base_stopped": work.base.stopped,
+        "mode": request.mode,
+        "data_directory": request.data_directory,
+        "replaces": work.replaces,
+        "rests": [str(path) for path in work.rests],
+        "served": work.served,
+        "service": work.service,
+        "bytes": work.base.bytes,
+        "stored_bytes": sum(source.manifest.size for source in work.chain),
+        "chain": [source.set_id for source in work.chain[:-1]],
+        "tablespaces": {**{t.name: str(work.locations[t.oid]) for t in work.base.tablespaces}, **work.places},
+        "remarks": [*work.chosen.remarks, *work.remarks, *map(REST.__mod__, work.rests)],
+        "refusals": work.refusals,
+    }
+
+
+__all__ = ("LEAVES", "MODES", "REST", "Request", "Work", "by_service", "check", "is_fixed", "plan", "prepare")

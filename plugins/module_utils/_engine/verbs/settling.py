@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
+"""What a recovery that paused left to do, when a person has promoted the server since: its tablespaces lie behind links of ours.
+
+Nobody was there at that promotion. A base backup would take such a link for the directory, and hold a tablespace that leads nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Optional
+
+from ..context import Context
+from ..core.errors import PgopsError, RefusedError
+from ..core.segments import timeline_of
+from ..postgres.connection import Server, Session
+from ..postgres.recovering import is_served
+from ..postgres.unproven import is_marked, unmark
+from ..settings import Postgres
+from ..wal.tablespaces import FILE, home_of, made_by_wal, settle
+
+_LINKS = "SELECT spcname FROM pg_tablespace WHERE pg_tablespace_location(oid) ~ '^t[0-9]{1,3}$' ORDER BY spcname"
+_KNOWN = "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace"
+_HERE = ("", "localhost", "127.0.0.1", "::1")
+
+
+def unsettled(postgres: Postgres, session: Session, *, data_directory: str, in_recovery: bool) -> str:
+    """Return what a recovery that is over left in the server's data directory, as a sentence; empty if nothing, or nobody can tell."""
+    links = [] if in_recovery else session.rows(_LINKS)
+    data = _directory(postgres, data_directory)
+    if in_recovery or (data is None and not links):
+        return ""
+    return (
+        "The server was promoted after a recovery that had paused, and nobody has settled the links of its tablespaces since: what"
+        " PostgreSQL's own tools copy of it may lack them. The next pgops backup --kind base settles them."
+    )
+
+
+def settle_promoted(context: Context, session: Session, server: Server, *, dry_run: bool) -> None:
+    """Let the links of tablespaces lead to their directories, if a recovery that paused has come to its end since; and say so.
+
+    Raise RefusedError where they cannot: a base backup would not hold those tablespaces.
+    """
+    names = [str(row[0]) for row in session.rows(_LINKS)]
+    data = _directory(context.config.postgres, server.data_directory)
+    if server.in_recovery:
+        if names:
+            raise _refusal(names, "that recovery has not come to its end", "Promote the server, and run this again.")
+        return
+    if data is None:
+        if names:
+            hint = "Run this on the host of the server, as its account, by a role that may read data_directory."
+            raise _refusal(names, "this run cannot look into its data directory", hint)
+        return
+    if dry_run:
+        context.warn("What a recovery left in %s, whose server was promoted since, will be settled." % data)
+        return
+    _forget_replay(session, names)
+    try:
+        _settle(data, session)
+    except OSError as error:
+        why = "%s: %s" % (error.filename or data, error.strerror)
+        if names:
+            raise _refusal(names, why, "Run this as the account of the server.") from error
+        context.warn(
+            "What a recovery left in %s, whose server was promoted since, could not be settled (%s)." % (data, why)
+        )
+        return
+    left = [str(row[0]) for row in session.rows(_LINKS)]
+    if left:
+        hint = "Stop the server, and let the links in %s/pg_tblspc lead to the directories themselves." % data
+        raise _refusal(left, "where those lead is not known", hint)
+    context.warn(
+        "What a recovery had left in %s, whose server was promoted since, was settled: the links of its tablespaces lead to the"
+        " directories themselves now." % data
+    )
+
+
+def _directory(postgres: Postgres, path: str) -> Optional[Path]:
+    """Return the data directory `path` of the server if it is on this host, and has what a recovery left to do."""
+    data = Path(path)
+    host = postgres.login_host or ""
+    if not path or not (host in _HERE or host.startswith("/")):
+        return None
+    try:
+        return data if (data / FILE).is_file() and is_served(data) else None
+    except OSError:  # this account may not look into it
+        return None
+
+
+def _forget_replay(session: Session, names: list[str]) -> None:
+    """See to it that the server never again replays what made the tablespaces: by those links, which go now."""
+    try:
+        session.execute("CHECKPOINT")
+    except PgopsError as error:
+        # Each promotion begins a timeline, and the first checkpoint behind it says so.
+        now = timeline_of(str(session.value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")))
+        if session.value("SELECT timeline_id FROM pg_control_checkpoint()") != now:
+            hint = "Have a superuser say CHECKPOINT, and run this again."
+            raise _refusal(names, "the server has made no checkpoint since it was promoted", hint) from error
+
+
+def _settle(data: Path, session: Session) -> None:
+    home = Path(home_of(data))
+    settle(data, promoted=False)  # before anything goes by which the directories are known
+    forget_dropped(data, session)
+    unmark(path for path in map(Path, made_by_wal(data).values()) if is_marked(path, home))
+    settle(data, promoted=True)
+
+
+def forget_dropped(data: Path, session: Session) -> None:
+    """Remove links of tablespaces that were dropped before another one got their directory.
+
+    PostgreSQL leaves them where it replays that twice, as the directory is not empty the second time; a base backup would hold both.
+    """
+    known = {str(oid): str(path) for oid, path in session.rows(_KNOWN)}
+    for entry in sorted((data / "pg_tblspc").iterdir()):
+        dropped = entry.name.isdecimal() and entry.name not in known and entry.is_symlink()
+        if dropped and os.readlink(entry) in known.values():
+            entry.unlink()
+
+
+def _refusal(names: list[str], why: str, hint: str) -> RefusedError:
+    what = "Tablespaces of the server lie behind links that a recovery made%s" % (
+        " (%s)" % ", ".join(names) if names else ""
+    )
+    return RefusedError("%s, and %s." % (what, why), hint=hint)
+
+
+__all__ = ("forget_dropped", "settle_promoted", "unsettled")

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a paused recovery left is settled when it can be, and a base backup is refused that would lack a tablespace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.config import build
+from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import Server
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.settling import settle_promoted, unsettled
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import tablespaces
+
+
+class Session:
+    """A server that answers from the links in its data directory, as PostgreSQL does."""
+
+    def __init__(self, data: Path, *, checkpoint: int = 2, may: bool = True) -> None:
+        self.data, self.checkpoint, self.may, self.said = data, checkpoint, may, list[str]()
+        self.dropped = ""
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        assert "pg_tablespace_location" in sql
+        links = [link for link in sorted((self.data / "pg_tblspc").iterdir()) if link.name.isdecimal()]
+        if sql.startswith("SELECT oid"):
+            return [(1663, ""), *((int(link.name), os.readlink(link)) for link in links if link.name != self.dropped)]
+        return [("space",) for link in links if os.readlink(link).startswith("t")]
+
+    def value(self, sql: str) -> Any:
+        return "000000020000000000000007" if "pg_walfile_name" in sql else self.checkpoint
+
+    def execute(self, sql: str) -> None:
+        self.said.append(sql)
+        if not self.may:
+            raise PgopsError("permission denied")
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data directory of a server that runs, with a tablespace behind a link, as look_into() leaves it."""
+    found = tmp_path / "data"
+    for folder in (found / "pg_tblspc", tmp_path / "place"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(found)  # as the server's process
+    (found / "postmaster.pid").write_text("%d\n" % os.getpid())
+    tablespaces.lay(found, "", home=found, places={}, ours={}, others="")
+    state = tablespaces._read(str(found))
+    place = str(tmp_path / "place")
+    tablespaces._write(str(found), {**state, "made": {"/live": place}, "links": {"/live": "t0"}}, "")
+    for link in (found / "t0", found / "pg_tblspc" / "t0"):
+        link.symlink_to(place)
+    (found / "pg_tblspc" / "16400").symlink_to("t0")
+    unproven.mark(tmp_path / "place", found, "")
+    return found
+
+
+def server(data: Path | str, *, in_recovery: bool = False) -> Server:
+    return Server(180000, "18.0", "7", 1, in_recovery, True, "postgres", str(data), 100, 1)
+
+
+def context_of(tmp_path: Path, **postgres: Any) -> Context:
+    values = {
+        "instance": "db1",
+        "local": {"path": str(tmp_path / "b")},
+        "state_dir": str(tmp_path / "s"),
+        "log_dir": "",
+    }
+    return Context(build({**values, "postgres": postgres}, environ={}, host="h"), "h")
+
+
+def settle(context: Context, session: Session, facts: Server, *, dry_run: bool = False) -> None:
+    settle_promoted(context, session, facts, dry_run=dry_run)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_the_links_lead_to_the_directories_and_all_else_goes(data: Path, tmp_path: Path, may: bool) -> None:
+    """Who may not make a checkpoint can do so as well where one came behind the promotion."""
+    context, session = context_of(tmp_path), Session(data, may=may)
+    settle(context, session, server(data), dry_run=True)
+    assert (data / "t0").is_symlink()
+    assert "will be settled" in context.warnings[-1]
+    (data / "pg_tblspc" / "16399").symlink_to("t0")
+    session.dropped = "16399"
+    settle(context, session, server(data))
+    assert not (data / "pg_tblspc" / "16399").is_symlink()
+    assert session.said == ["CHECKPOINT"]
+    assert (data / "pg_tblspc" / "16400").readlink() == tmp_path / "place"
+    assert sorted(path.name for path in data.iterdir()) == ["pg_tblspc", "postmaster.pid"]
+    assert list((tmp_path / "place").iterdir()) == []
+    assert "was settled" in context.warnings[-1]
+    before = list(context.warnings)
+    settle(context, session, server(data))
+    assert context.warnings == before
+
+
+def test_what_cannot_be_settled_is_refused_with_its_reason(data: Path, tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    with pytest.raises(RefusedError, match="has not come to its end"):
+        settle(context, Session(data), server(data, in_recovery=True))
+    with pytest.raises(RefusedError, match="no checkpoint since it was promoted"):
+        settle(context, Session(data, checkpoint=1, may=False), server(data))
+    for away in (server(""), server(tmp_path)):
+        with pytest.raises(RefusedError, match="cannot look into its data directory"):
+            settle(context, Session(data), away)
+    with pytest.raises(RefusedError, match="cannot look into its data directory"):
+        settle(context_of(tmp_path, login_host="db1.example.com"), Session(data), server(data))
+    assert (data / "t0").is_symlink()
+    (data / "pg_tblspc" / "16401").symlink_to("t7")
+    with pytest.raises(RefusedError, match="where those lead is not known"):
+        settle(context, Session(data), server(data))
+
+
+def test_what_the_system_forbids_is_refused_where_a_link_is_left_and_told_otherwise(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(link: str, place: str) -> None:
+        raise PermissionError(13, "Permission denied", link)
+
+    def also_forbidden(folders: Any) -> None:
+        forbidden(str(next(iter(folders), data)), "")
+
+    monkeypatch.setattr(tablespaces, "_lead", forbidden)
+    context = context_of(tmp_path)
+    with pytest.raises(RefusedError, match="16400: Permission denied"):
+        settle(context, Session(data), server(data))
+    (data / "pg_tblspc" / "16400").unlink()
+    (data / "pg_tblspc" / "16400").symlink_to(tmp_path / "place")
+    monkeypatch.setattr("%s.unmark" % settle_promoted.__module__, also_forbidden)
+    settle(context, Session(data), server(data))
+    assert "could not be settled" in context.warnings[-1]
+
+
+def test_status_tells_of_it_until_it_is_settled(data: Path, tmp_path: Path) -> None:
+    def told(where: Path | str, *, in_recovery: bool = False, **postgres: Any) -> str:
+        known = context_of(tmp_path, **postgres).config.postgres
+        session: Any = Session(data)
+        return unsettled(known, session, data_directory=str(where), in_recovery=in_recovery)
+
+    assert "pgops backup --kind base" in told(data)
+    assert "pgops backup --kind base" in told("")  # the links tell
+    assert told(data, in_recovery=True) == ""
+    (data / "pg_tblspc" / "16400").unlink()
+    assert told("") == ""
+    assert told(data, login_host="db1.example.com") == ""
+    assert told(data, login_host="localhost")
+    (data / "postmaster.pid").unlink()
+    assert told(data) == ""
