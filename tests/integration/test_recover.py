@@ -777,9 +777,9 @@ def test_the_program_plans_asks_and_tells_where_it_stopped(copies: Story, tmp_pa
 def test_it_proves_where_it_stopped(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that went further than it was asked to is no success: here PostgreSQL is asked for another moment."""
     folder = copies.folder()
-    settings = recover.Target.settings
+    settings = recovery_plan.Target.settings
 
-    def later(target: recover.Target) -> dict[str, str]:
+    def later(target: recovery_plan.Target) -> dict[str, str]:
         return {**settings(target), "recovery_target_time": copies.moments[20].isoformat()}
 
     monkeypatch.setattr(recovery_plan.Target, "settings", later)
