@@ -207,6 +207,8 @@ def test_a_set_that_another_host_prunes_while_it_is_restored(
     """Locks are of one host. Nothing half-restored stays, the reason is told, and the next restore succeeds."""
     here = remote("custom")
     site = here.site
+    site.options["s3"]["retention"] = {"keep_within": "", "keep_last": 1}
+    here.configure()
     old = here.json("info", "--place", "s3")["places"][0]["newest"]
     new = site.backup(databases=["shop"])["set"]
     site.push()
