@@ -427,7 +427,7 @@ def test_each_file_system_has_room_for_what_comes_there(copies: Story, monkeypat
         asked.append((home, needed))
         return home != memory
 
-    monkeypatch.setattr(recover.Source, "fits", fits)
+    monkeypatch.setattr(recovery_plan.Source, "fits", fits)
     elsewhere = {**copies.places(folder), "near": str(memory / "pgops near")}
     plan = copies.recover(folder, end="yes", tablespaces=elsewhere, dry_run=True)["plan"]
     assert asked == [(folder, base.bytes - sizes["near"]), (memory, sizes["near"])]
@@ -777,12 +777,12 @@ def test_the_program_plans_asks_and_tells_where_it_stopped(copies: Story, tmp_pa
 def test_it_proves_where_it_stopped(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that went further than it was asked to is no success: here PostgreSQL is asked for another moment."""
     folder = copies.folder()
-    settings = recover.Target.settings
+    settings = recovery_plan.Target.settings
 
-    def later(target: recover.Target) -> dict[str, str]:
+    def later(target: recovery_plan.Target) -> dict[str, str]:
         return {**settings(target), "recovery_target_time": copies.moments[20].isoformat()}
 
-    monkeypatch.setattr(recover.Target, "settings", later)
+    monkeypatch.setattr(recovery_plan.Target, "settings", later)
     with pytest.raises(DamagedError, match="which is after the target"):
         copies.recover(folder, time=copies.moments[18].isoformat())
     assert list(folder.iterdir()) == []
