@@ -41,6 +41,7 @@ _list:
       type: str
 """
 
+from functools import lru_cache
 from typing import Any, Optional
 
 from ansible.plugins.lookup import LookupBase
@@ -49,10 +50,16 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine import __vers
 from ansible_collections.pgops.backup.plugins.module_utils._engine.identity import digest, own_files
 
 
+@lru_cache(maxsize=1)
+def _own_digest() -> str:
+    """Return the digest, worked out once by a process and those that it forks: they ask for each host."""
+    return digest(own_files())
+
+
 class LookupModule(LookupBase):
     """The lookup of this file."""
 
     def run(self, terms: list[Any], variables: Optional[dict[str, Any]] = None, **kwargs: Any) -> list[dict[str, str]]:
         """Return it."""
         del terms, variables, kwargs
-        return [{"version": __version__, "digest": digest(own_files())}]
+        return [{"version": __version__, "digest": _own_digest()}]

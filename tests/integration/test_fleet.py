@@ -155,6 +155,16 @@ def test_a_host_that_is_lost_midway_stops_no_other_when_one_works_at_a_time(
     assert said.returncode
 
 
+def test_an_instance_that_a_host_does_not_have_is_told_before_anything_is_done(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    said = controller.play(["verify"], "db1", instance="o'brien; $HOME", pgops_play_instances=[])
+    assert said.returncode
+    assert "db1 has no instance o'brien; $HOME; it has " in said.stdout, said.stdout + said.stderr
+    assert "Prove that it restores" not in said.stdout
+
+
 @pytest.mark.parametrize("name", ["shop_then", """o'brien $HOME a=b {{ 1 }} "x" \\\\ +%20  é"""])
 def test_what_a_restore_asks_to_be_typed_confirms_it_whatever_the_name(
     shop: Program, receiver: HttpReceiver, tmp_path: Path, bench: PostgresServer, name: str

@@ -27,6 +27,15 @@ RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=0\s+failed=
 OF_OTHERS = {"Key": "cost", "Value": "somebody else's"}
 
 
+def _leave(host: str) -> list[dict[str, Any]]:
+    """Return tasks as the playbook site has them, by which a host that lacks nothing leaves."""
+    return [
+        {"ansible.builtin.set_fact": {"__storage_shares": "{{ __storage_shared }}"}},
+        {"ansible.builtin.import_role": {"name": "pgops.backup.storage", "tasks_from": "sharing"}},
+        {"ansible.builtin.meta": "end_host", "when": "inventory_hostname == '%s'" % host},
+    ]
+
+
 @dataclass(frozen=True)
 class Played:
     """What Ansible said, and per host what changed and what failed."""
@@ -71,8 +80,8 @@ class Controller:
             "ansible_become": False,
         }
 
-    def play(self, *flags: str, **variables: Any) -> Played:
-        """Apply the role to both hosts."""
+    def play(self, *flags: str, done: str = "", **variables: Any) -> Played:
+        """Apply the role to both hosts, but to the one that is `done`, which only tells before what it shares."""
         play = {
             "hosts": "databases",
             "gather_facts": False,
@@ -81,6 +90,7 @@ class Controller:
             "module_defaults": {
                 "group/pgops.backup.pgops": {"config": "/etc/pgops/config.yml", "instance": "db1-main"}
             },
+            "pre_tasks": _leave(done) if done else [],
             "roles": [{"role": "pgops.backup.storage"}],
         }
         book, told = self.root / "play.yml", self.root / "variables.json"
@@ -212,6 +222,14 @@ def test_hosts_that_want_other_things_see_to_them_by_themselves(controller: Cont
     rules = controller.store.client().get_bucket_lifecycle_configuration(Bucket=controller.bucket)["Rules"]
     assert {rule["Filter"]["Prefix"] for rule in rules} == {"database-backups/", "others/"}
     assert controller.play(pgops_s3=wanted).changed == {"db1": 0, "db2": 0}
+
+
+def test_a_host_that_is_done_with_the_play_is_known_to_the_one_that_sees_to_the_bucket(controller: Controller) -> None:
+    for done, other in (("db2", "db1"), ("db1", "db2")):
+        checked = controller.play("--check", done=done)
+        assert checked.changed == {done: 0, other: 1}, "the first of those that are left"
+        for host in (done, other):
+            assert "arn:aws:s3:::%s/database-backups/%s-main/*" % (controller.bucket, host) in checked.output
 
 
 def test_the_host_probes_the_bucket_and_remembers(controller: Controller) -> None:

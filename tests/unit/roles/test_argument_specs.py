@@ -74,3 +74,18 @@ def test_the_agent_takes_every_log_with_it() -> None:
     (known,) = (task["vars"]["__agent_logs_verbs"] for task in tasks if "__agent_logs_verbs" in task.get("vars", {}))
     named = set(re.findall("'([a-z-]+)'", known))
     assert RECORDED | {"alert", "checklist", "rollback", "wal-ship"} <= named
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_every_way_into_a_role_is_there_and_takes_the_same(role: str) -> None:
+    for entry, said in read(role, "meta", "argument_specs.yml")["argument_specs"].items():
+        assert (ROLES / role / "tasks" / (entry + ".yml")).is_file()
+        assert said["options"] == options(role), "whoever enters there is not asked for less"
+
+
+def test_the_playbook_site_enters_roles_where_their_variables_are_checked() -> None:
+    text = (ROLES.parent / "playbooks" / "site.yml").read_text(encoding="utf-8")
+    entered = set(re.findall(r"name: pgops[.]backup[.](\w+)\n +tasks_from: (\w+)\n", text))
+    # A look, and what a host tells the others, come before anything is done.
+    assert entered == {("agent", "preflight"), ("agent", "steps"), ("storage", "sharing")}
+    assert set(read("agent", "meta", "argument_specs.yml")["argument_specs"]) == {"main", "steps"}
