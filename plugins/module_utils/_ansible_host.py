@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ._ansible_base import AnsibleModule, Result, Spec, expected, register_secret, secret_values, unexpected
+from ._ansible_base import AnsibleModule, Result, Spec, end, expected, register_secret, secret_values, unexpected
 from ._engine.core.errors import PgopsError, UsageError
 from ._engine.core.redaction import Redactor
 from ._engine.host.changes import Host, told
@@ -42,15 +42,16 @@ class HostTask:
         self.module = AnsibleModule(argument_spec=own, supports_check_mode=True, **others)
         self.params: dict[str, Any] = self.module.params
 
-    def run(self, work: Callable[[Host], Result], *, secrets: Iterable[str] = ()) -> NoReturn:
+    def run(
+        self, work: Callable[[Host], Result], *, secrets: Iterable[str] = (), structure: Iterable[str] = ()
+    ) -> NoReturn:
         """Call `work` with the host, and end the module with its result or with the error that it raised.
 
-        `secrets` are those that stand where no option is marked as one.
+        `secrets` are those that stand where no option is marked as one. They are masked but in the keys of `structure`, see end().
         """
         found = [*secret_values(self.params, self._spec), *secrets]
         for secret in found:
             register_secret(secret)
-        # The options are shown with a result, at -vvv.
         self.module.no_log_values.update(found)
         redactor = Redactor(found)
         host = Host(dry_run=self.module.check_mode, runner=Runner(redactor))
@@ -58,7 +59,7 @@ class HostTask:
         failed = True
         with interruptible():
             try:
-                said = redactor.data(work(host))
+                said = work(host)
                 failed = False
             except PgopsError as raised:
                 said = expected(raised, redactor)
@@ -69,12 +70,6 @@ class HostTask:
             except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
                 said = unexpected(raised, redactor)
         said["run_warnings"] = list(host.warnings)
-        for warning in host.warnings:
-            self.module.warn(warning)
         if not self.module._diff:
             said.pop("diff", None)
-        # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
-        if failed:
-            self.module.fail_json(**said)
-        self.module.exit_json(**said)
-        raise AssertionError("exit_json came back")  # never: it ends the process
+        end(self.module, said, failed=failed, redactor=redactor, structure=structure)

@@ -298,6 +298,8 @@ SCHEDULE: dict[str, dict[str, Any]] = {
 }
 PROGRAM: dict[str, dict[str, Any]] = {**_ansible_program.PROGRAM, "digest": {"type": "str", "required": True}}
 
+STRUCTURE = ("os_family", "distribution", "clusters", "versions", "packages", "packages_missing", "cron", "lacking")
+
 
 def lacks_configuration(given: Mapping[str, Any], host: Host) -> bool:
     """Tell whether a configuration is not as it is wanted. Raise UsageError that lists every error of it."""
@@ -371,7 +373,9 @@ def main() -> None:
             "changed": False,
         }
 
-    task.run(work, secrets=[secret for one in wanted["configurations"] for secret in _ansible_config.secrets_in(one)])
+    secrets = [secret for one in wanted["configurations"] for secret in _ansible_config.secrets_in(one)]
+    # The answers come from the program, which has masked what it says.
+    task.run(work, secrets=secrets, structure=(*STRUCTURE, "answers", "schedule_wanted"))
 
 
 if __name__ == "__main__":
