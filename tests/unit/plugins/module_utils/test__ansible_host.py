@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask, checked
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 
