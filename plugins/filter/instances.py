@@ -166,7 +166,7 @@ def instances(
                 one,
                 shared,
                 secrets if isinstance(secrets, Mapping) else {},
-                "%s/%s.yml" % (directory, "config" if len(given) < _SEVERAL else one["name"]),
+                "%s/%s.yml" % (directory, "config" if len(given) < _SEVERAL else one["name"] or "config"),
             ),
             "errors": errors,
         }

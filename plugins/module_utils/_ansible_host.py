@@ -45,7 +45,8 @@ def sound(spec: Spec, given: Any) -> Optional[dict[str, Any]]:
     for keys, _text in _faults(spec, left):
         inner = left
         for key in keys[:-1]:
-            inner = inner[key] if isinstance(inner[key], dict) else {}
+            found = inner.get(key)
+            inner = found if isinstance(found, dict) else {}
         inner.pop(keys[-1], None)
     return None if _faults(spec, left) else checked(spec, left)
 

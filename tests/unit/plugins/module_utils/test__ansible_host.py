@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask, checked, sound
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 
@@ -58,3 +58,51 @@ def test_an_error_shows_no_secret_also_where_a_result_would(capsys: pytest.Captu
     assert printed["failed"] is True
     assert (printed["outcome"], printed["exit_code"]) == ("misused", 2)
     assert not any(secret in json.dumps(printed) for secret in SECRETS)
+
+
+SCHEDULE = {
+    "kind": {"type": "str", "choices": ["cron", "systemd"], "default": "cron"},
+    "catch_up": {"type": "bool", "default": True},
+    "jobs": {"type": "list", "elements": "dict", "options": {"name": {"type": "str", "required": True}}},
+    "secrets": {"type": "dict", "options": {"key": {"type": "str", "no_log": True}, "n": {"type": "int"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "left"),
+    [
+        ({"kind": "timers"}, ["kind (pgops_scheduler): expected one of cron, systemd, found 'timers'."], {}),
+        (
+            {"kind": "systemd", "catch_up": "maybe"},
+            ["catch_up: expected true or false, found 'maybe'."],
+            {"kind": "systemd"},
+        ),
+        ({"knd": 1}, ["knd: unknown. Did you mean kind?"], {}),
+        ({17: 1}, ["17: unknown."], {}),
+        (
+            {"secrets": {"ky": "hush", "key": "k", "n": "x"}},
+            ["secrets.ky: unknown. Did you mean key?", "secrets.n: expected a whole number, found 'x'."],
+            {"secrets": {"key": "k", "n": None}},
+        ),
+        ({"secrets": "abc"}, ["secrets: expected keys and values, found 'abc'."], {}),
+        ({"jobs": [{"name": "a"}, {}]}, ["jobs.1.name: missing."], None),
+        ({"jobs": ["a"]}, ["jobs.0: expected keys and values, found 'a'."], None),
+        ("abc", ["all of it: expected keys and values, found 'abc'."], {}),
+    ],
+)
+def test_what_another_module_would_refuse_is_told_by_its_name(given: Any, said: list[str], left: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        checked(SCHEDULE, given, "The schedule", {"kind": "pgops_scheduler"})
+    assert caught.value.message == "\n  - ".join(["The schedule cannot be so:", *said])
+    rest = sound(SCHEDULE, given)
+    if left is None:
+        assert rest is None
+    else:
+        assert rest == {"kind": "cron", "catch_up": True, "jobs": None, "secrets": None, **left}
+
+
+def test_what_it_takes_is_handed_on_as_ansible_would() -> None:
+    given = {"catch_up": "no", "jobs": [{"name": 5}]}
+    assert checked(SCHEDULE, given) == sound(SCHEDULE, given)
+    assert checked(SCHEDULE, given)["catch_up"] is False
+    assert checked(SCHEDULE, given)["jobs"] == [{"name": "5"}]
