@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_variables import kind_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import merge
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import check_instance
@@ -149,15 +150,13 @@ def instances(
 ) -> list[dict[str, Any]]:
     """Return what the jobs and the configuration of each instance need. Raise AnsibleFilterError if names are missing or twice."""
     errors = _wrong(given)
-    if errors and not lenient:
-        raise AnsibleFilterError(errors[0])
     errors += [
-        "%s: expected keys and values, found %s." % (name, shown)
-        for name, value, shown in (("pgops_other", other, repr(other)), ("pgops_secrets", secrets, "something else"))
+        "%s: expected keys and values, found %s." % (name, kind_of(value))
+        for name, value in (("pgops_other", other), ("pgops_secrets", secrets))
         if value and not isinstance(value, Mapping)
     ]
     if errors and not lenient:
-        raise AnsibleFilterError(errors[0])
+        raise AnsibleFilterError(" ".join(errors))
     shared = merge(sections or {}, other if isinstance(other, Mapping) else {})
     known = [_named(one) for one in given if isinstance(one, Mapping)] if _is_list(given) else []
     return [
@@ -190,23 +189,24 @@ def _named(one: Mapping[str, Any]) -> dict[str, Any]:
 def _wrong(given: Any) -> list[str]:
     """Return what is wrong with the instances that no configuration can tell: their names, and what is no instance at all."""
     if not _is_list(given) or not given:
-        return ["pgops_instances: expected a list of instances, each with a name, found %r." % (given,)]
+        return ["pgops_instances: expected a list of instances, each with a name, found %s." % kind_of(given)]
     errors = []
     names = []
     for index, one in enumerate(given):
         if not isinstance(one, Mapping):
-            errors.append("pgops_instances[%d]: expected keys and values, found %r." % (index, one))
+            errors.append("pgops_instances[%d]: expected keys and values, found %s." % (index, kind_of(one)))
             continue
         if one.get("secrets") and not isinstance(one["secrets"], Mapping):
-            errors.append("pgops_instances[%d].secrets: expected keys and values, found something else." % index)
+            errors.append(
+                "pgops_instances[%d].secrets: expected keys and values, found %s." % (index, kind_of(one["secrets"]))
+            )
         names.append(_named(one)["name"])
         if not names[-1]:
-            # Not what it holds, which may be a secret.
             found = "its keys are %s" % ", ".join(str(key) for key in one) if one else "it is empty"
             errors.append(
                 "pgops_instances[%d]: it needs a name, as in [{name: db1-main}]; %s." % (index, found)
                 if one.get("name") in (None, "")
-                else "pgops_instances[%d].name: expected a text, found %r; in quotes it is one." % (index, one["name"])
+                else "pgops_instances[%d].name: expected a text, found %s." % (index, kind_of(one["name"]))
             )
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:

@@ -13,6 +13,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
 
 from ._ansible_base import AnsibleModule, Result, Spec, end, expected, register_secret, secret_values, unexpected
+from ._ansible_variables import kind_of
 from ._engine.core.errors import PgopsError, UsageError
 from ._engine.core.redaction import Redactor
 from ._engine.host.changes import Host, told
@@ -59,7 +60,7 @@ def _named(keys: Sequence[Any], names: Mapping[str, str]) -> str:
 def _faults(spec: Spec, given: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], str]]:
     """Return where in `given` is what the specification does not take, and why."""
     if not isinstance(given, Mapping):
-        return [(path, "expected keys and values, found %r." % (given,))]
+        return [(path, "expected keys and values, found %s." % kind_of(given))]
     found = []
     for name in given:
         if name not in spec:
@@ -75,7 +76,8 @@ def _faults(spec: Spec, given: Any, path: tuple[Any, ...] = ()) -> list[tuple[tu
 
 
 def _faults_of(described: Mapping[str, Any], value: Any, path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], str]]:
-    kind, shown = described.get("type", "str"), "a secret" if described.get("no_log") else repr(value)
+    kind = described.get("type", "str")
+    shown = "a secret" if described.get("no_log") else kind_of(value) if kind in ("dict", "list") else repr(value)
     inner = described.get("options")
     try:
         if inner is not None and not isinstance(value, (dict, list)):

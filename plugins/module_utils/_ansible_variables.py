@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""The variables of the playbooks and roles, so that a slip in the name of one is told."""
+"""The variables of the playbooks and roles: a slip in the name of one, and a value of another kind, in words."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # Those that people set, by what follows pgops_.
 KNOWN = (
@@ -34,4 +35,13 @@ def unread(names: Iterable[str]) -> str:
     return "Nothing of this collection reads %s." % ", ".join(found) if found else ""
 
 
-__all__ = ("KNOWN", "unread")
+def kind_of(value: Any) -> str:
+    """Return what kind of value it is, for a person; not the value, which may hold a secret, but for numbers and the like."""
+    if isinstance(value, Mapping):
+        return "keys and values" if value else "nothing"
+    if isinstance(value, (list, tuple)):
+        return "a list" if value else "an empty list"
+    return "a text" if isinstance(value, str) else repr(value)
+
+
+__all__ = ("KNOWN", "kind_of", "unread")

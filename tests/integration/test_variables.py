@@ -75,6 +75,7 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
             "LANG": "C.UTF-8",
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
         },
         stdin=subprocess.DEVNULL,

@@ -84,10 +84,10 @@ SCHEDULE = {
             ["secrets.ky: unknown. Did you mean key?", "secrets.n: expected a whole number, found 'x'."],
             {"secrets": {"key": "k", "n": None}},
         ),
-        ({"secrets": "abc"}, ["secrets: expected keys and values, found 'abc'."], {}),
+        ({"secrets": "abc"}, ["secrets: expected keys and values, found a text."], {}),
         ({"jobs": [{"name": "a"}, {}]}, ["jobs.1.name: missing."], None),
-        ({"jobs": ["a"]}, ["jobs.0: expected keys and values, found 'a'."], None),
-        ("abc", ["all of it: expected keys and values, found 'abc'."], {}),
+        ({"jobs": ["a"]}, ["jobs.0: expected keys and values, found a text."], None),
+        ("abc", ["all of it: expected keys and values, found a text."], {}),
     ],
 )
 def test_what_another_module_would_refuse_is_told_by_its_name(given: Any, said: list[str], left: Any) -> None:
