@@ -55,13 +55,13 @@ def end(module: Any, said: Result, *, failed: bool, redactor: Redactor, structur
     db1-main does where a key is called db1. Ansible itself would mask them too.
     """
     kept = {key: said[key] for key in structure if key in said}
-    hidden = set(getattr(module, "no_log_values", ()))
+    marked = getattr(module, "no_log_values", set())
     # The options are shown with a result, at -vvv.
     said = {**said, "invocation": {"module_args": module.params}}
-    said = {**remove_values(redactor.data(said), hidden), **kept}
+    said = {**remove_values(redactor.data(said), marked), **kept}
+    marked.clear()
     for warning in said["run_warnings"]:
         module.warn(warning)
-    module.no_log_values = set()
     # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
     if failed:
         module.fail_json(**said)
