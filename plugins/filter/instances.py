@@ -12,7 +12,10 @@ from typing import Any, Callable, Optional
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_variables import kind_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import merge
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import check_instance
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Config, base_calendar
 
 DOCUMENTATION = r"""
@@ -22,7 +25,8 @@ version_added: 0.1.0
 author: pgops contributors (@pgops)
 description:
   - Merges the sections of the configuration that all instances share with what each instance says otherwise.
-  - Nothing is checked but the names. M(pgops.backup.pgops_config) checks the content, on the host and all of it at once.
+  - Nothing is checked but the names. M(pgops.backup.pgops_config) checks the content, on the host and all of it at once. Where
+    a value cannot be what it has to be, this filter goes on with the default.
 positional: _input
 options:
   _input:
@@ -49,6 +53,16 @@ options:
     description: Where the configurations lie on the host.
     type: path
     default: /etc/pgops
+  other:
+    description: More sections and keys that hold for every instance, laid over O(sections).
+    type: dict
+    default: {}
+  lenient:
+    description:
+      - Whether wrong names are not refused, but told in RV(_value[].errors), so that all that is wrong can be told at once. Where no
+        instance is named at all, there is one without a name then.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -103,6 +117,10 @@ _value:
     apprise:
       description: Whether its alerts go by Apprise, so that the host needs that package.
       type: bool
+    errors:
+      description: What is wrong with the names of the instances, which no configuration can tell; with O(lenient).
+      type: list
+      elements: str
     log_dir:
       description: Where the instance logs; empty for nowhere.
       type: path
@@ -123,37 +141,83 @@ _HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
 def instances(
-    given: Sequence[Mapping[str, Any]],
+    given: Any,
     sections: Optional[Mapping[str, Any]] = None,
-    secrets: Optional[Mapping[str, Any]] = None,
+    secrets: Any = None,
     directory: str = "/etc/pgops",
+    other: Any = None,
+    lenient: bool = False,
 ) -> list[dict[str, Any]]:
     """Return what the jobs and the configuration of each instance need. Raise AnsibleFilterError if names are missing or twice."""
-    _check(given)
+    errors = _wrong(given)
+    errors += [
+        "%s: expected keys and values, found %s." % (name, kind_of(value))
+        for name, value in (("pgops_other", other), ("pgops_secrets", secrets))
+        if value and not isinstance(value, Mapping)
+    ]
+    if errors and not lenient:
+        raise AnsibleFilterError(" ".join(errors))
+    shared = merge(sections or {}, other if isinstance(other, Mapping) else {})
+    known = [_named(one) for one in given if isinstance(one, Mapping)] if _is_list(given) else []
     return [
-        _instance(
-            one, sections or {}, secrets or {}, "%s/%s.yml" % (directory, "config" if len(given) == 1 else one["name"])
-        )
-        for one in given
+        {
+            **_instance(
+                one,
+                shared,
+                secrets if isinstance(secrets, Mapping) else {},
+                "%s/%s.yml" % (directory, "config" if len(given) < _SEVERAL else one["name"] or "config"),
+            ),
+            "errors": errors,
+        }
+        for one in known or [{"name": ""}]
     ]
 
 
-def _check(given: Any) -> None:
-    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence) or not given:
-        raise AnsibleFilterError("Expected a list of instances, each with a name; see pgops_instances.")
-    for one in given:
-        if not isinstance(one, Mapping) or not one.get("name") or not isinstance(one["name"], str):
-            raise AnsibleFilterError(
-                "Each of pgops_instances is a dictionary and needs a name, as in [{name: db1-main}]."
+_SEVERAL = 2
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str)
+
+
+def _named(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the instance with a name that is a text, empty where it has none."""
+    name = one.get("name")
+    return {**one, "name": name if isinstance(name, str) else ""}
+
+
+def _wrong(given: Any) -> list[str]:
+    """Return what is wrong with the instances that no configuration can tell: their names, and what is no instance at all."""
+    if not _is_list(given) or not given:
+        return ["pgops_instances: expected a list of instances, each with a name, found %s." % kind_of(given)]
+    errors = []
+    names = []
+    for index, one in enumerate(given):
+        if not isinstance(one, Mapping):
+            errors.append("pgops_instances[%d]: expected keys and values, found %s." % (index, kind_of(one)))
+            continue
+        if one.get("secrets") and not isinstance(one["secrets"], Mapping):
+            errors.append(
+                "pgops_instances[%d].secrets: expected keys and values, found %s." % (index, kind_of(one["secrets"]))
             )
-    names = [one["name"] for one in given]
-    twice = sorted({name for name in names if names.count(name) > 1})
+        names.append(_named(one)["name"])
+        if not names[-1]:
+            found = "its keys are %s" % ", ".join(str(key) for key in one) if one else "it is empty"
+            errors.append(
+                "pgops_instances[%d]: it needs a name, as in [{name: db1-main}]; %s." % (index, found)
+                if one.get("name") in (None, "")
+                else "pgops_instances[%d].name: expected a text, found %s." % (index, kind_of(one["name"]))
+            )
+    twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
-        raise AnsibleFilterError("Instances need names of their own; more than one is called %s." % ", ".join(twice))
-    if len(names) > 1 and "config" in names:
-        raise AnsibleFilterError(
-            "An instance cannot be called config beside others: its file would look like the only one."
+        errors.append(
+            "pgops_instances: instances need names of their own; more than one is called %s." % ", ".join(twice)
         )
+    if len(names) > 1 and "config" in names:
+        errors.append(
+            "pgops_instances: an instance cannot be called config beside others: its file would look like the only one."
+        )
+    return errors
 
 
 def _instance(
@@ -161,14 +225,19 @@ def _instance(
 ) -> dict[str, Any]:
     own = {key: value for key, value in one.items() if key not in ("name", "secrets")}
     content = {key: value for key, value in merge(sections, own).items() if value is not None and value != {}}
-    content["instance"] = one["name"]
+    content["instance"] = one["name"] or None
     schedule = _effective(content, "schedule")
     jobs = {verb: schedule[verb] for verb in VERBS}
     archives = _effective(content, "wal")["enabled"] in (True, "true", "yes", "on", 1)
     jobs["base"] = base_calendar(schedule["base"], archived=archives)
     if not content.get("s3"):
         jobs["sync"] = ""
-    kept = {key: value for key, value in merge(secrets, one.get("secrets") or {}).items() if value}
+    own_secrets = one.get("secrets")
+    kept = {
+        key: value
+        for key, value in merge(secrets, own_secrets if isinstance(own_secrets, Mapping) else {}).items()
+        if value
+    }
     if not content.get("alerts") and not any(name in kept for name in _CHANNELS):
         jobs["alert"] = ""
     return {
@@ -184,16 +253,27 @@ def _instance(
         "archives": archives,
         "first": ["backup", *["base"] * bool(jobs["base"]), *["sync"] * bool(content.get("s3")), "verify"],
         "apprise": bool(kept.get("apprise_urls") or _speaks_apprise(content)),
-        "log_dir": content.get("log_dir", _DEFAULTS["log_dir"]),
+        "log_dir": _scalar(content, "log_dir", _DEFAULTS),
         "state_dirs": _state_dirs(content, one["name"]),
         "port": _port(content, kept),
     }
 
 
 def _effective(content: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """Return a section with the engine's defaults for what `content` does not say."""
+    """Return the plain keys of a section with the engine's defaults for what `content` does not say, or says as nothing can be."""
     said = content.get(section)
-    return merge(_DEFAULTS[section], said if isinstance(said, Mapping) else {})
+    return {
+        key: _scalar(said, key, _DEFAULTS[section]) if isinstance(said, Mapping) else default
+        for key, default in _DEFAULTS[section].items()
+    }
+
+
+def _scalar(said: Mapping[str, Any], key: str, defaults: Mapping[str, Any]) -> Any:
+    """Return a text as the schema has it, where it may be a number; what is no text or number is left to the schema to tell."""
+    value, default = said.get(key), defaults[key]
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return value if isinstance(default, bool) and isinstance(value, bool) else default
+    return str(value) if isinstance(default, str) else value
 
 
 def _speaks_apprise(content: Mapping[str, Any]) -> bool:
@@ -204,15 +284,19 @@ def _speaks_apprise(content: Mapping[str, Any]) -> bool:
 
 def _paths(content: Mapping[str, Any]) -> list[str]:
     paths = [_effective(content, "local")["path"]]
-    paths += [content.get(key, _DEFAULTS[key]) for key in ("state_dir", "log_dir", "work_dir")]
+    paths += [_scalar(content, key, _DEFAULTS) for key in ("state_dir", "log_dir", "work_dir")]
     paths.append(_effective(content, "metrics")["textfile_directory"])
     return [path for path in dict.fromkeys(paths) if path]
 
 
 def _state_dirs(content: Mapping[str, Any], name: str) -> list[str]:
     """Return the instance's own directory, and the one of all instances where it is the usual one and so ours alone."""
-    state_dir = content.get("state_dir", _DEFAULTS["state_dir"])
-    candidates = ["%s/%s" % (state_dir, name)] + [state_dir] * (state_dir == _DEFAULTS["state_dir"])
+    state_dir = _scalar(content, "state_dir", _DEFAULTS)
+    try:
+        own = ["%s/%s" % (state_dir, check_instance(name))]
+    except UsageError:  # such as none, or .., which would be a directory of others
+        own = []
+    candidates = own + [state_dir] * (state_dir == _DEFAULTS["state_dir"])
     backups = PurePosixPath(_effective(content, "local")["path"])
     return [path for path in candidates if not backups.is_relative_to(path)]
 
@@ -222,7 +306,10 @@ def _port(content: Mapping[str, Any], secrets: Mapping[str, Any]) -> Optional[in
     url = postgres["database_url"] or postgres["database_url_file"] or secrets.get("database_url")
     if url or postgres["login_host"] not in _HERE:
         return None
-    return int(postgres["login_port"] or 5432)
+    try:
+        return int(postgres["login_port"] or 5432)
+    except ValueError:
+        return None
 
 
 class FilterModule:

@@ -17,7 +17,7 @@ author: pgops contributors (@pgops)
 description:
   - Reads what the playbooks of this collection leave in the variable C(pgops_report) of each host. It has C(trouble), a
     list of what went wrong in the play, C(instances), what P(pgops.backup.assessment#filter) returned, and C(uncovered), the
-    clusters of the host that belong to no instance.
+    clusters of the host that belong to no instance; with C(removed), pgops is not on that host any more, as it was to be.
   - A host without it was unreachable, or failed before it could report.
 positional: _input
 options:
@@ -60,6 +60,10 @@ _value:
       description: The other hosts.
       type: list
       elements: str
+    removed:
+      description: The hosts from which pgops was taken away; they count neither as protected nor as unprotected.
+      type: list
+      elements: str
     worked:
       description: The hosts on which nothing went wrong in the play, protected or not.
       type: list
@@ -84,8 +88,12 @@ def summary(hosts: Sequence[str], hostvars: Mapping[str, Any], check: bool = Fal
     protected: dict[str, list[str]] = {}
     unprotected: dict[str, list[str]] = {}
     worked: list[str] = []
+    removed: list[str] = []
     for host in sorted(hosts, key=_by_name):
         report = hostvars[host].get("pgops_report") if host in hostvars else None
+        if isinstance(report, Mapping) and report.get("removed"):
+            removed.append(host)
+            continue
         reasons = _reasons(report)
         (unprotected if reasons else protected)[host] = reasons or _remarks(report or {})
         worked += [host] if isinstance(report, Mapping) and not report.get("trouble") else []
@@ -95,25 +103,36 @@ def summary(hosts: Sequence[str], hostvars: Mapping[str, Any], check: bool = Fal
         if check and host in hostvars and _is_fresh(hostvars[host].get("pgops_report"))
     }
     bad = {host: said for host, said in unprotected.items() if host not in fresh}
-    lines = [_head(len(protected), len(fresh), len(hosts), check)]
-    for title, group in (("NOT PROTECTED", bad), ("protected", protected), ("would be set up", fresh)):
+    lines = [_head(len(protected), len(fresh), len(removed), len(hosts) - len(removed), check)]
+    gone = {
+        host: ["pgops is not on this host any more." if not check else "pgops would go from this host."]
+        for host in removed
+    }
+    groups = (
+        ("NOT PROTECTED", bad),
+        ("protected", protected),
+        ("would be set up", fresh),
+        ("would be removed" if check else "removed", gone),
+    )
+    for title, group in groups:
         for host, said in group.items():
             lines.append("%s: %s" % (host, title))
             lines += ["    %s" % text for text in said]
     return {
-        "fleet": _fleet(hosts, unprotected, hostvars),
+        "fleet": _fleet([host for host in hosts if host not in removed], unprotected, hostvars),
         "protected": list(protected),
         "unprotected": list(unprotected),
         "worked": worked,
+        "removed": removed,
         "reasons": unprotected,
         "lines": lines,
     }
 
 
-def _head(protected: int, fresh: int, every: int, check: bool) -> str:
+def _head(protected: int, fresh: int, removed: int, every: int, check: bool) -> str:
     if not check:
-        return "%d of %d protected" % (protected, every)
-    more = ", %d would be set up" % fresh if fresh else ""
+        return "%d of %d protected%s" % (protected, every, ", %d removed" % removed if removed else "")
+    more = (", %d would be set up" % fresh if fresh else "") + (", %d would be removed" % removed if removed else "")
     return "Prediction, as check mode changes nothing: %d of %d protected already%s" % (protected, every, more)
 
 

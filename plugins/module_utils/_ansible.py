@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from ._ansible_base import AnsibleModule, Result, Spec, expected, register_secret, secret_values, unexpected
+from ._ansible_base import AnsibleModule, Result, Spec, end, expected, register_secret, secret_values, unexpected
 from ._engine import config as configuration
 from ._engine import runs
 from ._engine.context import Context
@@ -197,14 +197,23 @@ class Task:
         view: Optional[View] = None,
         fails: Callable[[Result], Optional[PgopsError]] = lambda _result: None,
         recorded: bool = True,
+        structure: Sequence[str] = (),
     ) -> NoReturn:
         """Do `work` as a run of the verb and end the module with its result, or with what went wrong and what to do.
 
         `view` makes the key `diff` in diff mode. `fails` returns the error that a result amounts to, if it does; the
         result then stays beside it. What was left to another node (`skipped`) is to Ansible a task that was skipped. A
         verb that is not `recorded` leaves no run record. Ansible keeps the key
-        `warnings` for itself and shows what is in it; the run's own warnings stay in `run_warnings`.
+        `warnings` for itself and shows what is in it; the run's own warnings stay in `run_warnings`. Secrets are masked but in the
+        keys of `structure`, see end().
         """
+        kept: Result = {}
+
+        def done(context: Context) -> Result:
+            result = work(context)
+            kept.update((key, result[key]) for key in structure if key in result)
+            return result
+
         redactor = Redactor(secret_values(self.params, self._spec))
         context: Optional[Context] = None
         result: Result = {}
@@ -214,7 +223,7 @@ class Task:
                 context = self._context()
                 redactor = context.redactor
                 with cancelling_queries():
-                    result = self._perform(context, work, view, recorded)
+                    result = {**self._perform(context, done, view, recorded), **kept}
                 error = fails(result)
                 if error is not None:
                     failure = {**result, **expected(error, redactor, context.config_file)}
@@ -224,10 +233,6 @@ class Task:
                 failure = {"msg": "The run was interrupted.", "hint": "", "outcome": "interrupted", "exit_code": 1}
             except Exception as raised:  # noqa: BLE001 - whatever it is, its text may hold a secret
                 failure = unexpected(raised, redactor)
-        # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
-        self._end(context, result, failure)
-
-    def _end(self, context: Optional[Context], result: Result, failure: Result) -> NoReturn:
         said = failure or result
         said.pop("warnings", None)
         said.setdefault("verb", self.verb)
@@ -235,12 +240,8 @@ class Task:
             # To Ansible, a task that was skipped is one with true here, and the reason beside it.
             said["skip_reason"], said["skipped"] = said["skipped"], True
         said["run_warnings"] = list(context.warnings) if context else []
-        for warning in said["run_warnings"]:
-            self.module.warn(warning)
-        if failure:
-            self.module.fail_json(**said)
-        self.module.exit_json(**said)
-        raise AssertionError("exit_json came back")  # never: it ends the process
+        # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
+        end(self.module, said, failed=bool(failure), redactor=redactor, structure=structure)
 
     def _context(self) -> Context:
         host = platform.node()

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule as _AnsibleModule
 from ansible.module_utils.common.parameters import remove_values
@@ -48,6 +48,27 @@ class AnsibleModule(_AnsibleModule):
 Result = dict[str, Any]
 
 
+def end(module: Any, said: Result, *, failed: bool, redactor: Redactor, structure: Iterable[str] = ()) -> NoReturn:
+    """End `module` with what was `said`, whose warnings it tells as well; secrets are masked but in the keys of `structure`.
+
+    Plays are steered by these: names, numbers and addresses that hold no secret, and may well look like one, as an instance
+    db1-main does where a key is called db1. Ansible itself would mask them too.
+    """
+    kept = {key: said[key] for key in structure if key in said}
+    marked = getattr(module, "no_log_values", set())
+    # The options are shown with a result, at -vvv.
+    said = {**said, "invocation": {"module_args": module.params}}
+    said = {**remove_values(redactor.data(said), marked), **kept}
+    marked.clear()
+    for warning in said["run_warnings"]:
+        module.warn(warning)
+    # Outside of `except`: fail_json would add the text of an exception in flight, unredacted.
+    if failed:
+        module.fail_json(**said)
+    module.exit_json(**said)
+    raise AssertionError("exit_json came back")  # never: it ends the process
+
+
 def secret_values(params: Any, spec: Spec) -> list[str]:
     """Return the secrets among `params`, for what must be said before there is a configuration."""
     found: list[str] = []
@@ -86,4 +107,4 @@ def unexpected(error: Exception, redactor: Redactor) -> Result:
     }
 
 
-__all__ = ("AnsibleModule", "Result", "Spec", "expected", "register_secret", "secret_values", "unexpected")
+__all__ = ("AnsibleModule", "Result", "Spec", "end", "expected", "register_secret", "secret_values", "unexpected")

@@ -237,7 +237,8 @@ def main() -> None:
             return take_away(host, request.path)
         return lay_down(host, request, name=platform.node())
 
-    task.run(work, secrets=secrets_in(task.params))
+    structure = ("path", "instance", "files", "directories", "removed")
+    task.run(work, secrets=secrets_in(task.params), structure=structure)
 
 
 if __name__ == "__main__":

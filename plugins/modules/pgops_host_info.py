@@ -82,6 +82,19 @@ options:
           - The options of M(pgops.backup.pgops_schedule), and C(of_instances), a dictionary of what each instance says of C(timezone),
             C(random_delay) and C(wait), of which a host has one each.
         type: dict
+      errors:
+        description:
+          - What whoever asks has found to be wrong already. It is told with all else that is wrong.
+        type: list
+        elements: str
+        default: []
+  variables:
+    description:
+      - The names of the variables of the host. A warning tells which of those that begin with C(pgops_) nothing of this collection
+        reads, as after a slip in a name.
+    type: list
+    elements: str
+    default: []
   status:
     description:
       - Whether to ask the program how safe the instance of each of the wanted configurations is. It is asked only where nothing is
@@ -250,17 +263,22 @@ exit_code:
 """
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Callable
 
 from ansible_collections.pgops.backup.plugins.module_utils import (
     _ansible_config,
     _ansible_program,
     _ansible_schedule,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask, checked
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask, checked, sound
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_variables import unread
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
+    PgopsError,
+    RefusedError,
+    UsageError,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration, program, schedule
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.facts import Request, Wanted, look
@@ -285,8 +303,10 @@ OWN: dict[str, dict[str, Any]] = {
             "configurations": {"type": "list", "elements": "dict", "default": []},
             "program": {"type": "dict"},
             "schedule": {"type": "dict"},
+            "errors": {"type": "list", "elements": "str", "default": []},
         },
     },
+    "variables": {"type": "list", "elements": "str", "default": []},
     "status": {"type": "bool", "default": False},
 }
 SHARED: dict[str, dict[str, Any]] = {
@@ -298,30 +318,70 @@ SCHEDULE: dict[str, dict[str, Any]] = {
 }
 PROGRAM: dict[str, dict[str, Any]] = {**_ansible_program.PROGRAM, "digest": {"type": "str", "required": True}}
 
+STRUCTURE = ("os_family", "distribution", "clusters", "versions", "packages", "packages_missing", "cron", "lacking")
 
-def lacks_configuration(given: Mapping[str, Any], host: Host) -> bool:
+
+# By which variables of the roles people say it.
+VARIABLES = {
+    "account": "pgops_account",
+    "catch_up": "schedule_catch_up",
+    "kind": "pgops_scheduler",
+    "mailto": "pgops_mailto",
+    "owner": "pgops_account",
+    "group": "pgops_account_group",
+}
+
+
+def looked_at(spec: Any, given: Any, what: str, look_at: Callable[[dict[str, Any]], bool]) -> bool:
+    """Call `look_at` with the options `given`. Raise UsageError that lists every error of them, those that it finds too."""
+    try:
+        params = checked(spec, given, what, VARIABLES)
+    except UsageError as error:
+        rest = sound(spec, given)
+        if rest is None:
+            raise
+        try:
+            look_at(rest)
+        except (UsageError, RefusedError) as other:
+            raise UsageError("%s\n%s" % (error.message, other.message), hint=other.hint) from None
+        except (PgopsError, OSError):
+            pass  # of the host, which whoever does it tells
+        raise
+    return look_at(params)
+
+
+def lacks_configuration(given: Any, host: Host) -> bool:
     """Tell whether a configuration is not as it is wanted. Raise UsageError that lists every error of it."""
-    request = _ansible_config.request_of(checked(_ansible_config.CONFIG, given))
-    return bool(configuration.lay_down(host, request, name=platform.node())["changed"])
+
+    def look_at(params: dict[str, Any]) -> bool:
+        return bool(configuration.lay_down(host, _ansible_config.request_of(params), name=platform.node())["changed"])
+
+    path = given.get("path") if isinstance(given, Mapping) else None
+    return looked_at(
+        _ansible_config.CONFIG, given, "What is to lie on the host as %s" % (path or "configuration"), look_at
+    )
 
 
 def lacks_program(given: Mapping[str, Any], host: Host) -> bool:
     """Tell whether the program is not as it is wanted."""
-    params = checked(PROGRAM, given)
+    params = checked(PROGRAM, given, "The program")
     return not program.in_order(host, *_ansible_program.parts_of(params), digest=params["digest"])
 
 
 def lacks_schedule(given: Mapping[str, Any], host: Host) -> bool:
     """Tell whether the schedule is not as it is wanted. Raise UsageError that lists every error of it."""
-    params = checked(SCHEDULE, given)
-    del params["of_instances"]
-    request = _ansible_schedule.request_of(params)
-    return bool(schedule.lay_down(host, request, name=platform.node())["changed"])
+
+    def look_at(params: dict[str, Any]) -> bool:
+        del params["of_instances"]
+        return bool(schedule.lay_down(host, _ansible_schedule.request_of(params), name=platform.node())["changed"])
+
+    return looked_at(SCHEDULE, given, "The schedule", look_at)
 
 
 def disagree(given: Mapping[str, Any], _host: Host) -> bool:
     """Raise UsageError where the instances of a host differ in what it has one of; else there is nothing to do."""
-    of_instances = checked(SCHEDULE, given)["of_instances"]
+    params = sound(SCHEDULE, given)
+    of_instances = params["of_instances"] if params else {}
     unlike = [
         "schedule.%s (%s)" % (name, ", ".join(one or '""' for one in values))
         for name, values in of_instances.items()
@@ -331,6 +391,16 @@ def disagree(given: Mapping[str, Any], _host: Host) -> bool:
         raise UsageError(
             "The instances of this host differ in %s. A host has one of each: set them in pgops_schedule only."
             % " and ".join(unlike)
+        )
+    return False
+
+
+def wrong(errors: Sequence[str], _host: Host) -> bool:
+    """Raise UsageError where whoever asks has found errors."""
+    if errors:
+        raise UsageError(
+            "\n".join(["The variables of this host cannot be so:", *("  - %s" % error for error in errors)]),
+            hint="docs/setup.md lists the variables.",
         )
     return False
 
@@ -350,10 +420,14 @@ def main() -> None:
         if said
     }
     request = Request(packages, task.params["versions"])
-    wanted = {"configurations": [], "program": None, "schedule": None, **task.params["wanted"]}
+    wanted = {"configurations": [], "program": None, "schedule": None, "errors": [], **task.params["wanted"]}
 
     def work(host: Host) -> dict[str, Any]:
+        hint = unread(task.params["variables"])
+        if hint:
+            host.warn(hint)
         parts = {
+            "variables": [partial(wrong, wanted["errors"])],
             "configurations": [partial(lacks_configuration, one) for one in wanted["configurations"]],
             "program": [partial(lacks_program, one) for one in [wanted["program"]] if one],
             "schedule": [
@@ -371,7 +445,9 @@ def main() -> None:
             "changed": False,
         }
 
-    task.run(work, secrets=[secret for one in wanted["configurations"] for secret in _ansible_config.secrets_in(one)])
+    secrets = [secret for one in wanted["configurations"] for secret in _ansible_config.secrets_in(one)]
+    # The answers come from the program, which has masked what it says.
+    task.run(work, secrets=secrets, structure=(*STRUCTURE, "answers", "schedule_wanted"))
 
 
 if __name__ == "__main__":

@@ -400,6 +400,7 @@ def main() -> None:
         lambda context: prepare(context, request),
         view=View(look, lambda _before, result: result["settings"]),
         recorded=False,
+        structure=("policy_writer", "policy_pruner", "policies"),
     )
 
 

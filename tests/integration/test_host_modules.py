@@ -64,6 +64,8 @@ def config(site: Site, **sections: Any) -> Task:
         "postgres_password": "{{ pg_password }}",
         "s3_access_key": "{{ s3_access_key }}",
         "s3_secret_key": "{{ s3_secret_key }}",
+        # It is part of the name of the instance, which must be the same in what steers the plays.
+        "smtp_password": site.instance[:7],
     }
     path = str(site.root / "etc" / "config.yml")
     return task("pgops_config", path=path, content=content, secrets=secrets, **ACCOUNT)

@@ -68,6 +68,13 @@ def test_the_readme_names_tags_that_there_are(role: str) -> None:
         assert named in tags
 
 
+def test_no_handler_calls_changed_what_may_be_nothing() -> None:
+    """What a handler says is told in check mode, too, also on hosts where it has nothing to do."""
+    for path in ROLES.glob("*/handlers/main.yml"):
+        for handler in yaml.safe_load(path.read_text(encoding="utf-8")):
+            assert handler.get("changed_when") is not True, (path, handler["name"])
+
+
 def test_the_agent_takes_every_log_with_it() -> None:
     """A log that it does not know would keep its directory on the host for good."""
     tasks = yaml.safe_load((ROLES / "agent" / "tasks" / "absent.yml").read_text(encoding="utf-8"))

@@ -61,6 +61,10 @@ def is_masked(setting: str) -> bool:
     return MASK in setting
 
 
+# Keys whose values are words of this program, which tell nothing of a secret that is the same word, and by which plays are steered.
+_OWN_WORDS = frozenset({"check", "kind", "outcome", "place", "severity", "state", "verb"})
+
+
 class Redactor:
     """Mask known secrets and everything that looks like one."""
 
@@ -81,11 +85,14 @@ class Redactor:
         return text
 
     def data(self, value: Any) -> Any:
-        """Return `value` (JSON-shaped) with every string in it masked; keys stay."""
+        """Return `value` (JSON-shaped) with every string in it masked; keys stay, and words of our own."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {key: self.data(item) for key, item in value.items()}
+            return {
+                key: item if key in _OWN_WORDS and isinstance(item, str) else self.data(item)
+                for key, item in value.items()
+            }
         if isinstance(value, (list, tuple)):
             return [self.data(item) for item in value]
         return value

@@ -45,7 +45,8 @@ def lacking(host: Host, parts: Mapping[str, Sequence[Callable[[Host], bool]]]) -
             raise error
         return found
     hints = dict.fromkeys(error.hint for error in errors if error.hint)
-    raise type(errors[0])("\n".join(error.message for error in errors), hint=" ".join(hints))
+    # Two sides of one part may find the same.
+    raise type(errors[0])("\n".join(dict.fromkeys(error.message for error in errors)), hint=" ".join(hints))
 
 
 def _lacks_or_fails(host: Host, side: Callable[[Host], bool], errors: list[PgopsError]) -> bool:
@@ -76,7 +77,9 @@ def answers(host: Host, program: str, configurations: Sequence[str]) -> list[dic
             answer = json.loads(said.stdout)
         except ValueError:
             answer = None
-        found.append({"config": path, "rc": said.returncode, "said": answer, "stderr": said.stderr})
+        found.append(
+            {"config": path, "rc": said.returncode, "said": answer, "stderr": host.runner.redactor.text(said.stderr)}
+        )
     return found
 
 

@@ -222,6 +222,22 @@ def test_the_summary_of_check_mode_is_a_prediction() -> None:
     assert summary(list(hosts), hosts)["unprotected"] == ["bad", "late", "new"], "it is not, as yet"
 
 
+def test_a_host_from_which_pgops_was_taken_is_neither_protected_nor_not() -> None:
+    gone = {"pgops_report": {"trouble": [], "instances": [], "uncovered": [], "removed": True}}
+    hosts = {"db2": gone, "db1": report({}), "db3": report({"backup": "critical"})}
+    told = summary(list(hosts), hosts)
+    assert (told["protected"], told["unprotected"], told["removed"]) == (["db1"], ["db3"], ["db2"])
+    assert told["lines"][0] == "1 of 2 protected, 1 removed"
+    assert told["lines"][-2:] == ["db2: removed", "    pgops is not on this host any more."]
+    assert told["fleet"]["text"].startswith("1 of 2 hosts are not protected.")
+    predicted = summary(["db2"], hosts, check=True)["lines"]
+    assert predicted == [
+        "Prediction, as check mode changes nothing: 0 of 0 protected already, 1 would be removed",
+        "db2: would be removed",
+        "    pgops would go from this host.",
+    ]
+
+
 def fleet(reports: dict[str, Any]) -> dict[str, str]:
     return summary(list(reports), {host: {"pgops_report": report} for host, report in reports.items()})["fleet"]
 

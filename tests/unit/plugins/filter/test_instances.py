@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.filter.instances import instances
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_variables import kind_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 
 SECTIONS = {
@@ -116,6 +117,7 @@ def test_a_secret_url_hides_the_port() -> None:
         ({"local": {"path": "/var/lib/pgops/backups"}}, ["/var/lib/pgops/db1-main"]),
         ({"local": {"path": "/var/lib/pgops/db1-main/backups"}}, []),
         ({"local": {"path": "/var/lib/pgops"}}, ["/var/lib/pgops/db1-main"]),
+        ({"state_dir": "/srv/state", "name": ".."}, []),
     ],
 )
 def test_no_backup_lies_below_what_may_be_removed(own: dict[str, Any], removable: list[str]) -> None:
@@ -129,7 +131,8 @@ def test_no_backup_lies_below_what_may_be_removed(own: dict[str, Any], removable
         ({"name": "a"}, "list of instances"),
         ("a", "list of instances"),
         ([{"postgres": {}}], "needs a name"),
-        (["a"], "needs a name"),
+        (["a"], "expected keys and values, found a text"),
+        ([{"name": 17}], "expected a text, found 17."),
         ([{"name": "a"}, {"name": "a"}], "more than one is called a"),
         ([{"name": "a"}, {"name": "config"}], "cannot be called config"),
     ],
@@ -137,6 +140,88 @@ def test_no_backup_lies_below_what_may_be_removed(own: dict[str, Any], removable
 def test_what_cannot_be_told_apart_is_refused(wrong: Any, said: str) -> None:
     with pytest.raises(AnsibleFilterError, match=said):
         instances(wrong)
+
+
+WRONG = [None, 17, True, [], ["x"], {"x": 1}, "abc"]
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "postgres.login_port",
+        "postgres.database_url",
+        "local.path",
+        "log_dir",
+        "state_dir",
+        "metrics.textfile_directory",
+        "schedule.backup",
+        "schedule.timezone",
+        "schedule.wait",
+        "wal.enabled",
+        "alerts.apprise",
+        *("postgres", "local", "s3", "schedule", "wal", "metrics", "alerts", "secrets"),
+    ],
+)
+def test_what_cannot_be_is_left_to_the_schema_and_all_else_can_be_told(path: str, value: Any) -> None:
+    section, _dot, key = path.partition(".")
+    given = [{"name": "db1-main", section: {key: value} if key else value}]
+    (found,) = instances(given, sections={"backup": {"jobs": -1}}, lenient=True)
+    assert found["errors"] == ["pgops_instances[0].secrets: expected keys and values, found %s." % kind_of(value)] * (
+        section == "secrets" and bool(value) and not isinstance(value, dict)
+    )
+    assert found["content"]["backup"] == {"jobs": -1}
+    assert section in ("secrets", "alerts") or value is None or not key or found["content"][section] == {key: value}
+    assert all(isinstance(path, str) and path for path in found["scheduled"]["paths"])
+    assert all(isinstance(text, str) for text in found["scheduled"]["jobs"].values())
+    assert found["port"] is None or isinstance(found["port"], int)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said", "names"),
+    [
+        ([], ["expected a list of instances"], [""]),
+        ("main", ["expected a list of instances"], [""]),
+        ([{"nam": "x"}], ["[0]: it needs a name, as in [{name: db1-main}]; its keys are nam."], [""]),
+        (
+            [{"name": 17}, {}, "x", {"name": "b"}],
+            ["[0].name: expected a text, found 17", "[1]: it needs a name", "[2]: expected keys"],
+            ["", "", "b"],
+        ),
+        (
+            [{"name": "a"}, {"name": "a"}, {"name": "config"}],
+            ["called a", "cannot be called config"],
+            ["a", "a", "config"],
+        ),
+    ],
+)
+def test_wrong_names_are_told_beside_all_else_where_that_is_asked_for(
+    wrong: Any, said: list[str], names: list[str]
+) -> None:
+    found = instances(wrong, sections={"backup": {"jobs": -1}}, lenient=True)
+    assert [each["name"] for each in found] == names
+    assert all(each["content"]["backup"] == {"jobs": -1} for each in found)
+    errors = found[0]["errors"]
+    assert len(errors) == len(said)
+    assert all(part in error for part, error in zip(said, errors, strict=True))
+    with pytest.raises(AnsibleFilterError) as caught:
+        instances(wrong)
+    assert str(caught.value) == " ".join(errors)
+
+
+def test_what_holds_for_all_may_be_wrong_too() -> None:
+    (found,) = instances([{"name": "a"}], secrets="hush", other=["log_dir"], lenient=True)
+    assert found["errors"] == [
+        "pgops_other: expected keys and values, found a list.",
+        "pgops_secrets: expected keys and values, found a text.",
+    ]
+    wrong = {"name": "a", "secrets": {"s3_secret_key": "hush"}}
+    assert "hush" not in str(instances(wrong, secrets="hush", other=["hush"], lenient=True)[0]["errors"]), "no values"
+    assert "hush" not in str(instances([["hush"], "hush"], lenient=True)[0]["errors"])
+    with pytest.raises(AnsibleFilterError, match="pgops_other"):
+        instances([{"name": "a"}], other="x")
+    assert one(sections={"log_dir": "/a"}, other={"log_dir": "/b"})["log_dir"] == "/b"
+    assert one()["errors"] == []
 
 
 @given(TREES, st.lists(TREES, min_size=1, max_size=3))

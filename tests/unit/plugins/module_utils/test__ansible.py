@@ -349,6 +349,15 @@ def test_a_signal_ends_the_run_like_an_interruption(fake: type[FakeModule], opti
     assert [record["outcome"] for record in records(options)] == ["interrupted"]
 
 
+def test_what_holds_no_secret_survives_one_that_is_part_of_it(fake: type[FakeModule]) -> None:
+    said = {"policies": {"db1": "arn:aws:s3:::%s" % SECRET}, "settings": {"tags": [SECRET]}}
+    result = run(lambda _context: dict(said), structure=("policies", "none")).result
+    assert result["policies"] == said["policies"]
+    assert "none" not in result
+    del result["policies"]
+    assert SECRET not in str(result), "all else, and the options that are shown with it"
+
+
 def test_every_secret_is_registered(
     fake: type[FakeModule], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,7 @@ def test_what_is_wrong_with_the_request_is_told_whole_before_anybody_begins() ->
     assert alone.value is other
     with pytest.raises(UsageError) as both:
         lacking(Host(), {"a": [fails(one), fails(one)], "b": [fails(OSError(5, "no"))], "c": [fails(other)]})
-    assert str(both.value) == "a is wrong.\na is wrong.\nb is not ours. Mend it. Move it."
+    assert str(both.value) == "a is wrong.\nb is not ours. Mend it. Move it."
 
 
 def test_the_program_is_asked_for_each_configuration(tmp_path: Path) -> None:

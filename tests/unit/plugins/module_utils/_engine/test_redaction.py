@@ -109,6 +109,12 @@ def test_data_is_masked_at_every_depth_and_keeps_its_shape() -> None:
     assert "hunter2" not in json.dumps(list(shown.values()))
 
 
+def test_a_secret_that_is_a_word_of_ours_hides_no_finding() -> None:
+    finding = {"check": "backup", "severity": "critical", "text": "No backup."}
+    assert Redactor(["backup", "critical"]).data([finding]) == [{**finding, "text": "No %s." % MASK}]
+    assert Redactor(["backup"]).data({"state": ["backup"]}) == {"state": [MASK]}, "a list is no word of ours"
+
+
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
