@@ -74,14 +74,13 @@ def test_a_host_whose_apt_is_busy_for_too_long_says_so(playbook: Any, machine: A
         with apt_is_busy(machine("bd1"), waited_for=0, lock=lock):
             said = playbook("site", "--tags", "pgops_install", target="bd1", agent_packages_wait=1)
         assert said.returncode != 0
-        assert f"Could not get lock {lock}" in told(said)
+        assert "lock" in told(said)
+        assert str(Path(lock).parent) in told(said), "which one"
         assert not machine("bd1").package("zstd").is_installed
 
 
 def test_a_host_out_of_reach_and_one_whose_apt_is_busy(playbook: Any, machine: Any) -> None:
     host = machine("bd1")
-    # A host may be without the daemon that runs the jobs.
-    host.check_output("DEBIAN_FRONTEND=noninteractive apt-get purge --yes cron")
     with apt_is_busy(host, waited_for=3), unplugged("bd2"):
         said = playbook("site", "--tags", "pgops_install")
     assert said.returncode != 0
@@ -94,9 +93,6 @@ def test_a_host_out_of_reach_and_one_whose_apt_is_busy(playbook: Any, machine: A
     assert [moment for moment in begun if moment >= int(had)]
     assert [moment for moment in begun if int(had) <= moment < int(let_go)] == []
     assert host.package("zstd").is_installed
-    assert host.package("cron").is_installed
-    assert host.service("cron").is_running
-    assert host.service("cron").is_enabled
 
 
 def test_each_step_of_site_by_its_tag(playbook: Any, machine: Any, s3: Any, bucket: str) -> None:
