@@ -26,7 +26,7 @@ from ..core.sizes import human_size
 from ..core.times import compact, iso, parse_iso
 from ..host.client import client_of
 from ..places.catalog import Catalog
-from ..places.chains import chain_of, failed
+from ..places.chains import chain_of, failed, refuse_entwined
 from ..postgres.base_unpacking import (
     check_combine,
     least_settings,
@@ -185,6 +185,8 @@ def _check(request: Request) -> None:
 def _prepare(context: Context, request: Request) -> _Work:
     place = context.place(request.place)
     catalog = Catalog(place)
+    if request.set == "auto":
+        refuse_entwined(catalog, physical=True)
     passed_over = list[str]()
     manifests = dict(_manifests(context, catalog, request.set, passed_over))
     if passed_over and not manifests:
