@@ -195,6 +195,17 @@ def test_a_restore_of_what_there_is_not_fails_and_says_why(
     assert "(2/6)" not in said.stdout
 
 
+def test_two_hosts_with_one_name_are_set_up_neither_of_them(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    told = {"pgops_instances": [{"name": "main"}], "pgops_s3": {"bucket": "{{ 'back' ~ 'ups' }}"}}
+    said = controller.play(["site"], "db1", "db2", also="--check", pgops_play_instances=None, **told)
+    assert said.returncode == 2, said.stdout + said.stderr
+    assert "db1 and db2 each call an instance main, and would keep it in s3://backups/" in said.stdout
+    assert "Reach the host" not in said.stdout
+
+
 @pytest.mark.parametrize("name", ["shop_then", """o'brien $HOME a=b {{ 1 }} "x" \\\\ +%20  é"""])
 def test_what_a_restore_asks_to_be_typed_confirms_it_whatever_the_name(
     shop: Program, receiver: HttpReceiver, tmp_path: Path, bench: PostgresServer, name: str
