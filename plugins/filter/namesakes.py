@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from ansible.errors import AnsibleError
+from jinja2 import UndefinedError
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import S3
 
@@ -69,11 +70,11 @@ def namesakes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
         try:
             for home, members in _homes(host, hostvars):
                 found.setdefault(home, {})[host] = members
-        except (AnsibleError, KeyError, TypeError, AttributeError):
+        except (AnsibleError, UndefinedError, KeyError, TypeError, AttributeError):
             continue
     said = []
     for home, groups in sorted(found.items()):
-        # Who has no group shares with nobody; members know each other.
+        # Who is in no group shares with nobody; members know each other.
         together = frozenset.intersection(*groups.values())
         if len(groups) > 1 and not together:
             names = list(groups)

@@ -67,8 +67,8 @@ def told(sets: Iterable[Taken]) -> str:
     )
 
 
-def _key(one: Taken) -> tuple[datetime, str]:
-    return one.begun, one.id
+def _key(one: Taken) -> tuple[datetime, str, str]:
+    return one.begun, one.id, one.system
 
 
 __all__ = ("Taken", "entwined", "growing", "newest_of_each", "told")

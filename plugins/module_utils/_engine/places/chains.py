@@ -129,7 +129,7 @@ def _few(paths: list[str]) -> str:
 def entwined_sets(catalog: Catalog, *, physical: bool) -> list[Taken]:
     """Return the newest set of each of the clusters that took the base backups, or the dumps, of a place by turns; mostly none.
 
-    Where proven ones are there, the newest of those. What cannot be read is of none.
+    Of each the newest proven one, where there is one. What cannot be read is of none.
     """
     taken = []
     for set_id in catalog.ids():
@@ -139,7 +139,8 @@ def entwined_sets(catalog: Catalog, *, physical: bool) -> list[Taken]:
                 taken.append(Taken(set_id, manifest.begun, manifest.system_identifier, manifest.host))
     systems = entwined(taken)
     proven = [one for one in taken if one.system in systems and catalog.verified(one.id)]
-    return newest_of_each(proven, systems) or newest_of_each(taken, systems)
+    found = {one.system: one for one in (*newest_of_each(taken, systems), *newest_of_each(proven, systems))}
+    return newest_of_each(found.values(), systems)
 
 
 def refuse_entwined(catalog: Catalog, *, physical: bool) -> None:

@@ -227,7 +227,7 @@ def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
     latest = context.clock() + CLOCK_TOLERANCE
     past = [seen for seen in map(_seen, whole) if seen.when <= latest]
     bases = [seen for seen in map(_seen, every) if seen.when <= latest and is_physical(seen.set_id)]
-    away = [s["id"] for s in offsite.get("sets", []) if s["complete"]]
+    away = [s["id"] for s in offsite.get("sets", []) if s["complete"] and s.get("system_identifier") not in strange]
     return Facts(
         newest=max(past, key=_when, default=None),
         oldest=min(past, key=_when, default=None),
@@ -244,8 +244,8 @@ def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
 
 
 def _taken(sets: Sequence[Mapping[str, Any]]) -> list[Taken]:
-    """Return the described sets of all places, each once."""
-    found = {s["id"]: s for s in sets}
+    """Return the described sets of all places, each once. Two hosts may have taken one each in the same second."""
+    found = {(s["id"], s.get("system_identifier")): s for s in sets}
     return [
         Taken(s["id"], parse_iso(s["begun"]), s.get("system_identifier") or "", s.get("host") or "")
         for s in found.values()

@@ -180,6 +180,15 @@ def test_the_copies_of_another_host_answer_nothing_about_this_one(world: Any) ->
     assert finding(world, "off-site copy", places=("s3",))["severity"] == "ok", "who does not know its own takes all"
 
 
+def test_two_sets_of_one_second_are_two(world: Any) -> None:
+    for ago in (3, 2, 1):
+        begun = world.NOW - ago * DAY + 12 * HOUR
+        world.add("local", begun, system_identifier="222")
+        world.add("s3", begun, system_identifier="111")
+    assert finding(world, "clusters")["severity"] == "critical"
+    assert finding(world, "off-site copy")["severity"] == "critical", "what has the name there is of another host"
+
+
 def test_an_upgrade_is_no_second_host(world: Any) -> None:
     for ago, system in ((3, "111"), (2, "111"), (1, "222")):
         for place in ("local", "s3"):
@@ -198,7 +207,10 @@ def test_nobody_chooses_among_the_sets_of_two_hosts(world: Any) -> None:
     refuse_entwined(catalog, physical=True)
     refuse_entwined(Catalog(world.context().local), physical=False)
     world.prove("s3", made["111"][0])
-    assert [one.id for one in entwined_sets(Catalog(world.context().s3()), physical=False)] == [made["111"][0]]
+    found = entwined_sets(Catalog(world.context().s3()), physical=False)
+    assert [one.id for one in found] == [made["222"][-1], made["111"][0]], (
+        "of each the newest that is proven, or the newest"
+    )
 
 
 def test_prune_leaves_each_host_what_its_own_nights_allow(world: Any) -> None:

@@ -463,7 +463,7 @@ def test_every_cause_of_the_policy_is_told_in_time(quiet: str, folder: Path) -> 
             fates[(verb, 7 * (3 * (number % 2) + turn + 1) + (0 if weekly else number))] = fate
     spells = {}
     for number, spell in enumerate(SPELLS):
-        first = START + (2 + number * 1.88) * DAY + number * HOUR
+        first = START + (2 + number * 1.87) * DAY + number * HOUR
         spells[spell] = [(first, first + 4 * DAY + 5 * HOUR)]
     host, policy = Host(fates, spells), policy_of(quiet)
     seen = simulate(host, policy, folder, damaged_at=START + 30 * DAY)
