@@ -156,6 +156,23 @@ def test_a_host_that_is_lost_midway_stops_no_other_when_one_works_at_a_time(
     assert said.returncode
 
 
+@pytest.mark.parametrize("name", ["shop_then", """o'brien $HOME a=b {{ 1 }} "x" \\\\ +%20  é"""])
+def test_what_a_restore_asks_to_be_typed_confirms_it_whatever_the_name(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path, bench: PostgresServer, name: str
+) -> None:
+    shop("backup")
+    asked = {"target": "db1", "databases": "shop", "mode": "create"}
+    also = "-e " + shlex.quote("{rename: {shop: !unsafe %s}, set: latest}" % json.dumps(name))
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    said = controller.play(["restore"], "db1", also=also, **asked)
+    # As it stands on the screen, where Ansible shows texts as JSON.
+    typed = re.search(r"say also (-e confirm=(?:'[^']*'|\S+?))[\",]", said.stdout)
+    assert typed, said.stdout + said.stderr
+    said = controller.play(["restore"], "db1", also=f"{also} {typed[1]}", **asked)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert name in databases_of(bench)
+
+
 def test_a_pattern_of_hosts_means_what_it_means_to_ansible_and_this_machine_is_there_for_the_summary(
     shop: Program, receiver: HttpReceiver, tmp_path: Path
 ) -> None:
@@ -204,20 +221,3 @@ def test_two_hosts_with_one_name_are_set_up_neither_of_them(
     assert said.returncode == 2, said.stdout + said.stderr
     assert "db1 and db2 each call an instance main, and would keep it in s3://backups/" in said.stdout
     assert "Reach the host" not in said.stdout
-
-
-@pytest.mark.parametrize("name", ["shop_then", """o'brien $HOME a=b {{ 1 }} "x" \\\\ +%20  é"""])
-def test_what_a_restore_asks_to_be_typed_confirms_it_whatever_the_name(
-    shop: Program, receiver: HttpReceiver, tmp_path: Path, bench: PostgresServer, name: str
-) -> None:
-    shop("backup")
-    asked = {"target": "db1", "databases": "shop", "mode": "create"}
-    also = "-e " + shlex.quote("{rename: {shop: !unsafe %s}, set: latest}" % json.dumps(name))
-    controller = Controller(tmp_path, shop, receiver.url + "/hook")
-    said = controller.play(["restore"], "db1", also=also, **asked)
-    # As it stands on the screen, where Ansible shows texts as JSON.
-    typed = re.search(r"say also (-e confirm=(?:'[^']*'|\S+?))[\",]", said.stdout)
-    assert typed, said.stdout + said.stderr
-    said = controller.play(["restore"], "db1", also=f"{also} {typed[1]}", **asked)
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert name in databases_of(bench)
