@@ -32,6 +32,14 @@ _TELLING = (
     "tail -n 20 /var/log/backups/*.log",
 )
 _ASKED: set[str] = set()
+# Those that the fixture machine has handed out for the test that runs.
+_HANDED: list[Any] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin a test that no host was handed out for."""
+    _HANDED.clear()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -40,7 +48,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome: Any = yield
     report = outcome.get_result()
     if report.failed:
-        for host in getattr(item, "funcargs", {}).values():
+        for host in [*getattr(item, "funcargs", {}).values(), *_HANDED]:
             if isinstance(host, testinfra.host.Host):
                 report.sections += _last_words(host)
 
@@ -72,7 +80,9 @@ def machine() -> Callable[[str], Any]:
     """Return a function that returns a host of the scenario by its name."""
 
     def named(name: str) -> Any:
-        return testinfra.get_host(f"ssh://{name}", ssh_config=str(HOME / "ssh_config"), sudo=True)
+        host = testinfra.get_host(f"ssh://{name}", ssh_config=str(HOME / "ssh_config"), sudo=True)
+        _HANDED.append(host)
+        return host
 
     return named
 

@@ -218,6 +218,14 @@ places:
           description: Version of the server that was backed up.
           type: str
           returned: success
+        system_identifier:
+          description: The cluster that was backed up, by its own identifier; empty where the role may not read it.
+          type: str
+          returned: success
+        host:
+          description: The host that took the set; empty in sets of versions that did not tell.
+          type: str
+          returned: success
         parent:
           description: The set that it builds on.
           type: str

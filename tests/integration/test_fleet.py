@@ -58,7 +58,7 @@ class Controller:
 
     def play(self, names: Sequence[str], *hosts: str, also: str = "", **told: Any) -> subprocess.CompletedProcess[str]:
         """Run playbooks in one go. Hosts that are called lost are no machines at all; those called
-        lost_after_NAME, from when NAME is known. `also` are words as a person would type them.
+        lost_after_NAME, from when NAME is known. `also` are words as a person would type them. What is told as None is not said.
         """
         inventory = {
             "databases": {
@@ -91,6 +91,7 @@ class Controller:
             "ansible_python_interpreter": sys.executable,
             **told,
         }
+        extra = {name: value for name, value in extra.items() if value is not None}
         words = [sys.executable, "-m", "ansible.cli.playbook", "-i", str(path), "-e", json.dumps(extra)]
         words += ["pgops.backup." + name for name in names]
         return subprocess.run(
@@ -180,3 +181,53 @@ def test_what_a_restore_asks_to_be_typed_confirms_it_whatever_the_name(
     said = controller.play(["restore"], "db1", also=f"{also} {typed[1]}", **asked)
     assert said.returncode == 0, said.stdout + said.stderr
     assert name in databases_of(bench)
+
+
+def test_a_pattern_of_hosts_means_what_it_means_to_ansible_and_this_machine_is_there_for_the_summary(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    books = ["backup", "checklist", "site", "status", "sync", "verify"]
+    for pattern, found in {
+        "databases:&db*:!db2": {"db1"},
+        "nohost": set(),
+    }.items():
+        said = controller.play(books, "db1", "db2", "old", also="--list-hosts", target=pattern)
+        plays = said.stdout.split("\n  play #")[1:]
+        assert len(plays) == 2 * len(books) - 1, said.stdout + said.stderr
+        assert [set(play.partition("):\n")[2].split("\n\n")[0].split()) for play in plays] == [
+            {*found, "localhost"}
+        ] * len(plays)
+
+
+@pytest.mark.parametrize(
+    ("book", "told", "why"),
+    [
+        ("restore", {"target": "nohost"}, "No host of the inventory matches nohost. Nothing was done."),
+        (
+            "restore_rollback",
+            {"target": "nohost:!db1"},
+            "No host of the inventory matches nohost:!db1. Nothing was done.",
+        ),
+        ("restore", {"target": "db1:!db2", "instance": "nix"}, "db1 has no instance nix; it has db1-main."),
+    ],
+)
+def test_a_restore_of_what_there_is_not_fails_and_says_why(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path, book: str, told: dict[str, str], why: str
+) -> None:
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    said = controller.play([book], "db1", "db2", databases="all", pgops_play_instances=None, **told)
+    assert said.returncode == 2, said.stdout + said.stderr
+    assert why in " ".join(said.stdout.split())
+    assert "(2/6)" not in said.stdout
+
+
+def test_two_hosts_with_one_name_are_set_up_neither_of_them(
+    shop: Program, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    controller = Controller(tmp_path, shop, receiver.url + "/hook")
+    told = {"pgops_instances": [{"name": "main"}], "pgops_s3": {"bucket": "{{ 'back' ~ 'ups' }}"}}
+    said = controller.play(["site"], "db1", "db2", also="--check", pgops_play_instances=None, **told)
+    assert said.returncode == 2, said.stdout + said.stderr
+    assert "db1 and db2 each call an instance main, and would keep it in s3://backups/" in said.stdout
+    assert "Reach the host" not in said.stdout

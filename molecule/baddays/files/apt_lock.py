@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""apt_lock.py FILE SECONDS: hold apt's lock until an apt-get has waited for it that long; with 0, until somebody ends us.
+"""apt_lock.py LOCK FILE SECONDS: hold a lock of apt until an apt-get has waited for it that long; with 0, until somebody ends us.
 
 FILE gets two lines: when the lock was had, and when it was let go (seconds since 1970).
 """
@@ -25,9 +25,9 @@ def installing() -> set[str]:
     return found
 
 
-told, patience = Path(sys.argv[1]), float(sys.argv[2])
+locked, told, patience = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 # apt's lock is one of fcntl, not of flock.
-with Path("/var/lib/dpkg/lock-frontend").open("w") as lock:
+with locked.open("w") as lock:
     fcntl.lockf(lock, fcntl.LOCK_EX)
     told.write_text(f"{time.time()}\n")
     since: dict[str, float] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.tools.lab import Lab, network
 from tests.tools.lab.machines import OFFERED, until
 
@@ -68,3 +70,14 @@ def test_the_store_keeps_objects(s3: Any) -> None:
     assert s3.get_object(Bucket="lab-itself", Key="a/b")["Body"].read() == b"kept"
     s3.delete_object(Bucket="lab-itself", Key="a/b")
     s3.delete_bucket(Bucket="lab-itself")
+
+
+def test_of_a_test_that_fails_every_host_that_it_was_handed_is_asked(
+    machine: Any, request: pytest.FixtureRequest
+) -> None:
+    machine("lab12")
+    call = pytest.CallInfo.from_call(lambda: pytest.fail("on purpose"), "call")
+    report = request.node.ihook.pytest_runtest_makereport(item=request.node, call=call)
+    said = {title.partition(" ")[0]: text for title, text in report.sections if "journalctl" in title}
+    assert list(said) == ["ssh://lab12:"], "of the one that was handed out, and of no other"
+    assert "systemd" in said["ssh://lab12:"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from tests.tools.lab.machines import until
 STORE = "10.213.0.10"
 APT_LOCK = Path(__file__).parents[2] / "files" / "apt_lock.py"
 HELD = "/run/lab-apt"
+INSTALLING, LISTING = "/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock"
 
 
 @contextmanager
@@ -31,17 +33,21 @@ def unplugged(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def apt_is_busy(host: Any, waited_for: int) -> Iterator[None]:
-    """Hold the lock of a host's apt until an apt-get has waited for it so many seconds; with 0, for as long as this lasts."""
+def apt_is_busy(host: Any, waited_for: int, lock: str = INSTALLING) -> Iterator[None]:
+    """Hold a lock of a host's apt until an apt-get has waited for it so many seconds; with 0, for as long as this lasts."""
     host.check_output("rm -f %s", HELD)
-    host.check_output(
-        "systemd-run --quiet --collect --unit=lab-apt python3 -c %s %s %s", APT_LOCK.read_text(), HELD, str(waited_for)
-    )
+    words = "systemd-run --quiet --collect --unit=lab-apt python3 -c %s %s %s %s"
+    host.check_output(words, APT_LOCK.read_text(), lock, HELD, str(waited_for))
     try:
         assert until(lambda: host.run("test -s %s", HELD).rc == 0, 60) is not None
         yield
     finally:
         host.run("systemctl stop lab-apt")
+
+
+def told(said: Any) -> str:
+    """Return what a playbook said at its end of which hosts are protected."""
+    return " ".join(str(said.stdout).partition("TASK [Who is protected?]")[2].partition("TASK [")[0].split())
 
 
 def sets_of(host: Any, name: str) -> list[str]:
@@ -64,11 +70,13 @@ def test_a_wrong_configuration_is_told_whole_before_anything_is_touched(
 
 
 def test_a_host_whose_apt_is_busy_for_too_long_says_so(playbook: Any, machine: Any) -> None:
-    with apt_is_busy(machine("bd1"), waited_for=0):
-        said = playbook("site", "--tags", "pgops_install", target="bd1", agent_packages_wait=1)
-    assert said.returncode != 0
-    assert "Could not get lock /var/lib/dpkg/lock-frontend" in " ".join((said.stdout + said.stderr).split())
-    assert not machine("bd1").package("zstd").is_installed
+    for lock in (INSTALLING, LISTING):
+        with apt_is_busy(machine("bd1"), waited_for=0, lock=lock):
+            said = playbook("site", "--tags", "pgops_install", target="bd1", agent_packages_wait=1)
+        assert said.returncode != 0
+        assert "lock" in told(said)
+        assert str(Path(lock).parent) in told(said), "which one"
+        assert not machine("bd1").package("zstd").is_installed
 
 
 def test_a_host_out_of_reach_and_one_whose_apt_is_busy(playbook: Any, machine: Any) -> None:
@@ -119,8 +127,12 @@ def test_a_store_out_of_reach_leaves_the_local_backup(playbook: Any, machine: An
     finally:
         network.block("bd2", STORE, blocked=False)
     assert said.returncode != 0
-    assert "1 of 2 protected" in said.stdout
-    assert len(sets_of(machine("bd2"), "bd2")) == 1
+    summary = told(said)
+    assert "1 of 2 protected" in summary
+    assert "bd2: NOT PROTECTED" in summary
+    assert f"The store at http://{STORE}:8000 cannot be reached" in summary
+    (made,) = sets_of(machine("bd2"), "bd2")
+    assert f"bd2-main: still safe - local: {made} is proven to restore." in summary
     status = status_of(machine("bd2"), "/etc/pgops/config.yml")
     assert [
         place["sets"][0]["proofs"]["restore"]["outcome"] for place in status["places"] if place["place"] == "local"
@@ -161,7 +173,10 @@ def test_a_credential_that_no_longer_holds(playbook: Any, machine: Any, shared: 
     secrets = {"s3_access_key": shared["lab_access_key"], "s3_secret_key": "of yesterday 'k5Vn"}
     said = playbook("site", target="bd1", pgops_secrets=secrets)
     assert said.returncode != 0
-    assert "bd1: NOT PROTECTED" in said.stdout
+    summary = told(said)
+    assert "bd1: NOT PROTECTED" in summary
+    assert "it does not accept the credentials" in summary
+    assert re.search(r"bd1-main: still safe - local: \S+-logical is proven to restore[.]", summary)
     assert "k5Vn" not in said.stdout + said.stderr
     said = playbook("site", target="bd1")
     assert said.returncode == 0

@@ -268,6 +268,7 @@ JUDGED = {
     "off-site place": ("offsite-place", "Find out why the S3 place cannot be read: pgops probe", _PATIENCE),
     "local place": ("local-place", "Make the backup directory readable for the account of pgops", _PATIENCE),
     "verification": ("verification-age", "Run: pgops verify --level restore", timedelta(0)),
+    "clusters": ("two-clusters", "Give the instance of each host a name of its own, see: pgops info", timedelta(0)),
     "clock": ("clock", "Set the clock (timedatectl), then run: pgops backup", timedelta(0)),
     "wal archive": ("wal-archive", "Look into the server's log, and at: pgops wal status", timedelta(0)),
     "wal clock": ("wal-clock", "Set the clocks (timedatectl), then look at: pgops wal status", _PATIENCE),

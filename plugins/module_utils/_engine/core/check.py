@@ -27,7 +27,7 @@ _LONGEST = 400
 _ABOUT = {
     "backup": (
         *("backup", "local place", "run of backup", "missed run of backup", "late run of backup"),
-        *("no databases", "uncovered database", "clock"),
+        *("no databases", "uncovered database", "clock", "clusters"),
     ),
     "base": ("base backup", "run of base backup", "missed run of base backup", "late run of base backup"),
     "sync": (

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Optional
 
 from .calendar import Calendar, longest_gap, longest_lag
+from .lineages import Taken, told
 from .naming import is_physical
 from .times import human_span, iso, parse_span
 
@@ -93,6 +94,7 @@ class Facts:
     `newest`, `oldest` and `offsite` are of sets that do not claim to begin in the future; `ahead` is one that does.
     `verified` is the newest passed restore of a set that is verified now. `oldest` tells how long there have been sets.
     `base` is the newest base backup, `base_offsite` the newest off the server.
+    `clusters` are the newest sets of clusters that take sets by turns, as two hosts with one name do.
     `offsite_error` says why the place off the server could not be read, `local_error` the same of this host's.
     """
 
@@ -103,6 +105,7 @@ class Facts:
     ahead: Optional[Seen] = None
     base: Optional[Seen] = None
     base_offsite: Optional[Seen] = None
+    clusters: tuple[Taken, ...] = ()
     has_offsite: bool = True
     offsite_error: str = ""
     local_error: str = ""
@@ -132,7 +135,7 @@ class Finding:
 
 
 def judge(facts: Facts, limits: Limits, now: datetime) -> list[Finding]:
-    """Return a finding for each question: backup, off-site copy, verification; and for a place or clock in trouble.
+    """Return a finding for each question: backup, off-site copy, verification; and for a place, a clock or a name in trouble.
 
     Where base backups are expected, two more: base backup, and off-site base backup where the place off the server answers.
     """
@@ -141,6 +144,12 @@ def judge(facts: Facts, limits: Limits, now: datetime) -> list[Finding]:
     if facts.local_error:
         text = "The local place cannot be read: %s" % facts.local_error
         findings.append(Finding("local place", CRITICAL, text))
+    if facts.clusters:
+        text = (
+            "%d clusters back up under this one name, as two hosts do that call an instance the same: %s. Give each a name of "
+            "its own." % (len(facts.clusters), told(facts.clusters))
+        )
+        findings.append(Finding("clusters", CRITICAL, text))
     if facts.ahead:
         text = "The set %s claims to begin %s from now and is not counted; check the clock of its host." % (
             facts.ahead.set_id,

@@ -131,6 +131,7 @@ class Manifest:
     wal_end: Optional[str] = None
     base: Optional[Base] = None
     from_standby: bool = False
+    host: str = ""
     globals: Optional[Payload] = None
     globals_passwords: bool = False
     settings: Optional[Payload] = None

@@ -5,22 +5,30 @@
 A set stays when any rule keeps it. Dumps and base backups are counted apart, so that neither pushes the other out. Whatever
 the rules say, these stay of each: pinned sets, the newest set, the newest verified sets (at least one), sets that claim to
 come from the future, and every ancestor of a set that stays.
+
+Where clusters take sets by turns, as two hosts with one name do, each is counted apart, too. Of every other cluster, as that
+before an upgrade, the newest set and the newest verified one stay for as long as the rules reach back.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Callable, Optional
 
 from ..settings import Retention
+from .lineages import Taken, entwined
 from .times import parse_span
 
 
 @dataclass(frozen=True)
 class SetFacts:
-    """What retention needs to know about a set; `physical` ones hold a data directory, the others dumps."""
+    """What retention needs to know about a set; `physical` ones hold a data directory, the others dumps.
+
+    `system` is the cluster that it is of, empty where nobody knows.
+    """
 
     id: str
     begun: datetime
@@ -28,6 +36,7 @@ class SetFacts:
     pinned: bool = False
     parent: Optional[str] = None
     physical: bool = False
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,9 +85,11 @@ def plan(facts: Sequence[SetFacts], rules: Retention, now: datetime) -> Plan:
         if fact.begun > now:
             reasons[fact.id].append("begun in the future: check the clock")
     _by_age(past, rules, now, reasons)
-    for physical in (False, True):
-        family = [f for f in past if f.physical is physical]
+    apart = entwined(Taken(f.id, f.begun, f.system) for f in past)
+    for physical, system in itertools.product((False, True), ("", *apart)):
+        family = [f for f in past if f.physical is physical and (f.system if f.system in apart else "") == system]
         _by_count(family, rules, reasons)
+        _by_cluster(family, rules, now, reasons)
         for label, count, period in (
             ("daily", rules.keep_daily, _day),
             ("weekly", rules.keep_weekly, _week),
@@ -107,6 +118,26 @@ def _by_count(past: list[SetFacts], rules: Retention, reasons: Reasons) -> None:
     verified = [f for f in past if f.verified]
     for fact in verified[: max(1, rules.keep_verified)]:
         reasons[fact.id].append("verified floor")
+
+
+def _by_cluster(past: list[SetFacts], rules: Retention, now: datetime, reasons: Reasons) -> None:
+    """Keep the newest set, and the newest verified one, of each cluster but the newest, for as long as the rules reach back."""
+    known = [f for f in past if f.system]
+    reach = _reach(rules)
+    for facts, what in ((known, "newest"), ([f for f in known if f.verified], "newest verified")):
+        newest: dict[str, SetFacts] = {}
+        for fact in facts:
+            newest.setdefault(fact.system, fact)
+        for system, fact in newest.items():
+            if system != known[0].system and now - fact.begun <= reach:
+                reasons[fact.id].append("%s of the cluster %s" % (what, system))
+
+
+def _reach(rules: Retention) -> timedelta:
+    """Return how far back the rules reach where there is a set each night."""
+    within = parse_span(rules.keep_within) if rules.keep_within else timedelta(0)
+    days = max(rules.keep_last, rules.keep_verified, rules.keep_daily, 7 * rules.keep_weekly)
+    return max(within, timedelta(days=max(days, 31 * rules.keep_monthly, 366 * rules.keep_yearly)))
 
 
 def _by_period(

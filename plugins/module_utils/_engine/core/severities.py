@@ -62,6 +62,7 @@ TABLE = (
     Severity("disk", CRITICAL, "the next backup does not fit", ("PgopsDiskFull", "PgopsDiskSoonFull")),
     _incident("disk", WARNING, "it will not fit within disk_days"),
     _incident("state-disk", CRITICAL, "runs leave no record"),
+    _incident("two-clusters", CRITICAL, "two hosts back up under one name"),
     Severity("clock", WARNING, "it is off", ("PgopsClockWrong",)),
     Severity("restore-test", WARNING, "nobody tried one", ("PgopsRestoreTestOverdue",)),
     _wal("wal-archive", CRITICAL, "the server does not archive"),

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""What a set needs beside itself: the chain of an incremental base backup, and whether its files are there, as a listing tells."""
+"""What a set needs beside itself: the chain of an incremental base backup, and whether its files are there, as a listing tells.
+
+And whether the sets of a place are of one cluster, so that one may be chosen by its age.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Optional
 
 from ..core import chain as chains
-from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError
+from ..core.errors import DamagedError, MissingError, PgopsError, RefusedError, UnreachableError, UsageError
+from ..core.lineages import Taken, entwined, newest_of_each, told
 from ..core.manifest import NAME, Manifest
+from ..core.naming import is_physical
 from .catalog import Catalog
 from .evidence import FAILED, LEVELS, PASSED
 
@@ -120,4 +126,35 @@ def _few(paths: list[str]) -> str:
     return shown if len(paths) <= 3 else "%s and %d more" % (shown, len(paths) - 3)
 
 
-__all__ = ("broken", "chain_of", "failed", "problem")
+def entwined_sets(catalog: Catalog, *, physical: bool) -> list[Taken]:
+    """Return the newest set of each of the clusters that took the base backups, or the dumps, of a place by turns; mostly none.
+
+    Of each the newest proven one, where there is one. What cannot be read is of none.
+    """
+    taken = []
+    for set_id in catalog.ids():
+        if is_physical(set_id) is physical:
+            with contextlib.suppress(DamagedError, MissingError, UsageError):
+                manifest = catalog.manifest(set_id)
+                taken.append(Taken(set_id, manifest.begun, manifest.system_identifier, manifest.host))
+    systems = entwined(taken)
+    proven = [one for one in taken if one.system in systems and catalog.verified(one.id)]
+    found = {one.system: one for one in (*newest_of_each(taken, systems), *newest_of_each(proven, systems))}
+    return newest_of_each(found.values(), systems)
+
+
+def refuse_entwined(catalog: Catalog, *, physical: bool) -> None:
+    """Refuse to choose among the sets of several clusters that lie under one name: the newest may be of another host.
+
+    Raise RefusedError that names the newest set of each.
+    """
+    found = entwined_sets(catalog, physical=physical)
+    if found:
+        raise RefusedError(
+            "%s has the sets of several clusters, taken by turns, so that nobody can tell which one is meant: %s."
+            % (catalog.place.root, told(found)),
+            hint="Nothing was touched. Name the set that is to be taken, as one of these; and give the instance of each host a name of its own.",
+        )
+
+
+__all__ = ("broken", "chain_of", "entwined_sets", "failed", "problem", "refuse_entwined")

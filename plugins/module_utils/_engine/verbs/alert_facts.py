@@ -40,7 +40,18 @@ _LOCKS = {"backup": "backup", "sync": "sync", "verify": "verify", "prune": "sets
 # Both kinds of backups hold the same lock.
 _SAME = {"backup": ("backup", BASE_BACKUP)}
 _LEFT_OUT_ON_PURPOSE = "it is in backup.exclude_databases"
-_KEPT_OF_A_SET = ("id", "begun", "bytes", "complete", "verified", "proofs", "problem", "databases")
+_KEPT_OF_A_SET = (
+    "id",
+    "begun",
+    "bytes",
+    "complete",
+    "verified",
+    "proofs",
+    "problem",
+    "databases",
+    "system_identifier",
+    "host",
+)
 _STATE_FLOOR = 1 << 20  # bytes; a record has a few thousand
 _UPTIME = Path("/proc/uptime")
 

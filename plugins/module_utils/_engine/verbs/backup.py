@@ -416,6 +416,7 @@ def _finish(
         databases=tuple(databases),
         timeline=plan.server.timeline,
         from_standby=plan.server.in_recovery,
+        host=context.host,
         globals=globals_payload,
         globals_passwords=passwords,
         settings=extra["settings"],

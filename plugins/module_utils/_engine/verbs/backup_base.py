@@ -364,6 +364,7 @@ def _manifest(
         wal_end=taken.end,
         base=base,
         from_standby=plan.server.in_recovery,
+        host=context.host,
         settings=extra.get("settings"),
         hba=extra.get("hba"),
         ident=extra.get("ident"),

@@ -14,6 +14,7 @@ from ..core.calendar import Calendar, parse
 from ..core.commands import addressed
 from ..core.fingerprint import summary
 from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, limits, waited_for, worst
+from ..core.lineages import Taken, entwined, growing, newest_of_each
 from ..core.manifest import Database, Manifest
 from ..core.naming import is_physical
 from ..core.times import iso, parse_iso, parse_span
@@ -161,6 +162,8 @@ def _describe(context: Context, surveyed: Surveyed, catalog: Catalog, set_id: st
         proofs={level: {"outcome": p.outcome, "when": iso(p.when)} for level, p in proofs.items() if p is not None},
         encryption=manifest.encryption,
         server_version=manifest.server_version,
+        system_identifier=manifest.system_identifier,
+        host=manifest.host,
         parent=manifest.parent,
         chain=[] if problem or manifest.parent is None else [m.id for m in chain_of(catalog, set_id)[:-1]],
         complete=not problem,
@@ -175,6 +178,7 @@ def _describe(context: Context, surveyed: Surveyed, catalog: Catalog, set_id: st
 def _unknown() -> dict[str, Any]:
     """Return the keys that only a manifest can fill, so that every set has them."""
     blank = dict.fromkeys(("begun", "ended", "age_seconds", "encryption", "server_version", "parent"))
+    blank.update(system_identifier=None, host=None)
     return {**blank, "files": 0, "databases": [], "warnings": [], "chain": []}
 
 
@@ -212,13 +216,18 @@ def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
     """
     by_name = {place["place"]: place for place in places}
     every = [s for place in places for s in place["sets"] if s["complete"]]
+    # The sets of another cluster answer no question about this one.
+    mixed = _taken(every)
+    own = _own(by_name.get("local", {}).get("sets", []))
+    strange = {*entwined(mixed)} - {own} if own else set[str]()
+    every = [s for s in every if s.get("system_identifier") not in strange]
     whole = waited_for(every)
     proven = [Seen(s["id"], parse_iso(s["proofs"]["restore"]["when"])) for s in whole if s["verified"]]
     offsite = by_name.get("s3", {})
     latest = context.clock() + CLOCK_TOLERANCE
     past = [seen for seen in map(_seen, whole) if seen.when <= latest]
     bases = [seen for seen in map(_seen, every) if seen.when <= latest and is_physical(seen.set_id)]
-    away = [s["id"] for s in offsite.get("sets", []) if s["complete"]]
+    away = [s["id"] for s in offsite.get("sets", []) if s["complete"] and s.get("system_identifier") not in strange]
     return Facts(
         newest=max(past, key=_when, default=None),
         oldest=min(past, key=_when, default=None),
@@ -227,10 +236,26 @@ def _facts(context: Context, places: list[dict[str, Any]]) -> Facts:
         base=max(bases, key=_when, default=None),
         base_offsite=max((seen for seen in bases if seen.set_id in away), key=_when, default=None),
         ahead=max((seen for seen in map(_seen, every) if seen.when > latest), key=_when, default=None),
+        clusters=tuple(newest_of_each(mixed, growing(mixed, context.clock()))),
         has_offsite="s3" in configured(context),
         offsite_error=offsite.get("error") or "",
         local_error=by_name.get("local", {}).get("error") or "",
     )
+
+
+def _taken(sets: Sequence[Mapping[str, Any]]) -> list[Taken]:
+    """Return the described sets of all places, each once. Two hosts may have taken one each in the same second."""
+    found = {(s["id"], s.get("system_identifier")): s for s in sets}
+    return [
+        Taken(s["id"], parse_iso(s["begun"]), s.get("system_identifier") or "", s.get("host") or "")
+        for s in found.values()
+    ]
+
+
+def _own(sets: Sequence[Mapping[str, Any]]) -> str:
+    """Return the cluster of this host: that of the newest whole set in its own place; empty where nobody can tell."""
+    known = [s for s in sets if s["complete"] and s.get("system_identifier")]
+    return str(max(known, key=lambda s: str(s["id"]))["system_identifier"]) if known else ""
 
 
 def _seen(described: Mapping[str, Any]) -> Seen:

@@ -25,7 +25,7 @@ from ..core.times import parse_iso
 from ..core.window import Base as WalBase
 from ..host.client import client_of
 from ..places.catalog import Catalog
-from ..places.chains import chain_of, failed
+from ..places.chains import chain_of, failed, refuse_entwined
 from ..postgres.base_unpacking import (
     check_combine,
     unpacked_sizes,
@@ -184,6 +184,8 @@ def _begins(context: Context, request: Request) -> tuple[Catalog, dict[str, Mani
     passed_over = list[str]()
     try:
         catalog = Catalog(context.place(request.place))
+        if request.set == "auto":
+            refuse_entwined(catalog, physical=True)
         manifests = dict(_manifests(context, catalog, request.set, passed_over))
     except UnreachableError as error:
         error.hint = " ".join(word for word in (error.hint, _elsewhere(context, request.place)) if word)

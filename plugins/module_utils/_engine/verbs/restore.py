@@ -24,6 +24,7 @@ from ..core.sizes import human_size
 from ..core.times import compact
 from ..places.base import Place
 from ..places.catalog import Catalog
+from ..places.chains import refuse_entwined
 from ..places.evidence import Proof, proofs
 from ..postgres import preflight, statistics, swapping
 from ..postgres.comparison import compare_database
@@ -187,6 +188,8 @@ def _source(context: Context, request: Request) -> Source:
     others = [p for p in context.places() if p.name != place.name]
     more = tuple(proof for other in others if request.set == "latest_verified" for proof in _proofs_of(context, other))
     catalog = Catalog(place, more_proofs=more)
+    if request.set in ("latest", "latest_verified"):
+        refuse_entwined(catalog, physical=False)
     set_id = catalog.find(request.set, physical=False)
     source = Source(context, catalog, set_id, identity_file=context.config.restore.identity_file)
     if source.manifest.base is not None:

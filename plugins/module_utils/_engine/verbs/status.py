@@ -291,6 +291,7 @@ _STEPS = (
     ("wal timeout", "Set archive_timeout to a minute."),
     ("no off-site place", "Add an S3 place to the configuration (section s3)."),
     ("alerts", "Find out why nobody is told: pgops alert test."),
+    ("clusters", "Give the instance of each host a name of its own (docs/setup.md, 'Names in a bucket')."),
     ("clock", "Set the clock (timedatectl), then back up again."),
 )
 

@@ -177,6 +177,7 @@ def _read(surveyed: Surveyed, more: tuple[Proof, ...]) -> None:
                     pinned=set_id in surveyed.pins,
                     parent=manifest.parent,
                     physical=manifest.base is not None,
+                    system=manifest.system_identifier,
                 )
             )
         surveyed.catalog = catalog

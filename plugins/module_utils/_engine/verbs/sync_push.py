@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -226,10 +227,22 @@ class Push:
         rules = s3.retention if s3 is not None else None
         pins = set(self._remote.pins())
         facts = [self._facts(s, s in pins) for s in {*self._remote.ids(), *missing}]
-        decided = plan(facts, rules, self._context.clock()) if rules is not None else None
-        remove = set(decided.remove) if decided is not None else set()
+        if rules is None:
+            return {}
+        remove = {*plan(facts, rules, self._context.clock()).remove}
+        if not remove.isdisjoint(missing):
+            # Of which cluster a set is counts, too, and is read only where that may save one.
+            facts = [dataclasses.replace(fact, system=self._system(fact.id)) for fact in facts]
+            remove = {*plan(facts, rules, self._context.clock()).remove}
         why = "the retention of %s would remove it at once" % self._place.root
         return {s: why for s in missing if s in remove}
+
+    def _system(self, set_id: str) -> str:
+        """Return the cluster that the set is of, empty where nobody can tell."""
+        with contextlib.suppress(PgopsError):
+            here = self._local.stored_manifest(set_id) is not None
+            return (self._local if here else self._remote).manifest(set_id).system_identifier
+        return ""
 
     def _facts(self, set_id: str, pinned: bool) -> SetFacts:
         begun = parse_iso("%s-%s-%sT%s:%s:%s+00:00" % _digits(set_id))

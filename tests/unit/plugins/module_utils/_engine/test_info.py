@@ -60,6 +60,8 @@ def test_a_good_night_is_ok_and_everything_about_the_set_is_told(world: Any) -> 
         "pinned": False,
         "encryption": "none",
         "server_version": "18.3",
+        "system_identifier": "7300000000000000001",
+        "host": "",
         "parent": None,
         "chain": [],
         "complete": True,

@@ -46,6 +46,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.calendar import Calendar, next_after, parse
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.incidents import Incident, Policy, advance
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.lineages import Taken
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices import Notice, Origin, notice
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.quiet import RANK, parse_quiet
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
@@ -84,6 +85,7 @@ SPELLS = {
     "directory closed": "local-place",
     "clock ahead": "clock",
     "set of the future": "clock",
+    "two hosts, one name": "two-clusters",
     "set failed": "failed-set/local",
     "set damaged": "damaged-set/s3",
     "empty set": "no-databases",
@@ -218,6 +220,7 @@ class Host:
             base=self._seen("base backup", now, "bases lost"),
             base_offsite=self._seen("copy of base", now, "copies of bases lost"),
             ahead=freshness.Seen("f", now + DAY) if self.on("set of the future", now) else None,
+            clusters=(Taken("t", now, "7"), Taken("s", now, "8")) if self.on("two hosts, one name", now) else (),
             offsite_error="The store does not answer." if self.on("store away", now) else "",
             local_error="Permission denied." if self.on("directory closed", now) else "",
         )
@@ -460,7 +463,7 @@ def test_every_cause_of_the_policy_is_told_in_time(quiet: str, folder: Path) -> 
             fates[(verb, 7 * (3 * (number % 2) + turn + 1) + (0 if weekly else number))] = fate
     spells = {}
     for number, spell in enumerate(SPELLS):
-        first = START + (2 + number * 1.95) * DAY + number * HOUR
+        first = START + (2 + number * 1.87) * DAY + number * HOUR
         spells[spell] = [(first, first + 4 * DAY + 5 * HOUR)]
     host, policy = Host(fates, spells), policy_of(quiet)
     seen = simulate(host, policy, folder, damaged_at=START + 30 * DAY)
