@@ -250,7 +250,7 @@ def test_bytes_that_are_hurt_on_the_way_are_found_and_sent_again(kit: Kit) -> No
 
 
 def test_of_many_small_files_the_one_that_the_way_hurt_is_sent_again(moto_kit: Kit) -> None:
-    jobs = [moto_kit.file("small-%d" % number, 100 + number) for number in range(8)]
+    jobs = [moto_kit.file("small-%d" % number, 100 + number) for number in range(40)]  # by one thread
     moto_kit.place().modes()
     hurts = times(1, Flip(10), lambda a: a.method == "PUT" and a.path.endswith("/small-5"))
     with Proxy(moto_kit.server.endpoint_url, fault=hurts) as proxy:
