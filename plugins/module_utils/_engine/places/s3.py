@@ -299,18 +299,27 @@ class S3Place(Place):
     def fetch(self, set_id: str, file: File, target: Path, *, progress: Optional[Progress] = None) -> None:
         self.fetch_all(set_id, [(file, target)], progress=progress)
 
-    def fetch_all(self, set_id: str, jobs: Sequence[Job], *, progress: Optional[Progress] = None) -> None:
-        """Write files of a set to new files (0600), several at once. Raise DamagedError for what is not its File."""
+    def fetch_all(
+        self, set_id: str, jobs: Sequence[Job], *, progress: Optional[Progress] = None, keep: bool = False
+    ) -> int:
+        """Write files of a set to new files (0600), several at once; return the bytes that came.
+
+        With `keep` what came of a large file stays when it breaks, and the next call goes on with it.
+        Raise DamagedError for what is not its File.
+        """
+        came: list[int] = []
 
         def one(job: Job, parts: Executor) -> None:
             file, target = job
             path = "%s/%s/%s" % (SETS, set_id, file.path)
             try:
-                self.reader.fetch(self.key(path), file, target, self.writer.part_size, parts, progress)
+                part_size = self.writer.part_size
+                came.append(self.reader.fetch(self.key(path), file, target, part_size, parts, progress, keep=keep))
             except MissingError as error:
                 raise self._missing(error, path) from error
 
         self._side_by_side([partial(one, job) for job in jobs])
+        return sum(came)
 
     def _side_by_side(self, works: Sequence[Callable[[Executor], None]]) -> None:
         """Do all `works`, by as many threads as may have a request in flight, and as many for parts, which they are handed."""

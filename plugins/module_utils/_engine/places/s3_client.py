@@ -26,7 +26,7 @@ from .transfer import Patience, Slice
 _LIBRARY_HINT = "Install the package python3-boto3 (or 'pip install boto3') for the Python that runs this: %s."
 
 _AGAIN = (
-    "Try again later: an upload that broke goes on from its last finished part, a pull with the files that are whole."
+    "Try again later: an upload that broke goes on from its last finished part, a pull with the parts that are whole."
 )
 
 # What an identity must be allowed to, by the client's method.
