@@ -8,9 +8,10 @@ when what lies on the disk has that hash, and the file when the whole has the ha
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -32,7 +33,7 @@ def is_begun(target: Path) -> bool:
 
 
 class Fetched:
-    """The parts of one file that are being fetched; `handle` is the file, open for writing."""
+    """One large file that is being fetched, its parts by several threads."""
 
     def __init__(
         self, target: Path, size: int, plan: Sequence[Part], about: Optional[Json], alive: Callable[[], object]
@@ -54,11 +55,11 @@ class Fetched:
         else:
             self._find_whole(target, plan, lines, alive)
         new = os.O_CREAT | os.O_EXCL if lines is None else 0
-        self.handle = os.open(target, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | new, 0o600)
+        self._handle = os.open(target, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | new, 0o600)
         try:
             if new:
                 adopt(target)
-                os.truncate(self.handle, size)
+                os.truncate(self._handle, size)
             if about is not None:
                 self._lines = os.open(self._list, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | new, 0o600)
                 # Where there are lines, the last may have been cut: an empty one ends it.
@@ -89,10 +90,18 @@ class Fetched:
             if digest is not None and digests(target, part.offset, part.size, md5=False)[0].hex() == digest:
                 self.parts[part.number] = part
 
-    def add(self, part: Part, digest: bytes) -> None:
-        """Note that a part is whole; `digest` is the SHA-256 of what came. Raise OSError."""
+    def write(self, part: Part, chunks: Iterable[bytes]) -> None:
+        """Write a part, and note that it is whole. Raise OSError, and what `chunks` raises."""
+        came, at = hashlib.sha256(), part.offset
+        for chunk in chunks:
+            if self._lines >= 0:
+                came.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                written = os.pwrite(self._handle, view, at)
+                view, at = view[written:], at + written
         if self._lines >= 0:
-            self._write("%d %s" % (part.number, digest.hex()))
+            self._write("%d %s" % (part.number, came.hexdigest()))
 
     def _write(self, line: str) -> None:
         # By one write each, so that lines of several threads do not mix.
@@ -100,7 +109,7 @@ class Fetched:
 
     def close(self) -> None:
         """Close the files; they stay."""
-        os.close(self.handle)
+        os.close(self._handle)
         if self._lines >= 0:
             os.close(self._lines)
 

@@ -94,11 +94,9 @@ _CHECKED = (
     "PutObjectLockConfiguration",
     "PutPublicAccessBlock",
 )
-_UNKNOWN_TO_STORE = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "MissingContentMD5"})
-
-
 # How listings tell moments.
 _MOMENT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,6}))?Z")
+_UNKNOWN_TO_STORE = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "MissingContentMD5"})
 
 
 def code_of(error: Optional[BaseException]) -> tuple[str, int]:
@@ -351,7 +349,7 @@ def _connect(settings: S3) -> tuple[Any, Optional[Wire]]:
             "The Python library botocore, which speaks S3, is not installed.", hint=_LIBRARY_HINT % sys.executable
         ) from None
     session = botocore.session.Session()
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
     try:
         _credentials(session, settings)
         region = (
@@ -379,7 +377,7 @@ def _connect(settings: S3) -> tuple[Any, Optional[Wire]]:
     return client, _wire(client, session, settings)
 
 
-def _moment(said: Any) -> datetime:
+def moment(said: Any) -> datetime:
     """Return a moment that a store tells; dateutil, which botocore asks, takes most of the time of a listing."""
     found = _MOMENT.fullmatch(said) if isinstance(said, str) else None
     if found:
@@ -387,8 +385,8 @@ def _moment(said: Any) -> datetime:
         return datetime(year, month, day, hour, minute, second, int((found[7] or "").ljust(6, "0")), timezone.utc)
     import botocore.utils
 
-    moment: datetime = botocore.utils.parse_timestamp(said)
-    return moment
+    parsed: datetime = botocore.utils.parse_timestamp(said)
+    return parsed
 
 
 def _wire(client: Any, session: Any, settings: S3) -> Optional[Wire]:
@@ -500,4 +498,4 @@ def _library_version() -> str:
     return str(botocore.__version__)
 
 
-__all__ = ("Capabilities", "Store", "code_of", "not_offered", "passing", "translate")
+__all__ = ("Capabilities", "Store", "code_of", "moment", "not_offered", "passing", "translate")

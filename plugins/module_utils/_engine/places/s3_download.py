@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
@@ -201,18 +200,11 @@ class Reader:
         """Fetch the parts of the `plan` that are not there; return the SHA-256 of the whole file on the disk."""
 
         def one(part: Part) -> Part:
-            if part.number in fetched.parts:
-                return part
-            came = hashlib.sha256()
-            with self._slots.for_size(part.size):
-                at = part.offset
-                for chunk in self.stream(key, start=part.offset, size=part.size, etag=etag, progress=progress):
-                    came.update(chunk)
-                    view = memoryview(chunk)
-                    while view:
-                        written = os.pwrite(fetched.handle, view, at)
-                        view, at = view[written:], at + written
-            fetched.add(part, came.digest())
+            if part.number not in fetched.parts:
+                with self._slots.for_size(part.size):
+                    fetched.write(
+                        part, self.stream(key, start=part.offset, size=part.size, etag=etag, progress=progress)
+                    )
             return part
 
         digest = hashlib.sha256()

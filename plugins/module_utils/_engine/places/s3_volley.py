@@ -110,7 +110,7 @@ class _Volley(Generic[Job]):
             self._opening.remove(future)
             try:
                 connection = future.result()
-            except OSError:
+            except (OSError, http.client.HTTPException, ValueError):
                 self._count_failure()
             else:
                 self._selector.register(connection, selectors.EVENT_READ)

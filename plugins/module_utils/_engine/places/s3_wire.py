@@ -228,7 +228,8 @@ class Connection:
         if with_body and "content-length" not in headers:
             return None
         length = _length(headers.get("content-length", "0"))
-        if length > (_MOST_SAID if not with_body else length if most is None else most):
+        limit = most if with_body else _MOST_SAID
+        if limit is not None and length > limit:
             return None
         answer: dict[str, Any] = {name: headers[key] for key, name in _ANSWERED.items() if key in headers}
         if with_body:

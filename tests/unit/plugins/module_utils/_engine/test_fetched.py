@@ -37,8 +37,7 @@ def begun(folder: Path, *numbers: int) -> Path:
     for part in PLAN:
         if part.number in numbers:
             content = CONTENT[part.offset : part.offset + part.size]
-            os.pwrite(fetched.handle, content, part.offset)
-            fetched.add(part, hashlib.sha256(content).digest())
+            fetched.write(part, [content[:20], content[20:]])
     fetched.close()
     return target
 
@@ -57,8 +56,7 @@ def test_parts_that_came_are_whole_the_next_time_and_the_time_after(tmp_path: Pa
     assert {path.stat().st_mode & 0o777 for path in (target, list_beside(target))} == {0o600}
     assert held(target) == held(target) == [2, 5, 11]
     fetched = opened(target)
-    os.pwrite(fetched.handle, CONTENT[:100], 0)
-    fetched.add(PLAN[0], hashlib.sha256(CONTENT[:100]).digest())
+    fetched.write(PLAN[0], [CONTENT[:100]])
     fetched.close()
     assert held(target) == [1, 2, 5, 11]
     fetched.done()
@@ -106,7 +104,7 @@ def test_lines_that_are_cut_or_wrong_do_not_count_and_hurt_no_other(tmp_path: Pa
     assert held(target) == [2], "of two lines about a part the last counts"
     list_beside(target).write_bytes(right[:-3])
     fetched = opened(target)
-    fetched.add(PLAN[6], hashlib.sha256(CONTENT[600:700]).digest())
+    fetched.write(PLAN[6], [CONTENT[600:700]])
     fetched.close()
     assert held(target) == [2, 5, 7], "the line that was cut is ended first"
 
@@ -129,8 +127,9 @@ def test_a_link_is_nothing_that_came(tmp_path: Path) -> None:
 
 def test_without_a_word_about_the_object_there_is_no_list_and_no_way_on(tmp_path: Path) -> None:
     fetched = opened(tmp_path / "large", None)
-    fetched.add(PLAN[0], b"x")
+    fetched.write(PLAN[0], [CONTENT[:100]])
     fetched.close()
+    assert (tmp_path / "large").read_bytes()[:100] == CONTENT[:100]
     assert [path.name for path in tmp_path.iterdir()] == ["large"]
     with pytest.raises(FileExistsError):
         opened(tmp_path / "large", None)
