@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ class Server:
                 if answer is None:
                     return
                 connection.sendall(answer)
-                if b"ETag" not in answer:  # not by plain()
+                if b"ETag" not in answer or b"X-Bye" in answer:  # not by plain(), or not for long
                     return
 
     def close(self) -> None:
@@ -79,15 +80,21 @@ class Server:
         self._socket.close()
 
 
+@functools.cache
+def session() -> Any:
+    """One for all, as it takes long to read what it knows."""
+    made = botocore.session.Session()
+    made.set_credentials("AKIDEXAMPLE", "secret")
+    return made
+
+
 @contextlib.contextmanager
 def served(answer: Answer) -> Iterator[tuple[Server, Wire]]:
     server = Server(answer)
-    session = botocore.session.Session()
-    session.set_credentials("AKIDEXAMPLE", "secret")
-    client = session.create_client(
+    client = session().create_client(
         "s3", region_name="us-east-1", endpoint_url=server.url, config=Config(s3={"addressing_style": "path"})
     )
-    wire = Wire(client, session.get_credentials(), "backups")
+    wire = Wire(client, session().get_credentials(), "backups")
     try:
         yield server, wire
     finally:
@@ -201,6 +208,13 @@ def test_a_store_that_ends_each_connection_is_no_place_for_this() -> None:
         assert len(left) + len(found) == 200
         assert 10 <= len(found) < 30
         assert not wire.off
+
+
+def test_connections_that_the_store_closes_without_a_word_are_replaced() -> None:
+    with served(lambda key, body: plain(key, head="X-Bye: 1\r\n" if int(key) % 20 == 5 else "")) as (_server, wire):
+        left, found = fetched(wire, 100)
+    assert sorted([*left, *found], key=int) == [str(number) for number in range(100)]
+    assert len(found) >= 95
 
 
 def test_a_store_that_is_not_there_leaves_all() -> None:
