@@ -140,6 +140,8 @@ class Reader:
         try:
             if file.size > part_size:
                 return self._fetch_large(key, file, target, part_size, pool, progress, keep=keep)
+            if keep:
+                forget(target)  # it may have been fetched in parts, when they were smaller
             self._fetch_at_once(key, file, target, progress)
         except BaseException as error:
             if not keep or isinstance(error, (DamagedError, MissingError, OSError)):
