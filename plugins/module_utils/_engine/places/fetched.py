@@ -40,8 +40,8 @@ class Fetched:
     ) -> None:
         """Make the file `target` of `size` bytes, or open what came of it; `parts` are those of the `plan` that are whole then.
 
-        `about` says which object it is of: what came of another is removed. Without `about` nothing is gone on with, now or later.
-        `alive` is called now and then and may raise. Raise OSError, FileExistsError for a file that has no list.
+        `about` says which object it is of: what came of another is removed. Without `about` there is no list, and a
+        file of its name is another one. `alive` is called now and then and may raise. Raise OSError, FileExistsError for a file that has no list.
         """
         self._list, self._lines = list_beside(target), -1
         self.parts: dict[int, Part] = {}
@@ -50,9 +50,9 @@ class Fetched:
             lines = self._lines_about(target, size, about)
             if lines is None:
                 target.unlink()
-        if lines is None:
+        if lines is None and about is not None:
             self._list.unlink(missing_ok=True)
-        else:
+        elif lines is not None:
             self._find_whole(target, plan, lines, alive)
         new = os.O_CREAT | os.O_EXCL if lines is None else 0
         self._handle = os.open(target, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | new, 0o600)
@@ -114,8 +114,9 @@ class Fetched:
             os.close(self._lines)
 
     def done(self) -> None:
-        """Forget the list: the file is whole."""
-        self._list.unlink(missing_ok=True)
+        """Forget the list, if there is one: the file is whole."""
+        if self._lines >= 0:
+            self._list.unlink(missing_ok=True)
 
 
 def forget(target: Path) -> None:

@@ -144,7 +144,9 @@ class Reader:
                 forget(target)  # it may have been fetched in parts, when they were smaller
             self._fetch_at_once(key, file, target, progress)
         except BaseException as error:
-            if not keep or isinstance(error, (DamagedError, MissingError, OSError)):
+            if not keep:
+                target.unlink(missing_ok=True)
+            elif isinstance(error, (DamagedError, MissingError, OSError)):
                 forget(target)
             raise
         return file.size

@@ -126,11 +126,14 @@ def test_a_link_is_nothing_that_came(tmp_path: Path) -> None:
 
 
 def test_without_a_word_about_the_object_there_is_no_list_and_no_way_on(tmp_path: Path) -> None:
+    another = list_beside(tmp_path / "large")
+    another.write_bytes(b"named so by chance")
     fetched = opened(tmp_path / "large", None)
     fetched.write(PLAN[0], [CONTENT[:100]])
     fetched.close()
+    fetched.done()
     assert (tmp_path / "large").read_bytes()[:100] == CONTENT[:100]
-    assert [path.name for path in tmp_path.iterdir()] == ["large"]
+    assert another.read_bytes() == b"named so by chance"
     with pytest.raises(FileExistsError):
         opened(tmp_path / "large", None)
     forget(tmp_path / "large")
