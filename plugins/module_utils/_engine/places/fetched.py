@@ -41,7 +41,9 @@ class Fetched:
         """Make the file `target` of `size` bytes, or open what came of it; `parts` are those of the `plan` that are whole then.
 
         `about` says which object it is of: what came of another is removed. Without `about` there is no list, and a
-        file of its name is another one. `alive` is called now and then and may raise. Raise OSError, FileExistsError for a file that has no list.
+        file of its name is another one.
+
+        `alive` is called now and then and may raise. Raise OSError, FileExistsError for a file that has no list.
         """
         self._list, self._lines = list_beside(target), -1
         self.parts: dict[int, Part] = {}
