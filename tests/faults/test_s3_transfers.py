@@ -143,6 +143,52 @@ def test_a_download_that_is_cut_goes_on_at_the_broken_byte(moto_host: Host) -> N
     assert total <= host.proxy.bytes_received() <= total + cuts * lost + 64 * 1024
 
 
+def test_a_large_file_whose_pull_broke_or_was_killed_is_fetched_from_there_on(moto_host: Host) -> None:
+    host, size = moto_host, 64 * MIB
+    set_id = host.make_set(sizes={"large": size})
+    host.succeeds("sync")
+    host.lose_local()
+    host.program.configure(s3={"concurrency": 1})
+
+    def begin_of(asked: Asked) -> int:
+        return int(asked.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+
+    host.proxy.hurt(lambda asked: CutAnswer(0) if asked.kind == "get" and begin_of(asked) >= 4 * PART else None)
+    host.fails("sync", "--pull", code=4, said="connection to the store at .* broke during GetObject")
+    folder = host.site.home / "sets" / (".unfinished-pull-" + set_id)
+
+    def parts() -> int:
+        return len({line.split()[0] for line in (folder / ".large.fetched").read_text().splitlines()[1:] if line})
+
+    assert parts() == 4
+    over = threading.Event()
+
+    def hold(asked: Asked) -> Fault:
+        return Cut(0) if asked.kind == "get" and begin_of(asked) >= 8 * PART and over.wait(120) else None
+
+    host.proxy.hurt(hold)
+    process = host.program.start("sync", "--pull", "--json")
+    wait_for(lambda: parts() == 8 or process.poll() is not None, seconds=60)
+    assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=60)
+    over.set()
+    assert 4 * PART <= host.proxy.bytes_received() < 4 * PART + 64 * 1024, (
+        "what had come before the cut did not come again"
+    )
+    with (folder / "large").open("r+b") as stream:  # the second part is hurt here
+        stream.seek(PART)
+        byte = stream.read(1)
+        stream.seek(PART)
+        stream.write(bytes([byte[0] ^ 1]))
+    host.proxy.heal()
+    result = host.succeeds("sync", "--pull")
+    assert (result["sets"], result["bytes_sent"]) == ([set_id], size - 7 * PART)
+    assert size - 7 * PART <= host.proxy.bytes_received() < size - 7 * PART + 64 * 1024
+    assert sorted(path.name for path in host.site.set_folder(set_id).iterdir()) == ["large", "manifest.json"]
+    host.is_whole_here(set_id)
+
+
 def test_a_download_that_breaks_for_good_leaves_no_set(host: Host) -> None:
     set_id = host.make_set(sizes={"a": 100_000, "b": 1000})
     host.succeeds("sync")

@@ -250,7 +250,7 @@ def test_bytes_that_are_hurt_on_the_way_are_found_and_sent_again(kit: Kit) -> No
 
 
 def test_of_many_small_files_the_one_that_the_way_hurt_is_sent_again(moto_kit: Kit) -> None:
-    jobs = [moto_kit.file("small-%d" % number, 100 + number) for number in range(8)]
+    jobs = [moto_kit.file("small-%d" % number, 100 + number) for number in range(40)]  # by one thread
     moto_kit.place().modes()
     hurts = times(1, Flip(10), lambda a: a.method == "PUT" and a.path.endswith("/small-5"))
     with Proxy(moto_kit.server.endpoint_url, fault=hurts) as proxy:
@@ -260,6 +260,17 @@ def test_of_many_small_files_the_one_that_the_way_hurt_is_sent_again(moto_kit: K
     assert tally.bytes_sent == sum(file.size for file, _path in jobs)
     for _file, path in jobs:
         assert moto_kit.raw_read(stored(path.name)) == path.read_bytes()
+
+
+def test_of_many_small_files_the_one_that_changed_here_or_is_gone_is_named(moto_kit: Kit) -> None:
+    jobs = [moto_kit.file("small-%d" % number, 100) for number in range(40)]
+    jobs[7][1].write_bytes(b"x" * 100)
+    with pytest.raises(DamagedError, match=r"small-7 is not what the manifest of its set says \(SHA-256 differs\)"):
+        moto_kit.place(checksum_mode="read").upload_all(SET, jobs)
+    jobs[7][1].unlink()
+    with pytest.raises(DamagedError, match="small-7 cannot be read: No such file"):
+        moto_kit.place(checksum_mode="read").upload_all(SET, jobs)
+    assert stored("small-7") not in moto_kit.raw_paths()
 
 
 @pytest.mark.parametrize("size", [100, 6 * MIB])
@@ -291,7 +302,7 @@ def test_a_store_that_checks_and_keeps_sha256_is_believed(strict_kit: tuple[Kit,
     kit, proxy = strict_kit
     place = kit.place(proxy.url)
     large, small = kit.file("large", 12 * MIB), kit.file("small", 1000)
-    place.upload_all(SET, [large, small])
+    place.upload_all(SET, [large, small, *(kit.file("small-%d" % number, 10) for number in range(40))])
     assert (place.modes().put, place.modes().multipart, kit.warnings) == ("sha256", "sha256", [])
     assert "get" not in proxy.kinds(), "nothing is read back"
     assert kit.raw_read(stored("large")) == large[1].read_bytes()

@@ -315,13 +315,15 @@ def test_tls_is_checked_and_used(moto_kit: Kit, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     file, path = moto_kit.file("large", 6 * MIB)
+    many = [moto_kit.file("small-%d" % number, 100 + number) for number in range(40)]  # by one thread
     with Proxy(moto_kit.server.endpoint_url, tls=context) as proxy:
         place = moto_kit.place(proxy.url, ca_bundle=str(cert))
         place.modes()
         proxy.asked.clear()
-        place.upload(SET, file, path)
-        parts = [a for a in proxy.asked if a.part]
-        assert parts
-        assert all("user-agent" not in a.headers for a in parts)
+        place.upload_all(SET, [(file, path), *many])
+        sent = [a for a in proxy.asked if a.part or a.kind == "put"]
+        assert len(sent) == 2 + len(many)
+        assert all("user-agent" not in a.headers for a in sent)
+        assert [moto_kit.raw_read(stored(one.path)) for one, _path in many] == [p.read_bytes() for _one, p in many]
         assert moto_kit.raw_read(stored("large")) == path.read_bytes()
         assert wire_to(proxy.url).attempt("get_object", "k", {}) is None  # nobody vouches for this certificate

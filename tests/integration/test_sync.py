@@ -401,7 +401,7 @@ def test_a_cut_pull_goes_on_with_the_files_that_it_had(moto_kit: Kit, monkeypatc
         with pytest.raises(UnreachableError):
             sync(there, Request("pull"))
         left = there.local.path("sets/.unfinished-pull-%s" % name)
-        assert sorted(tree(left)) == ["a", "b/c"], "what is not whole goes"
+        assert sorted(tree(left)) == [".z.fetched", "a", "b/c", "z"]
         assert there.warnings == [
             "What was fetched of %s stays in %s for 7 days: pgops sync --pull %s goes on with it." % (name, left, name)
         ]
@@ -410,6 +410,8 @@ def test_a_cut_pull_goes_on_with_the_files_that_it_had(moto_kit: Kit, monkeypatc
         (left / "z").write_bytes(bytes(6 * MIB))
         (left / "b/c").write_bytes(b"half")
         (left / "manifest.json").write_bytes(b"{ torn")
+        (left / "b/.c.fetched").write_bytes(b"{}")
+        (left / ".q.fetched").write_bytes(b"{}")
         proxy.fault = lambda asked: None
         proxy.asked.clear()
         result = sync(there, Request("pull"))
@@ -417,6 +419,69 @@ def test_a_cut_pull_goes_on_with_the_files_that_it_had(moto_kit: Kit, monkeypatc
     assert fetched == {"/b/c", "/manifest.json", "/z"}
     assert (result["sets"], result["files_skipped"], result["files_sent"]) == ([name], 1, 3)
     assert result["bytes_sent"] == 6 * MIB + 500_000
+    assert tree(there.local.home) == tree(here.local.home)
+
+
+@pytest.mark.parametrize("what", ["the object is another", "what came was altered", "that and its hash were"])
+def test_a_pull_trusts_what_came_of_a_file_as_far_as_it_is_right(
+    moto_kit: Kit, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    here, name = moto_kit.context(), set_id(1)
+    make_set(here, name, {"z": 11 * MIB})
+    sync(here, Request())
+    there = moto_kit.context(home="there")
+    with Proxy(moto_kit.server.endpoint_url) as proxy, monkeypatch.context() as patch:
+        patch.setattr(there, "s3", lambda: moto_kit.place(proxy.url, tries=2, concurrency=1))
+        last = "bytes=%d-%d" % (10 * MIB, 11 * MIB - 1)
+        proxy.fault = lambda asked: CutAnswer(0) if asked.headers.get("range") == last else None
+        with pytest.raises(UnreachableError):
+            sync(there, Request("pull"))
+    left = there.local.path("sets/.unfinished-pull-%s" % name)
+    content = bytearray((left / "z").read_bytes())
+    assert content[: 10 * MIB] == here.local.path("sets/%s/z" % name).read_bytes()[: 10 * MIB]
+    assert len((left / ".z.fetched").read_text().splitlines()) == 3
+    content[0] ^= 1
+    if what == "the object is another":
+        moto_kit.raw_write("sets/%s/z" % name, here.local.path("sets/%s/z" % name).read_bytes())
+    else:
+        (left / "z").write_bytes(content)
+    if what == "that and its hash were":
+        with (left / ".z.fetched").open("a") as stream:
+            stream.write("1 %s\n" % hashlib.sha256(content[: 5 * MIB]).hexdigest())
+        with pytest.raises(DamagedError, match="SHA-256 differs"):
+            sync(there, Request("pull"))
+        assert tree(there.local.home) == {}
+    came = {"the object is another": 11, "what came was altered": 6, "that and its hash were": 11}
+    assert sync(there, Request("pull"))["bytes_sent"] == came[what] * MIB
+    assert tree(there.local.home) == tree(here.local.home)
+
+
+def test_a_pull_needs_room_for_what_has_not_come(moto_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, name = moto_kit.context(), set_id(1)
+    make_set(here, name, {"z": 6 * MIB})
+    sync(here, Request())
+    there = moto_kit.context(home="there")
+    with Proxy(moto_kit.server.endpoint_url) as proxy:
+        monkeypatch.setattr(there, "s3", lambda: moto_kit.place(proxy.url, tries=2, concurrency=1))
+        last = "bytes=%d-%d" % (5 * MIB, 6 * MIB - 1)
+        proxy.fault = lambda asked: CutAnswer(0) if asked.headers.get("range") == last else None
+        with pytest.raises(UnreachableError):
+            sync(there, Request("pull"))
+        # What a file takes on the disk may be some blocks more.
+        monkeypatch.setattr(sync_pull, "free_bytes", lambda path: 2 * MIB - 65536)
+        with pytest.raises(RefusedError, match=r"needs 1\.0 MiB and 1\.0 MiB must stay free"):
+            sync(there, Request("pull"))
+        monkeypatch.setattr(sync_pull, "free_bytes", lambda path: 2 * MIB)
+        proxy.fault = lambda asked: None
+        assert sync(there, Request("pull"))["bytes_sent"] == MIB
+
+
+def test_a_set_whose_files_are_named_like_our_lists_is_pulled_all_the_same(moto_kit: Kit) -> None:
+    here = moto_kit.context()
+    make_set(here, set_id(1), {"z": 6 * MIB, ".z.fetched": 6 * MIB})
+    sync(here, Request())
+    there = moto_kit.context(home="there")
+    sync(there, Request("pull"))
     assert tree(there.local.home) == tree(here.local.home)
 
 

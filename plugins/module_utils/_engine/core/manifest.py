@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -213,9 +214,16 @@ def decode(encoded: bytes, *, set_id: str) -> Manifest:
 def _from_data(cls: type[Any], data: Any) -> Any:
     if not isinstance(data, Mapping):
         raise TypeError("%s is %s" % (cls.__name__, type(data).__name__))
+    return cls(
+        **{name: _value(hint, data[name], name) for name, hint in _fields(typing.cast(Any, cls)) if name in data}
+    )
+
+
+@functools.cache
+def _fields(cls: type[Any]) -> list[tuple[str, Any]]:
+    """Return the names and types of the fields of a dataclass: asked for each file of a set, and dear to find out."""
     hints = typing.get_type_hints(cls)
-    values = {f.name: _value(hints[f.name], data[f.name], f.name) for f in dataclasses.fields(cls) if f.name in data}
-    return cls(**values)
+    return [(field.name, hints[field.name]) for field in dataclasses.fields(cls)]
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:

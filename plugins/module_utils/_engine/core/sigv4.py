@@ -46,7 +46,7 @@ def signed(
     `path` and `query` are encoded already; `headers` have lower-case names, `host` among them, and all are signed;
     `payload` is the SHA-256 of the body in hex; `moment` is in UTC.
     """
-    stamp = moment.strftime("%Y%m%dT%H%M%SZ")
+    stamp = "%04d%02d%02dT%02d%02d%02dZ" % moment.timetuple()[:6]
     everything = {**headers, "x-amz-content-sha256": payload, "x-amz-date": stamp}
     if keys.token:
         everything["x-amz-security-token"] = keys.token
@@ -56,12 +56,12 @@ def signed(
     request = "%s\n%s\n%s\n%s\n%s\n%s" % (method, path, query, lines, listed, payload)
     scope = "%s/%s/s3/aws4_request" % (stamp[:8], keys.region)
     text = "AWS4-HMAC-SHA256\n%s\n%s\n%s" % (stamp, scope, hashlib.sha256(request.encode("utf-8")).hexdigest())
-    signature = hmac.new(_signing_key(keys.secret_key, stamp[:8], keys.region), text.encode("utf-8"), "sha256")
+    signature = hmac.digest(_signing_key(keys.secret_key, stamp[:8], keys.region), text.encode("utf-8"), "sha256")
     everything["authorization"] = "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s" % (
         keys.access_key,
         scope,
         listed,
-        signature.hexdigest(),
+        signature.hex(),
     )
     return everything
 

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional
 
 from .. import settings as _settings
 from ..core.errors import DamagedError, MissingError, PgopsError
@@ -22,12 +23,13 @@ from .base import SETS, Entry, Place, Progress
 from .s3_client import Capabilities, Store, code_of, not_offered
 from .s3_download import Reader, compare
 from .s3_trial import Modes, abort, checksum_modes, same_composite
-from .s3_upload import Proof, Writer, label
+from .s3_upload import Small, Unproven, Writer, label
 from .transfer import Bandwidth, Patience, Slots, StoppedError, b64, composite, part_size_for, parts_of, stretch
 
 _BATCH = 1000
+# From so many files on it pays to send the tiny ones by one thread.
+_MANY = 32
 Job = tuple[File, Path]
-_Work = TypeVar("_Work")
 
 
 class SourceError(DamagedError):
@@ -191,31 +193,58 @@ class S3Place(Place):
         The first failure stops the others and is raised: DamagedError if a source is not what its File says.
         """
         tally, lock = Tally(), threading.Lock()
-        proofs: list[Proof] = []
+        unproven: list[Unproven] = []
+
+        def key_of(file: File) -> str:
+            return self.key("%s/%s/%s" % (SETS, set_id, file.path))
+
+        def put(file: File, sent: int, proof: Optional[Unproven] = None) -> None:
+            with lock:
+                tally.sent.append(file)
+                tally.bytes_sent += sent
+                unproven.extend([proof] if proof else [])
 
         def one(job: Job, parts: Executor) -> None:
             file, source = job
-            key = self.key("%s/%s/%s" % (SETS, set_id, file.path))
             if file.path in present and self.holds(set_id, file, source):
                 with lock:
                     tally.skipped.append(file)
                 if progress:
                     progress(file.size)
-                return
-            if self.writer.is_small(file):
-                proof, sent = self.writer.put_small(key, file, source), file.size
+            elif self.writer.is_small(file):
+                put(file, file.size, self.writer.put_small((key_of(file), file, source)))
                 if progress:
-                    progress(sent)
+                    progress(file.size)
             else:
-                proof, sent = None, self.writer.put_file(key, file, source, parts, progress)
-            with lock:
-                tally.sent.append(file)
-                tally.bytes_sent += sent
-                proofs.extend([proof] if proof else [])
+                put(file, self.writer.put_file(key_of(file), file, source, parts, progress))
 
-        self._side_by_side(jobs, one)
-        self._side_by_side(proofs, lambda proof, _parts: proof())
+        def many(some: Sequence[Job], parts: Executor) -> None:
+            def hear(small: Small, proof: Optional[Unproven]) -> None:
+                put(small[1], small[1].size, proof)
+                if progress:
+                    progress(small[1].size)
+
+            rest = self.writer.put_tiny([(key_of(file), file, source) for file, source in some], parts, hear)
+            left.extend((file, source) for _key, file, source in rest)
+
+        tiny = [job for job in jobs if self.writer.is_tiny(job[0]) and job[0].path not in present]
+        left: list[Job] = list(jobs)
+        if len(tiny) >= _MANY:
+            quick, left = {file.path for file, _source in tiny}, []
+            others = [job for job in jobs if job[0].path not in quick]
+            self._side_by_side([partial(many, tiny), *(partial(one, job) for job in others)])
+        self._side_by_side([partial(one, job) for job in left])
+        self._prove_all(unproven)
+        order = {file.path: number for number, (file, _source) in enumerate(jobs)}
+        tally.sent.sort(key=lambda file: order[file.path])
         return tally
+
+    def _prove_all(self, unproven: Sequence[Unproven]) -> None:
+        left = list(unproven)
+        if len(left) >= _MANY:
+            left = []
+            self._side_by_side([lambda parts: left.extend(self.writer.prove_tiny(unproven, parts))])
+        self._side_by_side([partial(lambda each, _parts: self.writer.prove_small(each), one) for one in left])
 
     def upload_stream(
         self,
@@ -265,32 +294,43 @@ class S3Place(Place):
             file, source = job
             self.writer.put_file(self.key(file.path), file, source, parts)
 
-        self._side_by_side(jobs, one)
+        self._side_by_side([partial(one, job) for job in jobs])
 
     def fetch(self, set_id: str, file: File, target: Path, *, progress: Optional[Progress] = None) -> None:
         self.fetch_all(set_id, [(file, target)], progress=progress)
 
-    def fetch_all(self, set_id: str, jobs: Sequence[Job], *, progress: Optional[Progress] = None) -> None:
-        """Write files of a set to new files (0600), several at once. Raise DamagedError for what is not its File."""
+    def fetch_all(
+        self, set_id: str, jobs: Sequence[Job], *, progress: Optional[Progress] = None, keep: bool = False
+    ) -> int:
+        """Write files of a set to new files (0600), several at once; return the bytes that came.
+
+        With `keep` what came of a large file stays when it breaks, and the next call goes on with it.
+        Raise DamagedError for what is not its File.
+        """
+        came: list[int] = []
 
         def one(job: Job, parts: Executor) -> None:
             file, target = job
             path = "%s/%s/%s" % (SETS, set_id, file.path)
             try:
-                self.reader.fetch(self.key(path), file, target, self.writer.part_size, parts, progress)
+                part_size = self.writer.part_size
+                came.append(self.reader.fetch(self.key(path), file, target, part_size, parts, progress, keep=keep))
             except MissingError as error:
                 raise self._missing(error, path) from error
 
-        self._side_by_side(jobs, one)
+        self._side_by_side([partial(one, job) for job in jobs])
+        return sum(came)
 
-    def _side_by_side(self, jobs: Sequence[_Work], work: Callable[[_Work, Executor], None]) -> None:
-        """Do `work` for all jobs, by as many threads as may have a request in flight, and as many for parts."""
+    def _side_by_side(self, works: Sequence[Callable[[Executor], None]]) -> None:
+        """Do all `works`, by as many threads as may have a request in flight, and as many for parts, which they are handed."""
+        if not works:
+            return
         self._bandwidth.stopped.clear()
         count, most = self._settings.concurrency, self._slots.most
         with ThreadPoolExecutor(count, "pgops-part") as parts, ThreadPoolExecutor(most, "pgops-file") as files:
             running: list[Future[None]] = []
             try:
-                running = [files.submit(work, job, parts) for job in jobs]
+                running = [files.submit(work, parts) for work in works]
                 wait(running, return_when=FIRST_EXCEPTION)
             finally:
                 unfinished = [future for future in running if not future.done()]

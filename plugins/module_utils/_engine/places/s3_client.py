@@ -8,9 +8,11 @@ import base64
 import hashlib
 import json
 import os
+import re
 import stat
 import threading
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -24,7 +26,7 @@ from .transfer import Patience, Slice
 _LIBRARY_HINT = "Install the package python3-boto3 (or 'pip install boto3') for the Python that runs this: %s."
 
 _AGAIN = (
-    "Try again later: an upload that broke goes on from its last finished part, a pull with the files that are whole."
+    "Try again later: an upload that broke goes on from its last finished part, a pull with the parts that are whole."
 )
 
 # What an identity must be allowed to, by the client's method.
@@ -92,6 +94,8 @@ _CHECKED = (
     "PutObjectLockConfiguration",
     "PutPublicAccessBlock",
 )
+# How listings tell moments.
+_MOMENT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,6}))?Z")
 _UNKNOWN_TO_STORE = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "MissingContentMD5"})
 
 
@@ -271,6 +275,11 @@ class Store:
                 self._client, self._wire = _connect(self._settings)
         return self._client
 
+    @property
+    def wire(self) -> Optional[Wire]:
+        """Our own way to send content, None where it cannot be used. Raise what `client` raises."""
+        return None if self.client is None or self._wire is None or self._wire.off else self._wire
+
     def try_once(self, operation: str, key: str = "", **arguments: Any) -> Any:
         """Make one request (botocore itself repeats it after passing troubles) and return the answer.
 
@@ -340,6 +349,7 @@ def _connect(settings: S3) -> tuple[Any, Optional[Wire]]:
             "The Python library botocore, which speaks S3, is not installed.", hint=_LIBRARY_HINT % sys.executable
         ) from None
     session = botocore.session.Session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
     try:
         _credentials(session, settings)
         region = (
@@ -365,6 +375,18 @@ def _connect(settings: S3) -> tuple[Any, Optional[Wire]]:
     for operation in _CHECKED:
         client.meta.events.register("before-sign.s3.%s" % operation, _add_content_md5)
     return client, _wire(client, session, settings)
+
+
+def moment(said: Any) -> datetime:
+    """Return a moment that a store tells; dateutil, which botocore asks, takes most of the time of a listing."""
+    found = _MOMENT.fullmatch(said) if isinstance(said, str) else None
+    if found:
+        year, month, day, hour, minute, second = map(int, found.groups()[:6])
+        return datetime(year, month, day, hour, minute, second, int((found[7] or "").ljust(6, "0")), timezone.utc)
+    import botocore.utils
+
+    parsed: datetime = botocore.utils.parse_timestamp(said)
+    return parsed
 
 
 def _wire(client: Any, session: Any, settings: S3) -> Optional[Wire]:
@@ -476,4 +498,4 @@ def _library_version() -> str:
     return str(botocore.__version__)
 
 
-__all__ = ("Capabilities", "Store", "code_of", "not_offered", "passing", "translate")
+__all__ = ("Capabilities", "Store", "code_of", "moment", "not_offered", "passing", "translate")

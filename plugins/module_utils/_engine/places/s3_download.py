@@ -5,17 +5,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, Optional
 
-from ..core.errors import DamagedError, PgopsError
+from ..core.errors import DamagedError, MissingError, PgopsError
 from ..core.manifest import File
 from ..system.durable import create_private
 from .base import Progress
+from .fetched import Fetched, forget
 from .s3_client import Store, code_of
 from .transfer import Bandwidth, Part, Slots, parts_of, stretch
 
@@ -122,63 +122,97 @@ class Reader:
         return digest.digest(), length
 
     def fetch(
-        self, key: str, file: File, target: Path, part_size: int, pool: Executor, progress: Optional[Progress]
-    ) -> None:
-        """Write the object to the new file `target`, in parallel stretches by `pool` when it is large.
-
-        Raise DamagedError if what is on disk then is not what `file` says. What fails leaves no file.
-        """
-        try:
-            self._fetch(key, file, target, part_size, pool, progress)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
-
-    def _fetch(
-        self, key: str, file: File, target: Path, part_size: int, pool: Executor, progress: Optional[Progress]
-    ) -> None:
-        if file.size <= part_size:
-            digest = hashlib.sha256()
-            with self._slots.for_size(file.size), create_private(target) as stream:
-                for chunk in self.stream(key, progress=progress):
-                    digest.update(chunk)
-                    stream.write(chunk)
-            compare(file, target.stat().st_size, digest.hexdigest(), self._address(key))
-            return
-        facts = self._store.call("head_object", key)
-        if facts["ContentLength"] != file.size:
-            compare(file, facts["ContentLength"], "", self._address(key))
-        with create_private(target) as stream:
-            os.truncate(stream.fileno(), file.size)
-            found = self._fetch_parts(
-                key, file, target, stream.fileno(), str(facts.get("ETag", "")), part_size, pool, progress
-            )
-        compare(file, file.size, found, self._address(key))
-
-    def _fetch_parts(
         self,
         key: str,
         file: File,
         target: Path,
-        handle: int,
-        etag: str,
         part_size: int,
         pool: Executor,
         progress: Optional[Progress],
+        *,
+        keep: bool = False,
+    ) -> int:
+        """Write the object to the new file `target`, in parallel stretches by `pool` when it is large; return the bytes that came.
+
+        Raise DamagedError if what is on disk then is not what `file` says. What fails leaves no file; with `keep` what came of
+        a large one stays unless it is of no use, and the next call goes on with it.
+        """
+        try:
+            if file.size > part_size:
+                return self._fetch_large(key, file, target, part_size, pool, progress, keep=keep)
+            if keep:
+                forget(target)  # it may have been fetched in parts, when they were smaller
+            self._fetch_at_once(key, file, target, progress)
+        except BaseException as error:
+            if not keep:
+                target.unlink(missing_ok=True)
+            elif isinstance(error, (DamagedError, MissingError, OSError)):
+                forget(target)
+            raise
+        return file.size
+
+    def _fetch_at_once(self, key: str, file: File, target: Path, progress: Optional[Progress]) -> None:
+        digest = hashlib.sha256()
+        try:
+            with self._slots.for_size(file.size), create_private(target) as stream:
+                for chunk in self.stream(key, progress=progress):
+                    digest.update(chunk)
+                    stream.write(chunk)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        compare(file, target.stat().st_size, digest.hexdigest(), self._address(key))
+
+    def _fetch_large(
+        self,
+        key: str,
+        file: File,
+        target: Path,
+        part_size: int,
+        pool: Executor,
+        progress: Optional[Progress],
+        *,
+        keep: bool,
+    ) -> int:
+        facts = self._store.call("head_object", key)
+        if facts["ContentLength"] != file.size:
+            compare(file, facts["ContentLength"], "", self._address(key))
+        etag, plan = str(facts.get("ETag", "")), parts_of(file.size, part_size)
+        about = {"etag": etag, "sha256": file.sha256, "size": file.size, "part_size": part_size}
+        fetched = Fetched(target, file.size, plan, about if keep else None, lambda: self._bandwidth.take(0))
+        try:
+            held = sum(part.size for part in fetched.parts.values())
+            if progress and held:
+                progress(held)
+            found = self._fetch_parts(key, plan, target, fetched, etag, pool, progress)
+        finally:
+            fetched.close()
+        compare(file, file.size, found, self._address(key))
+        fetched.done()
+        return file.size - held
+
+    def _fetch_parts(
+        self,
+        key: str,
+        plan: list[Part],
+        target: Path,
+        fetched: Fetched,
+        etag: str,
+        pool: Executor,
+        progress: Optional[Progress],
     ) -> str:
+        """Fetch the parts of the `plan` that are not there; return the SHA-256 of the whole file on the disk."""
+
         def one(part: Part) -> Part:
-            with self._slots.for_size(part.size):
-                at = part.offset
-                for chunk in self.stream(key, start=part.offset, size=part.size, etag=etag, progress=progress):
-                    view = memoryview(chunk)
-                    while view:
-                        written = os.pwrite(handle, view, at)
-                        view, at = view[written:], at + written
+            if part.number not in fetched.parts:
+                with self._slots.for_size(part.size):
+                    fetched.write(
+                        part, self.stream(key, start=part.offset, size=part.size, etag=etag, progress=progress)
+                    )
             return part
 
         digest = hashlib.sha256()
         waiting: deque[Future[Part]] = deque()
-        plan = parts_of(file.size, part_size)
         try:
             for part in plan:
                 waiting.append(pool.submit(one, part))

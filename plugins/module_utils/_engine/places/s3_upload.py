@@ -12,7 +12,7 @@ import hashlib
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from .base import Progress
 from .s3_client import Store, code_of, not_offered
 from .s3_download import Reader
 from .s3_trial import Modes, abort, same_composite
+from .s3_volley import SMALL, Asked, volley
 from .transfer import (
     Bandwidth,
     Part,
@@ -48,7 +49,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 # What a store answers that takes nothing without an MD5, as one with Object Lock does.
 _DEMANDS = frozenset({"InvalidRequest", "MissingContentMD5", "MissingUploadObjectWithObjectLockHeaders"})
 Json = dict[str, Any]
-Proof = Callable[[], None]
+Small = tuple[str, File, Path]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,15 @@ class _Sent:
     etag: str
     digest: bytes
     sent: int
+
+
+@dataclass(frozen=True)
+class Unproven:
+    """A small file that was put, and that the answer did not prove: what it was, and what the store answered."""
+
+    small: Small
+    digest: bytes
+    answer: Mapping[str, Any]
 
 
 class _UnprovenError(DamagedError):
@@ -112,24 +122,81 @@ class Writer:
             self._md5_demanded = True
             return self._put(key, file, source, pool, None)
 
-    def put_small(self, key: str, file: File, source: Path) -> Optional[Proof]:
-        """Store a payload file that is_small(); return what proves it, or None when the store's answer did.
+    def put_small(self, small: Small) -> Optional[Unproven]:
+        """Store a payload file that is_small(); return what is to be proven, None when the store's answer proves it.
 
-        A proof is to be called when all files are sent: a store may list a folder anew for each read after a write.
+        A proof is to be had when all files are sent: a store may list a folder anew for each read after a write.
         """
-        with self._slots.for_size(file.size):
-            answer, digest = self._put_small(key, file, source)
-        if self._answer_proves(answer, digest):
-            return None
+        with self._slots.for_size(small[1].size):
+            answer, digest = self._put_small(*small)
+        return None if _answer_proves(answer, digest, self._modes()) else Unproven(small, digest, answer)
 
-        def prove() -> None:
-            try:
-                with self._slots.for_size(file.size):
-                    self._prove_put(key, digest, answer)
-            except _UnprovenError:
-                self._put_small_proven(key, file, source)
+    def prove_small(self, one: Unproven) -> None:
+        """Prove what was put; put and prove it once more if the store has something else."""
+        key, file, source = one.small
+        try:
+            with self._slots.for_size(file.size):
+                self._prove_put(key, one.digest, one.answer)
+        except _UnprovenError:
+            self._put_small_proven(key, file, source)
 
-        return prove
+    def put_tiny(
+        self, files: Sequence[Small], opener: Executor, hear: Callable[[Small, Optional[Unproven]], object]
+    ) -> list[Small]:
+        """Do put_small() for files that is_tiny(), by this one thread; tell `hear` of each, and return what is left to do.
+
+        `opener` makes the connections.
+        """
+        wire = self._store.wire
+        if wire is None:
+            return list(files)
+        sent: dict[str, bytes] = {}
+        modes, wishes = self._modes(), self._wishes(payload=True)
+
+        def ask(small: Small) -> Optional[Asked]:
+            key, file, source = small
+            content = _whole(source, file.size)
+            digest = hashlib.sha256(content).digest()
+            if len(content) != file.size or digest.hex() != file.sha256:
+                return None  # whoever takes it up says what is wrong
+            self._bandwidth.take(len(content))
+            sent[key] = digest
+            md5 = hashlib.md5(content, usedforsecurity=False).digest()
+            return Asked("put_object", key, {"Body": content, **_facts(digest, md5, modes), **wishes})
+
+        def heard(small: Small, answer: Mapping[str, Any], _content: bytes) -> bool:
+            digest = sent.pop(small[0])
+            hear(small, None if _answer_proves(answer, digest, modes) else Unproven(small, digest, answer))
+            return True
+
+        with self._slots.many_small(self._slots.most) as lanes:
+            return volley(wire, files, ask, heard, lanes=lanes, opener=opener, bandwidth=self._bandwidth)
+
+    def prove_tiny(self, put: Sequence[Unproven], opener: Executor) -> list[Unproven]:
+        """Do prove_small() for files that is_tiny() by reading, by this one thread; return what is left to do."""
+        wire = self._store.wire
+        if wire is None or self._modes().put == "sha256":
+            return list(put)
+
+        def heard(one: Unproven, _answer: Mapping[str, Any], content: bytes) -> bool:
+            self._bandwidth.take(len(content))
+            return hashlib.sha256(content).digest() == one.digest
+
+        with self._slots.many_small(self._slots.most) as lanes:
+            return volley(
+                wire,
+                put,
+                lambda one: Asked("get_object", one.small[0], {}) if self.is_tiny(one.small[1]) else None,
+                heard,
+                lanes=lanes,
+                opener=opener,
+                bandwidth=self._bandwidth,
+            )
+
+    @staticmethod
+    def is_tiny(file: File) -> bool:
+        """Return whether it is sent by put_tiny() where there are many."""
+        return file.size <= SMALL
 
     @staticmethod
     def is_small(file: File) -> bool:
@@ -167,9 +234,7 @@ class Writer:
 
     def _facts(self, digest: bytes, md5: bytes, *, payload: bool) -> Json:
         """Return the arguments that go with the content of one object that is put at once; `md5` may be empty."""
-        checked = self._modes().put == "sha256"
-        proof: Json = {"ChecksumSHA256": b64(digest)} if checked else {"ContentMD5": b64(md5)} if md5 else {}
-        return {"Metadata": {"sha256": digest.hex()}, **proof, **self._wishes(payload=payload)}
+        return {**_facts(digest, md5, self._modes()), **self._wishes(payload=payload)}
 
     def _wishes(self, *, payload: bool) -> Json:
         wishes: Json = {}
@@ -217,11 +282,8 @@ class Writer:
                 add_md5()
                 return self._store.patience.call(once, self._store.may_pass)
 
-    def _answer_proves(self, answer: Json, digest: bytes) -> bool:
-        return self._modes().put == "sha256" and answer.get("ChecksumSHA256") == b64(digest)
-
-    def _prove_put(self, key: str, digest: bytes, answer: Json) -> None:
-        if self._answer_proves(answer, digest):
+    def _prove_put(self, key: str, digest: bytes, answer: Mapping[str, Any]) -> None:
+        if _answer_proves(answer, digest, self._modes()):
             return
         if self._modes().put == "sha256":
             kept = answer.get("ChecksumSHA256") or self._store.call("head_object", key, ChecksumMode="ENABLED").get(
@@ -537,6 +599,26 @@ def _check_source(file: File, source: Path, size: int, digest: bytes) -> None:
         )
 
 
+def _facts(digest: bytes, md5: bytes, modes: Modes) -> Json:
+    """Return what says of an object what it is, and lets the store check it as `modes` has it; `md5` may be empty."""
+    checked = modes.put == "sha256"
+    proof: Json = {"ChecksumSHA256": b64(digest)} if checked else {"ContentMD5": b64(md5)} if md5 else {}
+    return {"Metadata": {"sha256": digest.hex()}, **proof}
+
+
+def _answer_proves(answer: Mapping[str, Any], digest: bytes, modes: Modes) -> bool:
+    return modes.put == "sha256" and bool(answer.get("ChecksumSHA256") == b64(digest))
+
+
+def _whole(source: Path, size: int) -> bytes:
+    """Return the content of a file of `size` bytes, a byte more if it is longer; nothing if it cannot be read."""
+    try:
+        with source.open("rb", buffering=0) as stream:
+            return stream.read(size + 1)
+    except OSError:
+        return b""
+
+
 def _settle(futures: deque[Future[Any]]) -> None:
     """Leave no request behind: cancel what has not begun, wait for the rest."""
     for future in futures:
@@ -546,4 +628,4 @@ def _settle(futures: deque[Future[Any]]) -> None:
             future.exception()
 
 
-__all__ = ("Writer", "label", "same_part")
+__all__ = ("Small", "Unproven", "Writer", "label", "same_part")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import select
 import socket
 import ssl
 import threading
@@ -26,6 +27,8 @@ from .transfer import Slice
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
 _MOST_HEADERS, _LONGEST_LINE = 200, 65536
 _BUFFER = 128 * 1024
+# An answer that brings no content has nothing to say at length.
+_MOST_SAID = 1024 * 1024
 # Give up on the wire for good when it has never worked after so many requests.
 _TRIES = 3
 
@@ -42,6 +45,8 @@ _SENT = {
     "Tagging": "x-amz-tagging",
 }
 _ANSWERED = {"etag": "ETag", "x-amz-checksum-sha256": "ChecksumSHA256", "content-range": "ContentRange"}
+# The headers of an answer that are looked at. Said twice and differently, they could be read in two ways.
+_READ = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding", *_ANSWERED})
 Headers = dict[str, str]
 
 
@@ -51,7 +56,7 @@ class Wire:
     def __init__(self, client: Any, credentials: Any, bucket: str, *, ca_bundle: str = "") -> None:
         """`client` is botocore's, which knows the address of the bucket; `credentials` are botocore's, too."""
         self._credentials, self._ca_bundle = credentials, ca_bundle
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._region = str(client.meta.region_name or "")
         address = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}))
@@ -59,7 +64,7 @@ class Wire:
         self._prefix = address.path[: -len("k")]
         self._context: Optional[ssl.SSLContext] = None
         self._worked, self._failed = False, 0
-        self._off = not self._usable(address.path, "%s://%s/" % (address.scheme, address.netloc))
+        self.off = not self._usable(address.path, "%s://%s/" % (address.scheme, address.netloc))
 
     def _usable(self, path: str, url: str) -> bool:
         from botocore.utils import get_environ_proxies
@@ -74,19 +79,16 @@ class Wire:
         `get_object` has a `Body` with read1() and close(); its trouble is a ConnectionError. What the body of a request
         raises comes through.
         """
-        if self._off or operation not in _METHODS:
+        if self.off or operation not in _METHODS:
             return None
-        asked, keys = self._headers(arguments), self._keys()
-        if asked is None or keys is None:
-            return None
-        query = encoded_query([(n[0].lower() + n[1:], str(arguments[n])) for n in _QUERY if n in arguments])
-        body = arguments.get("Body", b"")
         connection = None
         try:
+            head = self.head(operation, key, arguments)
+            if head is None:
+                return None
             connection = self._connection()
-            head = self._head(_METHODS[operation], self._prefix + encoded_path(key), query, asked, body, keys)
-            connection.send(head, body)
-            answer = connection.receive(operation == "get_object", self._put_back)
+            connection.send(head, arguments.get("Body", b""))
+            answer = connection.receive(operation == "get_object", self.put_back)
         except (OSError, http.client.HTTPException, ValueError):
             answer = None
         except BaseException:
@@ -95,8 +97,20 @@ class Wire:
             raise
         if answer is None and connection is not None:
             connection.close()
-        self._learn(answer is not None)
+        self.learn(worked=answer is not None)
         return answer
+
+    def head(self, operation: str, key: str, arguments: Mapping[str, Any]) -> Optional[bytes]:
+        """Return the request up to its body, signed; None if it is not one of ours or cannot be signed.
+
+        Raise ValueError if it would not be one request.
+        """
+        asked, keys = self._headers(arguments), self._keys()
+        if asked is None or keys is None:
+            return None
+        query = encoded_query([(n[0].lower() + n[1:], str(arguments[n])) for n in _QUERY if n in arguments])
+        path = self._prefix + encoded_path(key)
+        return self._head(_METHODS[operation], path, query, asked, arguments.get("Body", b""), keys)
 
     def _headers(self, arguments: Mapping[str, Any]) -> Optional[Headers]:
         """Return the headers that say the `arguments`, or None for one that is not known here."""
@@ -130,21 +144,38 @@ class Wire:
             raise ValueError("a header of several lines")
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
-    def _learn(self, worked: bool) -> None:
+    def learn(self, *, worked: bool) -> None:
+        """Count a request; `off` is true from then on where none of some has ever worked."""
         self._worked = self._worked or worked
         self._failed += not worked
         if not self._worked and self._failed >= _TRIES:
-            self._off = True
+            self.off = True
 
-    def _connection(self) -> _Connection:
+    def _connection(self) -> Connection:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
+        return self._new()
+
+    def _new(self) -> Connection:
+        with self._lock:
             if self._secure and self._context is None:
                 self._context = _tls(self._ca_bundle)
-        return _Connection(self._host, self._context)
+        return Connection(self._host, self._context)
 
-    def _put_back(self, connection: _Connection) -> None:
+    def connect(self) -> Connection:
+        """Return a connection that the store has not closed meanwhile. Raise OSError."""
+        while True:
+            with self._lock:
+                idle = self._idle.pop() if self._idle else None
+            if idle is None:
+                return self._new()
+            if idle.is_quiet():
+                return idle
+            idle.close()
+
+    def put_back(self, connection: Connection) -> None:
+        """Keep a connection that waits for a request."""
         with self._lock:
             self._idle.append(connection)
 
@@ -159,7 +190,7 @@ class Wire:
 _QUERY = ("PartNumber", "UploadId")
 
 
-class _Connection:
+class Connection:
     """One connection: sends a request, receives the answer."""
 
     def __init__(self, host: str, context: Optional[ssl.SSLContext]) -> None:
@@ -173,6 +204,13 @@ class _Connection:
         self._plain = context is None
         self._stream: Any = self._socket.makefile("rb", _BUFFER)
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def is_quiet(self) -> bool:
+        """Tell whether nothing has come since the last answer: whatever comes unasked is the end, or no good."""
+        return not select.select([self._socket], [], [], 0)[0]
+
     def send(self, head: bytes, body: Any) -> None:
         if isinstance(body, Slice):
             self._socket.sendall(head)
@@ -180,8 +218,8 @@ class _Connection:
         else:
             self._socket.sendall(head + body)
 
-    def receive(self, with_body: bool, put_back: Any) -> Optional[dict[str, Any]]:
-        """Return the answer in botocore's words, or None if it is no plain success."""
+    def receive(self, with_body: bool, put_back: Any, *, most: Optional[int] = None) -> Optional[dict[str, Any]]:
+        """Return the answer in botocore's words, or None if it is no plain success, or larger than `most` bytes."""
         status, headers, keep = self._answer()
         while 100 <= status < 200:
             status, headers, keep = self._answer()
@@ -189,7 +227,10 @@ class _Connection:
             return None
         if with_body and "content-length" not in headers:
             return None
-        length = int(headers["content-length"]) if with_body else int(headers.get("content-length", "0"))
+        length = _length(headers.get("content-length", "0"))
+        limit = most if with_body else _MOST_SAID
+        if limit is not None and length > limit:
+            return None
         answer: dict[str, Any] = {name: headers[key] for key, name in _ANSWERED.items() if key in headers}
         if with_body:
             answer["ContentLength"] = length
@@ -204,21 +245,44 @@ class _Connection:
         return answer
 
     def _answer(self) -> tuple[int, Headers, bool]:
-        """Return the status, the headers by lower-case name, and whether the connection stays open."""
-        version, number = self._line().split(" ", 2)[:2]
+        """Return the status, the headers that count by lower-case name, and whether the connection stays open.
+
+        Raise ValueError for what HTTP does not allow, or allows to be read in two ways.
+        """
+        first, lines = self._lines()
+        version, number = first.split(" ", 2)[:2]
+        if not version.startswith("HTTP/1.") or len(number) != 3:
+            raise ValueError("no status: %r" % first)
         headers: Headers = {}
-        for _count in range(_MOST_HEADERS):
-            line = self._line()
-            if not line:
-                break
+        for line in lines:
             name, colon, value = line.partition(":")
-            if not colon:
+            if not colon or not name or " " in name or "\t" in name:
                 raise ValueError("no header: %r" % line)
-            headers[name.strip().lower()] = value.strip()
-        else:
-            raise ValueError("more than %d headers" % _MOST_HEADERS)
+            name = name.lower()
+            if name in _READ and headers.setdefault(name, value.strip()) != value.strip():
+                raise ValueError("%s twice" % name)
         keep = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
         return int(number), headers, keep
+
+    def _lines(self) -> tuple[str, list[str]]:
+        """Return the lines of the head of an answer: the first, and the others up to the empty one."""
+        # Most heads come in one piece, which is cut up at once.
+        end = self._stream.peek().find(b"\r\n\r\n")
+        if end >= 0:
+            head = self._stream.read(end + 4)[:-4].decode("iso-8859-1")
+            lines = head.split("\r\n")
+            if not head.count("\r") == head.count("\n") == len(lines) - 1:
+                raise ValueError("lines that end in two ways")
+        else:
+            lines = []
+            while not lines or lines[-1]:
+                if len(lines) > _MOST_HEADERS:
+                    break
+                lines.append(self._line())
+            lines = lines[:-1] if not lines[-1] else lines
+        if not 0 < len(lines) <= _MOST_HEADERS:
+            raise ValueError("no answer, or more than %d lines" % _MOST_HEADERS)
+        return lines[0], lines[1:]
 
     def _line(self) -> str:
         line: bytes = self._stream.readline(_LONGEST_LINE)
@@ -235,11 +299,18 @@ class _Connection:
 class _Body:
     """The content of an answer. The connection goes back when all of it was read."""
 
-    def __init__(self, connection: _Connection, stream: Any, length: int, put_back: Any) -> None:
+    def __init__(self, connection: Connection, stream: Any, length: int, put_back: Any) -> None:
         self._connection, self._stream, self._left, self._put_back = connection, stream, length, put_back
         self._open = True
         if not length:
             self._end(whole=True)
+
+    def all(self) -> bytes:
+        """Return what is left of it. Raise ConnectionError if it ends too soon."""
+        found = []
+        while self._left:
+            found.append(self.read1(self._left))
+        return b"".join(found)
 
     def read1(self, size: int) -> bytes:
         """Return what has come, at most `size` bytes; nothing at the end. Raise ConnectionError if it came too soon."""
@@ -269,6 +340,13 @@ class _Body:
             self._connection.close()
 
 
+def _length(said: str) -> int:
+    """Return what a Content-Length says. Raise ValueError for all but digits: int() also takes signs, blanks and underscores."""
+    if not (said.isascii() and said.isdigit()):
+        raise ValueError("no length: %r" % said)
+    return int(said)
+
+
 def _regional(host: str, region: str) -> str:
     """Return the address of a bucket at Amazon in its region; botocore signs addresses for others at the global one."""
     suffix = ".s3.amazonaws.com"
@@ -283,4 +361,4 @@ def _tls(ca_bundle: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_bundle or get_cert_path(True))
 
 
-__all__ = ("Wire",)
+__all__ = ("Connection", "Wire")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -110,6 +111,19 @@ class Slots:
     def __init__(self, count: int) -> None:
         self.most = _SMALL_PER_LARGE * count if count > 1 else 1
         self._large, self._small = threading.BoundedSemaphore(count), threading.BoundedSemaphore(self.most)
+
+    @contextlib.contextmanager
+    def many_small(self, wanted: int) -> Iterator[int]:
+        """Hold as many slots of small ones as are free, at least one and at most `wanted`; the block is told how many."""
+        self._small.acquire()
+        held = 1
+        try:
+            while held < wanted and self._small.acquire(blocking=False):
+                held += 1
+            yield held
+        finally:
+            for _count in range(held):
+                self._small.release()
 
     def for_size(self, size: int) -> threading.BoundedSemaphore:
         """Return what to hold while `size` bytes are on their way."""

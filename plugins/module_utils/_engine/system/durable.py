@@ -128,6 +128,14 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def allocated(path: Path) -> int:
+    """Return the bytes that the file `path` takes on the disk, 0 where there is none; a sparse one takes less than its size."""
+    try:
+        return path.lstat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
 def free_bytes(path: Path) -> int:
     """Return the bytes that an ordinary user may still write on the file system of `path` or its nearest existing parent."""
     while not path.exists() and path != path.parent:
@@ -139,6 +147,7 @@ def free_bytes(path: Path) -> int:
 __all__ = (
     "CHUNK",
     "adopt",
+    "allocated",
     "chunks",
     "create_private",
     "free_bytes",

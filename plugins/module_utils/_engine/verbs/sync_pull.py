@@ -16,9 +16,10 @@ from ..core.sizes import human_size, parse_size
 from ..places.base import EVIDENCE, SETS
 from ..places.catalog import Catalog
 from ..places.evidence import proofs
+from ..places.fetched import is_begun, list_beside
 from ..places.local import PULLED_FOR, REPAIR
 from ..places.s3 import S3Place
-from ..system.durable import create_private, free_bytes, make_dirs, sha256_file, sync_dir, sync_file
+from ..system.durable import allocated, create_private, free_bytes, make_dirs, sha256_file, sync_dir, sync_file
 from .sync_steps import Done, Step, partly, wanted_sets, whole
 
 
@@ -111,22 +112,24 @@ class Pull:
 
     def _fetch(self, step: Step) -> None:
         if step.files is None:
-            files = self._pull(step.set_id, self._remote.manifest(step.set_id).files)
+            files, came = self._pull(step.set_id, self._remote.manifest(step.set_id).files)
             self._done.sets.append(step.set_id)
         else:
             files = step.files
-            self._repair(step, files)
+            came = self._repair(step, files)
         self._done.files_sent += len(files) + step.manifest
-        self._done.bytes_sent += sum(f.size for f in files)
+        self._done.bytes_sent += came
 
-    def _pull(self, set_id: str, files: Sequence[File]) -> Sequence[File]:
-        """Fetch and publish the set; return the files that were not here from a pull that broke."""
+    def _pull(self, set_id: str, files: Sequence[File]) -> tuple[Sequence[File], int]:
+        """Fetch and publish the set; return the files that were not here from a pull that broke, and the bytes that came."""
         try:
             with self._context.local.new_set(set_id, go_on=True) as folder:
-                held = self._held(folder, files)
+                keep = not {list_beside(folder / f.path) for f in files} & {folder / f.path for f in files}
+                held = self._held(folder, files, keep=keep)
                 missing = [f for f in files if f.path not in held]
-                self._check_space(set_id, missing)
-                self._fetch_into(set_id, missing, [folder / f.path for f in missing])
+                targets = [folder / f.path for f in missing]
+                self._check_space(set_id, missing, there=sum(allocated(t) for t in targets))
+                came = self._fetch_into(set_id, missing, targets, keep=keep)
                 with create_private(folder / NAME) as stream:
                     stream.write(self._manifest_there(set_id))
         except BaseException:
@@ -138,12 +141,17 @@ class Pull:
                 )
             raise
         self._done.files_skipped += len(held)
-        return missing
+        return missing, came
 
-    def _held(self, folder: Path, files: Sequence[File]) -> set[str]:
-        """Return which of `files` are in `folder` from an earlier pull; whatever else is there goes. Each is read once."""
+    def _held(self, folder: Path, files: Sequence[File], *, keep: bool) -> set[str]:
+        """Return which of `files` are in `folder` from an earlier pull. Each is read once.
+
+        With `keep` what came of a large file stays, with the list of its parts. Whatever else is there goes.
+        """
         wanted, held = {f.path: f for f in files}, set[str]()
-        for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
+        begun = {folder / f.path for f in files if keep and is_begun(folder / f.path)}
+        begun |= {list_beside(path) for path in begun}
+        for path in sorted(p for p in folder.rglob("*") if p not in begun and (p.is_symlink() or not p.is_dir())):
             file = wanted.get(path.relative_to(folder).as_posix())
             if file is not None and path.stat().st_size == file.size and sha256_file(path) == file.sha256:
                 held.add(file.path)
@@ -158,13 +166,14 @@ class Pull:
             raise DamagedError("The manifest of %s changed while the set was fetched." % set_id)
         return encoded
 
-    def _repair(self, step: Step, files: Sequence[File]) -> None:
+    def _repair(self, step: Step, files: Sequence[File]) -> int:
+        """Fetch files beside those of the set, and let them take their place; return the bytes that came."""
         self._check_space(step.set_id, files)
         folder = self._context.local.path("%s/%s" % (SETS, step.set_id))
         targets = [folder / f.path for f in files]
         beside = [t.with_name(".%s%s" % (t.name, REPAIR)) for t in targets]
         try:
-            self._fetch_into(step.set_id, files, beside)
+            came = self._fetch_into(step.set_id, files, beside)
             for fetched, target in zip(beside, targets):
                 sync_file(fetched)
                 fetched.replace(target)
@@ -177,15 +186,19 @@ class Pull:
         names = [f.path for f in files] + ([NAME] if step.manifest else [])
         self._done.repaired.append({"set": step.set_id, "files": names, "why": step.reason})
         self._context.warn("%s was repaired in %s: %s." % (step.set_id, self._context.local.root, step.reason))
+        return came
 
-    def _fetch_into(self, set_id: str, files: Sequence[File], targets: Sequence[Path]) -> None:
+    def _fetch_into(self, set_id: str, files: Sequence[File], targets: Sequence[Path], *, keep: bool = False) -> int:
         for target in targets:
             make_dirs(target.parent)
-            target.unlink(missing_ok=True)
-        self._place.fetch_all(set_id, list(zip(files, targets)), progress=self._context.reporter.advance)
+            if not keep:
+                target.unlink(missing_ok=True)
+        advance = self._context.reporter.advance
+        return self._place.fetch_all(set_id, list(zip(files, targets)), progress=advance, keep=keep)
 
-    def _check_space(self, set_id: str, files: Sequence[File]) -> None:
-        needed, floor = sum(f.size for f in files), parse_size(self._context.config.backup.min_free)
+    def _check_space(self, set_id: str, files: Sequence[File], *, there: int = 0) -> None:
+        """Raise RefusedError unless `files` fit; `there` bytes of them are on the disk already."""
+        needed, floor = max(0, sum(f.size for f in files) - there), parse_size(self._context.config.backup.min_free)
         free = free_bytes(Path(self._context.local.root))
         if free < needed + floor:
             raise RefusedError(

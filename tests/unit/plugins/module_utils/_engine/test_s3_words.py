@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 import pytest
+from botocore.utils import parse_timestamp
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     MissingError,
@@ -16,6 +17,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_client import (
     code_of,
+    moment,
     not_offered,
     translate,
 )
@@ -126,3 +128,29 @@ def test_metadata_is_found_whatever_the_store_made_of_its_name() -> None:
     assert label({"Metadata": {"Sha256": "x"}}, "sha256") == "x"
     assert label({"Metadata": {}}, "sha256") == ""
     assert label({}, "sha256") == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-26T01:02:03.000Z",
+        "2026-11-26T01:02:03Z",
+        "2026-11-26T01:02:03.5Z",
+        "2026-02-28T23:59:59.123456Z",
+        "2026-11-26T01:02:03+02:00",
+        "2026-11-26T01:02:03.123456789Z",
+        "Thu, 26 Nov 2026 01:02:03 GMT",
+        "1795654923",
+        1795654923,
+    ],
+)
+def test_moments_are_what_botocore_takes_them_for(text: Any) -> None:
+    assert moment(text) == parse_timestamp(text)
+    assert moment(text).utcoffset() == parse_timestamp(text).utcoffset()
+
+
+@pytest.mark.parametrize("text", ["2026-13-01T00:00:00Z", "2026-11-26T25:00:00.000Z", "yesterday"])
+def test_what_is_no_moment_is_refused_as_botocore_does(text: str) -> None:
+    for parse in (moment, parse_timestamp):
+        with pytest.raises(ValueError, match=r"timestamp|month|hour"):
+            parse(text)
