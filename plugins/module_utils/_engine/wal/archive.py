@@ -10,7 +10,7 @@ from ..core.errors import PgopsError, UsageError
 from ..core.segments import kind
 from .origin import check_segment, known_identifier
 from .pack import borrowed, holds, pack, part_holds, parts, returned
-from .spool import Packed, read_into, side_by_side, store
+from .spool import Handed, Packed, read_into, side_by_side, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +42,12 @@ def archive(
     rooms: list[bytearray] = []
     try:
         try:
-            written_ns, content = _read(source, rooms)
+            # What was archived a moment ago is compared, all else is packed first.
+            again = any(one[0].startswith(name + "-") for one in list(proven or ()))
+            handed = _read(source, rooms, hashing=again)
         except OSError as error:
             raise PgopsError("%s cannot be read: %s." % (path, error.strerror)) from error
+        content = handed.content
         check_segment(name, content, identifier)
 
         def wrap() -> Packed:
@@ -63,21 +66,20 @@ def archive(
         def prove(blob: bytes, stored: str) -> bool | None:
             return None if stored.endswith(".age") else holds(blob, content)
 
-        return store(brief.home, identifier, name, content, wrap, prove, written_ns=written_ns, proven=proven)
+        return store(brief.home, identifier, name, handed, wrap, prove, proven=proven)
     finally:
         for room in rooms:
             returned(room)
 
 
-def _read(source: str, rooms: list[bytearray]) -> tuple[int, bytearray]:
-    """Return when the file was written (ns) and its content, whose memory is added to `rooms`. Raise OSError."""
+def _read(source: str, rooms: list[bytearray], *, hashing: bool) -> Handed:
+    """Read the file into memory that is added to `rooms`. Raise OSError."""
     handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
         facts = os.fstat(handle)
         content = borrowed(facts.st_size)
         rooms.append(content)
-        read_into(handle, content)
-        return facts.st_mtime_ns, content
+        return Handed(content, facts.st_mtime_ns, read_into(handle, content, hashing=hashing))
     finally:
         os.close(handle)
 

@@ -28,6 +28,7 @@ Proof = tuple[str, int, int, int, int, int]
 TREE = "wal"
 _TEMPORARY = ".tmp"
 _CHUNK = 1 << 20
+_HASHED_AT_ONCE = 2 << 20
 _MOST_PROVEN = 1024
 
 
@@ -76,6 +77,13 @@ def one_content(found: list[str], name: str, where: str) -> str:
     return found[0]
 
 
+class Handed:
+    """What the server hands over: the content, when it wrote the last of it (ns since 1970, 0 if unknown), its SHA-256 if that was made."""
+
+    def __init__(self, content: bytes | bytearray, written_ns: int = 0, digest: str = "") -> None:
+        self.content, self.written_ns, self.digest = content, written_ns, digest
+
+
 class Packed:
     """What is to be written: its pieces in order, the suffix that says how it is packed, and what proves that they hold the content."""
 
@@ -83,9 +91,12 @@ class Packed:
         self.blobs, self.suffix, self.proofs = blobs, suffix, proofs
 
 
-def read_into(handle: int, content: bytearray) -> None:
-    """Fill `content` with the whole of an open file, by two threads. Raise OSError, also where the file is not as long as that."""
-    view, half = memoryview(content), len(content) // 2 // _CHUNK * _CHUNK
+def read_into(handle: int, content: bytearray, *, hashing: bool = False) -> str:
+    """Fill `content` with the whole of an open file; return its SHA-256 if that is wanted (`hashing`), which is made meanwhile.
+
+    Raise OSError, also where the file is not as long as that.
+    """
+    view, whole = memoryview(content), len(content)
 
     def read(at: int, end: int) -> None:
         while at < end:
@@ -94,9 +105,23 @@ def read_into(handle: int, content: bytearray) -> None:
                 raise OSError(errno.EIO, "it became shorter while it was read")
             at += count
 
-    side_by_side([lambda: read(0, half), lambda: read(half, len(content))] if half else [lambda: read(0, len(content))])
-    if os.pread(handle, 1, len(content)):
+    digest = hashlib.sha256()
+    if hashing:
+        hashed: Callable[[], None] = lambda: None  # noqa: E731
+        try:
+            for at in range(0, whole, _HASHED_AT_ONCE):
+                end = min(at + _HASHED_AT_ONCE, whole)
+                read(at, end)
+                hashed()
+                hashed = aside(lambda at=at, end=end: digest.update(view[at:end]))  # type: ignore[misc]
+        finally:
+            hashed()
+    else:
+        half = whole // 2 // _CHUNK * _CHUNK
+        side_by_side([lambda: read(0, half), lambda: read(half, whole)] if half else [lambda: read(0, whole)])
+    if os.pread(handle, 1, whole):
         raise OSError(errno.EIO, "it became longer while it was read")
+    return digest.hexdigest() if hashing else ""
 
 
 def read_file(path: str) -> bytes:
@@ -246,20 +271,19 @@ def store(
     home: str,
     system_identifier: str,
     name: str,
-    content: bytes | bytearray,
+    handed: Handed,
     wrap: Callable[[], Packed],
     prove: Callable[[bytes, str], bool | None],
     *,
-    written_ns: int = 0,
     proven: set[Proof] | None = None,
 ) -> bool:
-    """Make `content` durable as the WAL file `name`; return False if it was there already.
+    """Make the content durable as the WAL file `name`; return False if it was there already.
 
-    `written_ns` is when the server wrote the last of it (nanoseconds since 1970): no transaction in it is younger. The stored
-    file bears that time, as a slow archive must not make its content look younger than it is.
+    The stored file bears the time at which the server wrote it, as no transaction in it is younger: a slow archive must not make its
+    content look younger than it is.
     `proven` remembers which files were proven and made durable, for a process that stays: such a one holds what its name says until it
     is touched.
-    `wrap` packs it. `prove` tells whether the bytes of a stored file hold `content`, None where it cannot (no key).
+    `wrap` packs it. `prove` tells whether the bytes of a stored file hold it, None where it cannot (no key).
     Raise RefusedError if other content has that name, which stays untouched; PgopsError if it cannot be written.
     """
     directory = folder_of(home, system_identifier, name)
@@ -271,7 +295,7 @@ def store(
             fcntl.flock(held, fcntl.LOCK_EX)
             found = find(directory, name)
             if found:
-                whole, known = _compare(directory, name, found, content, prove, proven)
+                whole, known = _compare(directory, name, found, handed, prove, proven)
                 if whole:
                     if whole != known:
                         for stored in whole:
@@ -285,8 +309,8 @@ def store(
                 _sync_above(directory, home)
             packed = wrap()
             if packed.suffix.endswith(".age") and kind(name) == SEGMENT:
-                _mark_size(lineage_dir(home, system_identifier), len(content))
-            written = _write(directory, name, content, packed, written_ns)
+                _mark_size(lineage_dir(home, system_identifier), len(handed.content))
+            written = _write(directory, name, handed, packed)
             os.fsync(held)
             for stored in set(found) - {written}:
                 os.unlink(os.path.join(directory, stored))
@@ -303,12 +327,12 @@ def _compare(
     directory: str,
     name: str,
     found: list[str],
-    content: bytes | bytearray,
+    handed: Handed,
     prove: Callable[[bytes, str], bool | None],
     proven: set[Proof] | None,
 ) -> tuple[set[str], set[str]]:
-    """Return which of the stored files `found` hold `content`, and which of these were proven before. Raise RefusedError for others."""
-    hashed = aside(lambda: sha256(content))
+    """Return which of the stored files `found` hold the content, and which of these were proven before. Raise RefusedError for others."""
+    hashed = aside(lambda: handed.digest or sha256(handed.content))
     known = {stored for stored in found if proven and _proof(directory, stored) in proven}
     whole = known or {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
     digest = hashed()
@@ -349,7 +373,7 @@ def _is_whole(path: str, stored: str, prove: Callable[[bytes, str], bool | None]
         return False
 
 
-def _write(directory: str, name: str, content: bytes | bytearray, packed: Packed, written_ns: int) -> str:
+def _write(directory: str, name: str, handed: Handed, packed: Packed) -> str:
     """Write what is packed as the WAL file `name`, durable and proven, and return what it is called.
 
     It is hashed and proven while it is flushed.
@@ -370,7 +394,7 @@ def _write(directory: str, name: str, content: bytes | bytearray, packed: Packed
             digests: list[str] = []
 
             def hashed() -> bool:
-                digests.append(sha256(content))
+                digests.append(sha256(handed.content))
                 return True
 
             try:
@@ -388,8 +412,8 @@ def _write(directory: str, name: str, content: bytes | bytearray, packed: Packed
                 hint="Check the disk and the memory of this host.",
             )
         # Never into the future, whatever the server's clock was.
-        if 0 < written_ns < os.stat(temporary).st_mtime_ns:
-            os.utime(temporary, ns=(written_ns, written_ns))
+        if 0 < handed.written_ns < os.stat(temporary).st_mtime_ns:
+            os.utime(temporary, ns=(handed.written_ns, handed.written_ns))
         os.rename(temporary, os.path.join(directory, stored))
         return stored
     except BaseException:
@@ -539,6 +563,7 @@ def write_to(pieces_of_it: Iterable[bytes | bytearray], target: str) -> None:
 
 __all__ = (
     "AbsentError",
+    "Handed",
     "Packed",
     "Proof",
     "TREE",

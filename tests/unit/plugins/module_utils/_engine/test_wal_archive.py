@@ -509,7 +509,7 @@ def test_a_large_file_is_several_frames_that_say_how_much_they_hold_and_any_zstd
     with pytest.raises(DamagedError, match="no whole"):
         pack.unpack(blob + made[3][0])
     assert not pack.holds(blob + made[3][0], content)
-    rooms[0][100] ^= 1
+    made[1][0][100] ^= 1
     with pytest.raises(DamagedError, match="no whole"):
         pack.part_holds(made[1], content)
     huge = blob[:8] + (1 << 62).to_bytes(8, "little") + blob[16:]
@@ -545,12 +545,14 @@ def test_a_file_that_grows_or_shrinks_while_it_is_read_is_not_taken(tmp_path):
     path = tmp_path / "segment"
     path.write_bytes(bytes(3 << 20))
     with path.open("rb") as stream:
-        whole = bytearray(b"x") * (3 << 20)
-        spool.read_into(stream.fileno(), whole)
-        assert whole == bytes(3 << 20)
+        for hashing in (False, True):
+            whole = bytearray(b"x") * (3 << 20)
+            digest = spool.read_into(stream.fileno(), whole, hashing=hashing)
+            assert whole == bytes(3 << 20)
+            assert digest == (hashlib.sha256(whole).hexdigest() if hashing else "")
         for size, said in (((3 << 20) + 1, "shorter"), ((3 << 20) - 1, "longer"), (1, "longer")):
             with pytest.raises(OSError, match=said):
-                spool.read_into(stream.fileno(), bytearray(size))
+                spool.read_into(stream.fileno(), bytearray(size), hashing=size % 2 == 0)
 
 
 @pytest.mark.parametrize("method", ["zstd", "gzip", "none"])
