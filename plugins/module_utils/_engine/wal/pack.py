@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    # What a part holds is content[at : at + length]
-    Part = tuple[memoryview, int, int]
-
 _ZSTD_MAGIC, _GZIP_MAGIC, AGE_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"age-encryption.org/"
 # ZSTD_c_compressionLevel, ZSTD_c_minMatch, ZSTD_c_checksumFlag
 _LEVEL, _SHORTEST, _CHECKSUM = 100, 105, 201
@@ -32,10 +29,12 @@ _GZIP_WINDOW = 31
 _MOST = (1 << 30) + (1 << 20)
 PIECE = 1 << 20
 
+# The bytes of a part of packed content, and which of the content it holds: content[at : at + size].
+Part = tuple[memoryview, int, int]
 _library: list[Any] = []
 # Memory that was used, by its size: fresh memory comes from the kernel page by page, which takes as long as reading a segment.
 _kept: dict[int, list[bytearray]] = {}
-_KEPT_OF_EACH, _LARGEST_KEPT = 5, 16 << 20
+_KEPT_OF_EACH, _LEAST_KEPT, _LARGEST_KEPT = 5, 64 << 10, 16 << 20
 
 
 def zstd_library() -> Any:
@@ -85,9 +84,10 @@ def borrowed(size: int) -> bytearray:
 
 def returned(room: bytearray) -> None:
     """Keep what was borrowed for the next who needs as much; nobody may use it any more."""
-    others = _kept.setdefault(len(room), [])
-    if len(room) <= _LARGEST_KEPT and len(others) < _KEPT_OF_EACH:
-        others.append(room)
+    if _LEAST_KEPT <= len(room) <= _LARGEST_KEPT:
+        others = _kept.setdefault(len(room), [])
+        if len(others) < _KEPT_OF_EACH:
+            others.append(room)
 
 
 def pack(content: bytes | bytearray, method: str, level: int | None) -> tuple[bytes, str]:
@@ -221,8 +221,10 @@ def part_holds(part: Part, content: bytes | bytearray) -> bool:
     """Tell whether a part of packed content, as parts() made it, holds that of it. Raise as holds() does."""
     blob, at, size = part
     wanted = memoryview(content)[at : at + size]
-    if blob.obj is content or not size:
-        return True  # itself, or what says how much there is
+    if blob.obj is content:
+        return True  # it is not packed
+    if blob[: len(_SKIPPED)] == _SKIPPED:
+        return content_size(bytes(blob), 0) == len(content)
     if blob[: len(_ZSTD_MAGIC)] != _ZSTD_MAGIC:
         return holds(bytes(blob), content)  # gzip, all of it
     room = borrowed(size)

@@ -492,6 +492,7 @@ def test_a_large_file_is_several_frames_that_say_how_much_they_hold_and_any_zstd
     assert pack.unpack(blob) == content
     assert pack.holds(blob, content)
     assert not pack.holds(blob, content[:-1] + b"!")
+    assert not pack.part_holds(made[0], content + b"x")
     path = tmp_path / "by-hand.zst"
     path.write_bytes(blob)
     zstd = shutil.which("zstd")
@@ -519,12 +520,15 @@ def test_a_large_file_is_several_frames_that_say_how_much_they_hold_and_any_zstd
 
 
 def test_memory_is_lent_to_one_at_a_time():
-    first = pack.borrowed(12345)
-    second = pack.borrowed(12345)
+    first = pack.borrowed(123456)
+    second = pack.borrowed(123456)
     assert first is not second
     pack.returned(first)
-    assert pack.borrowed(12345) is first
-    assert pack.borrowed(12345) is not first
+    assert pack.borrowed(123456) is first
+    assert pack.borrowed(123456) is not first
+    little = pack.borrowed(9)
+    pack.returned(little)
+    assert pack.borrowed(9) is not little, "of those there are many sizes"
 
 
 def test_side_by_side_does_all_in_order_and_tells_the_first_failure():
@@ -539,6 +543,22 @@ def test_side_by_side_does_all_in_order_and_tells_the_first_failure():
         spool.side_by_side([fails, *[lambda: done.append(1)] * 3])
     with pytest.raises(ZeroDivisionError):
         spool.side_by_side([fails])
+
+
+def test_what_does_not_read_back_as_it_was_written_is_seen(tmp_path):
+    path, written = tmp_path / "written", random.Random(5).randbytes((1 << 20) + 77)
+    blobs = [memoryview(b"head"), memoryview(written)]
+    for content, right in (
+        (b"head" + written, True),
+        (b"head" + written[:-1] + b"!", False),
+        (b"heat" + written, False),
+        (b"head" + written[:-1], False),
+        (b"head" + written + b"x", False),
+        (b"he", False),
+    ):
+        path.write_bytes(content)
+        with path.open("rb") as stream:
+            assert spool._reads_back(stream.fileno(), blobs) is right
 
 
 def test_a_file_that_grows_or_shrinks_while_it_is_read_is_not_taken(tmp_path):
