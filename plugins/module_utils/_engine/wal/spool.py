@@ -28,7 +28,7 @@ Proof = tuple[str, int, int, int, int, int]
 TREE = "wal"
 _TEMPORARY = ".tmp"
 _CHUNK = 1 << 20
-_HASHED_AT_ONCE = 2 << 20
+_HASHED_AT_ONCE = 4 << 20
 _MOST_PROVEN = 1024
 
 
