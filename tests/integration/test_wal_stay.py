@@ -64,6 +64,7 @@ class Here:
 def here(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(commands.config.parent / "caches"))
     monkeypatch.setattr(ahead, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(asking, "_ANSWER_SECONDS", 60.0)
     commands.socket.parent.mkdir(parents=True, mode=0o700)
     staying = stay.Staying(str(commands.config), str(commands.socket))
     thread = threading.Thread(target=staying.serve)
@@ -168,10 +169,18 @@ def test_who_asks_wrongly_is_told_nothing(here: Here) -> None:
 # --- as processes -----------------------------------------------------------------------------------------------------
 
 
+def stays(commands: Commands) -> list[str]:
+    """What starts the process that stays, and does so however slow this machine is."""
+    patient = "from pgops.wal import stay; stay.IDLE_SECONDS = 600.0; from pgops.cli.start import main"
+    script = commands.script.replace("from pgops.cli.start import main", patient)
+    assert script != commands.script
+    return [sys.executable, "-I", "-c", script, "wal", "stay", str(commands.config)]
+
+
 @pytest.fixture
 def process(commands: Commands) -> Iterator[subprocess.Popen[str]]:
     """The process that stays, as one."""
-    argv = [sys.executable, "-I", "-c", commands.script, "wal", "stay", str(commands.config)]
+    argv = stays(commands)
     started = subprocess.Popen(
         argv,
         env={**os.environ, "XDG_CACHE_HOME": str(commands.config.parent / "caches")},
@@ -235,6 +244,7 @@ def test_calls_that_follow_each_other_leave_it_behind_until_the_program_is_anoth
 ) -> None:
     client, lock = commands.client(), commands.socket.with_suffix(".lock")
     monkeypatch.setenv("XDG_CACHE_HOME", str(commands.config.parent / "caches"))
+    monkeypatch.setattr(asking, "_ANSWER_SECONDS", 60.0)
     assert asking.staying(str(commands.config), commands.top.parent) is None
     assert "No process stays" in _staying_line(None)
     path = commands.write(1)
@@ -282,9 +292,8 @@ def test_one_in_another_container_is_not_asked(commands: Commands) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can make a mount namespace")
     path = commands.write(1)
-    argv = [sys.executable, "-I", "-c", commands.script, "wal", "stay", str(commands.config)]
     env = {**os.environ, "XDG_CACHE_HOME": str(commands.config.parent / "caches")}
-    elsewhere = subprocess.Popen(["unshare", "--mount", *argv], env=env)
+    elsewhere = subprocess.Popen(["unshare", "--mount", *stays(commands)], env=env)
     try:
         wait_for(commands.socket.exists, seconds=60)
         assert "cannot be run" in commands.client(**NO_PROGRAM)("archive", path, code=4)
