@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,12 +19,13 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import parse_stored, segment_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import holder
-from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import ahead, stay
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import _staying_line
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import ahead, asking, stay
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.pack import unpack
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.spool import sha256
 from demo.machine import short_temp_dir
 from tests.integration.conftest import ROOT, wait_for
-from tests.integration.wal_fixtures import Client, Commands, segment
+from tests.integration.wal_fixtures import Client, Commands, lay_down, segment
 
 # A client that has nothing to fall back to: what it does, the process that stays has done.
 NO_PROGRAM = {"program": "/nonexistent/pgops", "current": str(ROOT / "plugins" / "module_utils")}
@@ -62,6 +64,7 @@ class Here:
 def here(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(commands.config.parent / "caches"))
     monkeypatch.setattr(ahead, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(asking, "_ANSWER_SECONDS", 60.0)
     commands.socket.parent.mkdir(parents=True, mode=0o700)
     staying = stay.Staying(str(commands.config), str(commands.socket))
     thread = threading.Thread(target=staying.serve)
@@ -119,6 +122,9 @@ def test_it_has_ready_what_a_recovery_will_ask_for(here: Here) -> None:
     assert target.read_bytes() == segment(1, size=commands.size)
     # A hundred and twenty-eight megabytes are kept ready, and no more.
     wait_for(lambda: here.ready == set(names[1:9]), seconds=60)
+    wait_for(lambda: json.loads(asking._ask(str(commands.socket)))["ahead"] == 8, seconds=60)
+    told = json.loads(asking._ask(str(commands.socket)))
+    assert told == {"calls": 15, "proven": 14, "recoveries": 1, "ahead": 8}, "whoever looks is not counted"
     for number in (2, 3, 4):
         assert here.fetch(names[number - 1]) == "pgops wal: %s from ahead\n" % names[number - 1]
         assert target.read_bytes() == segment(number, size=commands.size)
@@ -163,10 +169,18 @@ def test_who_asks_wrongly_is_told_nothing(here: Here) -> None:
 # --- as processes -----------------------------------------------------------------------------------------------------
 
 
+def stays(commands: Commands) -> list[str]:
+    """What starts the process that stays, and does so however slow this machine is."""
+    patient = "from pgops.wal import stay; stay.IDLE_SECONDS = 600.0; from pgops.cli.start import main"
+    script = commands.script.replace("from pgops.cli.start import main", patient)
+    assert script != commands.script
+    return [sys.executable, "-I", "-c", script, "wal", "stay", str(commands.config)]
+
+
 @pytest.fixture
 def process(commands: Commands) -> Iterator[subprocess.Popen[str]]:
     """The process that stays, as one."""
-    argv = [sys.executable, "-I", "-c", commands.script, "wal", "stay", str(commands.config)]
+    argv = stays(commands)
     started = subprocess.Popen(
         argv,
         env={**os.environ, "XDG_CACHE_HOME": str(commands.config.parent / "caches")},
@@ -225,8 +239,14 @@ def test_one_that_hangs_is_ended_and_the_program_does_the_work(
     commands.client()("fetch", path.rpartition("/")[2], "pg_wal/RECOVERYXLOG")
 
 
-def test_calls_that_follow_each_other_leave_it_behind_until_the_program_is_another(commands: Commands) -> None:
+def test_calls_that_follow_each_other_leave_it_behind_until_the_program_is_another(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, lock = commands.client(), commands.socket.with_suffix(".lock")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(commands.config.parent / "caches"))
+    monkeypatch.setattr(asking, "_ANSWER_SECONDS", 60.0)
+    assert asking.staying(str(commands.config), commands.top.parent) is None
+    assert "No process stays" in _staying_line(None)
     path = commands.write(1)
     client("archive", path)
     assert not lock.exists(), "one call in a while starts nothing"
@@ -238,6 +258,22 @@ def test_calls_that_follow_each_other_leave_it_behind_until_the_program_is_anoth
     found = holder(lock)
     assert found is not None
     assert found.alive
+    told = asking.staying(str(commands.config), commands.top.parent)
+    assert told is not None
+    assert (told["pid"], told["since"], told["recoveries"], told["ahead"]) == (found.pid, found.since, 0, 0)
+    assert "Process %d (pgops wal stay)" % found.pid in _staying_line(told)
+    # Where it does not answer it is told nevertheless.
+    monkeypatch.setattr(asking, "_ask", lambda _path: "")
+    told = asking.staying(str(commands.config), commands.top.parent)
+    assert told == {
+        "pid": found.pid,
+        "since": found.since,
+        "calls": None,
+        "proven": None,
+        "recoveries": None,
+        "ahead": None,
+    }
+    assert _staying_line(told).endswith(found.since)
     title = Path("/proc/%d/cmdline" % found.pid).read_bytes().split(b"\0")
     assert title[-4:-1] == [b"wal", b"stay", os.fsencode(commands.config)]
     assert all(os.readlink(file) == "/dev/null" for file in (Path("/proc/%d/fd" % found.pid) / no for no in "012"))
@@ -249,6 +285,43 @@ def test_calls_that_follow_each_other_leave_it_behind_until_the_program_is_anoth
     (commands.config.parent / "lib" / "pgops").unlink()
     wait_for(lambda: not Path("/proc/%d" % found.pid).exists() or _is_zombie(found.pid), seconds=60)
     assert not commands.socket.exists()
+
+
+def test_one_in_another_container_is_not_asked(commands: Commands) -> None:
+    """It sees other files under the same names: the program does the work."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a mount namespace")
+    path = commands.write(1)
+    env = {**os.environ, "XDG_CACHE_HOME": str(commands.config.parent / "caches")}
+    elsewhere = subprocess.Popen(["unshare", "--mount", *stays(commands)], env=env)
+    try:
+        wait_for(commands.socket.exists, seconds=60)
+        assert "cannot be run" in commands.client(**NO_PROGRAM)("archive", path, code=4)
+        assert commands.stored() == []
+        assert "archived" in commands.client()("archive", "-v", path)
+        assert elsewhere.poll() is None
+    finally:
+        elsewhere.kill()
+        elsewhere.wait()
+
+
+def test_a_client_of_another_name_asks_and_becomes_its_own_program(
+    commands: Commands, process: subprocess.Popen[str]
+) -> None:
+    """As with wal_archive_program: what is asked is told by the configuration alone."""
+    root = commands.config.parent
+    at = root / "bin of ours" / "pg'ops"
+    at.parent.mkdir()
+    text = "#!%s -I\n%s\n" % (sys.executable, commands.script)
+    client = Client(commands, lay_down(at, text, current=str(root / "lib")))
+    assert client.path.name == "pg'ops-wal"
+    path = commands.write(1)
+    at.chmod(0o644)
+    assert client("archive", "-v", path) == "pgops wal: %s archived\n" % path.rpartition("/")[2]
+    at.chmod(0o755)
+    process.kill()
+    process.wait()
+    assert client("archive", "-v", path) == "pgops wal: %s was archived already\n" % path.rpartition("/")[2]
 
 
 def _is_zombie(pid: int) -> bool:

@@ -27,7 +27,7 @@ CONFIG_VARIABLE, DEFAULT_CONFIG = "PGOPS_CONFIG", "/etc/pgops/config.yml"
 ABORTS_RECOVERY = 200
 # Between the client, the program and the process that stays; for nobody to type.
 STAY, CALLER = "stay", "PGOPS_WAL_CLIENT"
-PROTOCOL, AGAIN = "pgops-wal-1", "again"
+PROTOCOL, AGAIN, ABOUT = "pgops-wal-1", "again", "about"
 _OPTIONS = {
     "-c": "config",
     "--config": "config",
@@ -216,4 +216,4 @@ def line(text: str) -> str:
     return "pgops wal: %s\n" % text.replace("\n", "\n  ")
 
 
-__all__ = ("ABORTS_RECOVERY", "AGAIN", "CALLER", "PROTOCOL", "STAY", "carry_out", "line", "parsed", "run")
+__all__ = ("ABORTS_RECOVERY", "ABOUT", "AGAIN", "CALLER", "PROTOCOL", "STAY", "carry_out", "line", "parsed", "run")

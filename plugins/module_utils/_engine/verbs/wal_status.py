@@ -21,6 +21,7 @@ from ..postgres.archiver import ask
 from ..postgres.connection import connect
 from ..runs import history
 from ..system.durable import free_bytes
+from ..wal.asking import staying
 from ..wal.holdings import Held
 from .settling import unsettled
 from .survey import Surveyed, survey
@@ -33,7 +34,8 @@ Result = dict[str, Any]
 
 
 def wal_status(context: Context, surveyed: Optional[Sequence[Surveyed]] = None) -> Result:
-    """Return `server`, `spool`, `shipping` (None without S3), `places` with their `windows`, `findings` and `state`.
+    """Return `server`, `staying` (staying(), None without one), `spool`, `shipping` (None without S3), `places` with their `windows`,
+    `findings` and `state`.
 
     `surveyed` are the places, if somebody has looked at them already. What cannot be reached is reported with its error. It
     changes nothing. Positions are LSNs as texts, moments ISO 8601, sizes bytes.
@@ -75,6 +77,7 @@ def _look(
         "now": iso(now),
         "server": _server(server, server_facts, now, own_disk) if server else None,
         "server_error": server_error or None,
+        "staying": staying(context.config_file, context.local.home) if context.config_file else None,
         "spool": spool,
         "shipping": _shipping_data(shipping),
         "places": [_place(one, held[name], now) for name, one in places.items()],
@@ -264,6 +267,7 @@ def render(result: Result) -> str:
     if server:
         lines += ["", "Server %s, timeline %s" % (server["system_identifier"], server["timeline"])]
         lines.append("  now at %s, last archived %s" % (server["current_lsn"], server["last_archived"] or "nothing"))
+    lines += ["", _staying_line(result.get("staying"))]
     spool = result["spool"]
     lines += ["", "Spool %s: %d files, %s" % (spool["path"], spool["files"], human_size(spool["bytes"]))]
     for place in result["places"]:
@@ -276,6 +280,19 @@ def render(result: Result) -> str:
                 "  newest recoverable WAL: from %s ahead of this host's clock" % human_span(place["ahead_seconds"])
             )
     return "\n".join(lines) + "\n"
+
+
+def _staying_line(staying: Optional[Result]) -> str:
+    if staying is None:
+        return "No process stays between the calls of PostgreSQL: one does while they follow each other"
+    line = "Process %d (pgops wal stay) answers PostgreSQL since %s" % (staying["pid"], staying["since"])
+    if staying["calls"] is None:
+        return line
+    return (
+        line
+        + "\n  calls: %(calls)d, archived files known to be whole: %(proven)d, recoveries: %(recoveries)d, segments ahead: %(ahead)d"
+        % staying
+    )
 
 
 def window_lines(windows: Sequence[Result]) -> list[str]:

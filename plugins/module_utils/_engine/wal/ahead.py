@@ -89,6 +89,15 @@ class Recovery:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._ahead, 0o700)
 
+    def ready(self) -> int:
+        """Return how many files lie ready for their call."""
+        with self._lock:
+            return sum(
+                1
+                for made, _path in self._made.values()
+                if made.done() and not made.cancelled() and made.exception() is None
+            )
+
     def over(self) -> bool:
         """Tell whether nothing more is asked for: the server has ended a while ago, or has had all it needs.
 

@@ -9,12 +9,15 @@ import os
 from ..core.errors import PgopsError, UsageError
 from ..core.segments import kind
 from .origin import check_segment, known_identifier
-from .pack import holds, pack
-from .spool import read_file, store
+from .pack import borrowed, holds, pack, part_holds, parts, returned
+from .spool import Handed, Packed, read_into, side_by_side, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .brief import Brief
+    from .pack import Part
     from .spool import Proof
 
 
@@ -36,22 +39,49 @@ def archive(
     data_directory = os.path.dirname(os.path.dirname(os.path.abspath(path))) if os.path.isabs(path) else directory
     source = os.path.join(directory, path)
     identifier = known_identifier(system_identifier, data_directory)
+    rooms: list[bytearray] = []
     try:
-        written_ns = os.stat(source).st_mtime_ns
-        content = read_file(source)
-    except OSError as error:
-        raise PgopsError("%s cannot be read: %s." % (path, error.strerror)) from error
-    check_segment(name, content, identifier)
+        try:
+            # What was archived a moment ago is compared, all else is packed first.
+            again = any(one[0].startswith(name + "-") for one in list(proven or ()))
+            handed = _read(source, rooms, hashing=again)
+        except OSError as error:
+            raise PgopsError("%s cannot be read: %s." % (path, error.strerror)) from error
+        content = handed.content
+        check_segment(name, content, identifier)
 
-    def wrap(raw: bytes) -> tuple[bytes, str]:
-        blob, suffix = pack(raw, brief.compression, brief.level)
-        return (_encrypted(blob, brief.recipients), suffix + ".age") if brief.recipients else (blob, suffix)
+        def wrap() -> Packed:
+            if brief.recipients:
+                blob, suffix = pack(content, brief.compression, brief.level)
+                # Only who has the private key could open it.
+                return Packed([memoryview(_encrypted(blob, brief.recipients))], suffix + ".age", [])
+            works, suffix = parts(content, brief.compression, brief.level, rooms)
+            made = side_by_side(works)
+            return Packed([part[0] for part in made], suffix, [proof_of(part) for part in made])
 
-    def prove(blob: bytes, stored: str) -> bool | None:
-        # Only who has the private key could open an encrypted one. What comes out is compared as a whole, so no hash is needed.
-        return None if stored.endswith(".age") else holds(blob, content)
+        def proof_of(part: Part) -> Callable[[], bool]:
+            # What comes out is compared as a whole, so no hash is needed.
+            return lambda: part_holds(part, content)
 
-    return store(brief.home, identifier, name, content, wrap, prove, written_ns=written_ns, proven=proven)
+        def prove(blob: bytes, stored: str) -> bool | None:
+            return None if stored.endswith(".age") else holds(blob, content)
+
+        return store(brief.home, identifier, name, handed, wrap, prove, proven=proven)
+    finally:
+        for room in rooms:
+            returned(room)
+
+
+def _read(source: str, rooms: list[bytearray], *, hashing: bool) -> Handed:
+    """Read the file into memory that is added to `rooms`. Raise OSError."""
+    handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(handle)
+        content = borrowed(facts.st_size)
+        rooms.append(content)
+        return Handed(content, facts.st_mtime_ns, read_into(handle, content, hashing=hashing))
+    finally:
+        os.close(handle)
 
 
 def _encrypted(blob: bytes, recipients: tuple[str, ...]) -> bytes:

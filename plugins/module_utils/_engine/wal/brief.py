@@ -98,14 +98,15 @@ def stamp_of(path: str) -> str:
     )
 
 
-def _cache_path(config_path: str) -> str:
+def _cache_path(config_path: str, account: int | None = None) -> str:
     import pwd
     from zlib import crc32
 
-    caches = os.environ.get("XDG_CACHE_HOME", "")
+    own = account is None or account == os.geteuid()
+    caches = os.environ.get("XDG_CACHE_HOME", "") if own else ""
     if not os.path.isabs(caches):
         try:
-            caches = os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".cache")
+            caches = os.path.join(pwd.getpwuid(os.geteuid() if account is None else account).pw_dir, ".cache")
         except KeyError:
             return ""
     path = os.path.abspath(config_path)
@@ -144,9 +145,12 @@ def _remember(cache: str, stamp: str, values: Mapping[str, str]) -> None:
         return
 
 
-def socket_path(config_path: str) -> str:
-    """Return where a process that stays for this configuration listens, empty where there can be none. The client makes it up, too."""
-    cache = _cache_path(config_path)
+def socket_path(config_path: str, account: int | None = None) -> str:
+    """Return where a process that stays for this configuration listens, empty where there can be none. The client makes it up, too.
+
+    It is that of the `account` with this number, or of our own.
+    """
+    cache = _cache_path(config_path, account)
     path = cache and "%s.sock" % cache
     return path if len(os.fsencode(path)) <= _LONGEST_SOCKET else ""
 

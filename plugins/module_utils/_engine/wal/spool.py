@@ -14,11 +14,11 @@ import os
 
 from ..core.errors import DISK_FULL, CommandError, DamagedError, MissingError, PgopsError, RefusedError, UsageError
 from ..core.segments import SEGMENT, folder, kind, parse_size_mark, parse_stored, size_mark, stored_name
-from .pack import AGE_MAGIC, pieces, unpack
+from .pack import AGE_MAGIC, PIECE, borrowed, pieces, returned, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -28,6 +28,7 @@ Proof = tuple[str, int, int, int, int, int]
 TREE = "wal"
 _TEMPORARY = ".tmp"
 _CHUNK = 1 << 20
+_HASHED_AT_ONCE = 4 << 20
 _MOST_PROVEN = 1024
 
 
@@ -74,6 +75,53 @@ def one_content(found: list[str], name: str, where: str) -> str:
             hint="Two servers archived to one place. Find out which of them is right, and move the other's file away.",
         )
     return found[0]
+
+
+class Handed:
+    """What the server hands over: the content, when it wrote the last of it (ns since 1970, 0 if unknown), its SHA-256 if that was made."""
+
+    def __init__(self, content: bytes | bytearray, written_ns: int = 0, digest: str = "") -> None:
+        self.content, self.written_ns, self.digest = content, written_ns, digest
+
+
+class Packed:
+    """What is to be written: its pieces in order, the suffix that says how it is packed, and what proves that they hold the content."""
+
+    def __init__(self, blobs: list[memoryview], suffix: str, proofs: list[Callable[[], bool]]) -> None:
+        self.blobs, self.suffix, self.proofs = blobs, suffix, proofs
+
+
+def read_into(handle: int, content: bytearray, *, hashing: bool = False) -> str:
+    """Fill `content` with the whole of an open file; return its SHA-256 if that is wanted (`hashing`), which is made meanwhile.
+
+    Raise OSError, also where the file is not as long as that.
+    """
+    view, whole = memoryview(content), len(content)
+
+    def read(at: int, end: int) -> None:
+        while at < end:
+            count = os.preadv(handle, [view[at:end]], at)
+            if not count:
+                raise OSError(errno.EIO, "it became shorter while it was read")
+            at += count
+
+    digest = hashlib.sha256()
+    if hashing:
+        hashed: Callable[[], None] = lambda: None  # noqa: E731
+        try:
+            for at in range(0, whole, _HASHED_AT_ONCE):
+                end = min(at + _HASHED_AT_ONCE, whole)
+                read(at, end)
+                hashed()
+                hashed = aside(lambda at=at, end=end: digest.update(view[at:end]))  # type: ignore[misc]
+        finally:
+            hashed()
+    else:
+        half = whole // 2 // _CHUNK * _CHUNK
+        side_by_side([lambda: read(0, half), lambda: read(half, whole)] if half else [lambda: read(0, whole)])
+    if os.pread(handle, 1, whole):
+        raise OSError(errno.EIO, "it became longer while it was read")
+    return digest.hexdigest() if hashing else ""
 
 
 def read_file(path: str) -> bytes:
@@ -126,6 +174,34 @@ def aside(work: Callable[[], T]) -> Callable[[], T]:
     return result
 
 
+def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
+    """Do all of them by two threads, begun in their order, and return what they return. Raise what the first to fail raises."""
+    waiting = list(enumerate(works))[::-1]
+    found: dict[int, T] = {}
+
+    def run() -> None:
+        try:
+            while waiting:
+                try:
+                    at, work = waiting.pop()
+                except IndexError:  # the other one was quicker
+                    return
+                found[at] = work()
+        except BaseException:
+            waiting.clear()
+            raise
+
+    if len(works) < 2:
+        run()
+    else:
+        ended = aside(run)
+        try:
+            run()
+        finally:
+            ended()
+    return [found[at] for at in range(len(works))]
+
+
 def opened(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], bytes] | None = None) -> bytes | bytearray:
     """Return what the stored file called `stored`, with the bytes `blob`, holds.
 
@@ -170,12 +246,12 @@ def open_to(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], byt
     Raise what opened() raises, PgopsError if it cannot be written.
     """
     blob = _decrypted(blob, stored, where, decrypt)
-    digest = hashlib.sha256()
+    digest, rooms = hashlib.sha256(), [borrowed(PIECE), borrowed(PIECE)]
 
     def heard() -> Iterator[bytes | bytearray]:
         hashed: Callable[[], None] = lambda: None  # noqa: E731
         try:
-            for piece in pieces(blob):
+            for piece in pieces(blob, rooms):
                 hashed()
                 hashed = aside(lambda piece=piece: digest.update(piece))  # type: ignore[misc]
                 yield piece
@@ -187,30 +263,30 @@ def open_to(blob: bytes, stored: str, where: str, decrypt: Callable[[bytes], byt
             raise _damaged(stored, where, _DIFFERS)
 
     write_to(heard(), target)
+    for room in rooms:
+        returned(room)
 
 
 def store(
     home: str,
     system_identifier: str,
     name: str,
-    content: bytes,
-    wrap: Callable[[bytes], tuple[bytes, str]],
+    handed: Handed,
+    wrap: Callable[[], Packed],
     prove: Callable[[bytes, str], bool | None],
     *,
-    written_ns: int = 0,
     proven: set[Proof] | None = None,
 ) -> bool:
-    """Make `content` durable as the WAL file `name`; return False if it was there already.
+    """Make the content durable as the WAL file `name`; return False if it was there already.
 
-    `written_ns` is when the server wrote the last of it (nanoseconds since 1970): no transaction in it is younger. The stored
-    file bears that time, as a slow archive must not make its content look younger than it is.
-    `proven` remembers which files were proven, for a process that stays: such a one holds what its name says until it is touched.
-    `wrap` returns the bytes to write and their suffix. `prove` tells whether bytes read back from a stored file hold
-    `content`, None where it cannot (no key). Raise RefusedError if other content has that name, which stays untouched; PgopsError if
-    it cannot be written.
+    The stored file bears the time at which the server wrote it, as no transaction in it is younger: a slow archive must not make its
+    content look younger than it is.
+    `proven` remembers which files were proven and made durable, for a process that stays: such a one holds what its name says until it
+    is touched.
+    `wrap` packs it. `prove` tells whether the bytes of a stored file hold it, None where it cannot (no key).
+    Raise RefusedError if other content has that name, which stays untouched; PgopsError if it cannot be written.
     """
     directory = folder_of(home, system_identifier, name)
-    hashed = aside(lambda: sha256(content))
     try:
         _make_dirs(directory)
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -218,38 +294,52 @@ def store(
             # One writer at a time; the lock ends with its process.
             fcntl.flock(held, fcntl.LOCK_EX)
             found = find(directory, name)
-            if not found and not any(parse_stored(stored)[0] for stored in os.listdir(directory)):
+            if found:
+                whole, known = _compare(directory, name, found, handed, prove, proven)
+                if whole:
+                    if whole != known:
+                        for stored in whole:
+                            # Whoever wrote it may have been killed before this.
+                            _sync(os.path.join(directory, stored))
+                        os.fsync(held)
+                        _remember(proven, directory, whole)
+                    return False
+            elif not any(parse_stored(stored)[0] for stored in os.listdir(directory)):
                 # Whoever made it may have been killed before its parent was durable.
                 _sync_above(directory, home)
-            # While it is hashed it is packed, as it is new mostly, or compared with what is there.
-            known = {stored for stored in found if proven and _proof(directory, stored) in proven}
-            whole = known or {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
-            packed = None if whole else wrap(content)
-            digest = hashed()
-            other = [stored for stored in found if parse_stored(stored)[1] != digest]
-            if other:
-                raise _contradiction(directory, name, digest, other)
-            if packed is None:
-                for stored in whole:
-                    # Whoever wrote it may have been killed before this.
-                    _sync(os.path.join(directory, stored))
-                os.fsync(held)
-                _remember(proven, directory, whole)
-                return False
-            blob, suffix = packed
-            if suffix.endswith(".age") and kind(name) == SEGMENT:
-                _mark_size(lineage_dir(home, system_identifier), len(content))
-            _write(directory, stored_name(name, digest, suffix), blob, prove, written_ns)
+            packed = wrap()
+            if packed.suffix.endswith(".age") and kind(name) == SEGMENT:
+                _mark_size(lineage_dir(home, system_identifier), len(handed.content))
+            written = _write(directory, name, handed, packed)
             os.fsync(held)
-            for stored in set(found) - {stored_name(name, digest, suffix)}:
+            for stored in set(found) - {written}:
                 os.unlink(os.path.join(directory, stored))
-            if not suffix.endswith(".age"):
-                _remember(proven, directory, [stored_name(name, digest, suffix)])
+            if packed.proofs:
+                _remember(proven, directory, [written])
             return True
         finally:
             os.close(held)
     except OSError as error:
         raise _trouble(error, directory) from error
+
+
+def _compare(
+    directory: str,
+    name: str,
+    found: list[str],
+    handed: Handed,
+    prove: Callable[[bytes, str], bool | None],
+    proven: set[Proof] | None,
+) -> tuple[set[str], set[str]]:
+    """Return which of the stored files `found` hold the content, and which of these were proven before. Raise RefusedError for others."""
+    hashed = aside(lambda: handed.digest or sha256(handed.content))
+    known = {stored for stored in found if proven and _proof(directory, stored) in proven}
+    whole = known or {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
+    digest = hashed()
+    other = [stored for stored in found if parse_stored(stored)[1] != digest]
+    if other:
+        raise _contradiction(directory, name, digest, other)
+    return whole, known
 
 
 def _proof(directory: str, stored: str) -> Proof:
@@ -283,44 +373,82 @@ def _is_whole(path: str, stored: str, prove: Callable[[bytes, str], bool | None]
         return False
 
 
-def _write(
-    directory: str,
-    stored: str,
-    blob: bytes,
-    prove: Callable[[bytes, str], bool | None],
-    written_ns: int,
-) -> None:
+def _write(directory: str, name: str, handed: Handed, packed: Packed) -> str:
+    """Write what is packed as the WAL file `name`, durable and proven, and return what it is called.
+
+    It is hashed and proven while it is flushed.
+    """
     for left in os.listdir(directory):
         if left.startswith(".") and left.endswith(_TEMPORARY):
             os.unlink(os.path.join(directory, left))  # of a killed process: those that live hold the lock
-    temporary = os.path.join(directory, ".%s%s" % (stored, _TEMPORARY))
+    temporary = os.path.join(directory, ".%s%s%s" % (name, packed.suffix, _TEMPORARY))
     try:
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "r+b", buffering=0) as stream:
+        try:
             _adopt(temporary)
-            view = memoryview(blob)
-            while view:
-                view = view[stream.write(view) :]
+            for blob in packed.blobs:
+                view = blob
+                while view:
+                    view = view[os.write(handle, view) :]
             flushed = aside(lambda: os.fsync(handle))
+            digests: list[str] = []
+
+            def hashed() -> bool:
+                digests.append(sha256(handed.content))
+                return True
+
             try:
-                stream.seek(0)
-                again = stream.readall()
-                proven = again == blob and _proven(again, stored, prove)
+                proven = side_by_side(
+                    [hashed, lambda: _reads_back(handle, packed.blobs), *map(_proving, packed.proofs)]
+                )
             finally:
                 flushed()
-        if not proven:
+        finally:
+            os.close(handle)
+        stored = stored_name(name, digests[0], packed.suffix)
+        if not all(proven):
             raise DamagedError(
                 "%s/%s could not be read back as it was written." % (directory, stored),
                 hint="Check the disk and the memory of this host.",
             )
         # Never into the future, whatever the server's clock was.
-        if 0 < written_ns < os.stat(temporary).st_mtime_ns:
-            os.utime(temporary, ns=(written_ns, written_ns))
+        if 0 < handed.written_ns < os.stat(temporary).st_mtime_ns:
+            os.utime(temporary, ns=(handed.written_ns, handed.written_ns))
         os.rename(temporary, os.path.join(directory, stored))
+        return stored
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+def _reads_back(handle: int, blobs: list[memoryview]) -> bool:
+    """Tell whether an open file has these bytes and no others."""
+    # As a bytearray compares at the speed of memory; bytes do not, where the other one is a view.
+    at, room = 0, borrowed(_CHUNK)
+    try:
+        for blob in blobs:
+            for begin in range(0, len(blob), _CHUNK):
+                piece = blob[begin : begin + _CHUNK]
+                count = os.preadv(handle, [memoryview(room)[: len(piece)]], at)
+                if count != len(piece) or (room if count == len(room) else room[:count]) != piece:
+                    return False
+                at += count
+        return not os.pread(handle, 1, at)
+    finally:
+        returned(room)
+
+
+def _proving(proof: Callable[[], bool]) -> Callable[[], bool]:
+    """Return the proof as one that fails where what was packed is no whole file."""
+
+    def proven() -> bool:
+        try:
+            return proof()
+        except DamagedError:
+            return False
+
+    return proven
 
 
 def _mark_size(top: str, size: int) -> None:
@@ -330,14 +458,6 @@ def _mark_size(top: str, size: int) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         _adopt(path)
         _sync(top)
-
-
-def _proven(blob: bytes, stored: str, prove: Callable[[bytes, str], bool | None]) -> bool:
-    """Tell whether what was read back is right, as far as it can be opened here."""
-    try:
-        return prove(blob, stored) is not False
-    except DamagedError:
-        return False
 
 
 def _make_dirs(directory: str) -> None:
@@ -448,6 +568,8 @@ def write_to(pieces_of_it: Iterable[bytes | bytearray], target: str) -> None:
 
 __all__ = (
     "AbsentError",
+    "Handed",
+    "Packed",
     "Proof",
     "TREE",
     "aside",
@@ -460,7 +582,9 @@ __all__ = (
     "open_to",
     "opened",
     "read_file",
+    "read_into",
     "restore_to",
     "sha256",
+    "side_by_side",
     "store",
 )

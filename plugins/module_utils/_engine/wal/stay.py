@@ -8,13 +8,15 @@ ends some seconds after the last call, or when the program is another one.
 
 The client sends one question, its length in four bytes and then texts with a zero byte between them: PROTOCOL, the version's folder,
 the data directory, the action and its words. It hears a dot each second while the work goes on, and then one answer, `=` and its length:
-the exit code (or `again`: do it yourself), the file to rename, the target, and what the log of PostgreSQL is to get.
+the exit code (or `again`: do it yourself), the file to rename, the target, and what the log of PostgreSQL is to get. The action `about`,
+of any version, asks how it fares (asking.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import select
 import signal
@@ -27,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ..cli.wal import AGAIN, PROTOCOL, carry_out, line, parsed
+from ..cli.wal import ABOUT, AGAIN, PROTOCOL, carry_out, line, parsed
 from ..core.errors import BusyError
 from ..core.times import utc_now
 from ..system.lock import hold
@@ -78,6 +80,7 @@ class Staying:
         self._program = _identity()
         self._ended = False
         self._heard = time.monotonic()
+        self._answered = 0
 
     def serve(self) -> None:
         """Listen until it is time to end."""
@@ -111,7 +114,6 @@ class Staying:
     def _is_over(self) -> bool:
         with self._guard:
             if self._calls:
-                self._heard = time.monotonic()
                 return False
         return self._ended or time.monotonic() - self._heard > IDLE_SECONDS or _identity() != self._program
 
@@ -135,7 +137,6 @@ class Staying:
         if uid not in (os.geteuid(), 0):
             connection.close()
             return
-        self._heard = time.monotonic()
         writing = threading.Lock()
         with self._guard:
             self._calls[connection] = writing
@@ -158,6 +159,24 @@ class Staying:
 
     def _answer(self, question: list[str]) -> tuple[str, str, str, str]:
         """Return the exit code, the file to rename, what to, and the text for the log."""
+        if question[:1] == [PROTOCOL] and question[3:] == [ABOUT]:
+            return "0", "", "", self._about()  # who looks at us does not keep us here
+        try:
+            self._heard = time.monotonic()
+            return self._work(question)
+        finally:
+            with self._guard:
+                self._answered += 1
+                self._heard = time.monotonic()
+
+    def _about(self) -> str:
+        with self._guard:
+            recoveries = list(self._recoveries.values())
+            counts = {"calls": self._answered, "proven": len(self._proven), "recoveries": len(recoveries)}
+        # One file is that which was asked for last.
+        return json.dumps({**counts, "ahead": sum(max(0, one.ready() - 1) for one in recoveries)})
+
+    def _work(self, question: list[str]) -> tuple[str, str, str, str]:
         if self._ended or question[:2] != [PROTOCOL, _PACKAGE.parent.name] or _identity() != self._program:
             self._ended = True  # the next one is of that version
             return AGAIN, "", "", ""

@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -225,7 +226,7 @@ def test_a_directory_that_cannot_be_written_fails(server):
 
 def test_content_that_does_not_read_back_is_not_archived(server, monkeypatch):
     name = server.write(1)
-    monkeypatch.setattr(pack, "_zstd", lambda library, content, level: b"\x28\xb5\x2f\xfd nonsense")
+    monkeypatch.setattr(pack, "_zstd", lambda *_given: memoryview(bytearray(b"\x28\xb5\x2f\xfd nonsense")))
     assert "could not be read back" in server.archive(name, code=1)
     assert server.stored() == []
 
@@ -471,6 +472,107 @@ def test_cut_and_altered_files_are_damage(method):
         with pytest.raises(DamagedError, match="no whole"):
             pack.holds(harmed, segment(1))
     assert pack.unpack(pack.pack(b"", method, None)[0]) == b""
+
+
+def test_a_large_file_is_several_frames_that_say_how_much_they_hold_and_any_zstd_reads(tmp_path):
+    content = bytearray(random.Random(3).randbytes(1 << 20) * 9 + b"the rest")
+    rooms: list[bytearray] = []
+    works, suffix = pack.parts(content, "zstd", None, rooms)
+    made = spool.side_by_side(works)
+    assert (len(made), suffix, len(rooms)) == (4, ".zst", 3)
+    assert [(at, size) for _blob, at, size in made] == [
+        (0, 0),
+        (0, 4 << 20),
+        (4 << 20, 4 << 20),
+        (8 << 20, (1 << 20) + 8),
+    ]
+    assert all(pack.part_holds(part, content) for part in made)
+    blob = b"".join(part[0] for part in made)
+    assert pack.content_size(blob[:100], len(blob)) == len(content)
+    assert pack.unpack(blob) == content
+    assert pack.holds(blob, content)
+    assert not pack.holds(blob, content[:-1] + b"!")
+    assert not pack.part_holds(made[0], content + b"x")
+    path = tmp_path / "by-hand.zst"
+    path.write_bytes(blob)
+    zstd = shutil.which("zstd")
+    assert zstd is None or subprocess.run([zstd, "-qdc", path], capture_output=True, check=True).stdout == content
+    # A part with other content, and one that is damaged; files cut between two frames, in the first, and one too long.
+    content[5 << 20] ^= 1
+    assert [pack.part_holds(part, content) for part in made] == [True, True, False, True]
+    content[5 << 20] ^= 1
+    between = len(made[0][0]) + len(made[1][0])
+    for harmed in (blob[:between], blob[:-1], blob[:20], blob[:9], blob + b"x"):
+        with pytest.raises(DamagedError, match="no whole"):
+            pack.unpack(harmed)
+        with pytest.raises(DamagedError, match="no whole"):
+            pack.holds(harmed, content)
+    with pytest.raises(DamagedError, match="no whole"):
+        pack.unpack(blob + made[3][0])
+    assert not pack.holds(blob + made[3][0], content)
+    made[1][0][100] ^= 1
+    with pytest.raises(DamagedError, match="no whole"):
+        pack.part_holds(made[1], content)
+    huge = blob[:8] + (1 << 62).to_bytes(8, "little") + blob[16:]
+    assert pack.content_size(huge, len(huge)) is None
+    with pytest.raises(DamagedError, match="no whole"):
+        pack.unpack(huge)
+
+
+def test_memory_is_lent_to_one_at_a_time():
+    first = pack.borrowed(123456)
+    second = pack.borrowed(123456)
+    assert first is not second
+    pack.returned(first)
+    assert pack.borrowed(123456) is first
+    assert pack.borrowed(123456) is not first
+    little = pack.borrowed(9)
+    pack.returned(little)
+    assert pack.borrowed(9) is not little, "of those there are many sizes"
+
+
+def test_side_by_side_does_all_in_order_and_tells_the_first_failure():
+    assert spool.side_by_side([lambda at=at: at * at for at in range(20)]) == [at * at for at in range(20)]
+    assert spool.side_by_side([]) == []
+    done = []
+
+    def fails() -> None:
+        raise ZeroDivisionError("by zero")
+
+    with pytest.raises(ZeroDivisionError):
+        spool.side_by_side([fails, *[lambda: done.append(1)] * 3])
+    with pytest.raises(ZeroDivisionError):
+        spool.side_by_side([fails])
+
+
+def test_what_does_not_read_back_as_it_was_written_is_seen(tmp_path):
+    path, written = tmp_path / "written", random.Random(5).randbytes((1 << 20) + 77)
+    blobs = [memoryview(b"head"), memoryview(written)]
+    for content, right in (
+        (b"head" + written, True),
+        (b"head" + written[:-1] + b"!", False),
+        (b"heat" + written, False),
+        (b"head" + written[:-1], False),
+        (b"head" + written + b"x", False),
+        (b"he", False),
+    ):
+        path.write_bytes(content)
+        with path.open("rb") as stream:
+            assert spool._reads_back(stream.fileno(), blobs) is right
+
+
+def test_a_file_that_grows_or_shrinks_while_it_is_read_is_not_taken(tmp_path):
+    path = tmp_path / "segment"
+    path.write_bytes(bytes(3 << 20))
+    with path.open("rb") as stream:
+        for hashing in (False, True):
+            whole = bytearray(b"x") * (3 << 20)
+            digest = spool.read_into(stream.fileno(), whole, hashing=hashing)
+            assert whole == bytes(3 << 20)
+            assert digest == (hashlib.sha256(whole).hexdigest() if hashing else "")
+        for size, said in (((3 << 20) + 1, "shorter"), ((3 << 20) - 1, "longer"), (1, "longer")):
+            with pytest.raises(OSError, match=said):
+                spool.read_into(stream.fileno(), bytearray(size), hashing=size % 2 == 0)
 
 
 @pytest.mark.parametrize("method", ["zstd", "gzip", "none"])
