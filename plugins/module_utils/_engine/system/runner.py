@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import shutil
 import signal
@@ -38,6 +39,8 @@ _PASSED_ON = (
     "LOGNAME",
 )
 _WATCH_SECONDS = 0.5
+# What a pipe between two programs holds, instead of 64 KiB: each of them works on for longer. An ordinary user gets no more.
+_SET_PIPE_SIZE, _PIPE_BYTES = 1031, 1024 * 1024  # Linux; fcntl knows the number from Python 3.10 on
 # Asks the kernel for SIGTERM when we die, and becomes the program. pg_dump and pg_restore then end their workers and cancel
 # their queries. Popen's preexec_fn could do the same, but is not safe beside threads.
 _GUARD = """
@@ -187,11 +190,13 @@ class Runner:
         commands: Sequence[Command],
         *,
         source: Union[Iterable[bytes], Path, None] = None,
-        sink: Optional[Callable[[bytes], object]] = None,
+        sink: Union[Callable[[bytes], object], IO[bytes], None] = None,
         on_line: Optional[OnLine] = None,
         watch: Optional[Watch] = None,
     ) -> str:
         """Run `commands` as a pipeline from the chunks (or file) `source` into `sink`; return their standard errors, joined.
+
+        An open file is written by the last program itself; anything else is called with each chunk.
 
         Every exit status counts. Raise CommandError for the first program of the pipeline that failed by itself,
         and whatever `source`, `sink`, `on_line` or `watch` raise; all programs have ended then.
@@ -199,9 +204,10 @@ class Runner:
         with contextlib.ExitStack() as stack:
             # The first program reads a file by itself.
             file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else None
-            pipeline = _Pipeline(commands, self.redactor, on_line, file)
+            into = None if sink is None or callable(sink) else sink
+            pipeline = _Pipeline(commands, self.redactor, on_line, file, into)
         chunks: Iterable[bytes] = source if source is not None and not isinstance(source, Path) else []
-        pipeline.pump(chunks, sink or _drop, watch, None)
+        pipeline.pump(chunks, sink if callable(sink) else _drop, watch, None)
         failed = [p for p in pipeline.processes if p.popen.returncode != 0]
         if failed:
             causes = [p for p in failed if p is pipeline.processes[-1] or not _is_victim(p)] or failed
@@ -218,16 +224,20 @@ class _Pipeline:
         redactor: Redactor,
         on_line: Optional[OnLine],
         upstream: Optional[IO[bytes]] = None,
+        into: Optional[IO[bytes]] = None,
     ) -> None:
         self.processes: list[_Process] = []
         self.given_up = False
         try:
-            for command in commands:
+            for number, command in enumerate(commands, 1):
                 stdin = subprocess.PIPE if upstream is None else upstream.fileno()
-                self.processes.append(_Process(command, redactor, stdin=stdin, stdout=subprocess.PIPE, on_line=on_line))
+                stdout = into.fileno() if into is not None and number == len(commands) else subprocess.PIPE
+                self.processes.append(_Process(command, redactor, stdin=stdin, stdout=stdout, on_line=on_line))
                 if upstream:
                     upstream.close()  # the child holds it; ours must go, or a dead reader would never be noticed
                 upstream = self.processes[-1].popen.stdout
+                if upstream and len(commands) > 1:
+                    _widen(upstream)
         except BaseException:
             self.stop()
             raise
@@ -355,6 +365,12 @@ def detach(argv: Sequence[str], environment: Mapping[str, str]) -> None:
         cwd="/",
         start_new_session=True,
     )
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Let `pipe` hold more, as far as the system lets us."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe.fileno(), _SET_PIPE_SIZE, _PIPE_BYTES)
 
 
 def _drop(_chunk: bytes) -> None:

@@ -412,7 +412,7 @@ def _finish(
         server_version_num=plan.server.version_num,
         tools={"pg_dump": version, "pg_dumpall": version},
         engine=__version__,
-        files=files_of(sink.folder),
+        files=files_of(sink.folder, sink.hashes),
         databases=tuple(databases),
         timeline=plan.server.timeline,
         from_standby=plan.server.in_recovery,
