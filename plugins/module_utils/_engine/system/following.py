@@ -66,7 +66,8 @@ class Following(threading.Thread):
         if self._trouble is not None:
             raise self._trouble
         self._look()
-        return {path: (done.read, done.digest.hexdigest()) for path, done in self._files.items()}
+        there = {path: self._files[path] for path in self._paths() if path in self._files}
+        return {path: (done.read, done.digest.hexdigest()) for path, done in there.items()}
 
     def _look(self) -> None:
         for path in self._paths():

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import shutil
 import signal
@@ -39,8 +38,6 @@ _PASSED_ON = (
     "LOGNAME",
 )
 _WATCH_SECONDS = 0.5
-# What a pipe between two programs holds, instead of 64 KiB: each of them works on for longer. An ordinary user gets no more.
-_SET_PIPE_SIZE, _PIPE_BYTES = 1031, 1024 * 1024  # Linux; fcntl knows the number from Python 3.10 on
 # Asks the kernel for SIGTERM when we die, and becomes the program. pg_dump and pg_restore then end their workers and cancel
 # their queries. Popen's preexec_fn could do the same, but is not safe beside threads.
 _GUARD = """
@@ -236,8 +233,6 @@ class _Pipeline:
                 if upstream:
                     upstream.close()  # the child holds it; ours must go, or a dead reader would never be noticed
                 upstream = self.processes[-1].popen.stdout
-                if upstream and len(commands) > 1:
-                    _widen(upstream)
         except BaseException:
             self.stop()
             raise
@@ -365,12 +360,6 @@ def detach(argv: Sequence[str], environment: Mapping[str, str]) -> None:
         cwd="/",
         start_new_session=True,
     )
-
-
-def _widen(pipe: IO[bytes]) -> None:
-    """Let `pipe` hold more, as far as the system lets us."""
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(pipe.fileno(), _SET_PIPE_SIZE, _PIPE_BYTES)
 
 
 def _drop(_chunk: bytes) -> None:
