@@ -40,6 +40,7 @@ class Following(threading.Thread):
         self._target, self._suffixes = target, suffixes
         self._files: dict[Path, _Progress] = {}
         self._waiting: dict[Path, int] = {}  # bytes that were read and not flushed
+        self._flusher: Optional[threading.Thread] = None
         self._over = threading.Event()
         self._trouble: Optional[BaseException] = None
 
@@ -55,50 +56,67 @@ class Following(threading.Thread):
         pause = _PAUSE_SECONDS
         try:
             while not self._over.wait(pause):
-                began = time.monotonic()
-                self._look()
-                pause = max(_PAUSE_SECONDS, _PAUSE_FACTOR * (time.monotonic() - began - self._flush()))
+                pause = max(_PAUSE_SECONDS, _PAUSE_FACTOR * self._look())
+                self._flush()
         except Exception as error:  # noqa: BLE001  # raised again by hashes()
             self._trouble = error
 
     def hashes(self) -> dict[Path, tuple[int, str]]:
         """Read what is left when all is written, and return the size and the SHA-256 (hex digits) of each file. Raise OSError."""
+        if self._trouble is None:
+            self._look()
+        if self._flusher is not None:
+            self._flusher.join()
+        # What the system tells one flush of a lost write, it may not tell the next.
         if self._trouble is not None:
             raise self._trouble
-        self._look()
         there = {path: self._files[path] for path in self._paths() if path in self._files}
         return {path: (done.read, done.digest.hexdigest()) for path, done in there.items()}
 
-    def _look(self) -> None:
+    def _look(self) -> float:
+        """Read what came, and return the seconds that it took to see what that is."""
+        began, reading = time.monotonic(), 0.0
         for path in self._paths():
             with contextlib.suppress(FileNotFoundError):
                 facts = path.stat()
                 done = self._files.get(path)
                 if done is None or done.inode != facts.st_ino or done.read > facts.st_size:
                     done = self._files[path] = _Progress(facts.st_ino)
-                before = done.read
-                for chunk in chunks(path, done.read) if facts.st_size > done.read else ():
-                    done.digest.update(chunk)
-                    done.read += len(chunk)
-                if done.read > before:
-                    self._waiting[path] = self._waiting.get(path, 0) + done.read - before
+                if facts.st_size > done.read:
+                    tick = time.monotonic()
+                    self._read(path, done)
+                    reading += time.monotonic() - tick
+        return time.monotonic() - began - reading
+
+    def _read(self, path: Path, done: _Progress) -> None:
+        before = done.read
+        for chunk in chunks(path, before):
+            done.digest.update(chunk)
+            done.read += len(chunk)
+        self._waiting[path] = self._waiting.get(path, 0) + done.read - before
+
+    def _flush(self) -> None:
+        """Have what was read go to the disk when that is worth while; a slow disk keeps nobody from reading on."""
+        busy = self._flusher is not None and self._flusher.is_alive()
+        if busy or sum(self._waiting.values()) < _FLUSH_EVERY:
+            return
+        paths, self._waiting = list(self._waiting), {}
+        self._flusher = threading.Thread(target=self._sync, args=(paths,), name="pgops-flushing", daemon=True)
+        self._flusher.start()
+
+    def _sync(self, paths: list[Path]) -> None:
+        try:
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    sync_file(path)
+        except Exception as error:  # noqa: BLE001  # raised again by hashes()
+            self._trouble = error
 
     def _paths(self) -> list[Path]:
         if not self._target.is_dir():
             return [self._target] if self._target.name.endswith(self._suffixes) else []
         with os.scandir(self._target) as entries:
             return [self._target / entry.name for entry in entries if entry.name.endswith(self._suffixes)]
-
-    def _flush(self) -> float:
-        """Have what was read on the disk when that is worth while, and return the seconds that it took."""
-        if sum(self._waiting.values()) < _FLUSH_EVERY:
-            return 0.0
-        began = time.monotonic()
-        for path in self._waiting:
-            with contextlib.suppress(FileNotFoundError):
-                sync_file(path)
-        self._waiting.clear()
-        return time.monotonic() - began
 
 
 __all__ = ("Following",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,18 +93,38 @@ def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     assert nothing.hashes() == {}
 
 
-def test_a_file_that_cannot_be_read_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_path: Path, _offset: int) -> list[bytes]:
+@pytest.mark.parametrize("what", ["chunks", "sync_file"])
+def test_a_file_that_cannot_be_read_or_flushed_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def broken(*_unused: object) -> list[bytes]:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(following, "chunks", broken)
+    monkeypatch.setattr(following, what, broken)
+    monkeypatch.setattr(following, "_FLUSH_EVERY", 1)
     path = tmp_path / "a.zst"
     path.write_bytes(b"x")
     follower = Following(path, ENDINGS)
     with follower:
-        until(lambda: not follower.is_alive())
+        until(lambda: follower._trouble is not None)
     with pytest.raises(OSError, match="Input/output error"):
         follower.hashes()
+
+
+def test_a_slow_disk_keeps_nobody_from_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = threading.Event()
+    monkeypatch.setattr(following, "sync_file", lambda _path: disk.wait(60))
+    monkeypatch.setattr(following, "_FLUSH_EVERY", 1)
+    path = tmp_path / "a.zst"
+    path.write_bytes(b"x")
+    with Following(path, ENDINGS) as follower:
+        until(lambda: follower._flusher is not None)
+        with path.open("ab") as file:
+            file.write(b"y")
+        until(lambda: seen(follower, path) == 2)
+        assert not disk.is_set()
+        disk.set()
+    assert follower.hashes() == {path: is_now(path)}
 
 
 def test_the_list_of_files_takes_only_hashes_that_are_of_all_that_lies_there(tmp_path: Path) -> None:
