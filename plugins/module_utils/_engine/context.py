@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from .config import secrets_of
 from .core.commands import addressed
@@ -21,11 +21,13 @@ from .core.redaction import Redactor
 from .core.times import Clock, utc_now
 from .places.base import Place
 from .places.local import LocalPlace
-from .places.s3 import S3Place
 from .settings import Config
 from .system.durable import make_dirs
 from .system.lock import hold
 from .system.runner import Runner
+
+if TYPE_CHECKING:
+    from .places.s3 import S3Place
 
 
 class Reporter:
@@ -98,6 +100,8 @@ class Context:
         """Return the S3 place. Raise UsageError if the configuration has none."""
         if self.config.s3 is None:
             raise UsageError("The configuration has no S3 place.", hint="Add the section s3 with at least its bucket.")
+        from .places.s3 import S3Place  # loads much that a run without S3 does not need
+
         return S3Place(self.config.s3, self.config.instance, state=self.state, warn=self.warn)
 
     def place(self, name: str) -> Place:

@@ -230,6 +230,7 @@ def connect(postgres: Postgres, database: str = "") -> Session:
         ("DateStyle", "ISO, YMD"),
         ("TimeZone", "UTC"),
         ("standard_conforming_strings", "on"),
+        ("jit", "off"),  # compiling a count of many tables takes longer than the counting
     ):
         _set(session, setting, value)
     # When we are killed, the server ends what it does for us, also where it waits for a lock. Known since PostgreSQL 14,

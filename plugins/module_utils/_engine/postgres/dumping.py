@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
@@ -24,7 +25,8 @@ from ..core.sizes import human_size
 from ..core.times import parse_span
 from ..system import codec
 from ..system.durable import create_private, free_bytes
-from ..system.runner import Command, OnLine
+from ..system.following import Following
+from ..system.runner import Command, OnLine, Watch
 from . import inventory
 from .connection import Server, Session, connect, explained, program_environment
 from .lock_waits import DumpAnewError, GaveWayError, LockWatch
@@ -37,6 +39,10 @@ _SPACE_EVERY = 64 * 1024 * 1024
 _FILTER_FILE = 17  # the first pg_dump that reads filters
 _ARGUMENT_BYTES = 9  # that the kernel counts for each argument: a pointer, and the end
 _EXTENSIONS = {"custom": ".dump", "plain": ".sql", "directory": ""}
+# What writes a file from its beginning to its end. An archive of pg_dump gets its positions last, where it can.
+_SEQUENTIAL = tuple(codec.SUFFIXES.values())
+# These write by themselves, as they say so when the disk is full.
+_OWN_WRITERS = ("zstd", "gzip")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Sink:
 
     def __init__(self, context: Context, folder: Path, floor: int) -> None:
         self.folder = folder
+        self.hashes: dict[Path, tuple[int, str]] = {}  # of files that are complete: bytes, SHA-256
         self._context, self._floor = context, floor
 
     def check_space(self) -> None:
@@ -102,6 +109,30 @@ class Sink:
             else:
                 for chunk in chunks or ():
                     put(chunk)
+
+    def write_itself(self, path: str, commands: list[Command], *, source: bytes, watch: Watch) -> None:
+        """Have the last of the pipeline `commands`, which reads `source`, write the new file `path`. Raise what they and `watch` raise."""
+        target = self.folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seen = [0]
+
+        def look() -> None:
+            self.check_space()
+            watch()
+            size = target.stat().st_size
+            self._context.reporter.advance(size - seen[0])
+            seen[0] = size
+
+        with create_private(target) as file, self.following(target):
+            self._context.runner.pipe(commands, source=[source] if source else None, sink=file, watch=look)
+        self._context.reporter.advance(target.stat().st_size - seen[0])
+
+    @contextlib.contextmanager
+    def following(self, target: Path) -> Iterator[None]:
+        """Hash what is written to `target`, a file or a folder, in the block; what comes of one that fails is forgotten."""
+        with Following(target, _SEQUENTIAL) as following:
+            yield
+        self.hashes.update(following.hashes())
 
 
 def write_payload(context: Context, sink: Sink, path: str, form: str, content: bytes) -> Payload:
@@ -390,7 +421,8 @@ def _run_pg_dump(
         # Files are fsynced once, when the set is published.
         arguments += ["--jobs=%d" % choice.jobs, "--no-sync", "--file=%s" % target]
         command = Command((*arguments, database_argument(job.database)), env=environment)
-        context.runner.run(command, stdin=listed, watch=DirectoryWatch(context, sink, target, check))
+        with sink.following(target):
+            context.runner.run(command, stdin=listed, watch=DirectoryWatch(context, sink, target, check))
     else:
         command = Command((*arguments, database_argument(job.database)), env=environment)
         wrappers = codec.wrap(
@@ -401,7 +433,10 @@ def _run_pg_dump(
             sink.check_space()
             check()
 
-        sink.stream(path, [command, *wrappers], source=listed or None, watch=look)
+        if choice.layers and choice.layers[-1] in _OWN_WRITERS:
+            sink.write_itself(path, [command, *wrappers], source=listed, watch=check)
+        else:
+            sink.stream(path, [command, *wrappers], source=listed or None, watch=look)
     outside = next((layer for layer in choice.layers if layer != "age"), "none")
     return Payload(path, choice.format, choice.native if choice.native != "none" else outside, choice.layers)
 

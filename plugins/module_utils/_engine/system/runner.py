@@ -187,11 +187,13 @@ class Runner:
         commands: Sequence[Command],
         *,
         source: Union[Iterable[bytes], Path, None] = None,
-        sink: Optional[Callable[[bytes], object]] = None,
+        sink: Union[Callable[[bytes], object], IO[bytes], None] = None,
         on_line: Optional[OnLine] = None,
         watch: Optional[Watch] = None,
     ) -> str:
         """Run `commands` as a pipeline from the chunks (or file) `source` into `sink`; return their standard errors, joined.
+
+        An open file is written by the last program itself; anything else is called with each chunk.
 
         Every exit status counts. Raise CommandError for the first program of the pipeline that failed by itself,
         and whatever `source`, `sink`, `on_line` or `watch` raise; all programs have ended then.
@@ -199,9 +201,10 @@ class Runner:
         with contextlib.ExitStack() as stack:
             # The first program reads a file by itself.
             file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else None
-            pipeline = _Pipeline(commands, self.redactor, on_line, file)
+            into = None if sink is None or callable(sink) else sink
+            pipeline = _Pipeline(commands, self.redactor, on_line, file, into)
         chunks: Iterable[bytes] = source if source is not None and not isinstance(source, Path) else []
-        pipeline.pump(chunks, sink or _drop, watch, None)
+        pipeline.pump(chunks, sink if callable(sink) else _drop, watch, None)
         failed = [p for p in pipeline.processes if p.popen.returncode != 0]
         if failed:
             causes = [p for p in failed if p is pipeline.processes[-1] or not _is_victim(p)] or failed
@@ -218,13 +221,15 @@ class _Pipeline:
         redactor: Redactor,
         on_line: Optional[OnLine],
         upstream: Optional[IO[bytes]] = None,
+        into: Optional[IO[bytes]] = None,
     ) -> None:
         self.processes: list[_Process] = []
         self.given_up = False
         try:
-            for command in commands:
+            for number, command in enumerate(commands, 1):
                 stdin = subprocess.PIPE if upstream is None else upstream.fileno()
-                self.processes.append(_Process(command, redactor, stdin=stdin, stdout=subprocess.PIPE, on_line=on_line))
+                stdout = into.fileno() if into is not None and number == len(commands) else subprocess.PIPE
+                self.processes.append(_Process(command, redactor, stdin=stdin, stdout=stdout, on_line=on_line))
                 if upstream:
                     upstream.close()  # the child holds it; ours must go, or a dead reader would never be noticed
                 upstream = self.processes[-1].popen.stdout

@@ -27,13 +27,10 @@ from ..postgres.dumping import DroppedError, DumpJob, Sink, dump_database, dump_
 from ..postgres.tools import Programs, dump_compressions, pick
 from ..settings import Backup
 from ..system import codec
-from .backup_base import KIND as BASE
-from .backup_base import backup_base
 from .making import check_room, files_of, free_id, server_files
 from .turn import whose_turn
-from .wal_status import wal_facts
 
-KIND = "logical"
+KIND, BASE = "logical", "base"
 KINDS = (KIND, BASE)
 # A first set is compared with nothing; dumps of typical data shrink to a quarter, and half is on the safe side.
 _FIRST_GUESS = {"none": 1.0}
@@ -133,6 +130,8 @@ def _backup(context: Context, request: Request) -> dict[str, Any]:
         if not turn.mine:
             return turn.skipped()
         if request.kind == BASE:
+            from .backup_base import backup_base  # loads much that a dump does not need
+
             return {**backup_base(context, dry_run=True, incremental=request.incremental, to=request.to), **turn.facts}
         with connect(context.config.postgres) as session:
             plan = _plan(context, session)
@@ -146,6 +145,8 @@ def _backup(context: Context, request: Request) -> dict[str, Any]:
         if turn.facts and context.config.s3 is None:
             context.warn("This group has no S3 place, so each node has only the sets that it made itself.")
         if request.kind == BASE:
+            from .backup_base import backup_base
+
             made = backup_base(context, dry_run=False, incremental=request.incremental, to=request.to)
             return {**made, **_wal(context), **turn.facts}
         with connect(context.config.postgres) as session:
@@ -162,6 +163,8 @@ def _wal(context: Context) -> dict[str, Any]:
     """Return `wal`, how the WAL archive fares, for the record of the run, where there is one."""
     if not context.config.wal.enabled:
         return {}
+    from .wal_status import wal_facts
+
     try:
         return {"wal": wal_facts(context)}
     except Exception as error:  # noqa: BLE001 - the set is there; what is only told beside it takes nothing away
@@ -412,7 +415,7 @@ def _finish(
         server_version_num=plan.server.version_num,
         tools={"pg_dump": version, "pg_dumpall": version},
         engine=__version__,
-        files=files_of(sink.folder),
+        files=files_of(sink.folder, sink.hashes),
         databases=tuple(databases),
         timeline=plan.server.timeline,
         from_standby=plan.server.in_recovery,

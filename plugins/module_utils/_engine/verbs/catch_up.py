@@ -8,18 +8,19 @@ import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..context import Context
 from ..core.calendar import Calendar
 from ..core.catch_up import Missed, missed
 from ..core.errors import PgopsError, UnreachableError
 from ..core.times import parse_iso
-from ..host.schedule import Places
 from ..postgres.connection import connect
 from ..runs import BASE_BACKUP, history
 from ..system.zones import named_zone
-from .info import calendars
+
+if TYPE_CHECKING:
+    from ..host.schedule import Places
 
 _ORDER = ("backup", BASE_BACKUP, "sync", "verify", "prune")
 _READS_THE_SERVER = ("backup", BASE_BACKUP)
@@ -39,6 +40,9 @@ def look(
 
     `jobs` and their zone are as the table has them, otherwise as the configuration has.
     """
+    from ..host.schedule import Places  # each backup imports this file, and needs neither
+    from .info import calendars
+
     known = calendars(context) if not jobs else {_NAMES.get(verb, verb): calendar for verb, calendar in jobs.items()}
     ordered = {verb: known[verb] for verb in _ORDER if verb in known}
     table = (places or Places()).cron_table

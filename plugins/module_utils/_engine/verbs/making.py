@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Optional
 
 from ..context import Context
 from ..core.errors import RefusedError
@@ -63,16 +65,22 @@ def server_files(context: Context, session: Session, sink: Sink, left_out: list[
     return found
 
 
-def files_of(folder: Path) -> tuple[File, ...]:
+def files_of(folder: Path, known: Optional[Mapping[Path, tuple[int, str]]] = None) -> tuple[File, ...]:
     """Return the files of a set that is being written, as its manifest lists them; they become private.
 
-    While they are read they go to the disk, so that little is left to wait for when the set is published.
+    While they are read they go to the disk, so that little is left to wait for when the set is published. Those whose bytes
+    and SHA-256 are `known` are not read again.
     """
+
+    def sha256(path: Path) -> str:
+        size, digest = (known or {}).get(path, (-1, ""))
+        return digest if size == path.stat().st_size else sha256_file(path)
+
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     for path in paths:
         path.chmod(0o600)
     with ThreadPoolExecutor((os.cpu_count() or 1) + 1, "pgops-files") as pool:
-        work = [(pool.submit(sync_file, path), pool.submit(sha256_file, path)) for path in paths]
+        work = [(pool.submit(sync_file, path), pool.submit(sha256, path)) for path in paths]
     found = []
     for path, (flushed, digest) in zip(paths, work):
         flushed.result()

@@ -212,6 +212,21 @@ def test_fifty_megabytes_pass_two_programs_unchanged() -> None:
     assert (size, found.hexdigest()) == (50 * 1024 * 1024, wanted.hexdigest())
 
 
+def test_the_last_program_of_a_pipeline_writes_a_file_by_itself(tmp_path: Path) -> None:
+    looks: list[int] = []
+    with (tmp_path / "data").open("xb") as file:
+        commands = [shell("cat; sleep 1"), shell("cat; echo done >&2")]
+        said = RUNNER.pipe(commands, source=pieces(3), sink=file, watch=lambda: looks.append(1))
+    assert (tmp_path / "data").read_bytes() == b"".join(pieces(3))
+    assert said == "done"
+    assert looks
+
+
+def test_a_program_that_cannot_write_its_file_is_the_cause() -> None:
+    with open("/dev/full", "wb") as full, pytest.raises(CommandError, match="No space left on device"):
+        RUNNER.pipe([shell("exec cat /dev/zero"), Command(("gzip", "-c"))], sink=full)
+
+
 def test_what_all_programs_of_a_pipeline_said_is_returned() -> None:
     said = RUNNER.pipe([shell("echo one >&2; echo data"), shell("cat >/dev/null; echo two >&2")])
     assert said == "one\ntwo"
