@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from psycopg2 import sql
 from demo.servers import MotoS3, PostgresServer, RcloneS3
 from tests.faults.aftermath import failed, fails, nothing_is_left, programs_of, works_again
 from tests.integration.cli_fixtures import Program, locked_table
-from tests.integration.conftest import create_database, cursor, databases_of, run_sql, wait_for
+from tests.integration.conftest import Servers, create_database, cursor, databases_of, empty, run_sql, wait_for
+from tests.integration.test_versions import VERSIONS
 
 NAMES = (
     "a\"b'; drop $(x) é",
@@ -79,6 +81,20 @@ for last; do :; done
 case "$last" in *%s*) "%s/psql" -Xqd postgres -c "DROP DATABASE goes WITH (FORCE)" >&2 || exit 9;; esac
 exec "%s/pg_dump" "$@"
 """
+DROPS_EARLY = """#!/bin/sh
+"%s/psql" -Xqd postgres -h "%s" -p %d -U postgres -c "DROP DATABASE IF EXISTS goes" >&2 || exit 9
+exec "%s/pg_dump" "$@"
+"""
+
+
+def with_pg_dump(bench: PostgresServer, folder: Path, script: str) -> Path:
+    """Fill `folder` with the server's programs, and `script` as its pg_dump."""
+    for path in bench.bindir.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "pg_dump").unlink()
+    (folder / "pg_dump").write_text(script)
+    (folder / "pg_dump").chmod(0o755)
+    return folder
 
 
 def three(bench: PostgresServer, make_program: Callable[..., Program]) -> Program:
@@ -115,12 +131,8 @@ def test_a_database_that_vanishes_before_its_dump_is_told_and_the_others_are_sav
 ) -> None:
     """It is dropped as pg_dump begins: with the database before it, or with itself, when its snapshot is taken already."""
     program = three(bench, make_program)
-    for path in bench.bindir.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "pg_dump").unlink()
-    (tmp_path / "pg_dump").write_text(DROPS % (when, bench.bindir, bench.bindir))
-    (tmp_path / "pg_dump").chmod(0o755)
-    result = program.json("backup", "--set", "postgres.bin_dir=%s" % tmp_path)
+    drops = DROPS % (when, bench.bindir, bench.bindir)
+    result = program.json("backup", "--set", "postgres.bin_dir=%s" % with_pg_dump(bench, tmp_path, drops))
     assert databases_of(bench) == {"early", "late", "postgres"}
     is_told_and_left_out(program, result, how, level="restore" if when == "goes" else "structure")
 
@@ -140,6 +152,33 @@ def test_a_database_that_is_dropped_by_force_in_the_midst_of_its_dump_is_told_an
     is_told_and_left_out(program, json.loads(out), "was dropped while it was dumped")
 
 
+def test_a_database_that_vanishes_while_the_backup_is_planned_is_told_and_the_others_are_saved(
+    bench: PostgresServer, make_program: Callable[..., Program], tmp_path: Path
+) -> None:
+    """The plan asks pg_dump what it can do when the databases are listed already."""
+    program = three(bench, make_program)
+    drops = DROPS_EARLY % (bench.bindir, bench.socket_dir, bench.port, bench.bindir)
+    result = program.json("backup", "--set", "postgres.bin_dir=%s" % with_pg_dump(bench, tmp_path, drops))
+    assert databases_of(bench) == {"early", "late", "postgres"}
+    is_told_and_left_out(program, result, "vanished before it was dumped")
+
+
+def test_a_database_that_vanished_is_an_alert_as_one_that_is_not_covered(
+    bench: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    program = three(bench, make_program)
+    program.json("backup")
+    program.json("alert")
+    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = 'goes' AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
+    with locked_table(bench, "goes", "t"):
+        process = program.start("backup", "--json")
+        wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", waits), seconds=60)
+        run_sql(bench, "postgres", "DROP DATABASE goes WITH (FORCE)")
+        assert process.communicate(timeout=60) and process.returncode == 0
+    told = [one for one in program.json("alert")["alerts"]["open"] if one["key"].startswith("uncovered")]
+    assert [("database goes" in one["text"], one["severity"]) for one in told] == [(True, "warning")]
+
+
 def test_every_database_that_vanishes_makes_no_set(bench: PostgresServer, make_program: Callable[..., Program]) -> None:
     create_database(bench, "goes", "CREATE TABLE t (i int)")
     program = make_program(bench, backup={"min_free": "1MiB", "databases": ["goes"]})
@@ -150,6 +189,92 @@ def test_every_database_that_vanishes_makes_no_set(bench: PostgresServer, make_p
         out, _unused = process.communicate(timeout=60)
     result = failed(program, json.loads(out), says="Every database vanished while it was to be dumped", hint="")
     assert (process.returncode, result["outcome"], program.site.sets()) == (1, "failed", [])
+
+
+# --- one whose files are lost, and one that is half dropped -----------------------------------------------------------
+
+
+@contextmanager
+def lost(bench: PostgresServer, name: str) -> Iterator[None]:
+    """The directory of the database is away, as on a disk that failed; at the end it is back."""
+    ((oid,),) = run_sql(bench, "postgres", "SELECT oid FROM pg_database WHERE datname = '%s'" % name)
+    folder = bench.data_dir / "base" / str(oid)
+    folder.rename(folder.with_name("away"))
+    try:
+        yield
+    finally:
+        folder.with_name("away").rename(folder)
+
+
+def test_a_database_whose_files_are_lost_while_it_is_dumped_is_a_failure(
+    bench: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    """The server then says that it does not exist, in the words in which it says so of one that was dropped."""
+    program = three(bench, make_program)
+    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = 'goes' AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
+    with ExitStack() as gone:
+        with locked_table(bench, "goes", "t"):
+            process = program.start("backup", "--json")
+            wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", waits), seconds=60)
+            gone.enter_context(lost(bench, "goes"))
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 1, (out, err)
+        failed(program, json.loads(out), says="goes", hint="")
+        assert program.site.sets() == []
+    works_again(program)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_database_whose_files_are_lost_is_a_failure_until_it_is_left_out(
+    bench: PostgresServer, make_program: Callable[..., Program], named: bool
+) -> None:
+    program = three(bench, make_program)
+    everything = () if named else ("--set", "backup.databases=[]")
+    with lost(bench, "goes"):
+        fails(
+            program, "backup", *everything, code=1, says="'goes' and cannot open it, its files are lost", hint="exclude"
+        )
+        fails(program, "backup", "--kind", "base", code=1, says="no files of 'goes'", hint="log")
+        assert program.site.sets() == []
+        made = program.json("backup", *everything, "--set", 'backup.exclude_databases=["goes"]')
+    assert "goes" not in [d["name"] for d in made["databases"]]
+    assert {"what": "database goes", "why": "it is in backup.exclude_databases"} in made["uncovered"]
+    works_again(program)
+
+
+@pytest.mark.parametrize("major", VERSIONS)
+def test_a_database_whose_drop_was_interrupted_is_told_and_the_others_are_saved(
+    servers: Servers, make_program: Callable[..., Program], major: int
+) -> None:
+    """So PostgreSQL marks it; it lets nobody in any more."""
+    server = servers.get("bench", major)
+    empty(server)
+    program = three(server, make_program)
+    run_sql(server, "postgres", "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'goes'")
+    everything = ("--set", "backup.databases=[]", "--set", "verify.level=restore")
+    made = program.json("backup", *everything)
+    assert sorted(d["name"] for d in made["databases"]) == ["early", "late", "postgres"]
+    half = {"what": "database goes", "why": "its DROP DATABASE was interrupted; drop it"}
+    assert half in made["uncovered"]
+    assert program.json("status", code=0)["instance"] == program.site.instance
+    base = program.json("backup", "--kind", "base", "--set", "base.incremental=never")
+    (report,) = program.json("verify", base["set"], "--level", "restore")["sets"]
+    assert report["outcome"] == "passed"
+    run_sql(server, "postgres", "DROP DATABASE goes")
+    assert half not in program.json("backup", *everything)["uncovered"]
+
+
+def test_a_role_that_is_not_there_is_no_database_that_is_not_there(
+    bench: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    program = three(bench, make_program)
+    with cursor(bench, "postgres") as asked:
+        asked.execute("CREATE ROLE database_backup LOGIN SUPERUSER PASSWORD %s", (bench.password,))
+    program("backup", "--set", "postgres.login_user=database_backup", "--dry-run")
+    run_sql(bench, "postgres", "DROP ROLE database_backup")
+    # By TCP the server asks for a password first, and says no more than that it is wrong.
+    by_socket = ("--set", "postgres.login_user=database_backup", "--set", "postgres.login_host=%s" % bench.socket_dir)
+    fails(program, "backup", *by_socket, code=4, says='role "database_backup" does not exist', hint="Make that role")
 
 
 # --- one that is not there, and none at all ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -380,6 +381,43 @@ def before_run(context: Context, verb: str) -> Watch:
     return watch
 
 
+class Urgent:
+    """Tells people of what a run of `verb` meets while it lasts, in a thread of its own, and when that is over. It never fails.
+
+    One message for each run: the first thing that is met. The rest is in the log and in the record.
+    """
+
+    def __init__(self, context: Context, verb: str) -> None:
+        self._context, self._key = context, "%s in progress" % verb
+        self._teller: Optional[threading.Thread] = None
+
+    def tell(self, text: str) -> None:
+        """Begin to tell `text`."""
+        if self._teller is None:
+            told = Message("warning", text, self._key)
+            self._teller = threading.Thread(target=self._send, args=(told,), name="urgent", daemon=True)
+            self._teller.start()
+
+    def over(self) -> None:
+        """Tell that the run has ended, to whom heard of it, also where that was of an earlier run which was killed."""
+        teller, known = self._teller, False
+        if teller is not None:
+            teller.join(_PATIENCE.total_seconds())
+        with contextlib.suppress(Exception):
+            known = self._key in load(self._context.state)[0].messages
+        if known:
+            self._send(Message("ok", "That run has ended.", self._key, once=True))
+
+    def _send(self, told: Message) -> None:
+        try:
+            send(self._context, told)
+        except UsageError:
+            return  # nobody wants to hear of it
+        except Exception as error:  # noqa: BLE001 - no alert may spoil a run
+            said = self._context.redactor.text(str(error))
+            self._context.warn("What was told during the run was not heard at once: %s" % said)
+
+
 def after_run(context: Context, watch: Watch, record: Result) -> None:
     """Tell of a run that has ended and been recorded, and of all else that there is to tell. It never fails."""
     troubled: list[str] = []
@@ -618,4 +656,16 @@ def _log(context: Context, lines: list[str]) -> None:
         context.warn("The log of the alerts could not be written: %s" % (error.strerror or error))
 
 
-__all__ = ("LEVELS", "Message", "Watch", "after_run", "before_run", "evaluate", "policy", "remember", "send", "test")
+__all__ = (
+    "LEVELS",
+    "Message",
+    "Urgent",
+    "Watch",
+    "after_run",
+    "before_run",
+    "evaluate",
+    "policy",
+    "remember",
+    "send",
+    "test",
+)

@@ -264,14 +264,14 @@ def _uncovered(context: Context, state: State) -> list[str]:
 
 
 def _left_out(record: Any) -> Optional[list[str]]:
-    """Return the databases that a backup left out unasked, None where the record does not tell."""
+    """Return the databases that a backup left out unasked, or did not find any more, None where the record does not tell."""
     if not isinstance(record, dict) or record.get("outcome") != "ok" or record.get("skipped"):
         return None
     if not isinstance(record.get("uncovered"), list):
         return None
     return [
         str(entry.get("what"))
-        for entry in record["uncovered"]
+        for entry in (*record["uncovered"], *(record.get("left_out") or ()))
         if isinstance(entry, dict)
         and str(entry.get("what")).startswith("database ")
         and entry.get("why") != _LEFT_OUT_ON_PURPOSE
