@@ -9,14 +9,29 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from psycopg2 import sql
 
+import demo.servers
 from demo.servers import MotoS3, PostgresServer, RcloneS3
 from tests.faults.aftermath import failed, fails, nothing_is_left, programs_of, works_again
+from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    HttpReceiver,
+    receiver_here,
+)
 from tests.integration.cli_fixtures import Program, locked_table
-from tests.integration.conftest import Servers, create_database, cursor, databases_of, empty, run_sql, wait_for
-from tests.integration.test_versions import VERSIONS
+from tests.integration.conftest import (
+    Servers,
+    bindir_of,
+    create_database,
+    cursor,
+    databases_of,
+    empty,
+    run_sql,
+    wait_for,
+)
+from tests.integration.test_versions import INSTALLED, VERSIONS
 
 NAMES = (
     "a\"b'; drop $(x) é",
@@ -76,6 +91,9 @@ def test_databases_of_any_name_go_the_whole_way(
 
 # --- one that vanishes ------------------------------------------------------------------------------------------------
 
+WAITS = (
+    "SELECT 1 FROM pg_stat_activity WHERE datname = 'goes' AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
+)
 DROPS = """#!/bin/sh
 for last; do :; done
 case "$last" in *%s*) "%s/psql" -Xqd postgres -c "DROP DATABASE goes WITH (FORCE)" >&2 || exit 9;; esac
@@ -142,10 +160,9 @@ def test_a_database_that_is_dropped_by_force_in_the_midst_of_its_dump_is_told_an
     bench: PostgresServer, make_program: Callable[..., Program], form: str
 ) -> None:
     program = three(bench, make_program)
-    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = 'goes' AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
     with locked_table(bench, "goes", "t"):
         process = program.start("backup", "--json", "--set", "backup.format=%s" % form)
-        wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", waits), seconds=60)
+        wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", WAITS), seconds=60)
         run_sql(bench, "postgres", "DROP DATABASE goes WITH (FORCE)")
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, (out, err)
@@ -164,19 +181,23 @@ def test_a_database_that_vanishes_while_the_backup_is_planned_is_told_and_the_ot
 
 
 def test_a_database_that_vanished_is_an_alert_as_one_that_is_not_covered(
-    bench: PostgresServer, make_program: Callable[..., Program]
+    bench: PostgresServer, make_program: Callable[..., Program], receiver: HttpReceiver
 ) -> None:
     program = three(bench, make_program)
+    program.configure(alerts={"webhook": {"url": receiver.url + "/hook"}})
     program.json("backup")
-    program.json("alert")
-    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = 'goes' AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
+    receiver.heard.clear()
     with locked_table(bench, "goes", "t"):
         process = program.start("backup", "--json")
-        wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", waits), seconds=60)
+        wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", WAITS), seconds=60)
         run_sql(bench, "postgres", "DROP DATABASE goes WITH (FORCE)")
         assert process.communicate(timeout=60) and process.returncode == 0
-    told = [one for one in program.json("alert")["alerts"]["open"] if one["key"].startswith("uncovered")]
-    assert [("database goes" in one["text"], one["severity"]) for one in told] == [(True, "warning")]
+    told = [(h.json["event"], h.json["cause"], h.json["level"]) for h in receiver.heard]
+    assert told == [("opened", "uncovered", "warning")]
+    assert "database goes" in receiver.heard[0].json["text"]
+    receiver.heard.clear()
+    program.json("backup", "--set", 'backup.databases=["early", "late"]')
+    assert [(h.json["event"], h.json["cause"]) for h in receiver.heard] == [("recovered", "uncovered")]
 
 
 def test_every_database_that_vanishes_makes_no_set(bench: PostgresServer, make_program: Callable[..., Program]) -> None:
@@ -211,11 +232,10 @@ def test_a_database_whose_files_are_lost_while_it_is_dumped_is_a_failure(
 ) -> None:
     """The server then says that it does not exist, in the words in which it says so of one that was dropped."""
     program = three(bench, make_program)
-    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = 'goes' AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
     with ExitStack() as gone:
         with locked_table(bench, "goes", "t"):
             process = program.start("backup", "--json")
-            wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", waits), seconds=60)
+            wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", WAITS), seconds=60)
             gone.enter_context(lost(bench, "goes"))
         out, err = process.communicate(timeout=60)
         assert process.returncode == 1, (out, err)
@@ -262,6 +282,51 @@ def test_a_database_whose_drop_was_interrupted_is_told_and_the_others_are_saved(
     assert report["outcome"] == "passed"
     run_sql(server, "postgres", "DROP DATABASE goes")
     assert half not in program.json("backup", *everything)["uncovered"]
+
+
+@pytest.fixture(name="german")
+def german_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The distribution's server, which speaks German: the wheels' speak English alone."""
+    if not INSTALLED:
+        pytest.skip("no PostgreSQL of the distribution is installed")
+    with pytest.MonkeyPatch.context() as patched:
+        plain = demo.servers._plain_environment
+        # gettext asks for no locale of that language, only for one that is not called C.
+        patched.setattr(demo.servers, "_plain_environment", lambda: {**plain(), "LANGUAGE": "de"})
+        settings = {"lc_messages": "C.UTF-8"}
+        with PostgresServer(bindir_of(INSTALLED[-1]), tmp_path_factory.mktemp("german"), settings=settings) as server:
+            with pytest.raises(psycopg2.Error) as caught:
+                run_sql(server, "postgres", "SELECT 1/0")
+            if "Division durch Null" not in str(caught.value):
+                pytest.skip("the translations of PostgreSQL are not installed")
+            yield server
+
+
+def test_a_server_that_speaks_another_language_is_understood(
+    german: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    """A database that is dropped in the midst of its dump, one whose files are lost, a lock: as superuser and as another role."""
+    program = three(german, make_program)
+    run_sql(german, "postgres", "CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader")
+    with cursor(german, "postgres") as asked:
+        asked.execute("ALTER ROLE reader PASSWORD %s", (german.password,))
+    reader = ("--set", "postgres.login_user=reader")
+    for who in ((), reader):
+        with lost(german, "goes"):
+            fails(program, "backup", *who, code=1, says="'goes' and cannot open it, its files are lost", hint="exclude")
+        with locked_table(german, "goes", "t"):
+            short = ("--set", "backup.lock_wait_timeout=1s")
+            fails(program, "backup", *who, *short, code=1, says="", hint="Another session holds a lock on a table")
+    fails(
+        program, "backup", "--set", "postgres.login_db=nowhere", code=1, says="no database 'nowhere'", hint="case-sens"
+    )
+    with locked_table(german, "goes", "t"):
+        process = program.start("backup", "--json", *reader)
+        wait_for(lambda: programs_of(program.site) and run_sql(german, "postgres", WAITS), seconds=60)
+        run_sql(german, "postgres", "DROP DATABASE goes WITH (FORCE)")
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    is_told_and_left_out(program, json.loads(out), "was dropped while it was dumped")
 
 
 def test_a_role_that_is_not_there_is_no_database_that_is_not_there(
