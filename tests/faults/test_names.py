@@ -100,7 +100,9 @@ case "$last" in *%s*) "%s/psql" -Xqd postgres -c "DROP DATABASE goes WITH (FORCE
 exec "%s/pg_dump" "$@"
 """
 DROPS_EARLY = """#!/bin/sh
-"%s/psql" -Xqd postgres -h "%s" -p %d -U postgres -c "DROP DATABASE IF EXISTS goes" >&2 || exit 9
+case "$*" in *--compress=*)
+  "%s/psql" -Xqd postgres -h "%s" -p %d -U postgres -c "DROP DATABASE IF EXISTS goes" >&2 || exit 9;;
+esac
 exec "%s/pg_dump" "$@"
 """
 

@@ -53,6 +53,8 @@ _HINTS = (
 _LOOK = "Look at the server's log."
 # Who is refused by these did not reach a server that could be asked what it meant.
 _NO_SERVER = ("Connection refused", "No such file or directory", "could not translate host name", "timeout expired")
+# Nor is it about one database if a login is refused so; asking again might lock the account.
+_NO_LOGIN = ("password authentication failed", "no password supplied")
 # What may be asked where this role sees it: a server with less, or a database that is gone by now, makes it None.
 _UNKNOWN = ("42501", "42883", "42P01", "42703", "58P01")
 NO_DATABASE = "3D000"
@@ -275,7 +277,7 @@ def _looked_up(driver: Any, said: str, name: str, postgres: Postgres) -> str:
     A refusal has no SQLSTATE, its words are in the server's language, and the server also says of a database whose files
     are gone that it does not exist.
     """
-    if any(part in said for part in _NO_SERVER):
+    if any(part in said for part in (*_NO_SERVER, *_NO_LOGIN)):
         return ""
     for other in dict.fromkeys((postgres.login_db, "postgres", "template1")):
         if other == name:

@@ -299,9 +299,8 @@ def masked_settings(settings: Iterable[str], whose: str) -> list[dict[str, str]]
 def _explained(error: BaseException) -> BaseException:
     """Return `error` with a hint where it is about a lock that others held for too long."""
     said = "%s %s" % (error, getattr(error, "stderr", ""))
-    timed_out = (
-        getattr(error, "sqlstate", None) == _LOCK_TIMEOUT or "LOCK TABLE" in said
-    )  # the statement, which pg_dump tells
+    # The server tells us a state, and pg_dump its statement.
+    timed_out = getattr(error, "sqlstate", None) == _LOCK_TIMEOUT or "LOCK TABLE" in said
     if isinstance(error, PgopsError) and timed_out:
         error.hint = "Another session holds a lock on a table. Try again later, or raise backup.lock_wait_timeout."
     return explained(error) if isinstance(error, PgopsError) else error
