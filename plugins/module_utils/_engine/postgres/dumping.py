@@ -26,7 +26,7 @@ from ..system import codec
 from ..system.durable import create_private, free_bytes
 from ..system.runner import Command, OnLine
 from . import inventory
-from .connection import Server, Session, connect, explained, program_environment
+from .connection import LostError, Server, Session, connect, explained, program_environment
 from .lock_waits import DumpAnewError, GaveWayError, LockWatch
 from .tools import Programs
 
@@ -263,13 +263,18 @@ _LOST_TO_DDL = "could not obtain lock on relation"
 
 
 def _is_gone(context: Context, job: DumpJob) -> bool:
-    """Tell whether the server has no such database any more, or another one of that name. One that cannot be asked says nothing."""
+    """Tell whether the server has no such database any more, or another one of that name. One that cannot be asked says nothing.
+
+    Raise LostError where its files are lost: that says more than what a program made of it.
+    """
     try:
         with connect(context.config.postgres, job.database) as session:  # waits for a DROP DATABASE that is at work
             oid = session.value("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
             return bool(job.oid) and oid != job.oid
     except MissingError:
         return True
+    except LostError:
+        raise
     except PgopsError:
         return False
 
