@@ -241,13 +241,13 @@ def test_a_pull_that_is_killed_goes_on_the_next_time_and_leaves_nothing(moto_hos
 
 def test_a_prune_that_is_killed_at_any_moment_is_finished_by_the_next(shop: Program) -> None:
     shop("backup")
-    newest = shop.json("backup")["set"]
+    shop("backup")
     keep_one = ("--set", "local.retention.keep_within=", "--set", "local.retention.keep_last=1")
     prune = ("prune", "--place", "local", *keep_one)
 
     def two_more() -> None:
         for _count in range(2):
-            shop.site.forge(newest)
+            shop.site.forge(max(shop.site.sets()))
 
     for moment in moments(6, shop, *prune):
         kill_at(moment, shop, *prune, prepare=two_more)
