@@ -4,17 +4,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from psycopg2 import sql
 
+import demo.servers
 from demo.servers import MotoS3, PostgresServer, RcloneS3
 from tests.faults.aftermath import failed, fails, nothing_is_left, programs_of, works_again
+from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
+    HttpReceiver,
+    receiver_here,
+)
 from tests.integration.cli_fixtures import Program, locked_table
-from tests.integration.conftest import create_database, cursor, databases_of, run_sql, wait_for
+from tests.integration.conftest import (
+    Servers,
+    bindir_of,
+    create_database,
+    cursor,
+    databases_of,
+    empty,
+    run_sql,
+    wait_for,
+)
+from tests.integration.test_versions import INSTALLED, VERSIONS
 
 NAMES = (
     "a\"b'; drop $(x) é",
@@ -74,11 +91,30 @@ def test_databases_of_any_name_go_the_whole_way(
 
 # --- one that vanishes ------------------------------------------------------------------------------------------------
 
+WAITS = (
+    "SELECT 1 FROM pg_stat_activity WHERE datname = 'goes' AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
+)
 DROPS = """#!/bin/sh
 for last; do :; done
 case "$last" in *%s*) "%s/psql" -Xqd postgres -c "DROP DATABASE goes WITH (FORCE)" >&2 || exit 9;; esac
 exec "%s/pg_dump" "$@"
 """
+DROPS_EARLY = """#!/bin/sh
+case "$*" in *--compress=*)
+  "%s/psql" -Xqd postgres -h "%s" -p %d -U postgres -c "DROP DATABASE IF EXISTS goes" >&2 || exit 9;;
+esac
+exec "%s/pg_dump" "$@"
+"""
+
+
+def with_pg_dump(bench: PostgresServer, folder: Path, script: str) -> Path:
+    """Fill `folder` with the server's programs, and `script` as its pg_dump."""
+    for path in bench.bindir.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "pg_dump").unlink()
+    (folder / "pg_dump").write_text(script)
+    (folder / "pg_dump").chmod(0o755)
+    return folder
 
 
 def three(bench: PostgresServer, make_program: Callable[..., Program]) -> Program:
@@ -115,12 +151,8 @@ def test_a_database_that_vanishes_before_its_dump_is_told_and_the_others_are_sav
 ) -> None:
     """It is dropped as pg_dump begins: with the database before it, or with itself, when its snapshot is taken already."""
     program = three(bench, make_program)
-    for path in bench.bindir.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "pg_dump").unlink()
-    (tmp_path / "pg_dump").write_text(DROPS % (when, bench.bindir, bench.bindir))
-    (tmp_path / "pg_dump").chmod(0o755)
-    result = program.json("backup", "--set", "postgres.bin_dir=%s" % tmp_path)
+    drops = DROPS % (when, bench.bindir, bench.bindir)
+    result = program.json("backup", "--set", "postgres.bin_dir=%s" % with_pg_dump(bench, tmp_path, drops))
     assert databases_of(bench) == {"early", "late", "postgres"}
     is_told_and_left_out(program, result, how, level="restore" if when == "goes" else "structure")
 
@@ -130,14 +162,44 @@ def test_a_database_that_is_dropped_by_force_in_the_midst_of_its_dump_is_told_an
     bench: PostgresServer, make_program: Callable[..., Program], form: str
 ) -> None:
     program = three(bench, make_program)
-    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = 'goes' AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
     with locked_table(bench, "goes", "t"):
         process = program.start("backup", "--json", "--set", "backup.format=%s" % form)
-        wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", waits), seconds=60)
+        wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", WAITS), seconds=60)
         run_sql(bench, "postgres", "DROP DATABASE goes WITH (FORCE)")
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, (out, err)
     is_told_and_left_out(program, json.loads(out), "was dropped while it was dumped")
+
+
+def test_a_database_that_vanishes_while_the_backup_is_planned_is_told_and_the_others_are_saved(
+    bench: PostgresServer, make_program: Callable[..., Program], tmp_path: Path
+) -> None:
+    """The plan asks pg_dump what it can do when the databases are listed already."""
+    program = three(bench, make_program)
+    drops = DROPS_EARLY % (bench.bindir, bench.socket_dir, bench.port, bench.bindir)
+    result = program.json("backup", "--set", "postgres.bin_dir=%s" % with_pg_dump(bench, tmp_path, drops))
+    assert databases_of(bench) == {"early", "late", "postgres"}
+    is_told_and_left_out(program, result, "vanished before it was dumped")
+
+
+def test_a_database_that_vanished_is_an_alert_as_one_that_is_not_covered(
+    bench: PostgresServer, make_program: Callable[..., Program], receiver: HttpReceiver
+) -> None:
+    program = three(bench, make_program)
+    program.configure(alerts={"webhook": {"url": receiver.url + "/hook"}})
+    program.json("backup")
+    receiver.heard.clear()
+    with locked_table(bench, "goes", "t"):
+        process = program.start("backup", "--json")
+        wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", WAITS), seconds=60)
+        run_sql(bench, "postgres", "DROP DATABASE goes WITH (FORCE)")
+        assert process.communicate(timeout=60) and process.returncode == 0
+    told = [(h.json["event"], h.json["cause"], h.json["level"]) for h in receiver.heard]
+    assert told == [("opened", "uncovered", "warning")]
+    assert "database goes" in receiver.heard[0].json["text"]
+    receiver.heard.clear()
+    program.json("backup", "--set", 'backup.databases=["early", "late"]')
+    assert [(h.json["event"], h.json["cause"]) for h in receiver.heard] == [("recovered", "uncovered")]
 
 
 def test_every_database_that_vanishes_makes_no_set(bench: PostgresServer, make_program: Callable[..., Program]) -> None:
@@ -150,6 +212,138 @@ def test_every_database_that_vanishes_makes_no_set(bench: PostgresServer, make_p
         out, _unused = process.communicate(timeout=60)
     result = failed(program, json.loads(out), says="Every database vanished while it was to be dumped", hint="")
     assert (process.returncode, result["outcome"], program.site.sets()) == (1, "failed", [])
+
+
+# --- one whose files are lost, and one that is half dropped -----------------------------------------------------------
+
+
+@contextmanager
+def lost(bench: PostgresServer, name: str) -> Iterator[None]:
+    """The directory of the database is away, as on a disk that failed; at the end it is back."""
+    ((oid,),) = run_sql(bench, "postgres", "SELECT oid FROM pg_database WHERE datname = '%s'" % name)
+    folder = bench.data_dir / "base" / str(oid)
+    folder.rename(folder.with_name("away"))
+    try:
+        yield
+    finally:
+        folder.with_name("away").rename(folder)
+
+
+def test_a_database_whose_files_are_lost_while_it_is_dumped_is_a_failure(
+    bench: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    """The server then says that it does not exist, in the words in which it says so of one that was dropped."""
+    program = three(bench, make_program)
+    with ExitStack() as gone:
+        with locked_table(bench, "goes", "t"):
+            process = program.start("backup", "--json")
+            wait_for(lambda: programs_of(program.site) and run_sql(bench, "postgres", WAITS), seconds=60)
+            gone.enter_context(lost(bench, "goes"))
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 1, (out, err)
+        failed(program, json.loads(out), says="'goes' and cannot open it, its files are lost", hint="exclude")
+        assert program.site.sets() == []
+    works_again(program)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_database_whose_files_are_lost_is_a_failure_until_it_is_left_out(
+    bench: PostgresServer, make_program: Callable[..., Program], named: bool
+) -> None:
+    program = three(bench, make_program)
+    everything = () if named else ("--set", "backup.databases=[]")
+    with lost(bench, "goes"):
+        fails(
+            program, "backup", *everything, code=1, says="'goes' and cannot open it, its files are lost", hint="exclude"
+        )
+        fails(program, "backup", "--kind", "base", code=1, says="no files of 'goes'", hint="log")
+        assert program.site.sets() == []
+        made = program.json("backup", *everything, "--set", 'backup.exclude_databases=["goes"]')
+    assert "goes" not in [d["name"] for d in made["databases"]]
+    assert {"what": "database goes", "why": "it is in backup.exclude_databases"} in made["uncovered"]
+    works_again(program)
+
+
+@pytest.mark.parametrize("major", VERSIONS)
+def test_a_database_whose_drop_was_interrupted_is_told_and_the_others_are_saved(
+    servers: Servers, make_program: Callable[..., Program], major: int
+) -> None:
+    """So PostgreSQL marks it; it lets nobody in any more."""
+    server = servers.get("bench", major)
+    empty(server)
+    program = three(server, make_program)
+    run_sql(server, "postgres", "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'goes'")
+    everything = ("--set", "backup.databases=[]", "--set", "verify.level=restore")
+    made = program.json("backup", *everything)
+    assert sorted(d["name"] for d in made["databases"]) == ["early", "late", "postgres"]
+    half = {"what": "database goes", "why": "its DROP DATABASE was interrupted; drop it"}
+    assert half in made["uncovered"]
+    assert program.json("status", code=0)["instance"] == program.site.instance
+    base = program.json("backup", "--kind", "base", "--set", "base.incremental=never")
+    (report,) = program.json("verify", base["set"], "--level", "restore")["sets"]
+    assert report["outcome"] == "passed"
+    run_sql(server, "postgres", "DROP DATABASE goes")
+    assert half not in program.json("backup", *everything)["uncovered"]
+
+
+@pytest.fixture(name="german")
+def german_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The distribution's server, which speaks German: the wheels' speak English alone."""
+    if not INSTALLED:
+        pytest.skip("no PostgreSQL of the distribution is installed")
+    with pytest.MonkeyPatch.context() as patched:
+        plain = demo.servers._plain_environment
+        # gettext asks for no locale of that language, only for one that is not called C.
+        patched.setattr(demo.servers, "_plain_environment", lambda: {**plain(), "LANGUAGE": "de"})
+        settings = {"lc_messages": "C.UTF-8"}
+        with PostgresServer(bindir_of(INSTALLED[-1]), tmp_path_factory.mktemp("german"), settings=settings) as server:
+            with pytest.raises(psycopg2.Error) as caught:
+                run_sql(server, "postgres", "SELECT 1/0")
+            if "Division durch Null" not in str(caught.value):
+                pytest.skip("the translations of PostgreSQL are not installed")
+            yield server
+
+
+def test_a_server_that_speaks_another_language_is_understood(
+    german: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    """A database that is dropped in the midst of its dump, one whose files are lost, a lock: as superuser and as another role."""
+    program = three(german, make_program)
+    run_sql(german, "postgres", "CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader")
+    with cursor(german, "postgres") as asked:
+        asked.execute("ALTER ROLE reader PASSWORD %s", (german.password,))
+    reader = ("--set", "postgres.login_user=reader")
+    for who in ((), reader):
+        with lost(german, "goes"):
+            fails(program, "backup", *who, code=1, says="'goes' and cannot open it, its files are lost", hint="exclude")
+        with locked_table(german, "goes", "t"):
+            short = ("--set", "backup.lock_wait_timeout=1s")
+            fails(program, "backup", *who, *short, code=1, says="", hint="Another session holds a lock on a table")
+    fails(
+        program, "backup", "--set", "postgres.login_db=nowhere", code=1, says="no database 'nowhere'", hint="case-sens"
+    )
+    with locked_table(german, "goes", "t"):
+        process = program.start("backup", "--json", *reader)
+        wait_for(lambda: programs_of(program.site) and run_sql(german, "postgres", WAITS), seconds=60)
+        run_sql(german, "postgres", "DROP DATABASE goes WITH (FORCE)")
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    result = json.loads(out)
+    assert {"what": "database goes", "why": "it was dropped while it was dumped"} in result["left_out"]
+    assert sorted(d["name"] for d in result["databases"]) == ["early", "late"]
+
+
+def test_a_role_that_is_not_there_is_no_database_that_is_not_there(
+    bench: PostgresServer, make_program: Callable[..., Program]
+) -> None:
+    program = three(bench, make_program)
+    with cursor(bench, "postgres") as asked:
+        asked.execute("CREATE ROLE database_backup LOGIN SUPERUSER PASSWORD %s", (bench.password,))
+    program("backup", "--set", "postgres.login_user=database_backup", "--dry-run")
+    run_sql(bench, "postgres", "DROP ROLE database_backup")
+    # By TCP the server asks for a password first, and says no more than that it is wrong.
+    by_socket = ("--set", "postgres.login_user=database_backup", "--set", "postgres.login_host=%s" % bench.socket_dir)
+    fails(program, "backup", *by_socket, code=4, says='role "database_backup" does not exist', hint="Make that role")
 
 
 # --- one that is not there, and none at all ---------------------------------------------------------------------------

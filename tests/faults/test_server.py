@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,9 @@ def test_a_server_that_never_answers_is_waited_for_no_longer_than_allowed(
 def reading(program: Program, process: subprocess.Popen[str]) -> int:
     """Wait until pg_dump is there and its table is waited for; return its process number."""
 
-    def found() -> list[int]:
-        return [int(p.name) for p in Path("/proc").glob("[0-9]*") if is_dump_of(p, process.pid)]
-
     asked = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'"
     wait_for(lambda: run_sql(program.site.server, "postgres", asked), seconds=60)
-    return int(wait_for(found, seconds=60)[0])
+    return int(wait_for(lambda: dumps_of(process.pid), seconds=60)[0])
 
 
 def is_dump_of(process: Path, parent: int) -> bool:
@@ -92,30 +90,68 @@ def is_dump_of(process: Path, parent: int) -> bool:
     return "(pg_dump)" in state and int(state.rsplit(")", 1)[1].split()[1]) == parent
 
 
-@pytest.mark.parametrize("form", ["custom", "directory"])
+COPYING = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY %' AND state = 'active'"
+# It does not compress, so that pg_dump is busy with it for seconds.
+BALLAST = """
+CREATE TABLE ballast (x text STORAGE EXTERNAL);
+INSERT INTO ballast SELECT (SELECT string_agg(md5((i * 2000 + j)::text), '') FROM generate_series(1, 2000) j) FROM generate_series(1, 700) i
+"""
+
+
+@contextmanager
+def dumping(program: Program, form: str, *, rows: bool) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Yield a backup, and the process number of its pg_dump, which waits for its first lock or is in the midst of `rows`."""
+    server = program.site.server
+    options = ("--set", "backup.format=%s" % form, "--set", "backup.compression=gzip", "--set", "backup.jobs=2")
+    if rows:
+        create_database(server, "large", BALLAST)
+        process = program.start("backup", "--json", "--set", "backup.databases=[large]", *options)
+        wait_for(lambda: run_sql(server, "postgres", COPYING), seconds=60)
+        yield process, dumps_of(process.pid)[0]
+        return
+    with locked_table(server, "shop", "shop.sales"):
+        process = program.start("backup", "--json", *options)
+        yield process, reading(program, process)
+
+
+def dumps_of(parent: int) -> list[int]:
+    """Return the processes pg_dump that `parent` started: the program one, and a parallel pg_dump its workers."""
+    return [int(p.name) for p in Path("/proc").glob("[0-9]*") if is_dump_of(p, parent)]
+
+
+@pytest.mark.parametrize(
+    ("form", "rows", "immediate"), [("custom", False, True), ("directory", True, True), ("custom", True, False)]
+)
 def test_a_server_that_stops_in_the_middle_of_a_dump_is_told_and_the_next_run_succeeds(
-    shop: Program, form: str
+    shop: Program, form: str, rows: bool, immediate: bool
 ) -> None:
     server = shop.site.server
-    with locked_table(server, "shop", "shop.sales"):
-        process = shop.start("backup", "--json", "--set", "backup.format=%s" % form)
-        reading(shop, process)
-        server.stop(immediate=True)
+    with dumping(shop, form, rows=rows) as (process, _dump):
+        server.stop(immediate=immediate)
         out, _unused = process.communicate(timeout=60)
     server.start()
     shop.configure()  # its port may be another
-    failed(shop, json.loads(out), says="server", hint="server's log")
+    failed(shop, json.loads(out), says="server|administrator", hint="server's log")
     assert (process.returncode, shop.site.sets()) == (4, [])
-    works_again(shop, "restore")
+    works_again(shop, "structure" if rows else "restore")
 
 
-@pytest.mark.parametrize("form", ["custom", "directory"])
-def test_a_pg_dump_that_is_killed_makes_no_set(shop: Program, form: str) -> None:
-    with locked_table(shop.site.server, "shop", "shop.sales"):
-        process = shop.start("backup", "--json", "--set", "backup.format=%s" % form)
-        os.kill(reading(shop, process), signal.SIGKILL)
+@pytest.mark.parametrize(("form", "rows"), [("custom", False), ("directory", False), ("custom", True)])
+def test_a_pg_dump_that_is_killed_makes_no_set(shop: Program, form: str, rows: bool) -> None:
+    with dumping(shop, form, rows=rows) as (process, dump):
+        os.kill(dump, signal.SIGKILL)
         out, _unused = process.communicate(timeout=60)
     failed(shop, json.loads(out), says="pg_dump was killed by signal 9", hint="memory")
+    assert (process.returncode, shop.site.sets()) == (1, [])
+    works_again(shop)
+
+
+def test_a_worker_of_pg_dump_that_is_killed_makes_no_set(shop: Program) -> None:
+    with dumping(shop, "directory", rows=True) as (process, dump):
+        for worker in wait_for(lambda: dumps_of(dump), seconds=60):
+            os.kill(worker, signal.SIGKILL)
+        out, _unused = process.communicate(timeout=60)
+    failed(shop, json.loads(out), says="worker process", hint="")
     assert (process.returncode, shop.site.sets()) == (1, [])
     works_again(shop)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from tests.integration.alert_receivers import (  # noqa: F401  # pylint: disable
 )
 from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=unused-import  # fixtures
     Program,
+    locked_table,
     program_builder,
     shop_program,
 )
-from tests.integration.conftest import Servers
+from tests.integration.conftest import Servers, run_sql, wait_for
 from tests.integration.test_modules import CHECK, Site, task
 
 SECRET = "very-secret-words"
@@ -72,6 +75,39 @@ def test_a_night_that_fails_and_the_next_that_does_not(
     log = (Path(shop.site.data()["log_dir"]) / "alert.log").read_text()
     assert "opened of failed-run/backup to slack: accepted" in log
     assert SECRET not in log
+
+
+def test_whoever_waits_for_a_backup_of_the_schedule_is_told_of_while_it_waits(
+    shop: Program, receiver: HttpReceiver, alerts: dict[str, Any]
+) -> None:
+    """With --quiet, as cron and timers start it: on standard error, in the log and by an alert, which ends with the run."""
+    shop.configure(alerts=alerts)
+    server, log = shop.site.server, Path(shop.site.data()["log_dir"]) / "backup.log"
+    run_sql(server, "shop", "CREATE TABLE shop.zz_gate (i int)")
+    holds = "SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND relation = 'shop.zz_gate'::regclass"
+    with closing(server.connect("shop")) as migration, ExitStack() as gate:
+        gate.enter_context(locked_table(server, "shop", "shop.zz_gate"))
+        process = shop.start("backup", "--quiet")
+        wait_for(lambda: len(run_sql(server, "shop", holds)) == 2, seconds=120)
+        alter = "ALTER TABLE shop.goods ADD COLUMN note text"
+        waiting = threading.Thread(target=lambda: migration.cursor().execute(alter), daemon=True)
+        waiting.start()
+        (told,) = wait_for(lambda: [h.json for h in receiver.heard if h.path == "/hook"], seconds=120)
+        said = "process %d (role postgres) has waited" % migration.info.backend_pid
+        assert said in told["text"] and "AccessExclusiveLock on shop.goods, which the dump holds up" in told["text"]
+        assert (told["event"], told["level"], process.poll()) == ("message", "warning", None)
+        (line,) = log.read_text().splitlines()
+        assert said in line and " warning: " in line
+        gate.close()
+        out, err = process.communicate(timeout=120)
+        waiting.join(120)
+    assert (process.returncode, out) == (0, "")
+    assert err.startswith("warning: ") and said in err
+    heard = [h.json for h in receiver.heard if h.path == "/hook"]
+    assert [(h["event"], h["cause"]) for h in heard] == [("message", told["cause"]), ("recovered", told["cause"])]
+    receiver.heard.clear()
+    shop("backup", "--quiet")
+    assert [h for h in receiver.heard if h.path == "/hook"] == []
 
 
 def test_the_channels_down_cost_a_backup_nothing(shop: Program, receiver: HttpReceiver, alerts: dict[str, Any]) -> None:

@@ -1055,7 +1055,7 @@ def test_two_looks_at_once_do_not_tell_twice(house: House) -> None:
 
 
 def test_a_look_that_lasts_keeps_no_run_from_its_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alert_delivery, "_PATIENCE", timedelta(seconds=0.2))
+    monkeypatch.setattr(alert_delivery, "PATIENCE", timedelta(seconds=0.2))
     with hold(house.state.parent / "locks" / "alerts.lock", "alerts of db1", clock=lambda: NOW):
         result = house.run()
         assert any("Another run is in the way" in w for w in result["warnings"])

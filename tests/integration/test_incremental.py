@@ -306,7 +306,7 @@ def test_another_set_under_the_parents_name_is_no_parent(story: Chain, other: Si
 def test_a_damaged_parent_is_found_and_nothing_is_built_on_it(story: Chain, other: Site) -> None:
     for set_id in story.bases:
         prove(other, set_id)
-    assert Catalog(other.engine().local).find("latest_verified") == story.bases[2]
+    assert Catalog(other.engine().local).find("latest_verified", other.context.clock()) == story.bases[2]
     flip(other.set_folder(story.bases[0]) / "base" / "base.tar.gz")
     folder = story.folder()
     with from_sets_of(story, other), pytest.raises(PgopsError, match=story.bases[0]):

@@ -47,7 +47,7 @@ class Backup(threading.Thread):
 
         def listening(**sections: Any) -> Any:
             context = engine(**sections)
-            context.reporter.note = self.notes.append  # type: ignore[method-assign]
+            context.reporter.note = context.reporter.alarm = self.notes.append  # type: ignore[method-assign]
             return context
 
         site.engine = listening  # type: ignore[method-assign]

@@ -347,13 +347,40 @@ def test_an_error_tells_what_was_swapped_before_it(bench: PostgresServer, make_s
     # Somebody took the name that the second one is to be kept under.
     real = restore.kept_name
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(restore, "kept_name", lambda name, stamp: "one" if name == "two" else real(name, stamp))
+        patched.setattr(restore, "kept_name", lambda name, stamp, taken: "one" if name == "two" else real(name, stamp))
         with pytest.raises(PgopsError, match="already exists") as caught:
             site.restore(mode="swap", confirm=("one", "two"))
     assert "Already restored and in place: 'one' (the old ones are kept as 'one_before_" in caught.value.hint
     assert [d["name"] for d in caught.value.details["databases"]] == ["one"]
     assert len(databases_of(bench)) == 4  # both, the old one, postgres
     assert run_sql(bench, "postgres", CLOSED) == []
+
+
+def test_swaps_in_one_second_keep_each_database_under_a_name_of_its_own(
+    bench: PostgresServer, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that begin alike, too: what is kept of one is never given back to the other."""
+    one, two = names = tuple("%s%d" % ("n" * 55, number) for number in (1, 2))
+    for name in names:
+        create_database(bench, name, "CREATE TABLE t AS SELECT '%s'::text AS x" % name)
+    site = make_site(bench)
+    site.backup(databases=list(names))
+    monkeypatch.setattr(restore, "compact", lambda _moment: "20261122T093000Z")
+    kept: list[str] = []
+    for text in ("first", "second"):
+        for name in names:
+            run_sql(bench, name, "UPDATE t SET x = '%s of %s'" % (text, name))
+        kept += [d["kept"] for d in site.restore(mode="swap", confirm=names)["databases"]]
+    assert len({*kept, *names}) == 6 and databases_of(bench) == {*kept, *names, "postgres"}
+    monkeypatch.setattr(rollback, "compact", lambda _moment: "20261122T093000Z")
+    for text in ("second", "first"):
+        given = roll_back(site, bench, one)["databases"][0]
+        assert run_sql(bench, one, "SELECT x FROM t") == [("%s of %s" % (text, one),)]
+        assert run_sql(bench, two, "SELECT x FROM t") == [(two,)]
+        assert given["kept"] in kept and len(given["aside"]) <= 63
+    with pytest.raises(MissingError, match="nothing was kept"):
+        roll_back(site, bench, one)
+    assert len(databases_of(bench)) == 7
 
 
 @pytest.mark.parametrize("mode", ["create", "swap"])

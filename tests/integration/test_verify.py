@@ -321,7 +321,7 @@ def test_what_passes_leaves_evidence_with_the_right_name_and_content(mine: tuple
 def test_a_later_failure_ends_being_verified(mine: tuple[Site, str]) -> None:
     site, set_id = mine
     site.verify("restore")
-    assert Catalog(site.context.local).find("latest_verified") == set_id
+    assert Catalog(site.context.local).find("latest_verified", site.context.clock()) == set_id
     flip(site.set_folder(set_id) / "databases" / "shop.dump")
     failure_of(lambda: site.verify("checksum"))
     assert not Catalog(site.context.local).verified(set_id)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from .config import secrets_of
 from .core.commands import addressed
@@ -36,6 +36,9 @@ class Reporter:
     def note(self, text: str) -> None:
         """Hear one line about what happens now."""
 
+    def alarm(self, text: str) -> None:
+        """Hear one line that a person must hear now, whatever else he wants to hear."""
+
     def phase(self, name: str, total: int = 0) -> None:
         """Hear that a phase begins, of `total` bytes (0 when that is unknown)."""
 
@@ -52,7 +55,7 @@ class Context:
 
     `wait` is how long the run waits for others, all its locks together; `waited` is how many seconds it did. `config_file` is
     the path from the root of the file that the configuration is of, empty where there is none; `program` is what starts this
-    program again.
+    program again. `alarm` tells people who do not watch, at once; a run that is recorded has one.
     """
 
     config: Config
@@ -64,6 +67,7 @@ class Context:
     config_file: str = ""
     program: str = "pgops"
     waited: float = field(default=0.0, init=False)
+    alarm: Optional[Callable[[str], None]] = field(default=None, init=False)
     runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +84,13 @@ class Context:
         if text not in self.warnings:
             self.warnings.append(text)
             self.reporter.note("warning: " + text)
+
+    def tell_now(self, text: str) -> None:
+        """Tell what cannot wait for the end of the run, whose result has it as well: who watches, the log, and who gets alerts."""
+        text = addressed(self.redactor.text(text), self.config_file)
+        self.reporter.alarm("warning: " + text)
+        if self.alarm is not None:
+            self.alarm(text)
 
     @property
     def state(self) -> Path:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -38,6 +39,9 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
     """
     watch = None if dry_run else _watch(context, verb)
     started, tick = context.clock(), time.monotonic()
+    urgent = None if watch is None else _urgent(context, verb)
+    if not dry_run:
+        context.alarm = lambda text: _tell_now(context, verb, text, urgent)
     result: Result = {}
     failure: Optional[BaseException] = None
     try:
@@ -60,8 +64,12 @@ def perform(context: Context, verb: str, work: Callable[[Context], Result], *, d
             "seconds": round(time.monotonic() - tick, 3),
             "warnings": list(context.warnings),
         }
+        context.alarm = None
         if not dry_run:
             _record(context, result, failure)
+        if urgent is not None:
+            urgent.over()
+            result["warnings"] = list(context.warnings)
         if watch is not None:
             _alert(context, watch, result, failure)
         elif not dry_run:
@@ -81,6 +89,24 @@ def _watch(context: Context, verb: str) -> Any:
     from .verbs.alert_runs import before_run  # it reads run records, so it imports this file
 
     return before_run(context, verb)
+
+
+def _urgent(context: Context, verb: str) -> Any:
+    """Return what tells people of something while a run lasts."""
+    from .verbs.alert_runs import Urgent  # it reads run records, so it imports this file
+
+    return Urgent(context, verb)
+
+
+def _tell_now(context: Context, verb: str, text: str, urgent: Any) -> None:
+    """Write to the log of the verb what cannot wait for the end of the run, and let people hear of it. It never fails."""
+    line = "%s %s warning: %s" % (iso(context.clock()), context.config.instance, " ".join(text.split()))
+    if context.config.log_dir:
+        # What the log does not take, the record tells at the end.
+        with contextlib.suppress(OSError):
+            append_log(Path(context.config.log_dir) / ("%s.log" % verb), [line])
+    if urgent is not None:
+        urgent.tell(text)
 
 
 def _alert(context: Context, watch: Any, result: Result, failure: Optional[BaseException]) -> None:

@@ -147,6 +147,12 @@ class ProgressReporter(Reporter):
             text = "%s%s" % (self._paint("warning:", "33"), text[len(_WARNING) - 1 :])
         self.line(text)
 
+    def alarm(self, text: str) -> None:
+        if self._quiet:
+            self.line(text)  # the journal, or cron's mail, is where it is heard then
+        else:
+            self.note(text)
+
     def phase(self, name: str, total: int = 0) -> None:
         with self._lock:
             self.done()

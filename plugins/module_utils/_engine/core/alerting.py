@@ -11,11 +11,11 @@ from datetime import date, datetime, timedelta, timezone, tzinfo
 from typing import Any, Optional
 
 from .calendar import Calendar, counts_from, last_before, longest_gap
-from .freshness import CLOCK_TOLERANCE, CRITICAL, OK, WARNING, tried, worst
+from .freshness import CRITICAL, OK, WARNING, tried, worst
 from .freshness import Finding as Judged
 from .naming import is_physical
 from .sizes import human_size
-from .times import human_span, iso
+from .times import CLOCK_TOLERANCE, human_span, iso
 from .volume import SMALL
 
 # Only the verbs that a schedule starts: of a restore somebody knows who started it.

@@ -16,8 +16,6 @@ from .times import human_span, iso, parse_span
 
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 _RANK = {OK: 0, WARNING: 1, CRITICAL: 2}
-# Clocks of two hosts differ a little; what is further ahead than this is wrong.
-CLOCK_TOLERANCE = timedelta(minutes=5)
 _DAY = timedelta(days=1)
 _QUARTER, _YEAR = timedelta(days=92), timedelta(days=366)
 
@@ -289,7 +287,6 @@ def waited_for(sets: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 __all__ = (
-    "CLOCK_TOLERANCE",
     "CRITICAL",
     "OK",
     "WARNING",

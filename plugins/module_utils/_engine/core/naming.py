@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timezone
 
 from .errors import UsageError
-from .times import compact
+from .times import CLOCK_TOLERANCE, compact
 
 _SET_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-(logical|base|incremental)")
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -56,6 +56,12 @@ def file_stem(name: str) -> str:
         for index, byte in enumerate(raw)
     ]
     return "".join(parts)
+
+
+def is_ahead(name: str, now: datetime) -> bool:
+    """Tell whether the set `name` claims to begin so far after `now` that a clock was wrong. It takes no seat of a true newest one then."""
+    begun = datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    return begun > now + CLOCK_TOLERANCE
 
 
 def quote_ident(name: str) -> str:
@@ -109,6 +115,7 @@ __all__ = (
     "conninfo_value",
     "database_argument",
     "file_stem",
+    "is_ahead",
     "is_physical",
     "is_plain_path",
     "is_set_id",

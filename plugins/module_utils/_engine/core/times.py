@@ -12,6 +12,8 @@ from .errors import UsageError
 
 Clock = Callable[[], datetime]
 
+# Clocks of two hosts differ a little; what is further ahead than this is wrong.
+CLOCK_TOLERANCE = timedelta(minutes=5)
 _SPAN_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -77,4 +79,4 @@ def human_span(seconds: float) -> str:
     return "%d d %d h" % (whole // 86400, whole % 86400 // 3600)
 
 
-__all__ = ("Clock", "compact", "human_span", "iso", "ordered", "parse_iso", "parse_span", "utc_now")
+__all__ = ("CLOCK_TOLERANCE", "Clock", "compact", "human_span", "iso", "ordered", "parse_iso", "parse_span", "utc_now")

@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import zlib
 from datetime import datetime, timedelta, timezone
-from typing import Optional
+from typing import Callable, Optional
 
 from ..core.chain import chain
 from ..core.errors import DamagedError, MissingError, PgopsError, UsageError
 from ..core.manifest import NAME, Manifest, content_hash, decode
-from ..core.naming import is_physical, is_set_id
+from ..core.naming import is_ahead, is_physical, is_set_id
 from .base import PINS, SETS, Entry, Place
 from .evidence import FAILED, Proof, is_verified, proofs, standing
 
@@ -183,10 +183,29 @@ class Catalog:
         """Return the ids of pinned sets."""
         return sorted(path.rsplit("/", 1)[-1] for path in self.place.entries(PINS))
 
-    def find(self, wanted: str, *, physical: Optional[bool] = None) -> str:
+    def past(self, now: datetime, warn: Callable[[str], None] = lambda _text: None) -> list[str]:
+        """Return the ids of the sets that do not claim to begin after `now`, the newest first, and `warn` of the others."""
+        ids = self.ids()
+        ahead = [set_id for set_id in ids if is_ahead(set_id, now)]
+        for set_id in ahead:
+            warn(
+                "The set %s in %s claims to begin in the future and is not counted as the newest; check the clock of its host."
+                % (set_id, self.place.root)
+            )
+        return [set_id for set_id in ids if set_id not in ahead]
+
+    def find(
+        self,
+        wanted: str,
+        now: datetime,
+        *,
+        physical: Optional[bool] = None,
+        warn: Callable[[str], None] = lambda _text: None,
+    ) -> str:
         """Return the id that `wanted` names: an id, `latest` or `latest_verified`. Raise MissingError or UsageError.
 
-        `physical` narrows the latter two to base backups or, False, to dumps.
+        `physical` narrows the latter two to base backups or, False, to dumps. Sets that claim to begin after `now` are none
+        of the two, and `warn` hears of them.
         """
         if wanted not in ("latest", "latest_verified"):
             if not is_set_id(wanted):
@@ -196,7 +215,7 @@ class Catalog:
                 )
             self.manifest(wanted)
             return wanted
-        for set_id in self.ids():
+        for set_id in self.past(now, warn):
             if physical not in (None, is_physical(set_id)):
                 continue
             if wanted == "latest" or self.verified(set_id):

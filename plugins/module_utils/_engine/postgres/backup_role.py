@@ -153,7 +153,8 @@ def _check_name(name: str) -> None:
 
 def _databases(session: Session, wanted: Wanted) -> list[str]:
     rows = session.rows(
-        "SELECT datname FROM pg_database WHERE datallowconn AND datname NOT IN ('template0', 'template1') ORDER BY 1"
+        "SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2"
+        " AND datname NOT IN ('template0', 'template1') ORDER BY 1"
     )
     names = [row[0] for row in rows]
     unknown = sorted(set(wanted.databases) - set(names))
@@ -378,7 +379,7 @@ def _plan_removal(session: Session, wanted: Wanted, role: _Role, plan: _Plan) ->
             hint="Give that to another owner first (REASSIGN OWNED BY).",
         )
     holding = session.rows(
-        "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid WHERE d.datallowconn"
+        "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid WHERE d.datallowconn AND d.datconnlimit <> -2"
         " AND s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s ORDER BY 1",
         (role.oid,),
     )

@@ -37,6 +37,7 @@ _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108  # sockets, no files of
 
 # What a person should do next, by what the server or libpq says (their English; other languages get the general hint).
 _HINTS = (
+    ('FATAL: role "', "Make that role (pgops.backup.pg_backup_role does), or correct postgres.login_user."),
     ("password authentication failed", "Check the user and the password (postgres.login_user, login_password_file)."),
     ("no password supplied", "Set postgres.login_password_file, or let the server trust this account."),
     ("no pg_hba.conf entry", "Allow this host, user and database in the server's pg_hba.conf."),
@@ -50,6 +51,15 @@ _HINTS = (
 )
 
 _LOOK = "Look at the server's log."
+# Who is refused by these did not reach a server that could be asked what it meant.
+_NO_SERVER = ("Connection refused", "No such file or directory", "could not translate host name", "timeout expired")
+# Nor is it about one database if a login is refused so; asking again might lock the account.
+_NO_LOGIN = ("password authentication failed", "no password supplied")
+# What may be asked where this role sees it: a server with less, or a database that is gone by now, makes it None.
+_UNKNOWN = ("42501", "42883", "42P01", "42703", "58P01")
+NO_DATABASE = "3D000"
+# PostgreSQL marks so what a DROP DATABASE that was interrupted has left; it takes no connections, and can only be dropped.
+INVALID = -2
 _TRIES, _CANCELED = 10, "57014"
 _LOST = ("server closed the connection", "terminating connection", "could not connect to server", "Connection refused")
 
@@ -140,15 +150,20 @@ class Session:
         finally:
             self.busy = False
 
-    def allowed(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Optional[list[Row]]:
-        """Return the rows of `sql`, or None when this role may not ask that or the server does not know it."""
+    def allowed(
+        self, sql: str, parameters: Optional[Sequence[Any]] = None, *, also: Sequence[str] = ()
+    ) -> Optional[list[Row]]:
+        """Return the rows of `sql`, or None when this role may not ask that or the server does not know it.
+
+        `also` are more SQLSTATEs with which it does not.
+        """
         in_transaction = not self._raw.autocommit
         if in_transaction:
             self.execute("SAVEPOINT pgops")
         try:
             return self.rows(sql, parameters)
         except PgopsError as error:
-            if getattr(error, "sqlstate", None) not in ("42501", "42883", "42P01", "42703", "58P01"):
+            if getattr(error, "sqlstate", None) not in (*_UNKNOWN, *also):
                 raise
             if in_transaction:
                 self.execute("ROLLBACK TO SAVEPOINT pgops")
@@ -207,19 +222,18 @@ def cancel_queries() -> None:
 def connect(postgres: Postgres, database: str = "") -> Session:
     """Return a session in `database` (the login database when empty).
 
-    Raise MissingError if there is no such database, UnreachableError if the server cannot be reached or refuses us.
+    Raise MissingError if there is no such database, LostError if there is and the server has lost its files,
+    UnreachableError if the server cannot be reached or refuses us.
     """
     driver = _driver()
     name = database or postgres.login_db
-    options = {_NAMES[key][0]: value for key, value in _given(postgres).items()}
-    _forget_environment()
     try:
-        raw = driver.connect(dbname=name, application_name="pgops", client_encoding="UTF8", **options)
+        raw = _connected(driver, name, postgres)
     except driver.OperationalError as error:
-        raise _refusal(str(error), name, postgres) from None
+        said = str(error)
+        raise _refusal(said, name, postgres, _looked_up(driver, said, name, postgres)) from None
     except (driver.Error, UnicodeError, ValueError) as error:
         raise UsageError("These are no valid connection options: %s." % str(error).strip()) from None
-    raw.autocommit = True
     session = Session(raw, driver, name)
     # The same settings on every server, so that texts compare; nothing may end a long, quiet snapshot.
     for setting, value in (
@@ -233,6 +247,11 @@ def connect(postgres: Postgres, database: str = "") -> Session:
         ("jit", "off"),  # compiling a count of many tables takes longer than the counting
     ):
         _set(session, setting, value)
+    # What we hear is looked at, and shown to people, in English. Others than superusers may not ask for that.
+    session.execute(
+        "SELECT pg_catalog.set_config('lc_messages', 'C', false) FROM pg_catalog.pg_roles"
+        " WHERE rolname = current_user AND rolsuper"
+    )
     # When we are killed, the server ends what it does for us, also where it waits for a lock. Known since PostgreSQL 14,
     # refused where the server's system cannot look after a connection.
     with contextlib.suppress(PgopsError):
@@ -240,6 +259,50 @@ def connect(postgres: Postgres, database: str = "") -> Session:
             "SELECT pg_catalog.set_config(name, '2s', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'"
         )
     return session
+
+
+def _connected(driver: Any, name: str, postgres: Postgres) -> Any:
+    options = {_NAMES[key][0]: value for key, value in _given(postgres).items()}
+    _forget_environment()
+    raw = driver.connect(dbname=name, application_name="pgops", client_encoding="UTF8", **options)
+    raw.autocommit = True
+    return raw
+
+
+_GONE, _THERE, _LOST_FILES = "gone", "there", "lost files"
+
+
+def _looked_up(driver: Any, said: str, name: str, postgres: Postgres) -> str:
+    """Return what the catalog says of the database `name`, which refused us with `said`; empty where it cannot be asked.
+
+    A refusal has no SQLSTATE, its words are in the server's language, and the server also says of a database whose files
+    are gone that it does not exist.
+    """
+    if any(part in said for part in (*_NO_SERVER, *_NO_LOGIN)):
+        return ""
+    for other in dict.fromkeys((postgres.login_db, "postgres", "template1")):
+        if other == name:
+            continue
+        try:
+            raw = _connected(driver, other, postgres)
+        except driver.Error:
+            continue
+        with contextlib.closing(raw), Session(raw, driver, other) as session:
+            try:
+                if not session.rows("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (name,)):
+                    return _GONE
+                size = session.allowed(_SIZE, (name,), also=(NO_DATABASE,))
+                return _LOST_FILES if size == [(None,)] else _THERE
+            except PgopsError:
+                return ""
+    return ""
+
+
+# There is no row where this role may not know it. Where no file of it is left, PostgreSQL does not know it.
+_SIZE = """
+SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = %s AND datconnlimit <> -2
+AND (pg_catalog.has_database_privilege(oid, 'CONNECT') OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'))
+"""
 
 
 def _set(session: Session, setting: str, value: str) -> None:
@@ -255,18 +318,38 @@ def _set(session: Session, setting: str, value: str) -> None:
                 raise
 
 
-def _refusal(said: str, database: str, postgres: Postgres) -> PgopsError:
+class LostError(PgopsError):
+    """The server lists the database and cannot open it: its files are lost."""
+
+
+def _refusal(said: str, database: str, postgres: Postgres, known: str = "") -> PgopsError:
     text = " ".join(said.split())
     where = "%s port %s" % (
         postgres.login_host or postgres.login_unix_socket or "the local socket",
         postgres.login_port or 5432,
     )
-    if "does not exist" in text and "database" in text:
+    # Where nobody could be asked, the words must say just that; of lost files they say more.
+    alone = text.endswith('database "%s" does not exist' % " ".join(database.split()))
+    if known == _LOST_FILES:
+        return LostError(
+            "The server at %s has the database %r and cannot open it, its files are lost: %s."
+            % (where, database, text.rstrip(".")),
+            hint="%s Restore it (pgops restore --list), or, to save the others meanwhile, put it into backup.exclude_databases."
+            % _LOOK,
+        )
+    if known == _GONE or (alone and not known):
         return MissingError(
             "There is no database %r at %s." % (database, where), hint="Names are case-sensitive; psql -l lists them."
         )
     hint = next((hint for part, hint in _HINTS if part in text), "Check the section postgres of the configuration.")
-    return UnreachableError("No connection to %r at %s: %s." % (database, where, text.rstrip(".")), hint=hint)
+    failure = UnreachableError("No connection to %r at %s: %s." % (database, where, text.rstrip(".")), hint=hint)
+    failure.answered = not any(part in said for part in _NO_SERVER)  # type: ignore[attr-defined]  # for was_answered()
+    return failure
+
+
+def was_answered(error: PgopsError) -> bool:
+    """Tell whether connect() failed as a server refused us: another database of it may let us in."""
+    return bool(getattr(error, "answered", False))
 
 
 def explained(error: PgopsError) -> PgopsError:
@@ -325,6 +408,9 @@ def server_facts(session: Session) -> Server:
 
 
 __all__ = (
+    "INVALID",
+    "NO_DATABASE",
+    "LostError",
     "Row",
     "Server",
     "Session",
@@ -333,5 +419,6 @@ __all__ = (
     "explained",
     "program_environment",
     "server_facts",
+    "was_answered",
     "with_database",
 )

@@ -28,7 +28,7 @@ from ..system.durable import create_private, free_bytes
 from ..system.following import Following
 from ..system.runner import Command, OnLine, Watch
 from . import inventory
-from .connection import Server, Session, connect, explained, program_environment
+from .connection import LostError, Server, Session, connect, explained, program_environment
 from .lock_waits import DumpAnewError, GaveWayError, LockWatch
 from .tools import Programs
 
@@ -55,6 +55,7 @@ class DumpJob:
     programs: Programs
     server: Server
     with_rows: bool = True
+    oid: int = 0  # as which the server listed it
 
 
 class Sink:
@@ -188,6 +189,8 @@ def _login_database(context: Context) -> str:
 
 # So the server says it, in every case: a lock, a snapshot that is too old, a buffer, a database that was dropped.
 _CONFLICT = "conflict with recovery"
+_CONFLICTS = ("40001", "40P01", "57P04")  # to a session that reads: nothing else gives it these
+_LOCK_TIMEOUT = "55P03"
 _MIGRATIONS = "Back up when no migration runs; with backup.on_lock_wait at report, the others wait for the dump."
 _REPLAY = (
     "On the standby, set hot_standby_feedback to on, or raise max_standby_streaming_delay above the time that a dump takes;"
@@ -223,10 +226,10 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
                 reason = error.message
                 waits.gave_way += isinstance(error, GaveWayError)
             except PgopsError as error:
-                if not isinstance(error, MissingError) and _is_gone(context, job.database):
+                if not isinstance(error, MissingError) and _is_gone(context, job):
                     _discard(sink.folder / _path(job))
                     raise DroppedError(error.message, hint=error.hint) from None
-                if not job.server.in_recovery or _CONFLICT not in "%s %s" % (error, getattr(error, "stderr", "")):
+                if not job.server.in_recovery or not _is_conflict(error):
                     raise
                 reason, hint = (
                     "The standby ended the dump of %r, which was in the way of its replay." % job.database,
@@ -290,15 +293,26 @@ def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> 
 _LOST_TO_DDL = "could not obtain lock on relation"
 
 
-def _is_gone(context: Context, database: str) -> bool:
-    """Tell whether the server says that there is no such database. One that cannot be asked says nothing."""
+def _is_gone(context: Context, job: DumpJob) -> bool:
+    """Tell whether the server has no such database any more, or another one of that name. One that cannot be asked says nothing.
+
+    Raise LostError where its files are lost: that says more than what a program made of it.
+    """
     try:
-        connect(context.config.postgres, database).close()
+        with connect(context.config.postgres, job.database) as session:  # waits for a DROP DATABASE that is at work
+            oid = session.value("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
+            return bool(job.oid) and oid != job.oid
     except MissingError:
         return True
+    except LostError:
+        raise
     except PgopsError:
         return False
-    return False
+
+
+def _is_conflict(error: PgopsError) -> bool:
+    said = "%s %s" % (error, getattr(error, "stderr", ""))
+    return getattr(error, "sqlstate", None) in _CONFLICTS or _CONFLICT in said
 
 
 def _discard(path: Path) -> None:
@@ -321,7 +335,9 @@ def masked_settings(settings: Iterable[str], whose: str) -> list[dict[str, str]]
 def _explained(error: BaseException) -> BaseException:
     """Return `error` with a hint where it is about a lock that others held for too long."""
     said = "%s %s" % (error, getattr(error, "stderr", ""))
-    if isinstance(error, PgopsError) and ("lock timeout" in said or "LOCK TABLE" in said):
+    # The server tells us a state, and pg_dump its statement.
+    timed_out = getattr(error, "sqlstate", None) == _LOCK_TIMEOUT or "LOCK TABLE" in said
+    if isinstance(error, PgopsError) and timed_out:
         error.hint = "Another session holds a lock on a table. Try again later, or raise backup.lock_wait_timeout."
     return explained(error) if isinstance(error, PgopsError) else error
 
@@ -414,7 +430,7 @@ def _run_pg_dump(
     if (
         job.server.superuser
     ):  # a limit may end even the statement that lifts it; a pooler, as others use, refuses options
-        environment["PGOPTIONS"] = "-c statement_timeout=0"
+        environment["PGOPTIONS"] = "-c statement_timeout=0 -c lc_messages=C"
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)

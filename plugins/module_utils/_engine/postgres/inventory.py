@@ -14,7 +14,7 @@ from typing import Any
 from ..core.fingerprint import FORMAT, Facts
 from ..core.naming import qualified, split_qualified
 from ..core.redaction import without_secret
-from .connection import Session
+from .connection import INVALID, NO_DATABASE, Session
 
 _BATCH = 100
 
@@ -331,6 +331,39 @@ def _batches(keys: list[str]) -> Iterable[list[str]]:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A database as the server lists it. `bytes` is 0 where this role may not know it, and where it is `lost`."""
+
+    oid: int
+    name: str
+    closed: str  # why it takes no connections; empty when it does
+    bytes: int
+    lost: bool  # the server has no file of it
+
+
+def databases(session: Session) -> list[Listed]:
+    """Return the databases of the server but template0, by name; each is asked for its size alone, as it may go meanwhile."""
+    found = []
+    for oid, name, allowed, limit in session.rows(
+        "SELECT oid::bigint, datname, datallowconn, datconnlimit FROM pg_database WHERE datname <> 'template0' ORDER BY datname"
+    ):
+        closed = "its DROP DATABASE was interrupted; drop it" if limit == INVALID else ""
+        closed = closed or ("" if allowed else "it takes no connections")
+        size = session.allowed(
+            "SELECT pg_database_size(%s::oid) WHERE has_database_privilege(%s::oid, 'CONNECT')",
+            (oid, oid),
+            also=(NO_DATABASE,),
+        )
+        known = size[0][0] if size else 0
+        if known is None and limit != INVALID:
+            now = session.value("SELECT datconnlimit FROM pg_database WHERE oid = %s", (oid,))
+            if now in (None, INVALID):
+                continue  # it was, or is being, dropped since it was listed
+        found.append(Listed(oid, name, closed, int(known or 0), lost=known is None and limit != INVALID))
+    return found
+
+
 def database_properties(session: Session, database: str) -> dict[str, Any]:
     """Return what CREATE DATABASE, GRANT and ALTER DATABASE need to make `database` again as it is."""
     row, owner, encoding, tablespace, acl, comment = session.rows(
@@ -408,9 +441,11 @@ def _public(settings: Iterable[str]) -> list[str]:
 
 
 __all__ = (
+    "Listed",
     "Scope",
     "count_rows",
     "database_properties",
+    "databases",
     "roles",
     "sequence_positions",
     "settings_of_all_roles",

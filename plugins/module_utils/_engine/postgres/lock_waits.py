@@ -132,8 +132,8 @@ class LockWatch(threading.Thread):
         ours = self._ours.union(rows[0][7] if rows else ())
         held_up, fresh = self._waits.see(waiting, ours, time.monotonic())
         for wait in fresh:
-            # The result tells it when it is over; a person who watches is told now.
-            self._context.reporter.note("warning: %s" % self._context.redactor.text(wait.now()))
+            # The result tells it when it is over; those who wait have to be helped now.
+            self._context.tell_now(wait.now())
         if held_up:
             self._held_up.set()
 

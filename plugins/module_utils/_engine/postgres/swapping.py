@@ -64,7 +64,9 @@ def reopen(session: Session, postgres: Postgres, name: str) -> bool:
 
 
 def _open(session: Session, name: str) -> None:
-    if session.rows("SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn", (name,)):
+    if session.rows(
+        "SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn AND datconnlimit <> -2", (name,)
+    ):
         session.execute("ALTER DATABASE %s WITH ALLOW_CONNECTIONS true" % quote_ident(name))
 
 
@@ -79,7 +81,9 @@ def left_closed(session: Session, prefix: str, mark: str) -> list[str]:
     return [
         name
         for name in names
-        if session.rows("SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn", (name,))
+        if session.rows(
+            "SELECT 1 FROM pg_database WHERE datname = %s AND NOT datallowconn AND datconnlimit <> -2", (name,)
+        )
     ]
 
 

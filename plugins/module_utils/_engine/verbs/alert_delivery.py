@@ -25,7 +25,7 @@ from ..system.lock import hold
 
 Result = dict[str, Any]
 
-_PATIENCE = timedelta(seconds=90)  # for another look at the same time
+PATIENCE = timedelta(seconds=90)  # for another look at the same time
 _NO_CHANNEL = "Add the section of a channel to alerts in the configuration; docs/alerts.md has one of each."
 
 
@@ -48,7 +48,7 @@ def remembered(context: Context, *, dry_run: bool = False) -> Iterator[State]:
         yield _loaded(context, dry_run=True)
         return
     path = context.state / "locks" / "alerts.lock"
-    with hold(path, "alerts of %s" % context.config.instance, clock=context.clock, wait=_PATIENCE):
+    with hold(path, "alerts of %s" % context.config.instance, clock=context.clock, wait=PATIENCE):
         state = _loaded(context, dry_run=False)
         try:
             yield state
@@ -168,4 +168,4 @@ def told_command(context: Context, step: str) -> str:
     return as_account(addressed(step, context.config_file), own_name())
 
 
-__all__ = ("Result", "hand_over", "log", "need_channel", "opened", "remembered", "told_command")
+__all__ = ("PATIENCE", "Result", "hand_over", "log", "need_channel", "opened", "remembered", "told_command")

@@ -40,6 +40,7 @@ _LOCKS = {"backup": "backup", "sync": "sync", "verify": "verify", "prune": "sets
 # Both kinds of backups hold the same lock.
 _SAME = {"backup": ("backup", BASE_BACKUP)}
 _LEFT_OUT_ON_PURPOSE = "it is in backup.exclude_databases"
+_NOBODYS_CHOICE = ("vanished", "dropped", "interrupted")
 _KEPT_OF_A_SET = (
     "id",
     "begun",
@@ -277,18 +278,25 @@ def _uncovered(context: Context, state: State) -> list[str]:
 
 
 def _left_out(record: Any) -> Optional[list[str]]:
-    """Return the databases that a backup left out unasked, None where the record does not tell."""
+    """Return the databases that a backup left out unasked, or did not find any more, None where the record does not tell."""
     if not isinstance(record, dict) or record.get("outcome") != "ok" or record.get("skipped"):
         return None
     if not isinstance(record.get("uncovered"), list):
         return None
+    gone = record.get("left_out")
     return [
-        str(entry.get("what"))
-        for entry in record["uncovered"]
+        _shown(entry)
+        for entry in (*record["uncovered"], *(gone if isinstance(gone, list) else ()))
         if isinstance(entry, dict)
         and str(entry.get("what")).startswith("database ")
         and entry.get("why") != _LEFT_OUT_ON_PURPOSE
     ]
+
+
+def _shown(entry: dict[str, Any]) -> str:
+    """Return the database as an alert calls it: with the reason, where that is no choice of anybody."""
+    what, why = str(entry.get("what")), str(entry.get("why") or "")
+    return "%s (%s)" % (what, why) if any(part in why for part in _NOBODYS_CHOICE) else what
 
 
 def _always_uncovered(context: Context) -> list[str]:

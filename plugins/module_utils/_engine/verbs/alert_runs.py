@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from typing import Optional
 
 from ..alerts.http import DeliveryError
+from ..alerts.state import load
 from ..context import Context
-from ..core.errors import PgopsError
-from .alert import look
-from .alert_delivery import Result, remembered
+from ..core.errors import PgopsError, UsageError
+from .alert import Message, look, send
+from .alert_delivery import PATIENCE, Result, remembered
 from .alert_facts import known
 from .alert_watchers import Watch, beat_of, beating, tell_end
 
@@ -33,6 +36,43 @@ def before_run(context: Context, verb: str) -> Watch:
     except Exception as error:  # noqa: BLE001 - no alert may keep a run from its work
         context.warn("That the run begins could not be told: %s: %s" % (type(error).__name__, error))
     return watch
+
+
+class Urgent:
+    """Tells people of what a run of `verb` meets while it lasts, in a thread of its own, and when that is over. It never fails.
+
+    One message for each run: the first thing that is met. The rest is in the log and in the record.
+    """
+
+    def __init__(self, context: Context, verb: str) -> None:
+        self._context, self._key = context, "%s in progress" % verb
+        self._teller: Optional[threading.Thread] = None
+
+    def tell(self, text: str) -> None:
+        """Begin to tell `text`."""
+        if self._teller is None:
+            told = Message("warning", text, self._key)
+            self._teller = threading.Thread(target=self._send, args=(told,), name="urgent", daemon=True)
+            self._teller.start()
+
+    def over(self) -> None:
+        """Tell that the run has ended, to whom heard of it, also where that was of an earlier run which was killed."""
+        teller, known = self._teller, False
+        if teller is not None:
+            teller.join(PATIENCE.total_seconds())
+        with contextlib.suppress(Exception):
+            known = self._key in load(self._context.state)[0].messages
+        if known:
+            self._send(Message("ok", "That run has ended.", self._key, once=True))
+
+    def _send(self, told: Message) -> None:
+        try:
+            send(self._context, told)
+        except UsageError:
+            return  # nobody wants to hear of it
+        except Exception as error:  # noqa: BLE001 - no alert may spoil a run
+            said = self._context.redactor.text(str(error))
+            self._context.warn("What was told during the run was not heard at once: %s" % said)
 
 
 def after_run(context: Context, watch: Watch, record: Result) -> None:
@@ -65,4 +105,4 @@ def remember(context: Context) -> None:
         context.warn("What status compares with later could not be remembered: %s" % error)
 
 
-__all__ = ("Watch", "after_run", "before_run", "remember")
+__all__ = ("Urgent", "Watch", "after_run", "before_run", "remember")

@@ -61,6 +61,7 @@ class _Target:
     """A database that will be dumped."""
 
     name: str
+    oid: int
     bytes: int
     scope: inventory.Scope
     choice: Optional[Choice] = None
@@ -192,14 +193,18 @@ def _plan(context: Context, session: Session) -> _Plan:
     available = frozenset(name for name in codec.SUFFIXES if context.runner.find(name))
     if config.backup.encryption == "age" and "age" not in available:
         codec.wrap(context.runner, ["age"], level=None, recipients=())
-    for name, size in names:
-        target = _target(context, name, size, plan)
-        if target is None:
+    for listed in names:
+        try:
+            target = _target(context, listed, plan)
+            if target is None:
+                continue
+            tables = _table_count(context, listed.name)
+        except MissingError as error:
+            _vanished(context, plan, listed.name, error)
             continue
-        tables = _table_count(context, name)
-        target.choice = choose(config.backup, Facts(native, available, os.cpu_count() or 1, size, tables))
+        target.choice = choose(config.backup, Facts(native, available, os.cpu_count() or 1, listed.bytes, tables))
         plan.targets.append(target)
-        plan.choices[name] = _choice_facts(target.choice)
+        plan.choices[listed.name] = _choice_facts(target.choice)
     if not plan.targets and not config.backup.allow_no_databases:
         raise MissingError(
             "There is no database to back up.",
@@ -209,13 +214,10 @@ def _plan(context: Context, session: Session) -> _Plan:
     return plan
 
 
-def _databases(wanted: Backup, session: Session) -> tuple[list[tuple[str, int]], list[dict[str, str]]]:
-    """Return the (name, bytes) of databases to dump, and what no job covers."""
-    rows = session.rows(
-        "SELECT datname, datallowconn, CASE WHEN has_database_privilege(datname, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END"
-        " FROM pg_database WHERE datname NOT IN ('template0', 'template1') ORDER BY pg_database_size(oid) DESC, datname"
-    )
-    known = {row[0] for row in rows}
+def _databases(wanted: Backup, session: Session) -> tuple[list[inventory.Listed], list[dict[str, str]]]:
+    """Return the databases to dump, the largest first, and what no job covers."""
+    listed = [one for one in inventory.databases(session) if one.name != "template1"]
+    known = {one.name for one in listed}
     unknown = sorted(set(wanted.databases) - known)
     if unknown:
         raise MissingError(
@@ -223,21 +225,21 @@ def _databases(wanted: Backup, session: Session) -> tuple[list[tuple[str, int]],
             hint="Names are case-sensitive; it has %s." % ", ".join(repr(n) for n in sorted(known)),
         )
     chosen, uncovered = [], []
-    for name, allowed, size in rows:
-        if not allowed:
-            uncovered.append({"what": "database %s" % name, "why": "it takes no connections"})
-        elif wanted.databases and name not in wanted.databases:
-            uncovered.append({"what": "database %s" % name, "why": "it is not in backup.databases"})
-        elif name in wanted.exclude_databases:
-            uncovered.append({"what": "database %s" % name, "why": "it is in backup.exclude_databases"})
+    for one in sorted(listed, key=lambda one: (-one.bytes, one.name)):
+        if one.closed:
+            uncovered.append({"what": "database %s" % one.name, "why": one.closed})
+        elif wanted.databases and one.name not in wanted.databases:
+            uncovered.append({"what": "database %s" % one.name, "why": "it is not in backup.databases"})
+        elif one.name in wanted.exclude_databases:
+            uncovered.append({"what": "database %s" % one.name, "why": "it is in backup.exclude_databases"})
         else:
-            chosen.append((name, int(size)))
+            chosen.append(one)
     return chosen, uncovered
 
 
-def _target(context: Context, name: str, size: int, plan: _Plan) -> Optional[_Target]:
-    """Return what of the database `name` is dumped, None if its filters leave nothing; add to `plan.uncovered`."""
-    wanted = context.config.backup
+def _target(context: Context, listed: inventory.Listed, plan: _Plan) -> Optional[_Target]:
+    """Return what of a database is dumped, None if its filters leave nothing; add to `plan.uncovered`."""
+    wanted, name = context.config.backup, listed.name
     scope = inventory.Scope(
         tuple(wanted.schemas),
         tuple(wanted.exclude_schemas),
@@ -246,7 +248,7 @@ def _target(context: Context, name: str, size: int, plan: _Plan) -> Optional[_Ta
         tuple(split_qualified(t) for t in wanted.exclude_table_data),
     )
     if scope.whole and not scope.exclude_table_data:
-        return _Target(name, size, scope)
+        return _Target(name, listed.oid, listed.bytes, scope)
     with connect(context.config.postgres, name) as session:
         found = session.rows(
             "SELECT n.nspname, c.relname FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'm', 'f', 'v')"
@@ -279,7 +281,7 @@ def _target(context: Context, name: str, size: int, plan: _Plan) -> Optional[_Ta
         plan.left_out.append(
             {"what": "rows of %s.%s of database %s" % (*pair, name), "why": "it is in backup.exclude_table_data"}
         )
-    return _Target(name, size, narrowed)
+    return _Target(name, listed.oid, listed.bytes, narrowed)
 
 
 def _table_count(context: Context, name: str) -> int:
@@ -370,18 +372,23 @@ def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optiona
         plan.programs,
         plan.server,
         with_rows=context.config.backup.fingerprint,
+        oid=target.oid,
     )
     plan.waits.append(LockWaits(target.name))
     try:
         payload, fingerprint, properties, left_out = dump_database(context, job, sink, plan.waits[-1])
     except MissingError as error:
-        # Dropped since the listing: not ours to save any more, but a person should know.
-        how = "was dropped while it was dumped" if isinstance(error, DroppedError) else "vanished before it was dumped"
-        context.warn("The database %s %s: %s" % (target.name, how, error.message))
-        plan.left_out.append({"what": "database %s" % target.name, "why": "it %s" % how})
+        _vanished(context, plan, target.name, error)
         return None
     plan.left_out += left_out
     return Database(target.name, payload, properties, fingerprint, target.bytes, round(time.monotonic() - tick, 3))
+
+
+def _vanished(context: Context, plan: _Plan, name: str, error: MissingError) -> None:
+    """Tell of a database that was dropped since the listing: not ours to save any more, but a person should know."""
+    how = "was dropped while it was dumped" if isinstance(error, DroppedError) else "vanished before it was dumped"
+    context.warn("The database %s %s: %s" % (name, how, error.message))
+    plan.left_out.append({"what": "database %s" % name, "why": "it %s" % how})
 
 
 def _finish(

@@ -34,7 +34,7 @@ from ..postgres.base_taking import (
     take,
     wal_kept,
 )
-from ..postgres.connection import Server, Session, connect, server_facts
+from ..postgres.connection import LostError, Server, Session, connect, server_facts
 from ..postgres.dumping import Sink
 from ..postgres.throwaway import claimed, clear_abandoned
 from ..postgres.tools import Programs, pick
@@ -50,10 +50,6 @@ _GUESS, _CHANGED = 0.5, 0.25
 _FACTS = """
 SELECT current_setting('wal_level'), current_setting('max_wal_senders')::int, pg_size_bytes(current_setting('wal_segment_size')),
   current_setting('data_checksums') = 'on'
-"""
-_DATABASES = """
-SELECT datname, CASE WHEN has_database_privilege(datname, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END
-FROM pg_database WHERE datname <> 'template0' ORDER BY datname
 """
 _TABLESPACES = """
 SELECT oid::text, spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid
@@ -173,7 +169,15 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
     parent, upon = find_parent(context, session, server, wanted, there=there)
     apart = wanted != NEVER and server.major >= INCREMENTAL_MAJOR
     way, reason = choose_way(context, programs, tablespaces=bool(found), apart=apart, streamed=there is not None)
-    databases = [{"name": name, "bytes": int(size)} for name, size in session.rows(_DATABASES)]
+    listed = inventory.databases(session)
+    lost = [one.name for one in listed if one.lost]
+    if lost:
+        raise LostError(
+            "The server has no files of %s any more; a copy of it would not have them either."
+            % ", ".join(map(repr, lost)),
+            hint="Look at the server's log, and restore what is lost (pgops restore --list), or drop it.",
+        )
+    databases = [{"name": one.name, "bytes": one.bytes} for one in listed]
     reasons = (reason, *((upon,) if wanted != NEVER else ()))
     plan = _Plan(server, programs, way, reasons, found, databases, int(segment_bytes), bool(checksums), parent, there)
     _plan_space(context, plan)

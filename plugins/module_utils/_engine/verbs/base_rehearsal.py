@@ -14,6 +14,7 @@ from ..context import Context
 from ..core.errors import NO_SPACE, CommandError, DamagedError, PgopsError, UnreachableError
 from ..core.manifest import Base
 from ..core.sizes import human_size
+from ..postgres import inventory
 from ..postgres.base_unpacking import (
     least_settings,
     unpack_chain,
@@ -21,7 +22,7 @@ from ..postgres.base_unpacking import (
     verify_unpacked,
     write_tablespace_map,
 )
-from ..postgres.connection import Session, connect
+from ..postgres.connection import connect
 from ..postgres.fencing import fence_copy
 from ..postgres.throwaway import room_for_server, throwaway
 from ..postgres.tools import Programs
@@ -120,29 +121,26 @@ def _look(stage: Stage, base: Base) -> None:
             % (stage.target.server.system_identifier, manifest.system_identifier)
         )
     wanted = {str(d["name"]) for d in base.databases}
-    found = _databases(stage.session)
+    found = {one.name: one for one in inventory.databases(stage.session)}
     lost = sorted(wanted - set(found))
     # Made or dropped while the backup ran, a database may be on one side only.
     if lost:
         result.remarks.append("It holds no database %s, which the server had when the backup began." % ", ".join(lost))
     if not wanted & set(found):
         result.findings.append("It holds none of the databases that the manifest lists.")
+    result.findings += [
+        "It lists the database %r and has no files of it." % one.name for one in found.values() if one.lost
+    ]
     result.checked["databases"] = {name: {} for name in found}
-    for name, connectable in found.items():
+    for name, listed in found.items():
         try:
-            if connectable and context.config.verify.amcheck:
+            if not (listed.closed or listed.lost) and context.config.verify.amcheck:
                 check_indexes(name, stage.target, result)
             for assertion in context.config.verify.assertions:
                 if assertion.database == name:
                     ask(stage, assertion)
         except PgopsError as error:
             result.cannot.append("%r could not be examined to the end: %s" % (name, error))
-
-
-def _databases(session: Session) -> dict[str, bool]:
-    """Return the databases of the server, and whether they take connections."""
-    rows = session.rows("SELECT datname, datallowconn FROM pg_database WHERE datname <> 'template0' ORDER BY datname")
-    return {name: bool(allowed) for name, allowed in rows}
 
 
 __all__ = ("is_fault", "rehearse_base")

@@ -13,11 +13,11 @@ from ..context import Context
 from ..core.calendar import Calendar, parse
 from ..core.commands import addressed
 from ..core.fingerprint import summary
-from ..core.freshness import CLOCK_TOLERANCE, Facts, Finding, Limits, Seen, judge, limits, waited_for, worst
+from ..core.freshness import Facts, Finding, Limits, Seen, judge, limits, waited_for, worst
 from ..core.lineages import Taken, entwined, growing, newest_of_each
 from ..core.manifest import Database, Manifest
 from ..core.naming import is_physical
-from ..core.times import iso, parse_iso, parse_span
+from ..core.times import CLOCK_TOLERANCE, iso, parse_iso, parse_span
 from ..places.catalog import Catalog
 from ..places.chains import broken, chain_of
 from ..runs import BASE_BACKUP
@@ -118,14 +118,15 @@ def _place(context: Context, surveyed: Surveyed, details: bool) -> dict[str, Any
     if catalog is None:
         return result
     sets = [_describe(context, surveyed, catalog, set_id, details) for set_id in catalog.ids()]
+    past = catalog.past(context.clock(), context.warn)
     result.update(
         sets=sets,
         unfinished=catalog.unfinished,
         strays=catalog.strays,
         retention=_retention(context, surveyed),
         total_bytes=catalog.total_bytes,
-        newest=next((s["id"] for s in sets if s["complete"]), None),
-        newest_verified=next((s["id"] for s in sets if s["complete"] and s["verified"]), None),
+        newest=next((s["id"] for s in sets if s["complete"] and s["id"] in past), None),
+        newest_verified=next((s["id"] for s in sets if s["complete"] and s["verified"] and s["id"] in past), None),
     )
     if context.config.wal.enabled:
         held = surveyed.held(context.warn)

@@ -30,7 +30,7 @@ def pin(context: Context, place: str, set_id: str, reason: str, *, dry_run: bool
         raise UsageError("A pin needs a reason.", hint="Say why the set must stay, so that others know when it may go.")
     with _lock(context, dry_run):
         where = context.place(place)
-        found = Catalog(where).find(set_id)
+        found = Catalog(where).find(set_id, context.clock(), warn=context.warn)
         held = read_pin(where, found)
         changed = held is None or held.get("reason") != reason
         if changed:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import itertools
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -28,7 +30,7 @@ from ..places.chains import refuse_entwined
 from ..places.evidence import Proof, proofs
 from ..postgres import preflight, statistics, swapping
 from ..postgres.comparison import compare_database
-from ..postgres.connection import Session, connect, server_facts, with_database
+from ..postgres.connection import LostError, Session, connect, server_facts, was_answered, with_database
 from ..postgres.databases import comment_on_database, create_database, finish_database
 from ..postgres.globals import load_globals, settings_left_alone
 from ..postgres.loading import load_database
@@ -43,6 +45,7 @@ from ..system import codec
 MODES = ("create", "swap", "into_empty")
 GLOBALS = ("missing", "all", "none")
 _PREFIX = "pgops-restore-"
+_NAME_BYTES = 63
 
 
 # What parallel workers of pg_restore can do to each other, and one alone cannot: block each other (partitions, foreign keys),
@@ -149,17 +152,12 @@ def _maintenance(context: Context, taken: Iterable[str]) -> Session:
         try:
             return connect(postgres, name)
         except PgopsError as error:
-            if not isinstance(error, MissingError) and not _is_shut(error):
+            if not isinstance(error, (MissingError, LostError)) and not was_answered(error):
                 raise
             first = first or error
     if first is None:
         return connect(postgres)  # all three are to be replaced, template1 too: preflight refuses that
     raise first
-
-
-def _is_shut(error: PgopsError) -> bool:
-    said = ("not currently accepting connections", "permission denied for database", "no pg_hba.conf entry")
-    return isinstance(error, UnreachableError) and any(text in error.message for text in said)
 
 
 def _check(request: Request) -> None:
@@ -190,7 +188,7 @@ def _source(context: Context, request: Request) -> Source:
     catalog = Catalog(place, more_proofs=more)
     if request.set in ("latest", "latest_verified"):
         refuse_entwined(catalog, physical=False)
-    set_id = catalog.find(request.set, physical=False)
+    set_id = catalog.find(request.set, context.clock(), physical=False, warn=context.warn)
     source = Source(context, catalog, set_id, identity_file=context.config.restore.identity_file)
     if source.manifest.base is not None:
         raise UsageError(
@@ -486,7 +484,8 @@ def _give_name(context: Context, work: _Work, job: _Job, session: Session) -> No
         swapping.give_name(session, job.temporary, job.name, comment=job.comment)
         job.done = True
         return
-    kept = kept_name(job.name, compact(context.clock()))
+    taken = {row[0] for row in session.rows("SELECT datname FROM pg_database")}
+    kept = kept_name(job.name, compact(context.clock()), taken=taken)
     try:
         swapping.swap(session, job.temporary, job.name, kept, comment=job.comment, mark=_mark(context))
     except BaseException:
@@ -513,11 +512,20 @@ def _tell_state(error: PgopsError, work: _Work) -> None:
     error.hint = ("%s %s" % (error.hint, said)).strip()
 
 
-def kept_name(name: str, stamp: str, since: str = "before") -> str:
-    """Return the name under which a database that was called `name` stays beside its successor."""
-    tail = "_%s_%s" % (since, stamp)
-    head = name.encode("utf-8", "surrogateescape")[: 63 - len(tail)]
-    return head.decode("utf-8", "ignore") + tail
+def kept_name(name: str, stamp: str, since: str = "before", *, taken: Container[str] = ()) -> str:
+    """Return the name, none of `taken`, under which a database that was called `name` stays beside its successor.
+
+    Of a name that is too long there is the beginning, and a few digits by which it differs from others that begin so.
+    """
+    whole = name.encode("utf-8", "surrogateescape")
+    for count in itertools.count(1):
+        tail = "_%s_%s" % (since, stamp if count == 1 else "%s_%d" % (stamp, count))
+        if len(whole) + len(tail) > _NAME_BYTES:
+            tail = "_%s%s" % (hashlib.sha256(whole).hexdigest()[:8], tail)
+        found = whole[: _NAME_BYTES - len(tail)].decode("utf-8", "ignore") + tail
+        if found not in taken:
+            break
+    return found
 
 
 def _mark(context: Context) -> str:

@@ -16,6 +16,8 @@ from ..postgres import swapping
 from ..postgres.connection import Session, connect
 from .restore import kept_name
 
+_KEPT = re.compile(r"_before_(([0-9]{8}T[0-9]{6}Z)(?:_([0-9]+))?)$")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -49,14 +51,16 @@ def _plan(context: Context, session: Session, request: Request) -> list[dict[str
     """Return what is renamed to what. Raise MissingError if something is not there, RefusedError if we stand in its place."""
     existing = {row[0] for row in session.rows("SELECT datname FROM pg_database")}
     stamp = compact(context.clock())
-    plan, lacking = [], []
+    plan: list[dict[str, str]] = []
+    lacking = []
     for name in request.databases:
-        candidates = sorted(other for other in existing if _was(other, name))
+        candidates = sorted((other for other in existing if _was(other, name)), key=_age)
         kept = request.kept.get(name) or (candidates[-1] if candidates else "")
         if kept not in existing:
             lacking.append("there is no %r" % kept if kept else "nothing was kept of %r" % name)
             continue
-        aside = kept_name(name, stamp, "rolled_back") if name in existing else ""
+        taken = existing | {step["aside"] for step in plan}
+        aside = kept_name(name, stamp, "rolled_back", taken=taken) if name in existing else ""
         plan.append({"database": name, "kept": kept, "aside": aside})
     if lacking:
         raise MissingError(
@@ -74,8 +78,14 @@ def _plan(context: Context, session: Session, request: Request) -> list[dict[str
 
 def _was(candidate: str, name: str) -> bool:
     """Tell whether `candidate` is a name that a restore gives to what `name` was before."""
-    match = re.search(r"_before_([0-9]{8}T[0-9]{6}Z)$", candidate)
+    match = _KEPT.search(candidate)
     return match is not None and candidate == kept_name(name, match.group(1))
+
+
+def _age(kept: str) -> tuple[str, int]:
+    """Return by what the names that a restore gave sort as they were given; in one second there may be several."""
+    match = _KEPT.search(kept)
+    return (match.group(2), int(match.group(3) or 1)) if match else ("", 0)
 
 
 def _give_back(context: Context, session: Session, step: Mapping[str, str]) -> None:

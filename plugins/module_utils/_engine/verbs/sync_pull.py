@@ -33,7 +33,7 @@ class Pull:
 
     def run(self, names: Sequence[str], *, dry_run: bool) -> None:
         """Plan and, unless `dry_run` holds, do what brings the sets `names` here; keep it in the Done."""
-        for set_id in self._with_ancestors(wanted_sets(self._remote, names or ("latest",))):
+        for set_id in self._with_ancestors(wanted_sets(self._context, self._remote, names or ("latest",))):
             try:
                 step = self._compared(set_id)
             except (DamagedError, UsageError) as error:

@@ -86,7 +86,7 @@ class Push:
 
     def run(self, names: Sequence[str], *, dry_run: bool) -> None:
         """Plan and, unless `dry_run` holds, do what brings the sets `names` to S3; keep it in the Done."""
-        wanted = wanted_sets(self._local, names or ("all",))
+        wanted = wanted_sets(self._context, self._local, names or ("all",))
         there = set(self._remote.ids())
         here = set(self._local.ids())
         self._done.only_there = [set_id for set_id in self._remote.ids() if set_id not in here]

@@ -100,11 +100,11 @@ class Done:
         context.warn("%s: %s" % (set_id, why))
 
 
-def wanted_sets(catalog: Catalog, names: Sequence[str]) -> list[str]:
+def wanted_sets(context: Context, catalog: Catalog, names: Sequence[str]) -> list[str]:
     """Return the ids that `names` mean, the newest first. Raise MissingError or UsageError."""
     found = set()
     for name in names:
-        found.update(catalog.ids() if name == "all" else [catalog.find(name)])
+        found.update(catalog.ids() if name == "all" else [catalog.find(name, context.clock(), warn=context.warn)])
     return sorted(found, reverse=True)
 
 

@@ -91,7 +91,7 @@ def verify(context: Context, request: Request) -> dict[str, Any]:
             if not turn.mine:
                 return turn.skipped()
         catalog = Catalog(place)
-        chosen = _choose(catalog, request, level)
+        chosen = _choose(context, catalog, request, level)
         if request.dry_run:
             plan = [{"set": s, "bytes": catalog.stored_bytes(s), "level": level} for s in chosen]
             planned = {"changed": bool(chosen), "place": place.name, "level": level, "plan": plan, **turn.facts}
@@ -171,7 +171,7 @@ def _judge(root: str, result: dict[str, Any]) -> None:
         raise unable
 
 
-def _choose(catalog: Catalog, request: Request, level: str) -> list[str]:
+def _choose(context: Context, catalog: Catalog, request: Request, level: str) -> list[str]:
     chosen: list[str] = []
     for wanted in request.sets or ("latest",):
         if wanted == "all":
@@ -179,17 +179,17 @@ def _choose(catalog: Catalog, request: Request, level: str) -> list[str]:
         elif wanted == "unverified":
             found = [s for s in catalog.ids() if not _passed(catalog, s, level)]
         elif wanted == "latest":
-            found = _newest(catalog, level)
+            found = _newest(context, catalog, level)
         else:
-            found = [catalog.find(wanted)]
+            found = [catalog.find(wanted, context.clock(), warn=context.warn)]
         chosen += [s for s in found if s not in chosen]
     return chosen
 
 
-def _newest(catalog: Catalog, level: str) -> list[str]:
+def _newest(context: Context, catalog: Catalog, level: str) -> list[str]:
     """Return the newest set, and the newest of the other family (dumps, base backups) unless that has passed at `level`."""
-    newest = catalog.find("latest")
-    other = next((s for s in catalog.ids() if is_physical(s) != is_physical(newest)), None)
+    newest = catalog.find("latest", context.clock(), warn=context.warn)
+    other = next((s for s in catalog.past(context.clock()) if is_physical(s) != is_physical(newest)), None)
     return [newest] if other is None or _passed(catalog, other, level) else [newest, other]
 
 

@@ -254,7 +254,17 @@ def test_a_base_backup_says_nothing_of_databases_that_are_left_out(world: Any) -
     ):
         ran(**facts)
         assert "uncovered" not in causes(world, state)
+    gone = [
+        {"what": "database new", "why": "it was dropped while it was dumped"},
+        {"what": "rows of unlogged tables of database old", "why": "unlogged tables cannot be read on a standby"},
+    ]
+    ran(kind="logical", uncovered=left_out, left_out=gone)
+    facts = gather(world.context(), state, look_at_s3=False).facts
+    assert facts.uncovered == ["database old", "database new (it was dropped while it was dumped)"]
+    assert "uncovered" in causes(world, state)
+    ran(kind="logical", uncovered=left_out, left_out=[])
+    assert "uncovered" not in causes(world, state)
     ran(kind="base", bytes=10**12, set="20261122T020000Z-base")
     runs = gather(world.context(), state, look_at_s3=False).facts.runs
-    assert [run.size for run in runs["backup"]] == [None, None]
+    assert [run.size for run in runs["backup"]] == [None, None, None, None]
     assert runs["base backup"][0].size == 10**12

@@ -63,6 +63,19 @@ def test_what_does_not_belong_there_is_a_stray_and_no_set(world: Any) -> None:
     assert sorted(catalog.strays) == ["sets/20261120T020000Z-logical", "sets/README", "sets/old-backup/manifest.json"]
 
 
+def test_a_set_from_the_future_is_never_the_latest_and_is_told(world: Any) -> None:
+    now, ahead, soon = (world.add("local", world.NOW + n * DAY) for n in (0, 400, 1 / 1440))
+    for set_id in (now, ahead):
+        world.prove("local", set_id)
+    told: list[str] = []
+    catalog = local(world)
+    assert catalog.find("latest", world.NOW, warn=told.append) == soon, "the clocks of hosts differ by a minute"
+    assert catalog.find("latest_verified", world.NOW) == now
+    assert len(told) == 1 and "The set %s in " % ahead in told[0] and "check the clock" in told[0]
+    assert catalog.find(ahead, world.NOW, warn=told.append) == ahead
+    assert catalog.ids() == [ahead, soon, now] and len(told) == 1
+
+
 def test_stored_bytes_are_those_of_all_files_of_the_set(world: Any) -> None:
     set_id = world.add("local", world.NOW, payload=b"x" * 1000)
     folder = world.context().local.home / "sets" / set_id
@@ -74,9 +87,9 @@ def test_latest_is_the_newest_and_latest_verified_the_newest_proven(world: Any) 
     world.prove("local", old)
     world.prove("local", middle)
     catalog = local(world)
-    assert catalog.find("latest") == new
-    assert catalog.find("latest_verified") == middle
-    assert catalog.find(old) == old
+    assert catalog.find("latest", world.NOW) == new
+    assert catalog.find("latest_verified", world.NOW) == middle
+    assert catalog.find(old, world.NOW) == old
 
 
 @pytest.mark.parametrize(
@@ -92,7 +105,7 @@ def test_latest_is_the_newest_and_latest_verified_the_newest_proven(world: Any) 
 )
 def test_what_is_not_there_is_said_with_a_next_step(world: Any, wanted: str, error: Any, message: str) -> None:
     with pytest.raises(error, match=message) as caught:
-        local(world).find(wanted)
+        local(world).find(wanted, world.NOW)
     assert caught.value.hint
 
 
@@ -125,7 +138,7 @@ def test_a_set_whose_manifest_cannot_be_read_is_not_verified_whatever_was_proven
     (world.context().local.home / "sets" / broken / "manifest.json").write_bytes(raw)
     catalog = local(world)
     assert not catalog.verified(broken)
-    assert catalog.find("latest_verified") == old
+    assert catalog.find("latest_verified", world.NOW) == old
     assert isinstance(readable(catalog, broken), (DamagedError, UsageError))
     assert readable(catalog, old) is None
 
@@ -151,14 +164,14 @@ def test_the_newest_of_a_family_is_found_whatever_is_newer(world: Any) -> None:
     dump = world.add("local", world.NOW - 2 * DAY)
     copy = world.add("local", world.NOW - DAY, kind="base")
     catalog = local(world)
-    assert catalog.find("latest") == copy
-    assert catalog.find("latest", physical=False) == dump
-    assert catalog.find("latest", physical=True) == copy
+    assert catalog.find("latest", world.NOW) == copy
+    assert catalog.find("latest", world.NOW, physical=False) == dump
+    assert catalog.find("latest", world.NOW, physical=True) == copy
     assert catalog.manifest(copy).database_names == []
     world.prove("local", copy)
     with pytest.raises(MissingError, match=r"No set in .* is verified"):
-        local(world).find("latest_verified", physical=False)
-    assert local(world).find("latest_verified", physical=True) == copy
+        local(world).find("latest_verified", world.NOW, physical=False)
+    assert local(world).find("latest_verified", world.NOW, physical=True) == copy
 
 
 def test_a_file_costs_the_catalog_less_than_a_hundred_bytes(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

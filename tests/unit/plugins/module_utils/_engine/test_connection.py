@@ -66,6 +66,25 @@ def test_a_refusal_says_what_to_do_next(said: str, kind: type[Exception], hint: 
     assert "'x' at db1 port 5432" in error.message
 
 
+@pytest.mark.parametrize(
+    ("said", "known", "kind"),
+    [
+        ("FATAL:  Datenbank »x« existiert nicht", connection._GONE, MissingError),
+        ("FATAL:  Datenbank »x« existiert nicht", connection._LOST_FILES, connection.LostError),
+        ('FATAL:  database "x" does not exist', connection._LOST_FILES, connection.LostError),
+        ('FATAL:  database "x" does not exist', connection._THERE, UnreachableError),
+        (
+            'FATAL:  database "x" does not exist DETAIL:  The database subdirectory "base/1" is missing.',
+            "",
+            UnreachableError,
+        ),
+        ('FATAL:  role "database_backup" does not exist', "", UnreachableError),
+    ],
+)
+def test_the_catalog_counts_for_more_than_the_words(said: str, known: str, kind: type[Exception]) -> None:
+    assert connection._refusal(said, "x", Postgres(), known).__class__ is kind
+
+
 def test_a_port_nobody_listens_on() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -130,6 +130,14 @@ def test_notes_are_for_verbose_and_warnings_for_all_but_quiet_once() -> None:
         assert screen.getvalue().replace("x …\n", "") == expected
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_an_alarm_is_for_the_quiet_too(quiet: bool) -> None:
+    screen = Screen(terminal=False)
+    shown = reporter(screen, Clock(), quiet=quiet)
+    shown.alarm("warning: process 7 waits")
+    assert screen.getvalue() == "warning: process 7 waits\n"
+
+
 def test_a_warning_makes_the_line_go_and_come_back() -> None:
     screen, clock = Screen(terminal=True), Clock()
     told = reporter(screen, clock)
