@@ -286,6 +286,14 @@ def test_encrypted_wal_comes_back_with_the_key_only(age_key: Any, tmp_path: Path
     assert mark.name == "segments-of-16777216"
     words = ("fetch", path.rpartition("/")[2], "pg_wal/RECOVERYXLOG")
     assert "no private key" in commands(*words, code=202)
+    # Which timelines there are is known without it: what lies behind a switch could not be planned otherwise.
+    history = commands.data / "pg_wal" / "00000002.history"
+    history.write_text('1\t0/3000000\tat restore point "before"\n', encoding="utf-8")
+    commands("archive", "pg_wal/00000002.history")
+    (plain,) = [one for one in commands.stored() if one.name.startswith("00000002.")]
+    assert not plain.name.endswith(".age")
+    commands("fetch", "00000002.history", "pg_wal/RECOVERYHISTORY")
+    assert (commands.data / "pg_wal" / "RECOVERYHISTORY").read_bytes() == history.read_bytes()
     values = json.loads(commands.config.read_text())
     commands.config.write_text(json.dumps({**values, "restore": {"identity_file": str(key.file)}}))
     commands(*words)

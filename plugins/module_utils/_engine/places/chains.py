@@ -20,6 +20,7 @@ from ..core.naming import is_physical
 from .catalog import Catalog
 from .evidence import FAILED, LEVELS, PASSED
 
+_LOOKED_AT = 60  # sets: with many years of them nobody wants to wait for each manifest
 _ANOTHER = "and the set of that name is another one now."
 _REPLACED = (
     "No sync mends that. Recover from a set that does not need it, and take a full base backup (--incremental never)."
@@ -127,16 +128,15 @@ def _few(paths: list[str]) -> str:
 
 
 def entwined_sets(catalog: Catalog, *, physical: bool) -> list[Taken]:
-    """Return the newest set of each of the clusters that took the base backups, or the dumps, of a place by turns; mostly none.
+    """Return the newest set of each of the clusters that took the newest base backups, or dumps, of a place by turns; mostly none.
 
     Of each the newest proven one, where there is one. What cannot be read is of none.
     """
     taken = []
-    for set_id in catalog.ids():
-        if is_physical(set_id) is physical:
-            with contextlib.suppress(DamagedError, MissingError, UsageError):
-                manifest = catalog.manifest(set_id)
-                taken.append(Taken(set_id, manifest.begun, manifest.system_identifier, manifest.host))
+    for set_id in [one for one in catalog.ids() if is_physical(one) is physical][:_LOOKED_AT]:
+        with contextlib.suppress(DamagedError, MissingError, UsageError):
+            manifest = catalog.manifest(set_id)
+            taken.append(Taken(set_id, manifest.begun, manifest.system_identifier, manifest.host))
     systems = entwined(taken)
     proven = [one for one in taken if one.system in systems and catalog.verified(one.id)]
     found = {one.system: one for one in (*newest_of_each(taken, systems), *newest_of_each(proven, systems))}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from ..core.errors import PgopsError, UsageError
-from ..core.segments import kind
+from ..core.segments import HISTORY, kind
 from .origin import check_segment, known_identifier
 from .pack import borrowed, holds, pack, part_holds, parts, returned
 from .spool import Handed, Packed, read_into, side_by_side, store
@@ -50,11 +50,14 @@ def archive(
         content = handed.content
         check_segment(name, content, identifier)
 
+        # Which timelines there are must be known also where no private key is: a history holds LSNs, and names of restore points.
+        recipients = () if kind(name) == HISTORY else brief.recipients
+
         def wrap() -> Packed:
-            if brief.recipients:
+            if recipients:
                 blob, suffix = pack(content, brief.compression, brief.level)
                 # Only who has the private key could open it.
-                return Packed([memoryview(_encrypted(blob, brief.recipients))], suffix + ".age", [])
+                return Packed([memoryview(_encrypted(blob, recipients))], suffix + ".age", [])
             works, suffix = parts(content, brief.compression, brief.level, rooms)
             made = side_by_side(works)
             return Packed([part[0] for part in made], suffix, [proof_of(part) for part in made])
