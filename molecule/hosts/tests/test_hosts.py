@@ -80,4 +80,4 @@ def test_of_a_test_that_fails_every_host_that_it_was_handed_is_asked(
     report = request.node.ihook.pytest_runtest_makereport(item=request.node, call=call)
     said = {title.partition(" ")[0]: text for title, text in report.sections if "journalctl" in title}
     assert list(said) == ["ssh://lab12:"], "of the one that was handed out, and of no other"
-    assert "systemd" in said["ssh://lab12:"]
+    assert said["ssh://lab12:"].strip()
