@@ -136,7 +136,7 @@ def test_a_server_that_stops_in_the_middle_of_a_dump_is_told_and_the_next_run_su
     works_again(shop, "structure" if rows else "restore")
 
 
-@pytest.mark.parametrize(("form", "rows"), [("custom", False), ("directory", False), ("custom", True)])
+@pytest.mark.parametrize(("form", "rows"), [("custom", False), ("directory", True), ("custom", True)])
 def test_a_pg_dump_that_is_killed_makes_no_set(shop: Program, form: str, rows: bool) -> None:
     with dumping(shop, form, rows=rows) as (process, dump):
         os.kill(dump, signal.SIGKILL)
