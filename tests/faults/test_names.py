@@ -246,12 +246,11 @@ def test_a_database_whose_files_are_lost_while_it_is_dumped_is_a_failure(
     works_again(program)
 
 
-@pytest.mark.parametrize("named", [True, False])
 def test_a_database_whose_files_are_lost_is_a_failure_until_it_is_left_out(
-    bench: PostgresServer, make_program: Callable[..., Program], named: bool
+    bench: PostgresServer, make_program: Callable[..., Program]
 ) -> None:
     program = three(bench, make_program)
-    everything = () if named else ("--set", "backup.databases=[]")
+    everything = ("--set", "backup.databases=[]")
     with lost(bench, "goes"):
         fails(
             program, "backup", *everything, code=1, says="'goes' and cannot open it, its files are lost", hint="exclude"
@@ -273,15 +272,16 @@ def test_a_database_whose_drop_was_interrupted_is_told_and_the_others_are_saved(
     empty(server)
     program = three(server, make_program)
     run_sql(server, "postgres", "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'goes'")
-    everything = ("--set", "backup.databases=[]", "--set", "verify.level=restore")
+    everything = ("--set", "backup.databases=[]")
     made = program.json("backup", *everything)
     assert sorted(d["name"] for d in made["databases"]) == ["early", "late", "postgres"]
     half = {"what": "database goes", "why": "its DROP DATABASE was interrupted; drop it"}
     assert half in made["uncovered"]
     assert program.json("status", code=0)["instance"] == program.site.instance
-    base = program.json("backup", "--kind", "base", "--set", "base.incremental=never")
-    (report,) = program.json("verify", base["set"], "--level", "restore")["sets"]
-    assert report["outcome"] == "passed"
+    if major == VERSIONS[-1]:
+        base = program.json("backup", "--kind", "base", "--set", "base.incremental=never")
+        (report,) = program.json("verify", base["set"], "--level", "restore")["sets"]
+        assert report["outcome"] == "passed"
     run_sql(server, "postgres", "DROP DATABASE goes")
     assert half not in program.json("backup", *everything)["uncovered"]
 
