@@ -33,6 +33,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import 
     alert_delivery,
     alert_facts,
     alert_runs,
+    alert_watchers,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import render, status
 from tests.faults.small_disk import fill, small_disk
@@ -1074,6 +1075,7 @@ def test_whatever_goes_wrong_in_a_look_the_run_ends_as_it_did(
     assert any("not looked after" in w for w in house.run()["warnings"])
     house.fail()
     monkeypatch.setattr(alert_runs, "beating", broken)
+    monkeypatch.setattr(alert_watchers, "beating", broken)
     if not isinstance(trouble, KeyboardInterrupt):
         assert any("could not be told" in w for w in house.run()["warnings"])
 

@@ -26,6 +26,7 @@ _HOW = {"busy": "did not start", "refused": "was refused", "interrupted": "was i
 # A look at a store may fail once without anything being wrong.
 _PATIENCE = timedelta(minutes=30)
 _FEWEST_TO_COMPARE = 3
+_GONE = ("it was dropped while it was dumped", "it vanished before it was dumped")  # as a backup says it
 _COMPARED = 7
 _DAY = timedelta(days=1)
 # By these words verify.py says that it found what is wrong with a set, and not that it could not look.
@@ -370,8 +371,15 @@ def _size(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
 
 
 def _coverage(facts: Facts, now: datetime) -> Iterable[Trouble]:
-    new = sorted(set(facts.uncovered) - set(facts.known_uncovered))
-    if new:
+    added = sorted(set(facts.uncovered) - set(facts.known_uncovered))
+    gone = [one for one in added if any(words in one for words in _GONE)]
+    new = [one for one in added if one not in gone]
+    if gone and not new:
+        text = "The last backup did not find %s any more." % _few(gone)
+        step = "Nothing, if it was dropped on purpose; else bring it back: pgops restore --list"
+        yield Trouble("uncovered", WARNING, text, now, step)
+    elif new:
+        new += gone
         text = "No backup holds %s, which %s new." % (_few(new), "is" if len(new) == 1 else "are")
         step = "Add it to backup.databases, or to backup.exclude_databases when nobody needs it"
         yield Trouble("uncovered", WARNING, text, now, step)

@@ -60,7 +60,10 @@ def file_stem(name: str) -> str:
 
 def is_ahead(name: str, now: datetime) -> bool:
     """Tell whether the set `name` claims to begin so far after `now` that a clock was wrong. It takes no seat of a true newest one then."""
-    begun = datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    try:
+        begun = datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:  # no moment at all, as the month 99: nor is it ever the newest one
+        return True
     return begun > now + CLOCK_TOLERANCE
 
 

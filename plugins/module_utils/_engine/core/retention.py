@@ -22,6 +22,8 @@ from ..settings import Retention
 from .lineages import Taken, entwined
 from .times import parse_span
 
+_CLUSTERS_KEPT = 3
+
 
 @dataclass(frozen=True)
 class SetFacts:
@@ -121,16 +123,20 @@ def _by_count(past: list[SetFacts], rules: Retention, reasons: Reasons) -> None:
 
 
 def _by_cluster(past: list[SetFacts], rules: Retention, now: datetime, reasons: Reasons) -> None:
-    """Keep the newest set, and the newest verified one, of each cluster but the newest, for as long as the rules reach back."""
+    """Keep the newest set, and the newest verified one, of the last clusters before the newest, for as long as the rules reach back.
+
+    Of the last ones only: a host whose cluster is made anew each night would keep a set of each.
+    """
     known = [f for f in past if f.system]
     reach = _reach(rules)
     for facts, what in ((known, "newest"), ([f for f in known if f.verified], "newest verified")):
         newest: dict[str, SetFacts] = {}
         for fact in facts:
             newest.setdefault(fact.system, fact)
-        for system, fact in newest.items():
-            if system != known[0].system and now - fact.begun <= reach:
-                reasons[fact.id].append("%s of the cluster %s" % (what, system))
+        others = [system for system in newest if system != known[0].system]
+        for system in others[:_CLUSTERS_KEPT]:
+            if now - newest[system].begun <= reach:
+                reasons[newest[system].id].append("%s of the cluster %s" % (what, system))
 
 
 def _reach(rules: Retention) -> timedelta:

@@ -19,12 +19,16 @@ from ..system.durable import adopt
 from .transfer import Part, digests
 
 _SUFFIX = ".fetched"
+_LONGEST_NAME = 255  # bytes, on all file systems that count
 Json = dict[str, Any]
 
 
 def list_beside(target: Path) -> Path:
     """Return where the list of what was fetched of `target` lies."""
-    return target.with_name(".%s%s" % (target.name, _SUFFIX))
+    name = ".%s%s" % (target.name, _SUFFIX)
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = ".%s%s" % (hashlib.sha256(os.fsencode(target.name)).hexdigest(), _SUFFIX)
+    return target.with_name(name)
 
 
 def is_begun(target: Path) -> bool:

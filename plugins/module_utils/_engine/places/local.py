@@ -17,7 +17,7 @@ from typing import Optional
 
 from ..core.errors import DamagedError, MissingError, UsageError
 from ..core.manifest import NAME, File, safe_path
-from ..system.durable import chunks, create_private, make_dirs, sync_dir, sync_file, write_bytes
+from ..system.durable import allocated, chunks, create_private, make_dirs, sync_dir, sync_file, write_bytes
 from .base import SETS, Entry, Place, Progress
 
 _UNFINISHED = ".unfinished-"
@@ -190,7 +190,7 @@ class LocalPlace(Place):
         folder = self._home / SETS
         names = [p for p in folder.iterdir() if p.name.startswith((_UNFINISHED, _TRASH))] if folder.is_dir() else []
         found = [p for p in names if not _is_held(p) and not (p.name.startswith(_PULLED) and self._waits(p, now))]
-        sizes = {p: sum(f.lstat().st_size for f in p.rglob("*") if not f.is_dir()) for p in sorted(found)}
+        sizes = {p: _room_of(p) for p in sorted(found)}
         if repairs:
             sizes.update(self._repairs())
         return {str(p): size for p, size in sizes.items()}
@@ -213,7 +213,7 @@ class LocalPlace(Place):
         gone = self._repairs()
         for path in (self._home / SETS).glob(_PULLED + "*"):
             if path.name[len(_PULLED) :] not in there or not self._waits(path, now):
-                gone[path] = sum(f.lstat().st_size for f in path.rglob("*") if not f.is_dir())
+                gone[path] = _room_of(path)
         for path in gone:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -273,6 +273,11 @@ def _compare(file: File, size: int, sha256: str, where: str) -> None:
         raise DamagedError("%s in %s has %d bytes; the manifest says %d." % (file.path, where, size, file.size))
     if sha256 != file.sha256:
         raise DamagedError("%s in %s is not what the manifest says (SHA-256 differs)." % (file.path, where))
+
+
+def _room_of(folder: Path) -> int:
+    """Return the bytes that the files in it hold; of a large file that was fetched in part, that part."""
+    return sum(min(allocated(f), f.lstat().st_size) for f in folder.rglob("*") if not f.is_dir())
 
 
 __all__ = ("PULLED_FOR", "REPAIR", "LocalPlace")

@@ -218,13 +218,13 @@ class S3Place(Place):
             else:
                 put(file, self.writer.put_file(key_of(file), file, source, parts, progress))
 
-        def many(some: Sequence[Job], parts: Executor) -> None:
+        def many(some: Sequence[Job], _parts: Executor) -> None:
             def hear(small: Small, proof: Optional[Unproven]) -> None:
                 put(small[1], small[1].size, proof)
                 if progress:
                     progress(small[1].size)
 
-            rest = self.writer.put_tiny([(key_of(file), file, source) for file, source in some], parts, hear)
+            rest = self.writer.put_tiny([(key_of(file), file, source) for file, source in some], hear)
             left.extend((file, source) for _key, file, source in rest)
 
         tiny = [job for job in jobs if self.writer.is_tiny(job[0]) and job[0].path not in present]
@@ -243,7 +243,7 @@ class S3Place(Place):
         left = list(unproven)
         if len(left) >= _MANY:
             left = []
-            self._side_by_side([lambda parts: left.extend(self.writer.prove_tiny(unproven, parts))])
+            self._side_by_side([lambda _parts: left.extend(self.writer.prove_tiny(unproven))])
         self._side_by_side([partial(lambda each, _parts: self.writer.prove_small(each), one) for one in left])
 
     def upload_stream(

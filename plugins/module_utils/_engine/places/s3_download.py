@@ -52,7 +52,12 @@ class Reader:
             try:
                 answer = self._open(key, offset, stop, etag)
                 etag = etag or str(answer.get("ETag", ""))
-                stop = offset + int(answer["ContentLength"])
+                length = int(answer["ContentLength"])
+                if stop is not None and offset + length > stop:  # it would lie on what comes behind it
+                    answer["Body"].close()
+                    said = "The store answers for s3://%s/%s with more than was asked for."
+                    raise DamagedError(said % (self._store.bucket, key))
+                stop = offset + length
                 for chunk in self._chunks(answer["Body"]):
                     self._bandwidth.take(len(chunk))
                     offset, failed, patience.answered = offset + len(chunk), 0, True
@@ -187,7 +192,7 @@ class Reader:
             found = self._fetch_parts(key, plan, target, fetched, etag, pool, progress)
         finally:
             fetched.close()
-        compare(file, file.size, found, self._address(key))
+        compare(file, target.stat().st_size, found, self._address(key))
         fetched.done()
         return file.size - held
 

@@ -8,12 +8,13 @@ reading back.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -48,6 +49,7 @@ from .transfer import (
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # What a store answers that takes nothing without an MD5, as one with Object Lock does.
 _DEMANDS = frozenset({"InvalidRequest", "MissingContentMD5", "MissingUploadObjectWithObjectLockHeaders"})
+_OPENERS = 4
 Json = dict[str, Any]
 Small = tuple[str, File, Path]
 
@@ -140,13 +142,8 @@ class Writer:
         except _UnprovenError:
             self._put_small_proven(key, file, source)
 
-    def put_tiny(
-        self, files: Sequence[Small], opener: Executor, hear: Callable[[Small, Optional[Unproven]], object]
-    ) -> list[Small]:
-        """Do put_small() for files that is_tiny(), by this one thread; tell `hear` of each, and return what is left to do.
-
-        `opener` makes the connections.
-        """
+    def put_tiny(self, files: Sequence[Small], hear: Callable[[Small, Optional[Unproven]], object]) -> list[Small]:
+        """Do put_small() for files that is_tiny(), by this one thread; tell `hear` of each, and return what is left to do."""
         wire = self._store.wire
         if wire is None:
             return list(files)
@@ -169,10 +166,21 @@ class Writer:
             hear(small, None if _answer_proves(answer, digest, modes) else Unproven(small, digest, answer))
             return True
 
-        with self._slots.many_small(self._slots.most) as lanes:
+        with self._lanes() as (lanes, opener):
             return volley(wire, files, ask, heard, lanes=lanes, opener=opener, bandwidth=self._bandwidth)
 
-    def prove_tiny(self, put: Sequence[Unproven], opener: Executor) -> list[Unproven]:
+    @contextlib.contextmanager
+    def _lanes(self) -> Iterator[tuple[int, Executor]]:
+        """Yield how many connections one volley may have, and who opens them.
+
+        Some are left for the last parts of large files, which wait inside the pool of the parts: that pool opens none here, as
+        each would wait for the other.
+        """
+        most = max(1, self._slots.most - self._settings.concurrency)
+        with self._slots.many_small(most) as lanes, ThreadPoolExecutor(min(_OPENERS, lanes), "pgops-open") as opener:
+            yield lanes, opener
+
+    def prove_tiny(self, put: Sequence[Unproven]) -> list[Unproven]:
         """Do prove_small() for files that is_tiny() by reading, by this one thread; return what is left to do."""
         wire = self._store.wire
         if wire is None or self._modes().put == "sha256":
@@ -182,7 +190,7 @@ class Writer:
             self._bandwidth.take(len(content))
             return hashlib.sha256(content).digest() == one.digest
 
-        with self._slots.many_small(self._slots.most) as lanes:
+        with self._lanes() as (lanes, opener):
             return volley(
                 wire,
                 put,

@@ -144,10 +144,9 @@ class _Volley(Generic[Job]):
                 # The store closes what is idle.
                 self._free.remove(connection)
                 self._drop(connection)
-        if not ready:
-            late = time.monotonic() - _ANSWER_SECONDS
-            for connection in [c for c, (_job, _with_body, since) in self._busy.items() if since < late]:
-                self._give_up(connection)
+        late = time.monotonic() - _ANSWER_SECONDS
+        for connection in [c for c, (_job, _with_body, since) in self._busy.items() if since < late]:
+            self._give_up(connection)
 
     def _hear_answer(self, connection: Connection) -> None:
         job, with_body, _since = self._busy[connection]

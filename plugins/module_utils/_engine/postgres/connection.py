@@ -52,9 +52,12 @@ _HINTS = (
 
 _LOOK = "Look at the server's log."
 # Who is refused by these did not reach a server that could be asked what it meant.
-_NO_SERVER = ("Connection refused", "No such file or directory", "could not translate host name", "timeout expired")
+_NO_SERVER = (
+    *("Connection refused", "No such file or directory", "could not translate host name", "timeout expired"),
+    *("No route to host", "Network is unreachable", "Connection timed out"),
+)
 # Nor is it about one database if a login is refused so; asking again might lock the account.
-_NO_LOGIN = ("password authentication failed", "no password supplied")
+_NO_LOGIN = ("authentication failed", "no password supplied")
 # What may be asked where this role sees it: a server with less, or a database that is gone by now, makes it None.
 _UNKNOWN = ("42501", "42883", "42P01", "42703", "58P01")
 NO_DATABASE = "3D000"
@@ -285,8 +288,10 @@ def _looked_up(driver: Any, said: str, name: str, postgres: Postgres) -> str:
             continue
         try:
             raw = _connected(driver, other, postgres)
-        except driver.Error:
-            continue
+        except driver.Error as error:
+            if other in str(error):  # it is about that database, and another one may let us in
+                continue
+            return ""  # each further try may count against the account
         with contextlib.closing(raw), Session(raw, driver, other) as session:
             try:
                 if not session.rows("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (name,)):
@@ -343,7 +348,7 @@ def _refusal(said: str, database: str, postgres: Postgres, known: str = "") -> P
         )
     hint = next((hint for part, hint in _HINTS if part in text), "Check the section postgres of the configuration.")
     failure = UnreachableError("No connection to %r at %s: %s." % (database, where, text.rstrip(".")), hint=hint)
-    failure.answered = not any(part in said for part in _NO_SERVER)  # type: ignore[attr-defined]  # for was_answered()
+    failure.answered = not any(part in said for part in (*_NO_SERVER, *_NO_LOGIN))  # type: ignore[attr-defined]  # for was_answered()
     return failure
 
 

@@ -226,15 +226,17 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
                 reason = error.message
                 waits.gave_way += isinstance(error, GaveWayError)
             except PgopsError as error:
-                if not isinstance(error, MissingError) and _is_gone(context, job):
+                now = None if isinstance(error, MissingError) else _oid_now(context, job)
+                if now == 0:
                     _discard(sink.folder / _path(job))
                     raise DroppedError(error.message, hint=error.hint) from None
-                if not job.server.in_recovery or not _is_conflict(error):
+                if now and watch.oid and now != watch.oid:
+                    reason, hint = "Another database took the name %r while it was dumped." % job.database, ""
+                elif job.server.in_recovery and _is_conflict(error):
+                    said = "The standby ended the dump of %r, which was in the way of its replay."
+                    reason, hint = said % job.database, _REPLAY
+                else:
                     raise
-                reason, hint = (
-                    "The standby ended the dump of %r, which was in the way of its replay." % job.database,
-                    _REPLAY,
-                )
             _discard(sink.folder / _path(job))
             watch.let_pass()
             if again < ANEW:
@@ -252,6 +254,7 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
 def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> Dumped:
     left_out: list[dict[str, str]] = []
     with connect(context.config.postgres, job.database) as session:
+        watch.oid = int(session.value(_OID))
         timeout = parse_span(context.config.backup.lock_wait_timeout)
         session.execute("SELECT set_config('lock_timeout', %s, false)", ("%ds" % timeout.total_seconds(),))
         session.execute("SELECT set_config('application_name', %s, false)", (watch.name_of_ours,))
@@ -293,21 +296,23 @@ def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> 
 _LOST_TO_DDL = "could not obtain lock on relation"
 
 
-def _is_gone(context: Context, job: DumpJob) -> bool:
-    """Tell whether the server has no such database any more, or another one of that name. One that cannot be asked says nothing.
+_OID = "SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+
+
+def _oid_now(context: Context, job: DumpJob) -> Optional[int]:
+    """Return the OID of the database that has the name now, 0 where there is none, None where the server cannot be asked.
 
     Raise LostError where its files are lost: that says more than what a program made of it.
     """
     try:
         with connect(context.config.postgres, job.database) as session:  # waits for a DROP DATABASE that is at work
-            oid = session.value("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
-            return bool(job.oid) and oid != job.oid
+            return int(session.value(_OID))
     except MissingError:
-        return True
+        return 0
     except LostError:
         raise
     except PgopsError:
-        return False
+        return None
 
 
 def _is_conflict(error: PgopsError) -> bool:

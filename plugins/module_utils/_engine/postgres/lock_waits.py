@@ -67,6 +67,7 @@ class LockWatch(threading.Thread):
     def __init__(self, context: Context, server: Server, waits: LockWaits) -> None:
         super().__init__(name="lock-watch", daemon=True)
         self.name_of_ours = "pgops-%s" % secrets.token_hex(6)
+        self.oid = 0  # of the database that the dump is of, as soon as that is known
         self._context, self._waits = context, waits
         self._query = _WAITING % (_SINCE if server.major >= 14 else _UNKNOWN)
         self._ours: frozenset[int] = frozenset()
@@ -131,11 +132,11 @@ class LockWatch(threading.Thread):
         ]
         ours = self._ours.union(rows[0][7] if rows else ())
         held_up, fresh = self._waits.see(waiting, ours, time.monotonic())
+        if held_up:
+            self._held_up.set()
         for wait in fresh:
             # The result tells it when it is over; those who wait have to be helped now.
             self._context.tell_now(wait.now())
-        if held_up:
-            self._held_up.set()
 
     def _close(self) -> None:
         session, self._session = self._session, None

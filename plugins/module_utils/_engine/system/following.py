@@ -41,14 +41,15 @@ class Following(threading.Thread):
         self._files: dict[Path, _Progress] = {}
         self._waiting: dict[Path, int] = {}  # bytes that were read and not flushed
         self._flusher: Optional[threading.Thread] = None
-        self._over = threading.Event()
+        self._over, self._given_up = threading.Event(), False
         self._trouble: Optional[BaseException] = None
 
     def __enter__(self) -> Following:  # noqa: PYI034  # typing.Self came with Python 3.11
         self.start()
         return self
 
-    def __exit__(self, *_unused: object) -> None:
+    def __exit__(self, kind: Optional[type[BaseException]], *_unused: object) -> None:
+        self._given_up = kind is not None  # nobody waits for the hashes of what failed
         self._over.set()
         self.join()
 
@@ -93,6 +94,8 @@ class Following(threading.Thread):
         for chunk in chunks(path, before):
             done.digest.update(chunk)
             done.read += len(chunk)
+            if self._given_up:
+                return
         self._waiting[path] = self._waiting.get(path, 0) + done.read - before
 
     def _flush(self) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import Optional
 
@@ -12,6 +13,7 @@ from ..alerts.http import DeliveryError
 from ..alerts.state import load
 from ..context import Context
 from ..core.errors import PgopsError, UsageError
+from ..system.lock import holder
 from .alert import Message, look, send
 from .alert_delivery import PATIENCE, Result, remembered
 from .alert_facts import known
@@ -46,6 +48,7 @@ class Urgent:
 
     def __init__(self, context: Context, verb: str) -> None:
         self._context, self._key = context, "%s in progress" % verb
+        self._lock = context.state / "locks" / ("%s.lock" % verb)
         self._teller: Optional[threading.Thread] = None
 
     def tell(self, text: str) -> None:
@@ -57,13 +60,23 @@ class Urgent:
 
     def over(self) -> None:
         """Tell that the run has ended, to whom heard of it, also where that was of an earlier run which was killed."""
-        teller, known = self._teller, False
-        if teller is not None:
-            teller.join(PATIENCE.total_seconds())
-        with contextlib.suppress(Exception):
-            known = self._key in load(self._context.state)[0].messages
-        if known:
-            self._send(Message("ok", "That run has ended.", self._key, once=True))
+        try:
+            if self._teller is not None:
+                self._teller.join(PATIENCE.total_seconds())
+            elif self._other_run():
+                return
+            known = False
+            with contextlib.suppress(Exception):
+                known = self._key in load(self._context.state)[0].messages
+            if known:
+                self._send(Message("ok", "That run has ended.", self._key, once=True))
+        except KeyboardInterrupt:
+            self._context.warn("That the run has ended was not told: somebody ended that.")
+
+    def _other_run(self) -> bool:
+        """Tell whether another run of the verb is at work: what was told is about that one."""
+        by = holder(self._lock)
+        return by is not None and by.alive and by.pid != os.getpid()
 
     def _send(self, told: Message) -> None:
         try:

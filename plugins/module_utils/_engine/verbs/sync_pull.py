@@ -124,7 +124,8 @@ class Pull:
         """Fetch and publish the set; return the files that were not here from a pull that broke, and the bytes that came."""
         try:
             with self._context.local.new_set(set_id, go_on=True) as folder:
-                keep = not {list_beside(folder / f.path) for f in files} & {folder / f.path for f in files}
+                taken = {path for f in files for path in (folder / f.path, *(folder / f.path).parents)}
+                keep = taken.isdisjoint(list_beside(folder / f.path) for f in files)
                 held = self._held(folder, files, keep=keep)
                 missing = [f for f in files if f.path not in held]
                 targets = [folder / f.path for f in missing]

@@ -149,3 +149,12 @@ def test_a_stop_is_heard_while_parts_are_read(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         opened(target, alive=stopped)
     assert held(target) == [1, 2, 3]
+
+
+def test_the_list_of_a_file_with_the_longest_name_has_a_name(tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 255)
+    target.touch()
+    assert not is_begun(target)
+    list_beside(target).touch()
+    assert is_begun(target)
+    assert list_beside(target) != list_beside(tmp_path / ("n" * 254))

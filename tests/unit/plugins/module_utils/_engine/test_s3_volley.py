@@ -16,6 +16,7 @@ import pytest
 from botocore.config import Config
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places import s3_volley
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_upload import Writer
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_volley import Asked, volley
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_wire import Wire
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transfer import (
@@ -23,6 +24,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transf
     Slots,
     StoppedError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import S3
 
 Answer = Callable[[str, bytes], Optional[bytes]]
 
@@ -296,3 +298,17 @@ def test_many_small_take_what_is_free_and_give_it_back() -> None:
         assert held == 3
     with slots.many_small(slots.most) as held:
         assert held == slots.most
+
+
+@pytest.mark.parametrize(("concurrency", "lanes"), [(1, 1), (2, 6), (4, 12)])
+def test_a_volley_leaves_room_for_the_last_parts_and_opens_by_a_pool_of_its_own(concurrency: int, lanes: int) -> None:
+    """Last parts wait for their slots inside the pool of the parts: what waited for that pool meanwhile would wait for ever."""
+    slots = Slots(concurrency)
+    nothing: Any = None
+    settings = S3(bucket="b", concurrency=concurrency)
+    writer = Writer(nothing, settings, "home", nothing, nothing, Bandwidth(0), slots)
+    with writer._lanes() as (found, opener):
+        assert found == lanes
+        assert opener.submit(int, "1").result(30) == 1
+        last_parts = [slots.for_size(1000).acquire(blocking=False) for _part in range(concurrency)]
+    assert last_parts == [concurrency > 1] * concurrency
