@@ -347,8 +347,9 @@ def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]
     own = [w.timeline for w in windows if w.system_identifier == base.system_identifier and w.is_stranded]
     if target.kind == "end" and target.timeline == "latest" and max(own, default=0) > window.timeline:
         return (
-            "the archive holds WAL of timeline %d, but not its history (%08X.history), so its end cannot be reached; hand it over by"
-            " pgops wal archive, or name another timeline" % (max(own), max(own))
+            "the archive holds WAL of timeline %d, but not its history (%08X.history), or the places contradict each other on the way to it,"
+            " so its end cannot be reached; hand it over by pgops wal archive, or name another timeline"
+            % (max(own), max(own))
         )
     if target.kind == "end" and gap and not target.to_gap:
         return "the WAL breaks off at the LSN %s%s; ask for the end at the gap (to_gap) to stop there" % (

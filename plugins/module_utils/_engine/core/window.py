@@ -270,12 +270,13 @@ def disputed(places: Iterable[Mapping[str, Iterable[str]]]) -> list[int]:
 
 
 def undisputed(histories: Histories, timelines: Container[int]) -> dict[int, Sequence[tuple[int, int, str]]]:
-    """Return those of the `histories` that lead over none of the disputed `timelines`."""
-    return {
-        timeline: way
-        for timeline, way in histories.items()
-        if timeline not in timelines and not any(ancestor in timelines for ancestor, _switch, _reason in way)
-    }
+    """Return the `histories` from behind the last of the disputed `timelines` on: what began before that leads nowhere known."""
+    found: dict[int, Sequence[tuple[int, int, str]]] = {}
+    for timeline, way in histories.items():
+        last = max((n for n, (ancestor, _switch, _reason) in enumerate(way) if ancestor in timelines), default=-1)
+        if timeline not in timelines and (last < 0 or way[last + 1 :]):
+            found[timeline] = way[last + 1 :]
+    return found
 
 
 # --- what nobody needs ------------------------------------------------------------------------------------------------

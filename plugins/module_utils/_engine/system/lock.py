@@ -87,7 +87,7 @@ def holder(path: Path) -> Optional[Holder]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         pid, since = int(facts["pid"]), str(facts["since"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     try:
         os.kill(pid, 0)

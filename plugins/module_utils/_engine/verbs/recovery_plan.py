@@ -254,10 +254,10 @@ def _is_here(
     if windows is None:
         return False
     try:
-        alone = choose_base(target, candidates, windows, context.clock(), wanted=chosen.base.id)
+        alone = choose_base(chosen.followed(target), candidates, windows, context.clock(), wanted=chosen.base.id)
     except RefusedError:
         return False
-    return target.kind in ("time", "lsn") or alone.reach >= chosen.reach
+    return alone.timeline == chosen.timeline and alone.reach >= chosen.reach
 
 
 def _looked_into(context: Context, command: str) -> str:

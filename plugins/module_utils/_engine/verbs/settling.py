@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..context import Context
-from ..core.errors import PgopsError, RefusedError
+from ..core.errors import DamagedError, PgopsError, RefusedError
 from ..core.segments import timeline_of
 from ..postgres.connection import Server, Session
 from ..postgres.recovering import is_served
@@ -59,8 +59,8 @@ def settle_promoted(context: Context, session: Session, server: Server, *, dry_r
     _forget_replay(session, names)
     try:
         _settle(data, session)
-    except OSError as error:
-        why = "%s: %s" % (error.filename or data, error.strerror)
+    except (OSError, DamagedError) as error:
+        why = error.message if isinstance(error, DamagedError) else "%s: %s" % (error.filename or data, error.strerror)
         if names:
             raise _refusal(names, why, "Run this as the account of the server.") from error
         context.warn(

@@ -40,7 +40,10 @@ def wal_status(context: Context, surveyed: Optional[Sequence[Surveyed]] = None) 
     `surveyed` are the places, if somebody has looked at them already. What cannot be reached is reported with its error. It
     changes nothing. Positions are LSNs as texts, moments ISO 8601, sizes bytes.
     """
-    return _look(context, survey(context) if surveyed is None else surveyed)[0]
+    result = _look(context, survey(context) if surveyed is None else surveyed)[0]
+    if context.config_file:
+        result["staying"] = staying(context.config_file, context.local.home)
+    return result
 
 
 def wal_findings(context: Context, away: Optional[Holding] = None) -> list[Finding]:
@@ -77,7 +80,7 @@ def _look(
         "now": iso(now),
         "server": _server(server, server_facts, now, own_disk) if server else None,
         "server_error": server_error or None,
-        "staying": staying(context.config_file, context.local.home) if context.config_file else None,
+        "staying": None,
         "spool": spool,
         "shipping": _shipping_data(shipping),
         "places": [_place(one, held[name], now) for name, one in places.items()],
@@ -186,7 +189,8 @@ def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
         stranded=[
             (w.system_identifier, w.timeline)
             for w in held.windows
-            if w.is_stranded and w.timeline not in held.disputed.get(w.system_identifier, ())
+            # A history that is there is not missing, also where one before it is in dispute.
+            if w.is_stranded and w.timeline not in held.ways[w.system_identifier][1]
         ],
         newest=max((when for lineage in found for when in lineage.segments().values()), default=None),
         disputed=[(system, timeline) for system, timelines in held.disputed.items() for timeline in timelines],

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Any, Optional
 
@@ -30,13 +31,17 @@ def staying(config_path: str, home: Path) -> Optional[dict[str, Any]]:
     account = _owner(home)
     path = socket_path(os.path.abspath(config_path), account)
     lock = Path(path[: -len("sock")] + "lock")
-    found = holder(lock) if path and lock.is_file() else None
+    found = holder(lock) if path else None
     if found is None or not found.alive:
         return None
     counts: dict[str, Optional[int]] = dict.fromkeys(_COUNTS)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, struct.error):
+    try:
         said = json.loads(_ask(path))
         counts = {name: int(said[name]) for name in _COUNTS}
+    except (ConnectionRefusedError, FileNotFoundError):
+        return None  # that number is another process by now
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error):
+        pass
     return {"pid": found.pid, "since": found.since, **counts}
 
 
@@ -54,8 +59,8 @@ def _ask(path: str) -> str:
         asking.connect(path)
         question = b"\0".join((PROTOCOL.encode(), b"", b"", ABOUT.encode()))
         asking.sendall(struct.pack("!I", len(question)) + question)
-        heard = b""
-        while len(heard) < _LONGEST_ANSWER:
+        heard, until = b"", time.monotonic() + _ANSWER_SECONDS
+        while len(heard) < _LONGEST_ANSWER and time.monotonic() < until:
             more = asking.recv(4096)
             if not more:
                 break

@@ -138,13 +138,18 @@ def histories(place: Place, lineage: Lineage, hear: Hears) -> dict[int, list[tup
         if len(_contents(entries)) > 1:  # the server would be given none of them
             hear("%s holds different files called %s, so nothing is known of that timeline." % (place.root, name))
             continue
-        stored = entries[0].path.rpartition("/")[2]
+        # One that was archived when histories were encrypted, too, may lie beside the plain one.
+        path = min(entry.path for entry in entries if entry.path.endswith(".age") == _all_encrypted(entries))
         try:
-            content = opened(b"".join(place.stream(entries[0].path)), stored, place.root)
+            content = opened(b"".join(place.stream(path)), path.rpartition("/")[2], place.root)
             found[int(name[:8], 16)] = parse_history(bytes(content).decode("utf-8", "replace"))
         except (PgopsError, ValueError) as error:
             hear("The timeline history %s in %s cannot be read: %s" % (name, place.root, error))
     return found
+
+
+def _all_encrypted(entries: Iterable[Entry]) -> bool:
+    return all(entry.path.endswith(".age") for entry in entries)
 
 
 def base_of(manifest: Manifest) -> Optional[Base]:

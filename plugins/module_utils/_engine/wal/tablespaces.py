@@ -94,9 +94,12 @@ def _begin(state: dict[str, Any], number: int, content: bytes, start: int, head:
     # What ended in nothing of interest was another record, of which only the head of the header was there.
     state["begun"] = {k: one for k, one in state.get("begun", {}).items() if k == key or "place" in one}
     begun = state["begun"].setdefault(key, {})
-    if begun.get("head") != head.hex():
+    if head.hex() not in (begun.get("head"), begun.get("led")):  # the segment may come again as it was handed over
+        begun.clear()
         begun.update(head=head.hex(), link=_free(state))
-    return _fitting(begun_with, content, start, head, begun["link"])
+    changed = _fitting(begun_with, content, start, head, begun["link"])
+    begun["led"] = found_in(changed, start)[1].hex()
+    return changed
 
 
 def _end(data: str, state: dict[str, Any], number: int, content: bytes, start: int, account: str) -> bytes:

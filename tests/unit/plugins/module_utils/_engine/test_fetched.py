@@ -25,7 +25,7 @@ PLAN = parts_of(len(CONTENT), 100)
 ABOUT = {"etag": '"e"', "sha256": hashlib.sha256(CONTENT).hexdigest(), "size": len(CONTENT), "part_size": 100}
 
 
-def opened(target: Path, about: Any = ABOUT, *, alive: Callable[[], object] = lambda: None) -> Fetched:
+def opened(target: Path, about: Any = ABOUT, *, alive: Callable[[], object] = lambda: None) -> Fetched:  # pylint: disable=dangerous-default-value
     return Fetched(target, len(CONTENT), PLAN, about, alive)
 
 
@@ -42,7 +42,7 @@ def begun(folder: Path, *numbers: int) -> Path:
     return target
 
 
-def held(target: Path, about: Any = ABOUT) -> list[int]:
+def held(target: Path, about: Any = ABOUT) -> list[int]:  # pylint: disable=dangerous-default-value
     """Return the numbers of the parts that are whole when it is opened again."""
     fetched = opened(target, about)
     fetched.close()

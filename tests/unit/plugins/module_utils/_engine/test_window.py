@@ -92,6 +92,9 @@ def test_no_window_goes_over_a_disputed_switch_nor_over_one_that_came_from_there
     assert undisputed(past, ()) == past
     assert list(undisputed(past, [2])) == [4]
     assert list(undisputed(past, [3])) == [2, 4]
+    # A base backup that was made behind the switch in dispute reads no history of it.
+    later = {**past, 5: [*past[3], (3, 9 * SIZE, "")]}
+    assert undisputed(later, [2]) == {4: past[4], 5: [(3, 9 * SIZE, "")]}
 
 
 @given(st.lists(st.dictionaries(st.integers(2, 4), st.sets(st.sampled_from("ab"), min_size=1)), max_size=3))
