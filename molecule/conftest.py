@@ -31,7 +31,7 @@ _TELLING = (
     "systemctl --no-pager list-timers --all 'pgops*'",
     "tail -n 20 /var/log/backups/*.log",
 )
-_ASKED: set[str] = set()
+_ASKED: set[tuple[str, str]] = set()
 # Those that the fixture machine has handed out for the test that runs.
 _HANDED: list[Any] = []
 
@@ -50,15 +50,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:
         for host in [*getattr(item, "funcargs", {}).values(), *_HANDED]:
             if isinstance(host, testinfra.host.Host):
-                report.sections += _last_words(host)
+                report.sections += _last_words(host, item.nodeid)
 
 
-def _last_words(host: Any) -> Iterator[tuple[str, str]]:
-    """Ask a host what it has to say, at its first failure in a session."""
+def _last_words(host: Any, test: str) -> Iterator[tuple[str, str]]:
+    """Ask a host what it has to say, once for each test that fails."""
     name = host.backend.get_pytest_id()
-    if name in _ASKED:
+    if (test, name) in _ASKED:
         return
-    _ASKED.add(name)
+    _ASKED.add((test, name))
     for command in _TELLING:
         try:
             said = host.run(command)

@@ -157,7 +157,9 @@ def instances(
     ]
     if errors and not lenient:
         raise AnsibleFilterError(" ".join(errors))
-    shared = merge(sections or {}, other if isinstance(other, Mapping) else {})
+    # As everywhere: a section of pgops_other takes the place of the other one, whole.
+    shared = {**(sections or {}), **(other if isinstance(other, Mapping) else {})}
+    several = _is_list(given) and len(given) > 1
     known = [_named(one) for one in given if isinstance(one, Mapping)] if _is_list(given) else []
     return [
         {
@@ -165,15 +167,12 @@ def instances(
                 one,
                 shared,
                 secrets if isinstance(secrets, Mapping) else {},
-                "%s/%s.yml" % (directory, "config" if len(given) < _SEVERAL else one["name"] or "config"),
+                "%s/%s.yml" % (directory, one["name"] or "config" if several else "config"),
             ),
             "errors": errors,
         }
         for one in known or [{"name": ""}]
     ]
-
-
-_SEVERAL = 2
 
 
 def _is_list(given: Any) -> bool:

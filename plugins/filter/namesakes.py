@@ -88,12 +88,16 @@ def namesakes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
 def _homes(host: str, hostvars: Mapping[str, Any]) -> Iterator[tuple[_Home, frozenset[str]]]:
     """Yield where the instances of a host have their copies, and the members of the group of each."""
     known = hostvars[host]
+    if known.get("agent_state") == "absent":
+        return  # it goes, and keeps nothing there any more
     for one in known.get("pgops_instances") or [{"name": "%s-main" % host}]:
         s3 = _section(known, one, "s3")
         if s3.get("bucket"):
-            prefix = str(s3.get("prefix", _PREFIX)).strip("/")
+            prefix = str(_PREFIX if s3.get("prefix") is None else s3["prefix"]).strip("/")
             members = _section(known, one, "group").get("members") or []
-            home = _Home(str(s3.get("endpoint_url") or ""), str(s3["bucket"]), prefix, str(one["name"]))
+            home = _Home(
+                str(s3.get("endpoint_url") or "").rstrip("/").lower(), str(s3["bucket"]), prefix, str(one["name"])
+            )
             yield home, frozenset(str(member) for member in members)
 
 
@@ -101,7 +105,8 @@ def _section(known: Mapping[str, Any], one: Mapping[str, Any], name: str) -> dic
     """Return a section of the configuration of an instance: what all have, and what it says otherwise; null leaves it out."""
     if name in one and one[name] is None:
         return {}
-    shared, own = known.get("pgops_%s" % name) or {}, one.get(name) or {}
+    other = known.get("pgops_other") or {}
+    shared, own = other.get(name) or known.get("pgops_%s" % name) or {}, one.get(name) or {}
     return {key: own[key] if key in own else shared[key] for key in {*shared, *own} & {*_ASKED}}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ._engine.host.configuration import Request, inline_secrets
+from ._engine.host.configuration import Request, inline_secrets, texts
 
 SECRETS = (
     "postgres_password",
@@ -57,7 +57,7 @@ def secrets_in(given: Mapping[str, Any]) -> Iterator[str]:
     """Yield every secret among options that nobody has checked yet, also those that stand where none may."""
     secrets = given.get("secrets")
     if isinstance(secrets, Mapping):
-        yield from (str(value) for value in secrets.values() if value not in (None, ""))
+        yield from texts(secrets)
     yield from inline_secrets(given.get("content"))
 
 

@@ -191,6 +191,8 @@ def test_a_pattern_of_hosts_means_what_it_means_to_ansible_and_this_machine_is_t
     for pattern, found in {
         "databases:&db*:!db2": {"db1"},
         "nohost": set(),
+        # A blank field of a form: to the lookup that is everybody.
+        " ,": set(),
     }.items():
         said = controller.play(books, "db1", "db2", "old", also="--list-hosts", target=pattern)
         plays = said.stdout.split("\n  play #")[1:]

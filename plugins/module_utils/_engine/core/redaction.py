@@ -63,6 +63,7 @@ def is_masked(setting: str) -> bool:
 
 # Keys whose values are words of this program, which tell nothing of a secret that is the same word, and by which plays are steered.
 _OWN_WORDS = frozenset({"check", "kind", "outcome", "place", "severity", "state", "verb"})
+_WORDS = re.compile(r"[A-Za-z][A-Za-z0-9_ -]*")
 
 
 class Redactor:
@@ -90,7 +91,7 @@ class Redactor:
             return self.text(value)
         if isinstance(value, dict):
             return {
-                key: item if key in _OWN_WORDS and isinstance(item, str) else self.data(item)
+                key: item if key in _OWN_WORDS and isinstance(item, str) and _WORDS.fullmatch(item) else self.data(item)
                 for key, item in value.items()
             }
         if isinstance(value, (list, tuple)):

@@ -90,16 +90,17 @@ def inline_secrets(content: Any) -> Iterator[str]:
     for keys in _secret_keys():
         found = _at(content, keys)
         if holds_secret(found):
-            yield from _texts(found)
+            yield from texts(found)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
+    """Yield every text and number in `value`, however deep it stands."""
     if isinstance(value, Mapping):
         for inner in value.values():
-            yield from _texts(inner)
+            yield from texts(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts(inner)
     elif value not in (None, "", False, True):
         yield str(value)
 
@@ -413,4 +414,4 @@ def _warn_of_one_disk(host: Host, checked: Config) -> None:
                 return
 
 
-__all__ = ("Request", "inline_secrets", "lay_down", "take_away")
+__all__ = ("Request", "inline_secrets", "lay_down", "take_away", "texts")

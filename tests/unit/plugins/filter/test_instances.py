@@ -218,9 +218,13 @@ def test_what_holds_for_all_may_be_wrong_too() -> None:
     wrong = {"name": "a", "secrets": {"s3_secret_key": "hush"}}
     assert "hush" not in str(instances(wrong, secrets="hush", other=["hush"], lenient=True)[0]["errors"]), "no values"
     assert "hush" not in str(instances([["hush"], "hush"], lenient=True)[0]["errors"])
+    for blank in (None, 17, True):
+        assert len(instances(blank, lenient=True)[0]["errors"]) == 1
     with pytest.raises(AnsibleFilterError, match="pgops_other"):
         instances([{"name": "a"}], other="x")
     assert one(sections={"log_dir": "/a"}, other={"log_dir": "/b"})["log_dir"] == "/b"
+    whole = one(sections={"postgres": {"login_port": 5433}}, other={"postgres": {"login_user": "x"}})
+    assert whole["content"]["postgres"] == {"login_user": "x"}, "as the roles that read it beside have it"
     assert one()["errors"] == []
 
 

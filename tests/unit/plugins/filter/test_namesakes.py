@@ -37,6 +37,8 @@ def test_hosts_with_one_name_in_one_bucket_are_named() -> None:
         {"pgops_instances": MAIN, "pgops_s3": {**BUCKET, "prefix": "db2"}},
         {"pgops_instances": MAIN, "pgops_s3": {**BUCKET, "endpoint_url": "https://s3.example.com"}},
         {"pgops_instances": [{"name": "main", "s3": None}], "pgops_s3": BUCKET},
+        {"pgops_instances": MAIN, "pgops_s3": BUCKET, "pgops_other": {"s3": {**BUCKET, "prefix": "own"}}},
+        {"pgops_instances": MAIN, "pgops_s3": BUCKET, "agent_state": "absent"},
         {"pgops_instances": [{"name": "main", "s3": {"prefix": "own"}}], "pgops_s3": BUCKET},
     ],
 )
@@ -47,7 +49,10 @@ def test_hosts_that_share_no_place_are_left_in_peace(other: Mapping[str, Any]) -
 def test_the_prefix_is_compared_as_it_is_used() -> None:
     one = {"pgops_instances": MAIN, "pgops_s3": {**BUCKET, "prefix": "/database-backups/"}}
     two = {"pgops_instances": [{"name": "main", "s3": BUCKET}]}
-    assert len(of(db1=one, db2=two)) == 1
+    three = {"pgops_instances": MAIN, "pgops_s3": {**BUCKET, "prefix": None}}
+    assert len(of(db1=one, db2=two)) == len(of(db1=one, db2=three)) == 1
+    same = [{**BUCKET, "endpoint_url": url} for url in ("https://s3.example.com", "https://S3.example.com/")]
+    assert len(of(db1={**two, "pgops_s3": same[0]}, db2={**two, "pgops_s3": same[1]})) == 1
 
 
 def test_members_of_a_group_share_their_name() -> None:
