@@ -181,7 +181,7 @@ def main() -> None:
 
     def look(context: Context) -> dict[str, Optional[dict[str, Any]]]:
         where = context.place(place)
-        set_id = Catalog(where).find(wanted) if present else wanted
+        set_id = Catalog(where).find(wanted, context.clock()) if present else wanted
         return {set_id: read_pin(where, set_id)}
 
     def predict(_before: Any, result: dict[str, Any]) -> dict[str, Any]:

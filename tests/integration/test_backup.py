@@ -607,7 +607,12 @@ def test_an_interrupted_backup_leaves_neither_files_nor_processes(bench: Postgre
             )[0][0]
         )
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            # Python itself loses one that comes while a module's lock is let go; a person tries again.
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
         assert site.sets() == []
         wait_for(lambda: idle(bench))
 
