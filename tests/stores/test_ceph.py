@@ -163,7 +163,7 @@ def test_a_locked_bucket_takes_sets_and_keeps_them(
 ) -> None:
     with Proxy(ceph.endpoint_url, fault=demand_checksums) as proxy:
         program = make_night(make_program, shop_server, ceph, proxy.url, locked)
-        old = set_id_of(hours=1)
+        old = set_id_of(hours=50)  # of another cluster than the newest: such a one stays for a day by these rules
         make_set(program.site.engine(), old, {"a": 10, "b/c": 1000})
         newest = program.json("backup")["set"]
         assert sorted(program.json("sync")["sets"]) == [old, newest]
