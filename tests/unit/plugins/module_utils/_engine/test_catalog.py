@@ -76,6 +76,17 @@ def test_a_set_from_the_future_is_never_the_latest_and_is_told(world: Any) -> No
     assert catalog.ids() == [ahead, soon, now] and len(told) == 1
 
 
+def test_a_set_whose_name_is_no_moment_is_never_the_latest(world: Any) -> None:
+    """Whoever can write there may call a folder so, and Object Lock would keep it."""
+    true, odd = world.add("local", world.NOW), "99999999T999999Z-logical"
+    folder = world.context().local.home / "sets" / odd
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    told: list[str] = []
+    assert local(world).find("latest", world.NOW, warn=told.append) == true
+    assert len(told) == 1 and odd in told[0]
+
+
 def test_stored_bytes_are_those_of_all_files_of_the_set(world: Any) -> None:
     set_id = world.add("local", world.NOW, payload=b"x" * 1000)
     folder = world.context().local.home / "sets" / set_id

@@ -96,6 +96,8 @@ def facts(order: str, **values: Any) -> list[SetFacts]:
 def test_the_only_set_of_a_cluster_stays_though_those_of_another_are_younger() -> None:
     decided = plan(facts("abbbbbbbb"), Retention(keep_last=2, keep_daily=14), NOW)
     assert "000" in decided.keep
+    anew = plan(facts("abcdefgh"), Retention(keep_last=1, keep_daily=1, keep_monthly=6), NOW)
+    assert len(anew.keep) == 4, "of a cluster that is made anew each night not one of each is kept"
     few = plan(facts("abbb"), Retention(keep_last=1, keep_weekly=1), NOW)
     assert {d.id: d.reasons for d in few.decisions}["000"] == ("newest of the cluster a",)
 
