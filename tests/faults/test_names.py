@@ -107,6 +107,17 @@ exec "%s/pg_dump" "$@"
 """
 
 
+MAKES_ANEW = """#!/bin/sh
+for last; do :; done
+case "$last" in *goes*) if [ ! -e "%s" ]; then
+  touch "%s"
+  "%s/psql" -Xqd postgres -c "DROP DATABASE goes WITH (FORCE)" -c "CREATE DATABASE goes" >&2 || exit 9
+  "%s/psql" -Xqd goes -c "CREATE TABLE anew AS SELECT 1 AS i" >&2 || exit 9
+fi;; esac
+exec "%s/pg_dump" "$@"
+"""
+
+
 def with_pg_dump(bench: PostgresServer, folder: Path, script: str) -> Path:
     """Fill `folder` with the server's programs, and `script` as its pg_dump."""
     for path in bench.bindir.iterdir():
@@ -155,6 +166,21 @@ def test_a_database_that_vanishes_before_its_dump_is_told_and_the_others_are_sav
     result = program.json("backup", "--set", "postgres.bin_dir=%s" % with_pg_dump(bench, tmp_path, drops))
     assert databases_of(bench) == {"early", "late", "postgres"}
     is_told_and_left_out(program, result, how, level="restore" if when == "goes" else "structure")
+
+
+def test_a_database_that_is_made_anew_under_its_name_while_it_is_dumped_is_in_the_set(
+    bench: PostgresServer, make_program: Callable[..., Program], tmp_path: Path
+) -> None:
+    """As a nightly refresh does: what fails then is no sign that the database is gone."""
+    program = three(bench, make_program)
+    flag, programs = tmp_path / "once", tmp_path / "bin"
+    programs.mkdir()
+    script = MAKES_ANEW % (flag, flag, bench.bindir, bench.bindir, bench.bindir)
+    result = program.json("backup", "--set", "postgres.bin_dir=%s" % with_pg_dump(bench, programs, script))
+    assert sorted(d["name"] for d in result["databases"]) == ["early", "goes", "late"]
+    assert any("Another database took the name 'goes'" in warning for warning in result["warnings"])
+    program.json("restore", result["set"], "--database", "goes", "--rename", "goes", "goes_again", "--yes")
+    assert run_sql(bench, "goes_again", "SELECT i FROM anew") == [(1,)]
 
 
 @pytest.mark.parametrize("form", ["custom", "directory"])

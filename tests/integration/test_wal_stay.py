@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -58,6 +59,42 @@ class Here:
             if folder.is_dir()
             else set()
         )
+
+
+@pytest.mark.parametrize("answers", [[b"."] * 40, [b"=\0"], [b'=\0\0\0\0{"calls": 1e999}'], []])
+def test_an_answer_without_an_end_or_a_sense_keeps_nobody_who_looks(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, answers: list[bytes]
+) -> None:
+    """A process that is stuck says each moment that it is still there; what it is asked for is then unknown."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(commands.config.parent / "caches"))
+    monkeypatch.setattr(asking, "_ANSWER_SECONDS", 0.5)
+    commands.socket.parent.mkdir(parents=True, mode=0o700)
+    signed = {"pid": os.getpid(), "since": "2026-11-27T08:00:00+00:00", "what": "wal stay"}
+    commands.socket.with_suffix(".lock").write_text(json.dumps(signed))
+    assert asking.staying(str(commands.config), commands.config.parent) is None, (
+        "nobody listens: another process by now"
+    )
+    over = threading.Event()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(commands.socket))
+        listening.listen()
+
+        def answer() -> None:
+            with listening.accept()[0] as asked, contextlib.suppress(OSError):
+                for piece in answers:
+                    asked.sendall(piece)
+                    if over.wait(0.2):
+                        return
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        found = asking.staying(str(commands.config), commands.config.parent)
+        unfinished = thread.is_alive()
+        over.set()
+        thread.join(60)
+    assert found is not None
+    assert (found["pid"], found["calls"]) == (os.getpid(), None)
+    assert len(answers) < 10 or unfinished, "it did not wait for the last of it"
 
 
 @pytest.fixture

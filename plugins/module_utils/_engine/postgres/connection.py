@@ -323,6 +323,10 @@ def _set(session: Session, setting: str, value: str) -> None:
                 raise
 
 
+class TurnedAwayError(UnreachableError):
+    """A server answered, and refused us this database: another one of it may let us in."""
+
+
 class LostError(PgopsError):
     """The server lists the database and cannot open it: its files are lost."""
 
@@ -347,14 +351,9 @@ def _refusal(said: str, database: str, postgres: Postgres, known: str = "") -> P
             "There is no database %r at %s." % (database, where), hint="Names are case-sensitive; psql -l lists them."
         )
     hint = next((hint for part, hint in _HINTS if part in text), "Check the section postgres of the configuration.")
-    failure = UnreachableError("No connection to %r at %s: %s." % (database, where, text.rstrip(".")), hint=hint)
-    failure.answered = not any(part in said for part in (*_NO_SERVER, *_NO_LOGIN))  # type: ignore[attr-defined]  # for was_answered()
-    return failure
-
-
-def was_answered(error: PgopsError) -> bool:
-    """Tell whether connect() failed as a server refused us: another database of it may let us in."""
-    return bool(getattr(error, "answered", False))
+    alike = any(part in said for part in (*_NO_SERVER, *_NO_LOGIN))
+    kind = UnreachableError if alike else TurnedAwayError
+    return kind("No connection to %r at %s: %s." % (database, where, text.rstrip(".")), hint=hint)
 
 
 def explained(error: PgopsError) -> PgopsError:
@@ -419,11 +418,11 @@ __all__ = (
     "Row",
     "Server",
     "Session",
+    "TurnedAwayError",
     "cancel_queries",
     "connect",
     "explained",
     "program_environment",
     "server_facts",
-    "was_answered",
     "with_database",
 )

@@ -55,7 +55,6 @@ class DumpJob:
     programs: Programs
     server: Server
     with_rows: bool = True
-    oid: int = 0  # as which the server listed it
 
 
 class Sink:

@@ -335,7 +335,6 @@ def _batches(keys: list[str]) -> Iterable[list[str]]:
 class Listed:
     """A database as the server lists it. `bytes` is 0 where this role may not know it, and where it is `lost`."""
 
-    oid: int
     name: str
     closed: str  # why it takes no connections; empty when it does
     bytes: int
@@ -360,7 +359,7 @@ def databases(session: Session) -> list[Listed]:
             now = session.value("SELECT datconnlimit FROM pg_database WHERE oid = %s", (oid,))
             if now in (None, INVALID):
                 continue  # it was, or is being, dropped since it was listed
-        found.append(Listed(oid, name, closed, int(known or 0), lost=known is None and limit != INVALID))
+        found.append(Listed(name, closed, int(known or 0), lost=known is None and limit != INVALID))
     return found
 
 

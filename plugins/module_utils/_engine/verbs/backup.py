@@ -61,7 +61,6 @@ class _Target:
     """A database that will be dumped."""
 
     name: str
-    oid: int
     bytes: int
     scope: inventory.Scope
     choice: Optional[Choice] = None
@@ -248,7 +247,7 @@ def _target(context: Context, listed: inventory.Listed, plan: _Plan) -> Optional
         tuple(split_qualified(t) for t in wanted.exclude_table_data),
     )
     if scope.whole and not scope.exclude_table_data:
-        return _Target(name, listed.oid, listed.bytes, scope)
+        return _Target(name, listed.bytes, scope)
     with connect(context.config.postgres, name) as session:
         found = session.rows(
             "SELECT n.nspname, c.relname FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'm', 'f', 'v')"
@@ -281,7 +280,7 @@ def _target(context: Context, listed: inventory.Listed, plan: _Plan) -> Optional
         plan.left_out.append(
             {"what": "rows of %s.%s of database %s" % (*pair, name), "why": "it is in backup.exclude_table_data"}
         )
-    return _Target(name, listed.oid, listed.bytes, narrowed)
+    return _Target(name, listed.bytes, narrowed)
 
 
 def _table_count(context: Context, name: str) -> int:
@@ -372,7 +371,6 @@ def _dump(context: Context, plan: _Plan, target: _Target, sink: Sink) -> Optiona
         plan.programs,
         plan.server,
         with_rows=context.config.backup.fingerprint,
-        oid=target.oid,
     )
     plan.waits.append(LockWaits(target.name))
     try:

@@ -30,7 +30,7 @@ from ..places.chains import refuse_entwined
 from ..places.evidence import Proof, proofs
 from ..postgres import preflight, statistics, swapping
 from ..postgres.comparison import compare_database
-from ..postgres.connection import LostError, Session, connect, server_facts, was_answered, with_database
+from ..postgres.connection import LostError, Session, TurnedAwayError, connect, server_facts, with_database
 from ..postgres.databases import comment_on_database, create_database, finish_database
 from ..postgres.globals import load_globals, settings_left_alone
 from ..postgres.loading import load_database
@@ -151,9 +151,7 @@ def _maintenance(context: Context, taken: Iterable[str]) -> Session:
     for name in candidates:
         try:
             return connect(postgres, name)
-        except PgopsError as error:
-            if not isinstance(error, (MissingError, LostError)) and not was_answered(error):
-                raise
+        except (MissingError, LostError, TurnedAwayError) as error:
             first = first or error
     if first is None:
         return connect(postgres)  # all three are to be replaced, template1 too: preflight refuses that

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_config import secrets_in
 from ansible_collections.pgops.backup.plugins.module_utils._ansible_host import HostTask, checked, sound
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
@@ -106,3 +107,11 @@ def test_what_it_takes_is_handed_on_as_ansible_would() -> None:
     assert checked(SCHEDULE, given) == sound(SCHEDULE, given)
     assert checked(SCHEDULE, given)["catch_up"] is False
     assert checked(SCHEDULE, given)["jobs"] == [{"name": "5"}]
+
+
+def test_secrets_are_known_however_deep_they_were_put() -> None:
+    """A slip of a level is an error that sends people to -vvv, which shows what was given."""
+    given = {
+        "secrets": {"s3": {"secret_key": "hushhush"}, "apprise_urls": ["tgram://token/1"], "pin": 4711, "none": None}
+    }
+    assert set(secrets_in(given)) == {"hushhush", "tgram://token/1", "4711"}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -12,13 +13,21 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.fetched import (
     Fetched,
     forget,
     is_begun,
     list_beside,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transfer import StoppedError, parts_of
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_download import Reader
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transfer import (
+    Bandwidth,
+    Patience,
+    Slots,
+    StoppedError,
+    parts_of,
+)
 
 CONTENT = os.urandom(1050)
 PLAN = parts_of(len(CONTENT), 100)
@@ -158,3 +167,24 @@ def test_the_list_of_a_file_with_the_longest_name_has_a_name(tmp_path: Path) -> 
     list_beside(target).touch()
     assert is_begun(target)
     assert list_beside(target) != list_beside(tmp_path / ("n" * 254))
+
+
+class Generous:
+    """A store that answers a request for a range with more of the object, and says so: no real one that we have does."""
+
+    bucket, endpoint, patience = "b", "http://store", Patience()
+
+    def try_once(self, _operation: str, _key: str, **asked: str) -> Any:
+        begin = int(asked["Range"].partition("=")[2].partition("-")[0])
+        content = CONTENT[begin:] + b"more"
+        return {"ContentLength": len(content), "ContentRange": "bytes", "ETag": '"e"', "Body": io.BytesIO(content)}
+
+    def may_pass(self, _error: Exception) -> bool:
+        return False
+
+
+def test_more_than_was_asked_for_is_damage_and_lies_on_no_neighbour() -> None:
+    store: Any = Generous()
+    reader = Reader(store, Bandwidth(0), Slots(1))
+    with pytest.raises(DamagedError, match="with more than was asked for"):
+        b"".join(reader.stream("k", start=0, size=10))

@@ -109,6 +109,14 @@ def test_data_is_masked_at_every_depth_and_keeps_its_shape() -> None:
     assert "hunter2" not in json.dumps(list(shown.values()))
 
 
+def test_what_is_no_word_is_masked_wherever_it_stands() -> None:
+    known = Redactor(["hush-hush"])
+    assert known.data({"place": "https://h/hush-hush", "state": "hush-hush="}) == {
+        "place": "https://h/%s" % MASK,
+        "state": "%s=" % MASK,
+    }
+
+
 def test_a_secret_that_is_a_word_of_ours_hides_no_finding() -> None:
     finding = {"check": "backup", "severity": "critical", "text": "No backup."}
     assert Redactor(["backup", "critical"]).data([finding]) == [{**finding, "text": "No %s." % MASK}]

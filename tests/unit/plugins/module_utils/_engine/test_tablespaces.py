@@ -287,6 +287,23 @@ def test_one_across_the_border_of_two_segments_goes_where_it_may_lie(data: Path,
     assert [path.name for path in (data / "pg_tblspc").iterdir()] == ["16400"]
 
 
+@pytest.mark.parametrize("inside", [8, 40])
+def test_a_first_part_that_comes_again_as_it_was_handed_over_is_the_same_record(data: Path, inside: int) -> None:
+    """The client was killed before its rename, and the server asks once more for a segment that lies there changed."""
+    laid(data)
+    made = create("/was/there")
+    files = [data / "pg_wal" / segment_name(1, one, SIZE) for one in (1, 2)]
+    first, second = two_segments(made, inside, 1)
+    files[0].write_bytes(first)
+    for _again in range(2):
+        tablespaces.look_into(str(data), files[0].name, str(files[0]))
+    files[1].write_bytes(second)
+    tablespaces.look_into(str(data), files[1].name, str(files[1]))
+    whole = across(*(file.read_bytes() for file in files), inside, int.from_bytes(made[:4], sys.byteorder))
+    assert _crc(whole) == int.from_bytes(whole[20:24], sys.byteorder)
+    assert whole[30:].split(b"\0")[0] == b"t0"
+
+
 def test_what_goes_on_across_a_border_and_makes_no_tablespace_is_left_alone(data: Path) -> None:
     laid(data)
     other = record(bytes(60))
