@@ -51,13 +51,13 @@ def test_another_database_leaves_the_rest() -> None:
         ('FATAL:  database "x" does not exist', MissingError, "case-sensitive"),
         ('FATAL:  password authentication failed for user "a"', UnreachableError, "login_password_file"),
         ("fe_sendauth: no password supplied", UnreachableError, "login_password_file"),
-        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"', UnreachableError, "pg_hba.conf"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"', connection.TurnedAwayError, "pg_hba.conf"),
         ("Connection refused", UnreachableError, "running"),
         ('could not translate host name "db9" to address', UnreachableError, "login_host"),
         ("timeout expired", UnreachableError, "firewall"),
-        ("FATAL:  the database system is starting up", UnreachableError, "Wait"),
-        ("FATAL:  sorry, too many clients already", UnreachableError, "max_connections"),
-        ("FATAL:  das Passwort ist falsch", UnreachableError, "section postgres"),
+        ("FATAL:  the database system is starting up", connection.TurnedAwayError, "Wait"),
+        ("FATAL:  sorry, too many clients already", connection.TurnedAwayError, "max_connections"),
+        ("FATAL:  das Passwort ist falsch", connection.TurnedAwayError, "section postgres"),
     ],
 )
 def test_a_refusal_says_what_to_do_next(said: str, kind: type[Exception], hint: str) -> None:
@@ -72,13 +72,13 @@ def test_a_refusal_says_what_to_do_next(said: str, kind: type[Exception], hint: 
         ("FATAL:  Datenbank »x« existiert nicht", connection._GONE, MissingError),
         ("FATAL:  Datenbank »x« existiert nicht", connection._LOST_FILES, connection.LostError),
         ('FATAL:  database "x" does not exist', connection._LOST_FILES, connection.LostError),
-        ('FATAL:  database "x" does not exist', connection._THERE, UnreachableError),
+        ('FATAL:  database "x" does not exist', connection._THERE, connection.TurnedAwayError),
         (
             'FATAL:  database "x" does not exist DETAIL:  The database subdirectory "base/1" is missing.',
             "",
-            UnreachableError,
+            connection.TurnedAwayError,
         ),
-        ('FATAL:  role "database_backup" does not exist', "", UnreachableError),
+        ('FATAL:  role "database_backup" does not exist', "", connection.TurnedAwayError),
     ],
 )
 def test_the_catalog_counts_for_more_than_the_words(said: str, known: str, kind: type[Exception]) -> None:
