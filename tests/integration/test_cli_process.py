@@ -103,6 +103,27 @@ def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
     assert "KeyboardInterrupt" in err
 
 
+def test_a_signal_spares_the_queries_of_the_clean_up(shop: Program) -> None:
+    """Python may hear of a signal before the thread that cancels does: DROP DATABASE is not what was to be ended."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from pgops import config; from pgops.postgres import connection\n"
+        "from pgops.system import interrupts\n"
+        "loaded = config.load(Path(sys.argv[1]), environ={}, host='h')\n"
+        "with connection.connect(loaded.postgres) as session:\n"
+        "    for _ in range(200):\n"
+        "        with interrupts.interruptible(), interrupts.cancelling_queries():\n"
+        "            try:\n"
+        "                os.kill(os.getpid(), signal.SIGINT)\n"
+        "                raise SystemExit('no signal')\n"
+        "            except KeyboardInterrupt:\n"
+        "                session.rows('SELECT pg_sleep(0.01)')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(shop.config)], env=shop.environ, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
 

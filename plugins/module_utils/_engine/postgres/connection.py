@@ -7,7 +7,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import math
 import os
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,8 +115,17 @@ class Session:
 
     def __init__(self, raw: Any, driver: Any, database: str) -> None:
         self._raw, self._driver, self.database = raw, driver, database
-        self.busy = False
+        self._since = math.inf
         _sessions.add(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a statement runs now."""
+        return self._since < math.inf
+
+    def runs_since(self, moment: float) -> bool:
+        """Tell whether a statement runs now that began before `moment` (of time.monotonic())."""
+        return self._since < moment
 
     def rows(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> list[Row]:
         """Return the rows that `sql` gives. Raise PgopsError with what the server says."""
@@ -141,8 +152,8 @@ class Session:
             ) from None
 
     def _execute(self, cursor: Any, sql: str, parameters: Optional[Sequence[Any]]) -> None:
-        self.busy = True
         try:
+            self._since = time.monotonic()
             cursor.execute(sql, parameters)
         except self._driver.Error as error:
             kind: type[PgopsError] = UnreachableError if self._raw.closed else PgopsError
@@ -151,7 +162,7 @@ class Session:
             failure.sqlstate = error.pgcode  # type: ignore[attr-defined]  # for allowed()
             raise failure from None
         finally:
-            self.busy = False
+            self._since = math.inf
 
     def allowed(
         self, sql: str, parameters: Optional[Sequence[Any]] = None, *, also: Sequence[str] = ()
@@ -212,13 +223,13 @@ class Session:
         self.close()
 
 
-def cancel_queries() -> None:
-    """Cancel every query of this process that runs now. Callable from another thread.
+def cancel_queries(*, before: float) -> None:
+    """Cancel every query of this process that runs now and began before that moment. Callable from another thread.
 
     Python hears a signal only when libpq returns, so for Ctrl-C to end a long query, somebody must have the server end it.
     """
     for session in list(_sessions):
-        if session.busy:
+        if session.runs_since(before):
             session.cancel()
 
 

@@ -5,11 +5,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
+
+# How long the clean-up waits for the cancelling of what ran before it, which asks the server. Seconds.
+_HUSH_SECONDS = 5
+
+
+class _Heard:
+    """When Python heard the signal that ends the run, and whether nobody cancels queries right now."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.hushed = threading.Event()
+        self.hushed.set()
+
+
+_heard = _Heard()
 
 
 @contextlib.contextmanager
@@ -19,10 +36,15 @@ def interruptible() -> Iterator[None]:
         yield
         return
     count = [0]
+    _heard.at = 0.0
 
     def stop(number: int, frame: Any) -> None:
         del number, frame
         count[0] += 1
+        if count[0] == 1:
+            # What begins from now on is the clean-up's, and no query of it may meet a cancel that is on its way.
+            _heard.at = time.monotonic()
+            _heard.hushed.wait(_HUSH_SECONDS)
         if count[0] != 2:
             raise KeyboardInterrupt
 
@@ -40,18 +62,25 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def cancelling_queries() -> Iterator[None]:
-    """At a signal, have the server end the queries that run: until they end, Python does not hear of the signal."""
+    """At a signal, have the server end the queries that run: until they end, Python does not hear of the signal.
+
+    Other threads' queries too, but none that began after Python had heard of it: those clean up.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    from ..postgres.connection import cancel_queries  # not in the thread: what is interrupted may be an import
+
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
     def listen() -> None:
         if os.read(reading, 1):
-            from ..postgres.connection import cancel_queries
-
-            cancel_queries()
+            _heard.hushed.clear()
+            try:
+                cancel_queries(before=_heard.at or math.inf)
+            finally:
+                _heard.hushed.set()
 
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()
