@@ -234,8 +234,8 @@ def test_a_set_that_another_host_prunes_while_it_is_restored(
     assert other.site.records()[-1]["set"] == new
 
 
-NOISE = "CREATE TABLE noise AS SELECT i, gen_random_uuid() AS id FROM generate_series(1, 400000) i"
-BREAKS = (CutAnswer(MIB), Refuse(503, "SlowDown"), CutAnswer(0), CutAnswer(200_000), Refuse(500, "InternalError"))
+NOISE = "CREATE TABLE noise AS SELECT i, gen_random_uuid() AS id FROM generate_series(1, 300000) i"
+BREAKS = (CutAnswer(MIB), Refuse(503, "SlowDown"), CutAnswer(0), CutAnswer(200_000))
 
 
 def test_a_restore_whose_connections_break_goes_on_at_the_broken_byte(
@@ -262,10 +262,6 @@ def test_a_restore_whose_connections_break_goes_on_at_the_broken_byte(
         subprocess.run(["rm", "-r", str(site.home)], check=True)
         for jobs, way in (("1", "stream"), ("2", "file")):
             restore = ("restore", "latest", "--rename", "noisy", "again", "--yes", "--place", "s3", "--jobs", jobs)
-            proxy.hurt(lambda asked: CutAnswer(0 if begin_of(asked) % (5 * MIB) else MIB) if is_dump(asked) else None)
-            says = "connection to the store at .* broke during GetObject .*, also when tried again"
-            fails(program, *restore, "--set", "s3.retry_for=1s", code=4, says=says, hint="Try again later")
-            assert databases_of(bench) == {"noisy", "postgres"}
             breaks, lock = list(BREAKS), threading.Lock()
 
             def hurt(asked: Asked, breaks: list[Fault] = breaks, lock: threading.Lock = lock) -> Fault:
@@ -283,6 +279,10 @@ def test_a_restore_whose_connections_break_goes_on_at_the_broken_byte(
             assert run_sql(bench, "again", whole) == run_sql(bench, "noisy", whole)
             nothing_is_left(site)
             run_sql(bench, "postgres", "DROP DATABASE again")
+        proxy.hurt(lambda asked: CutAnswer(0 if begin_of(asked) % (5 * MIB) else MIB) if is_dump(asked) else None)
+        says = "connection to the store at .* broke during GetObject .*, also when tried again"
+        fails(program, *restore, "--set", "s3.retry_for=1s", code=4, says=says, hint="Try again later")
+        assert databases_of(bench) == {"noisy", "postgres"}
 
 
 def limit_files(server: PostgresServer, most: str) -> None:
