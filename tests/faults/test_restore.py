@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import pytest
 from demo import compare
 from demo.servers import MotoS3, PostgresServer
 from tests.faults.aftermath import fails, nothing_is_left
+from tests.faults.two_places import CountingProxy
 from tests.integration.cli_fixtures import Program
 from tests.integration.conftest import Site, create_database, create_shop, databases_of, run_sql, wait_for
-from tests.integration.s3_fixtures import Asked, Proxy
+from tests.integration.s3_fixtures import MIB, Asked, CutAnswer, Fault, Proxy, Refuse
 
 PATIENCE = 60
 AGAIN = ("restore", "latest", "--rename", "shop", "again", "--yes")
@@ -230,6 +232,57 @@ def test_a_set_that_another_host_prunes_while_it_is_restored(
         assert databases_of(site.server) == names
         comes_back(other, *AGAIN, "--place", "s3")
     assert other.site.records()[-1]["set"] == new
+
+
+NOISE = "CREATE TABLE noise AS SELECT i, gen_random_uuid() AS id FROM generate_series(1, 300000) i"
+BREAKS = (CutAnswer(MIB), Refuse(503, "SlowDown"), CutAnswer(0), CutAnswer(200_000))
+
+
+def test_a_restore_whose_connections_break_goes_on_at_the_broken_byte(
+    bench: PostgresServer, store: MotoS3, make_program: Callable[..., Program]
+) -> None:
+    """Straight from S3: once read as a stream, once fetched in parts. What breaks for good leaves nothing behind."""
+    create_database(bench, "noisy", NOISE)
+    program = make_program(bench)
+    site = program.site
+
+    def is_dump(asked: Asked) -> bool:
+        return asked.kind == "get" and asked.path.endswith(".dump")
+
+    def begin_of(asked: Asked) -> int:
+        return int(asked.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+
+    with CountingProxy(store.endpoint_url) as proxy:
+        site.use_s3(store, proxy.url)
+        site.options["s3"]["part_size"] = "5MiB"
+        program.configure()
+        program.json("backup", "--set", 'backup.databases=["noisy"]', "--set", "backup.compression=none")
+        (size,) = [file.stat().st_size for file in site.home.rglob("*.dump")]
+        program.json("sync")
+        subprocess.run(["rm", "-r", str(site.home)], check=True)
+        for jobs, way in (("1", "stream"), ("2", "file")):
+            restore = ("restore", "latest", "--rename", "noisy", "again", "--yes", "--place", "s3", "--jobs", jobs)
+            breaks, lock = list(BREAKS), threading.Lock()
+
+            def hurt(asked: Asked, breaks: list[Fault] = breaks, lock: threading.Lock = lock) -> Fault:
+                with lock:
+                    return breaks.pop(0) if breaks and is_dump(asked) else None
+
+            proxy.hurt(hurt)
+            (restored,) = program.json(*restore)["databases"]
+            assert (restored["way"], breaks) == (way, [])
+            begins = [begin_of(asked) for asked in proxy.asked if is_dump(asked)]
+            assert way == "file" or begins == sorted(begins), "what was read is not asked for again"
+            came = sum(count for path, count in proxy.received if path.endswith(".dump"))
+            assert size <= came < size + MIB + 200_000
+            whole = "SELECT count(*), sum(i), count(DISTINCT id) FROM noise"
+            assert run_sql(bench, "again", whole) == run_sql(bench, "noisy", whole)
+            nothing_is_left(site)
+            run_sql(bench, "postgres", "DROP DATABASE again")
+        proxy.hurt(lambda asked: CutAnswer(0 if begin_of(asked) % (5 * MIB) else MIB) if is_dump(asked) else None)
+        says = "connection to the store at .* broke during GetObject .*, also when tried again"
+        fails(program, *restore, "--set", "s3.retry_for=1s", code=4, says=says, hint="Try again later")
+        assert databases_of(bench) == {"noisy", "postgres"}
 
 
 def limit_files(server: PostgresServer, most: str) -> None:

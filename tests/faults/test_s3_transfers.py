@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,19 @@ from tests.faults.two_places import (  # noqa: F401  # pylint: disable=unused-im
     proxied,
 )
 from tests.integration.conftest import wait_for
-from tests.integration.s3_fixtures import BUCKET, MIB, Asked, Cut, CutAnswer, Fault, Kit, Refuse, times
+from tests.integration.s3_fixtures import (
+    BUCKET,
+    MIB,
+    Asked,
+    Cut,
+    CutAnswer,
+    Fault,
+    Kit,
+    LoseAnswer,
+    Refuse,
+    Stall,
+    times,
+)
 
 PART = 5 * MIB
 LARGE = {"large": 4 * PART + 3 * MIB, "small": 1000}
@@ -125,6 +138,36 @@ def test_an_upload_that_cannot_be_taken_up_leaves_none_behind(moto_host: Host) -
     host.proxy.hurt(gone)
     assert host.succeeds("sync")["sets"] == [set_id]
     host.is_whole_there(set_id)
+
+
+def test_a_sync_of_many_small_files_is_interrupted_within_an_answer_and_the_next_comes_through_a_storm(
+    moto_host: Host,
+) -> None:
+    """They go by one thread, which knows plain success only: no 503, no answer that stops, is lost or breaks off."""
+    host, stall = moto_host, Stall(threading.Event(), threading.Event())
+    sizes = {"t/%02d" % number: 100 + number for number in range(36)}
+    set_id = host.make_set(sizes=sizes)
+    host.proxy.hurt(lambda asked: stall if asked.kind == "put" and asked.path.endswith("/t/30") else None)
+    process = host.program.start("sync")
+    try:
+        assert stall.begun.wait(60)
+        process.send_signal(signal.SIGINT)
+        _out, said = process.communicate(timeout=40)  # an answer has a minute
+    finally:
+        process.kill()
+        stall.over.set()
+    assert (process.returncode, "pgops sync was interrupted" in said) == (1, True), said
+    record = host.record()
+    assert (record["verb"], record["outcome"], record["exit_code"]) == ("sync", "interrupted", 1)
+    assert host.published() == []
+    host.is_tidy()
+    faults = (BUSY, LoseAnswer(), Cut(10), None)
+    once = {path: times(1, faults[n % 4], lambda asked: asked.kind == "put") for n, path in enumerate(sizes)}
+    host.proxy.hurt(lambda asked: once.get(asked.path.partition(set_id + "/")[2], once["t/03"])(asked))
+    assert host.succeeds("sync")["sets"] == [set_id]
+    host.is_whole_there(set_id)
+    sent = [asked.path for asked in host.proxy.asked if asked.kind == "put" and "/t/" in asked.path]
+    assert len(sent) <= 3 * len(sizes), "what did not come through is sent again, and no more"
 
 
 # --- receiving --------------------------------------------------------------------------------------------------------

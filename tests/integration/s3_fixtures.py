@@ -82,6 +82,14 @@ class LoseAnswer:
 
 
 @dataclass(frozen=True)
+class Stall:
+    """Hand the request on, answer with half a head, set `begun`, and say no more until `over`."""
+
+    begun: threading.Event
+    over: threading.Event
+
+
+@dataclass(frozen=True)
 class Refuse:
     """Answer in the store's place."""
 
@@ -97,7 +105,7 @@ class Flip:
     at: int
 
 
-Fault = Cut | CutAnswer | LoseAnswer | Refuse | Flip | None
+Fault = Cut | CutAnswer | LoseAnswer | Stall | Refuse | Flip | None
 
 
 @dataclass
@@ -210,6 +218,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(fault.status, {"Content-Type": "application/xml"}, fault.body or xml.encode())
         status, answer_headers, content = self._forward(body)
         if isinstance(fault, LoseAnswer):
+            return self._break()
+        if isinstance(fault, Stall):
+            self.wfile.write(b'HTTP/1.1 200 OK\r\nETag: "')
+            fault.begun.set()
+            fault.over.wait(120)
             return self._break()
         if self.proxy.strict:
             self.proxy.strict.after(asked, status, answer_headers)

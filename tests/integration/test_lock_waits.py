@@ -19,6 +19,7 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import lock_waits
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system import following
 from demo.servers import PostgresServer
 from tests.integration.conftest import Servers, Site, create_database, empty, run_sql, wait_for
 from tests.integration.test_versions import VERSIONS
@@ -71,16 +72,19 @@ class Backup(threading.Thread):
 class Statement(threading.Thread):
     """One statement in a session of its own, which may have to wait."""
 
-    def __init__(self, server: PostgresServer, text: str, **others: Any) -> None:
+    def __init__(
+        self, server: PostgresServer, text: str, *, passed: threading.Event | None = None, **others: Any
+    ) -> None:
         super().__init__(daemon=True)
         self._connection = server.connect("shop", **others)
         self.pid: int = self._connection.info.backend_pid
-        self._text = text
+        self._text, self._passed = text, passed or threading.Event()
         self.start()
 
     def run(self) -> None:
         with self._connection.cursor() as asked:
             asked.execute(self._text)
+        self._passed.set()
         self._connection.close()
 
     @property
@@ -153,6 +157,35 @@ def looked_again(looks: list[bool], times: int = 3) -> None:
 def server(bench: PostgresServer) -> PostgresServer:
     create_database(bench, "shop", TABLES)
     return bench
+
+
+# --- the end of a dump ------------------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_a_dump_does_not_wait_for_its_hashes(
+    server: PostgresServer, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk gives nothing to read until the ALTER TABLE has what it waits for, or half a minute has passed."""
+    site, read, held = make_site(server), following.chunks, list[bool]()
+    passed = threading.Event()
+
+    def slow(path: Path, start: int = 0) -> Iterator[bytes]:
+        held.append(not passed.wait(30))
+        return read(path, start)
+
+    monkeypatch.setattr(following, "chunks", slow)
+    with gate(server) as open_gate:
+        dump = Backup(site, format="directory", jobs=1, compression="gzip")
+        wait_for(lambda: holds(server) == 2, seconds=LONG)
+        alter = Statement(server, "ALTER TABLE orders ADD COLUMN note text", passed=passed)
+        wait_for(lambda: waits(server, alter), seconds=LONG)
+        assert not passed.is_set()
+        open_gate()
+        result = dump.end()
+    assert held
+    assert not any(held), "the dump held its locks while its files were read"
+    assert "note" not in columns(site, result["set"])
+    assert site.verify("checksum")["sets"][0]["outcome"] == "passed"
 
 
 # --- report -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import DamagedError, RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recovery_plan
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request, info
@@ -330,6 +331,47 @@ def test_places_that_contradict_each_other_about_a_timeline_lead_across_no_switc
         shutil.rmtree(host.root / "backups" / FAILOVER / "wal")
     assert "wal contradiction" not in nodes.findings(site)
     assert told.recover(**target)["plan"]["refusals"] == []
+
+
+def test_the_local_place_is_asked_alone_only_where_it_leads_across_the_switch(nodes: Nodes) -> None:
+    """What lies in S3 is brought to the host bit by bit; the server must ask S3 until all of its way is here."""
+    told, home = nodes.told, nodes.empty.root / "backups" / FAILOVER
+    client, root = nodes.store.client(), "database-backups/%s/" % FAILOVER
+    keys = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix=root)["Contents"]]
+
+    def bring(part: str) -> None:
+        for key in keys:
+            path = home / key.removeprefix(root)
+            if part in key and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+
+    def alone(timeline: str = "latest", **target: str) -> bool:
+        context = told.site.engine()
+        context.config_file, context.program = told.config_file, told.program
+        asked = recovery_plan.Request(
+            parse_target(target, timeline=timeline), str(told.folder() / "data"), set=told.bases[0], place="local"
+        )
+        work = recovery_plan.prepare(context, asked)
+        assert work.refusals == []
+        return "--place local" in work.command
+
+    before, behind, end = {"time": told.moments[4].isoformat()}, {"time": told.moments[8].isoformat()}, {"end": "yes"}
+    bring("/sets/")
+    try:
+        assert not alone(**before, timeline="current"), "there is no WAL here yet"
+        bring("/wal/")
+        assert alone(**before) and alone(**behind) and alone(**end)
+        for path in [p for p in home.rglob("00000002*") if p.is_file() and "history" not in p.name]:
+            path.unlink()
+        assert alone(**before, timeline="current")
+        assert not alone(**behind), "what lies behind the switch is in S3 only"
+        assert not alone(**end)
+        assert alone(**end, timeline="current")
+        max(p for p in home.rglob("00000001*-*") if p.is_file() and "." not in p.stem).unlink()
+        assert not alone(**end, timeline="current"), "S3 has more of it"
+    finally:
+        shutil.rmtree(home)
 
 
 def test_the_new_timeline_is_told_until_a_base_backup_is_of_it(nodes: Nodes) -> None:

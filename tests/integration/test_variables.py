@@ -17,6 +17,11 @@ from tests.tools.collection_tree import ROOT
 # Each host is this machine; nothing is touched, as check mode sees to it, and as their variables are wrong.
 HOSTS: dict[str, dict[str, Any]] = {
     "gone": {"agent_state": "absent"},
+    "stuck": {
+        "agent_state": "absent",
+        "wal_archive_state": "absent",
+        "pgops_postgres": {"login_port": 9},
+    },  # nobody listens
     "named": {"pgops_instances": [{"nam": "x"}, {"name": 17}, {"name": "db1-main"}], "pgops_backups": {"jobs": 1}},
     "types": {
         "pgops_postgres": {"login_port": "abc"},
@@ -121,6 +126,12 @@ def test_a_host_whose_agent_goes_is_not_set_up_anew(played: tuple[str, str]) -> 
     done = {name for name, lines in steps if re.search(r"^(?:ok|changed): \[gone\]", lines, re.MULTILINE)}
     assert any("Absent | Remove the program" in name for name in done), done
     assert not any("Write the schedule" in name for name in done)
+
+
+def test_a_removal_whose_wal_step_fails_is_no_removal_and_says_why(played: tuple[str, str]) -> None:
+    told = summary_of(played[0])["stuck"]
+    assert told.startswith("NOT PROTECTED"), told
+    assert "Absent | See whether the server archives with pgops: " in told, told
 
 
 def test_a_variable_that_nothing_reads_is_told_with_the_one_that_may_be_meant(played: tuple[str, str]) -> None:

@@ -22,9 +22,10 @@ from .transfer import Bandwidth
 
 # What fits into the buffers of a connection: it is sent at once, and its answer comes at once.
 SMALL = 64 * 1024
-# With so many that were not plain success, something is wrong that this cannot mend.
-_MOST_FAILED = 10
-# Longer than this no request may wait for its answer; as long as a read on any other connection.
+# With so many that were not plain success, something is wrong that this cannot mend. Stores end connections after some
+# hundred answers, so there may be one more for each so many that were.
+_MOST_FAILED, _GOOD_PER_FAILURE = 10, 20
+# Longer than this no request may wait for its whole answer; as long as a read on any other connection.
 _ANSWER_SECONDS = 60.0
 _LOOK_SECONDS, _OPENING_SECONDS = 0.5, 0.02
 
@@ -80,7 +81,7 @@ class _Volley(Generic[Job]):
         self._wire, self._ask, self._hear = wire, ask, hear
         self._opener, self._bandwidth = opener, bandwidth
         self._waiting = list(reversed(jobs))
-        self._failed = 0
+        self._failed, self._good = 0, 0
         self._opening: set[Future[Connection]] = set()
         self._free: list[Connection] = []
         self._busy: dict[Connection, tuple[Job, bool, float]] = {}
@@ -144,6 +145,7 @@ class _Volley(Generic[Job]):
                 # The store closes what is idle.
                 self._free.remove(connection)
                 self._drop(connection)
+                self._count_failure()
         late = time.monotonic() - _ANSWER_SECONDS
         for connection in [c for c, (_job, _with_body, since) in self._busy.items() if since < late]:
             self._give_up(connection)
@@ -152,6 +154,8 @@ class _Volley(Generic[Job]):
         job, with_body, _since = self._busy[connection]
         kept: list[Connection] = []
         try:
+            if not connection.is_whole(SMALL):
+                return  # others need not wait for the rest
             answer = connection.receive(with_body, kept.append, most=SMALL)
             content = answer.pop("Body").all() if answer is not None and with_body else b""
         except (OSError, http.client.HTTPException, ValueError):
@@ -160,6 +164,7 @@ class _Volley(Generic[Job]):
             self._give_up(connection)
             return
         del self._busy[connection]
+        self._good += 1
         self._wire.learn(worked=True)
         if kept:
             self._free.append(connection)
@@ -184,10 +189,10 @@ class _Volley(Generic[Job]):
 
     def _count_failure(self) -> None:
         self._failed += 1
-        if self._failed > _MOST_FAILED:
+        if self._failed > _MOST_FAILED + self._good // _GOOD_PER_FAILURE:
             self.left += reversed(self._waiting)
             self._waiting.clear()
-        else:
+        elif self._waiting:
             self._open()
 
     def close(self) -> None:

@@ -12,6 +12,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import io
+import os
+import re
 import select
 import socket
 import ssl
@@ -26,12 +29,15 @@ from .transfer import Slice
 
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
 _MOST_HEADERS, _LONGEST_LINE = 200, 65536
-_BUFFER = 128 * 1024
+_BUFFER, _AT_ONCE = 128 * 1024, 64 * 1024
 # An answer that brings no content has nothing to say at length.
 _MOST_SAID = 1024 * 1024
 # Give up on the wire for good when it has never worked after so many requests.
 _TRIES = 3
 
+# As far as it takes to see where an answer ends; receive() looks at it closely.
+_INTERIM = re.compile(rb"HTTP/1\.1 1[0-9][0-9] ")
+_SAID_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,12})[ \t]*\r\n", re.IGNORECASE)
 _METHODS = {"put_object": "PUT", "upload_part": "PUT", "get_object": "GET"}
 # botocore's arguments as headers of a request, and headers of an answer as botocore's keys.
 _SENT = {
@@ -202,7 +208,9 @@ class Connection:
         self._socket.settimeout(_READ_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._plain = context is None
-        self._stream: Any = self._socket.makefile("rb", _BUFFER)
+        self._live = self._socket.makefile("rb", _BUFFER)
+        self._stream: Any = self._live
+        self._held = bytearray()  # what is_whole() took of an answer
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -220,8 +228,40 @@ class Connection:
         else:
             self._socket.sendall(head + body)
 
+    def is_whole(self, most: int) -> bool:
+        """Take what has come of an answer, without waiting, and tell whether that is all of it.
+
+        Also true where receive() takes none such: larger than `most` bytes, without a length, or cut. Raise OSError, and
+        ValueError for more than one answer.
+        """
+        try:
+            end = _end_of(self._held, most)
+            while end is None:
+                came = self._come()
+                if not came:
+                    return True
+                self._held += came
+                end = _end_of(self._held, most)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        if 0 < end < len(self._held):
+            raise ValueError("more than one answer")
+        return True
+
+    def _come(self) -> bytes:
+        """Return what has come, nothing at the end. Raise BlockingIOError or SSLWantReadError where nothing has."""
+        if self._plain:
+            return os.read(self.fileno(), _AT_ONCE)  # a socket with a time limit never waits by itself
+        self._socket.settimeout(0)
+        try:
+            return self._socket.recv(_AT_ONCE)
+        finally:
+            self._socket.settimeout(_READ_SECONDS)
+
     def receive(self, with_body: bool, put_back: Any, *, most: Optional[int] = None) -> Optional[dict[str, Any]]:
         """Return the answer in botocore's words, or None if it is no plain success, or larger than `most` bytes."""
+        held, self._held = bytes(self._held), bytearray()
+        self._stream = io.BufferedReader(io.BytesIO(held), len(held)) if held else self._live
         status, headers, keep = self._answer()
         while 100 <= status < 200:
             status, headers, keep = self._answer()
@@ -294,7 +334,7 @@ class Connection:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._stream.close()
+            self._live.close()
         self._http.close()
 
 
@@ -340,6 +380,27 @@ class _Body:
             self._put_back(self._connection)
         else:
             self._connection.close()
+
+
+def _end_of(held: bytearray, most: int) -> Optional[int]:
+    """Return where the answer ends of which `held` has come, None where more must come, 0 where it does not say.
+
+    0 also for one that brings more than `most` bytes.
+    """
+    begin = 0
+    while True:
+        end = held.find(b"\r\n\r\n", begin)
+        if end < 0:
+            return None if len(held) - begin < _LONGEST_LINE else 0
+        end += 4
+        if not _INTERIM.match(held, begin):
+            break
+        begin = end
+    said = _SAID_LENGTH.search(held, begin, end)
+    if said is None or int(said[1]) > most:
+        return 0
+    end += int(said[1])
+    return end if end <= len(held) else None
 
 
 def _length(said: str) -> int:

@@ -300,7 +300,8 @@ def _looked_up(driver: Any, said: str, name: str, postgres: Postgres) -> str:
         try:
             raw = _connected(driver, other, postgres)
         except driver.Error as error:
-            if other in str(error):  # it is about that database, and another one may let us in
+            # What names that database, and is not said of both, is about it, and another one may let us in.
+            if other in str(error) and str(error) != said:
                 continue
             return ""  # each further try may count against the account
         with contextlib.closing(raw), Session(raw, driver, other) as session:

@@ -123,13 +123,13 @@ class Sink:
             self._context.reporter.advance(size - seen[0])
             seen[0] = size
 
-        with create_private(target) as file, self.following(target):
+        with create_private(target) as file:
             self._context.runner.pipe(commands, source=[source] if source else None, sink=file, watch=look)
         self._context.reporter.advance(target.stat().st_size - seen[0])
 
     @contextlib.contextmanager
     def following(self, target: Path) -> Iterator[None]:
-        """Hash what is written to `target`, a file or a folder, in the block; what comes of one that fails is forgotten."""
+        """Hash what is written to `target`, a file or a folder, in the block and at its end; of one that fails all is forgotten."""
         with Following(target, _SEQUENTIAL) as following:
             yield
         self.hashes.update(following.hashes())
@@ -219,7 +219,8 @@ def dump_database(context: Context, job: DumpJob, sink: Sink, waits: LockWaits) 
         for again in range(ANEW + 1):
             watch = LockWatch(context, job.server, waits)
             try:
-                with watch:
+                # What was not hashed on the way is read when our session is gone: nobody need wait for its locks any more.
+                with sink.following(sink.folder / _path(job)), watch:
                     return _dump_once(context, job, sink, watch)
             except DumpAnewError as error:
                 reason = error.message
@@ -441,8 +442,7 @@ def _run_pg_dump(
         # Files are fsynced once, when the set is published.
         arguments += ["--jobs=%d" % choice.jobs, "--no-sync", "--file=%s" % target]
         command = Command((*arguments, database_argument(job.database)), env=environment)
-        with sink.following(target):
-            context.runner.run(command, stdin=listed, watch=DirectoryWatch(context, sink, target, check))
+        context.runner.run(command, stdin=listed, watch=DirectoryWatch(context, sink, target, check))
     else:
         command = Command((*arguments, database_argument(job.database)), env=environment)
         wrappers = codec.wrap(

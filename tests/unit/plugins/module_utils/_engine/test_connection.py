@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -83,6 +87,53 @@ def test_a_refusal_says_what_to_do_next(said: str, kind: type[Exception], hint: 
 )
 def test_the_catalog_counts_for_more_than_the_words(said: str, known: str, kind: type[Exception]) -> None:
     assert connection._refusal(said, "x", Postgres(), known).__class__ is kind
+
+
+@contextmanager
+def refusing(said: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the port of a server that refuses each login with `said` about its database, and the databases, as they come."""
+    logins: list[str] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                peer, _address = listening.accept()
+                with peer, suppress(OSError), peer.makefile("rb") as stream:
+                    size, code = struct.unpack("!II", stream.read(8))
+                    while code in (80877103, 80877104):  # whether we speak TLS, or GSSAPI
+                        peer.sendall(b"N")
+                        size, code = struct.unpack("!II", stream.read(8))
+                    words = stream.read(size - 8).split(b"\0")
+                    logins.append(words[words.index(b"database") + 1].decode())
+                    text = said.replace("DATABASE", logins[-1]).encode()
+                    fields = b"SFATAL\0VFATAL\0C28000\0M" + text + b"\0\0"
+                    peer.sendall(b"E" + struct.pack("!I", 4 + len(fields)) + fields)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listening.getsockname()[1], logins
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("said", "user", "logins"),
+    [
+        ('password authentication failed for user "a"', "a", ["x"]),
+        ("Passwort-Authentifizierung für Benutzer »a« fehlgeschlagen", "a", ["x", "postgres"]),
+        ("Passwort-Authentifizierung für Benutzer »postgres« fehlgeschlagen", "postgres", ["x", "postgres"]),
+        ("sorry, too many clients already", "a", ["x", "postgres"]),
+        ('no pg_hba.conf entry for host "::1", user "a", database "DATABASE"', "a", ["x", "postgres", "template1"]),
+        ("Datenbank »DATABASE« existiert nicht", "a", ["x", "postgres", "template1"]),
+    ],
+)
+def test_a_refusal_that_is_of_no_one_database_is_not_tried_on_others(said: str, user: str, logins: list[str]) -> None:
+    """An account is locked after so many of them. In English it is known at once, in other languages with the second."""
+    with refusing(said) as (port, found):
+        with pytest.raises(UnreachableError):
+            connection.connect(
+                Postgres(login_host="127.0.0.1", login_port=port, login_user=user, login_password="p"), "x"
+            )
+        assert found == logins
 
 
 def test_a_port_nobody_listens_on() -> None:

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import botocore.session
 import pytest
@@ -26,7 +26,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transf
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import S3
 
-Answer = Callable[[str, bytes], Optional[bytes]]
+Answer = Callable[[str, bytes], Union[bytes, Iterator[bytes], None]]  # in pieces, if it is an iterator
 
 
 def plain(key: str, body: bytes = b"", head: str = "") -> bytes:
@@ -73,8 +73,11 @@ class Server:
                 answer = self.answer(key, body)
                 if answer is None:
                     return
-                connection.sendall(answer)
-                if b"ETag" not in answer or b"X-Bye" in answer:  # not by plain(), or not for long
+                whole = b""
+                for piece in [answer] if isinstance(answer, bytes) else answer:
+                    connection.sendall(piece)
+                    whole += piece
+                if b"ETag" not in whole or b"X-Bye" in whole:  # not by plain(), or not for long
                     return
 
     def close(self) -> None:
@@ -182,6 +185,7 @@ def test_content_is_sent_with_its_request() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nxx",
         b"HTTP/1.1 200 OK\r\nX: y\nContent-Length: 2\r\n\r\nxx",
         b"HTTP/1.1 200 OK\r\n folded\r\nContent-Length: 2\r\n\r\nxx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nxxHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nyy",
         b"HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nxx",
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         b"\r\n\r\n",
@@ -226,19 +230,74 @@ def test_a_store_that_is_not_there_leaves_all() -> None:
         assert fetched(wire, 50) == ([str(number) for number in range(50)], {})
 
 
-def test_an_answer_that_does_not_come_is_not_waited_for_longer_than_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_volley, "_ANSWER_SECONDS", 0.3)
+@pytest.mark.parametrize("how", ["never", "half", "a byte now and then"])
+def test_an_answer_that_does_not_come_is_not_waited_for_longer_than_a_read(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Nor does anybody else wait for it: all others have their answers before it is given up."""
     monkeypatch.setattr(s3_volley, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(s3_volley, "_ANSWER_SECONDS", 600.0)
     over = threading.Event()
 
-    def answer(key: str, body: bytes) -> Optional[bytes]:
-        return None if key == "7" and over.wait(60) else plain(key)
+    def answer(key: str, body: bytes) -> Union[bytes, Iterator[bytes], None]:
+        return plain(key) if key != "7" else piecemeal(plain(key))
 
+    def piecemeal(whole: bytes) -> Iterator[bytes]:
+        if how == "half":
+            yield whole[:-3]
+        for byte in whole if how == "a byte now and then" else b"":
+            yield bytes([byte])
+            if over.wait(0.2):
+                return
+        over.wait(60)
+
+    def hear(key: str, _answer: Any, _content: bytes) -> bool:
+        found.append(key)
+        if len(found) == 39:
+            monkeypatch.setattr(s3_volley, "_ANSWER_SECONDS", 0.1)
+        return True
+
+    found: list[str] = []
     with served(answer) as (_server, wire):
-        left, found = fetched(wire, 40)
+        left, _found = fetched(wire, 40, hear=hear)
         over.set()
     assert left == ["7"]
-    assert len(found) == 39
+    assert sorted(found, key=int) == [str(number) for number in range(40) if number != 7]
+
+
+def test_an_answer_in_pieces_holds_nobody_up() -> None:
+    """Its other pieces come when all others have been answered: one after an interim answer, one in the head, one in the body."""
+    others = threading.Event()
+    cuts, heard = {"2": 0, "3": 30, "4": -3}, set[str]()
+
+    def answer(key: str, body: bytes) -> Union[bytes, Iterator[bytes]]:
+        return pieces(plain(key), cuts[key]) if key in cuts else plain(key)
+
+    def pieces(whole: bytes, cut: int) -> Iterator[bytes]:
+        yield b"HTTP/1.1 100 Continue\r\n\r\n" + whole[:cut]
+        assert others.wait(60)
+        yield whole[cut:]
+
+    def hear(key: str, _answer: Any, content: bytes) -> bool:
+        heard.add(key)
+        if len(heard) == 40 - len(cuts):
+            others.set()
+        return content == b"content of " + key.encode()
+
+    with served(answer) as (server, wire):
+        assert fetched(wire, 40, hear=hear)[0] == []
+        assert (len(heard), server.connections) == (40, 4)
+
+
+def test_a_store_that_ends_its_connections_now_and_then_does_it_all() -> None:
+    """It says so with the last answer of each; whoever gave up after so many ends would do most of it the slow way."""
+    with served(lambda key, body: plain(key, head="Connection: close\r\n" if int(key) % 25 == 24 else "")) as (
+        server,
+        wire,
+    ):
+        left, found = fetched(wire, 1000)
+        assert (left, len(found)) == ([], 1000)
+        assert server.connections >= 40
 
 
 def test_what_is_not_asked_and_what_is_not_well_is_left() -> None:
