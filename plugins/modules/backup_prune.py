@@ -87,6 +87,7 @@ places:
       unfinished: []
       leftovers: []
       wal_removed: 0
+      wal_clusters: []
       freed_bytes: 201326592
       skipped: ""
   contains:
@@ -119,8 +120,15 @@ places:
       elements: dict
       returned: success
     wal_removed:
-      description: With C(wal.enabled), how many WAL files went that lay before every base backup that stays.
+      description: With C(wal.enabled), how many WAL files went that no base backup needs which stays.
       type: int
+      returned: success
+    wal_clusters:
+      description: >-
+        The earlier clusters of which no place has a base backup any more, and whose WAL went, each with C(system_identifier), C(files),
+        C(bytes), and C(newest), when the last of them came. RV(places.wal_removed) counts them, too.
+      type: list
+      elements: dict
       returned: success
     skipped:
       description: Which other node of O(group) prunes this place, and why. Empty where this one did.
