@@ -87,7 +87,6 @@ places:
       unfinished: []
       leftovers: []
       wal_removed: 0
-      wal_clusters: []
       freed_bytes: 201326592
       skipped: ""
   contains:
@@ -123,13 +122,6 @@ places:
       description: With C(wal.enabled), how many WAL files went that no base backup needs which stays.
       type: int
       returned: success
-    wal_clusters:
-      description: >-
-        The earlier clusters of which no place has a base backup any more, and whose WAL went, each with C(system_identifier), C(files),
-        C(bytes), and C(newest), when the last of them came. RV(places.wal_removed) counts them, too.
-      type: list
-      elements: dict
-      returned: success
     skipped:
       description: Which other node of O(group) prunes this place, and why. Empty where this one did.
       type: str
@@ -138,6 +130,14 @@ places:
       description: The space that was freed.
       type: int
       returned: success
+wal_clusters:
+  description: >-
+    With C(wal.enabled), the earlier clusters of which no place has a base backup any more, and whose WAL went whole, each with C(place),
+    C(system_identifier), C(files), C(bytes), and C(newest), when the last of them came. RV(places.wal_removed) counts them, too.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 group:
   description: In a group of servers, who was chosen, and why.
   returned: success, when O(group) has members

@@ -250,7 +250,8 @@ def prune(result: Result, *, config_file: str = "") -> str:
         lines += [
             "    of them all %d of the cluster %s (%s), the last of %s: no place has a base backup of it any more"
             % (one["files"], one["system_identifier"], human_size(one["bytes"]), one["newest"])
-            for one in place.get("wal_clusters", ())
+            for one in result.get("wal_clusters", ())
+            if one["place"] == place["place"]
         ]
     return _text(lines)
 

@@ -39,6 +39,8 @@ class Request:
 def prune(context: Context, request: Request) -> dict[str, Any]:
     """Prune the places and return `changed` and, per place, what was kept and removed with the reasons.
 
+    `wal_clusters` are the earlier clusters whose WAL went whole, as _clear_wal() tells them.
+
     In a group of servers only the chosen node prunes the S3 place; on the others `skipped` of that place says who does, and
     of the result, too, where there is nothing else to prune.
 
@@ -49,6 +51,7 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
     with _locks(context, request.dry_run):
         results: list[dict[str, Any]] = []
         failures: dict[str, PgopsError] = {}
+        ended: list[dict[str, Any]] = []
         turn = Turn()
         places = survey(context, request.places, remember=not request.dry_run)
         for surveyed in places:
@@ -63,17 +66,22 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
                         continue
                 _prune_place(context, surveyed, result, request.dry_run)
                 if context.config.wal.enabled:
-                    _clear_wal(context, places, results, request.dry_run)
+                    ended += _clear_wal(context, places, results, request.dry_run)
             except PgopsError as error:
                 failures[surveyed.name] = error
             except OSError as error:
                 failures[surveyed.name] = PgopsError("%s: %s." % (error.filename or surveyed.root, error.strerror))
             context.reporter.done()
     if failures:
-        raise _failure(results, failures)
+        raise _failure(results, failures, ended)
     if all(result["skipped"] for result in results):
         return turn.skipped()
-    return {"changed": any(_changed(result) for result in results), "places": results, **turn.facts}
+    return {
+        "changed": any(_changed(result) for result in results),
+        "places": results,
+        "wal_clusters": ended,
+        **turn.facts,
+    }
 
 
 @contextlib.contextmanager
@@ -95,7 +103,6 @@ def _empty(surveyed: Surveyed) -> dict[str, Any]:
         "unfinished": [],
         "leftovers": [],
         "wal_removed": 0,
-        "wal_clusters": [],
         "freed_bytes": 0,
         "skipped": "",
     }
@@ -132,9 +139,11 @@ def _prune_place(context: Context, surveyed: Surveyed, result: dict[str, Any], d
     _clear_unfinished(context, surveyed, catalog, result, dry_run)
 
 
-def _clear_wal(context: Context, places: list[Surveyed], results: list[dict[str, Any]], dry_run: bool) -> None:
+def _clear_wal(
+    context: Context, places: list[Surveyed], results: list[dict[str, Any]], dry_run: bool
+) -> list[dict[str, Any]]:
     """Remove from the place that was pruned last the WAL that lies before every base backup that stays, and that of clusters with
-    which it is over. In doubt about one of them, all of it stays.
+    which it is over. Return these: a list of {place, system_identifier, files, bytes, newest}. In doubt about one, all of it stays.
 
     Where there is S3, the spool of this host is else cleared by wal ship, which knows what has arrived there.
     """
@@ -142,7 +151,7 @@ def _clear_wal(context: Context, places: list[Surveyed], results: list[dict[str,
     surveyed = next(one for one in places if one.name == result["place"])
     catalog = surveyed.catalog
     if catalog is None:
-        return
+        return []
     is_spool = isinstance(catalog.place, LocalPlace) and context.config.s3 is not None
     bases, unread = bases_of(catalog, _staying(catalog, result))
     if unread:
@@ -150,17 +159,18 @@ def _clear_wal(context: Context, places: list[Surveyed], results: list[dict[str,
             context.warn(
                 "All WAL in %s stays, as the manifest of %s does not tell what it needs." % (surveyed.root, unread[0])
             )
-        return
+        return []
     held = lineages(catalog.place)
     ended: tuple[str, ...] = ()
+    told: list[dict[str, Any]] = []
     if not set(held) <= {base.system_identifier for base in bases}:
         ended = _ended(context, places, results)
     for identifier, lineage in sorted(held.items()):
         if identifier in ended:
             entries = [*lineage.entries(), *lineage.marks]
             newest, size = max(entry.modified for entry in entries), sum(entry.size for entry in entries)
-            told = {"system_identifier": identifier, "files": len(entries), "bytes": size, "newest": iso(newest)}
-            result["wal_clusters"].append(told)
+            facts = {"system_identifier": identifier, "files": len(entries), "bytes": size, "newest": iso(newest)}
+            told.append({"place": surveyed.name, **facts})
         elif is_spool:
             continue
         else:
@@ -170,6 +180,7 @@ def _clear_wal(context: Context, places: list[Surveyed], results: list[dict[str,
             catalog.place.delete(entry.path for entry in entries)
         result["wal_removed"] += len(entries)
         result["freed_bytes"] += sum(entry.size for entry in entries)
+    return told
 
 
 def _staying(catalog: Catalog, result: dict[str, Any]) -> list[str]:
@@ -248,7 +259,7 @@ def _changed(result: dict[str, Any]) -> bool:
     return bool(result["removed"] or result["unfinished"] or result["leftovers"] or result["wal_removed"])
 
 
-def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError]) -> PgopsError:
+def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError], ended: list[dict[str, Any]]) -> PgopsError:
     fared = []
     for result in results:
         name = result["place"]
@@ -261,7 +272,7 @@ def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError]) -> 
     kind = UnreachableError if out_of_reach else PgopsError
     text = "Pruning failed in %d of %d places. %s" % (len(failures), len(results), " ".join(fared))
     error = kind(text, hint="What could not be removed is removed by the next run.")
-    error.details = {"changed": any(_changed(result) for result in results), "places": results}
+    error.details = {"changed": any(map(_changed, results)), "places": results, "wal_clusters": ended}
     return error
 
 
