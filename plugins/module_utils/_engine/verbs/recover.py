@@ -280,10 +280,8 @@ def _put_in_place(context: Context, work: Work, unpacked: Path, undo: contextlib
         data.rename(kept)
         undo.callback(kept.rename, data)
     undo.callback(_clear, data, data.is_dir())
-    for path in (
-        *work.locations.values(),
-        *work.wal_alone,
-    ):  # before the data directory, without which nothing tells what they are
+    # Before the data directory, without which nothing tells what they are.
+    for path in (*work.locations.values(), *work.wal_alone):
         undo.callback(_clear, path, True)
     undo.callback(_clear_made, work, data)
     unpacked.rename(data)
