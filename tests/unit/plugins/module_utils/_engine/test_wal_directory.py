@@ -114,3 +114,18 @@ def test_a_passing_copy_is_told_of_to_nobody(before: Any, tmp_path: Path) -> Non
         before
     )
     assert said(passing=True) == said(wal_directory="/disk/copy") == []
+
+
+@pytest.mark.parametrize("names", [[], ["000000010000000000000001", "--help", "archive_status", ".pgops"]])
+def test_all_of_it_is_moved_whatever_it_is_called(
+    world: Any, tmp_path: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wal_directory, "_AT_ONCE", 3)
+    inner, place = tmp_path / "data" / "pg_wal", tmp_path / "a place"
+    inner.mkdir(parents=True)
+    place.mkdir()
+    for name in names:
+        (inner / name).mkdir() if "status" in name else (inner / name).write_text(name)
+    wal_directory.move(world.context(), tmp_path / "data", place, "")
+    assert inner.readlink() == place
+    assert sorted(path.name for path in inner.iterdir()) == sorted(names)
