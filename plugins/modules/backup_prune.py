@@ -119,7 +119,7 @@ places:
       elements: dict
       returned: success
     wal_removed:
-      description: With C(wal.enabled), how many WAL files went that lay before every base backup that stays.
+      description: With C(wal.enabled), how many WAL files went that no base backup needs which stays.
       type: int
       returned: success
     skipped:
@@ -130,6 +130,14 @@ places:
       description: The space that was freed.
       type: int
       returned: success
+wal_clusters:
+  description: >-
+    With C(wal.enabled), the earlier clusters of which no place has a base backup any more, and whose WAL went whole, each with C(place),
+    C(system_identifier), C(files), C(bytes), and C(newest), when the last of them came. RV(places.wal_removed) counts them, too.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 group:
   description: In a group of servers, who was chosen, and why.
   returned: success, when O(group) has members

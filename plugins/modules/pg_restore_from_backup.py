@@ -209,6 +209,12 @@ options:
           - One that was made after the base backup is called by its directory.
         type: dict
         default: {}
+      waldir:
+        description:
+          - Where C(pg_wal) is to lie, with a link to it in the data directory, as with C(initdb --waldir). It must be empty, or not be
+            there. Without it C(pg_wal) lies inside the data directory, and RV(remarks) says so where the original had it elsewhere.
+          - In place the WAL of the data directory that is kept stays where it is, so this is another directory.
+        type: path
       config_file:
         description:
           - The server's C(postgresql.conf) where that lies outside of the data directory. That of a Debian cluster is found.
@@ -497,6 +503,16 @@ kept:
   returned: success, not in check mode, with O(recovery)
   type: str
   sample: ""
+wal_directory:
+  description: Where C(pg_wal) lies; empty for inside the data directory.
+  returned: success, not in check mode, with O(recovery)
+  type: str
+  sample: /wal/copy
+kept_wal_directory:
+  description: Where C(pg_wal) of the data directory in RV(kept) lies, and stays; empty for inside of it.
+  returned: success, not in check mode, with O(recovery)
+  type: str
+  sample: ""
 socket_directory:
   description: Where the socket of a copy lies; empty for the server itself.
   returned: success, not in check mode, with O(recovery)
@@ -663,6 +679,7 @@ RECOVERY: dict[str, dict[str, Any]] = {
     "port": {"type": "int", "default": 5432},
     "socket_directory": {"type": "path"},
     "tablespaces": {"type": "dict", "default": {}},
+    "waldir": {"type": "path"},
     "config_file": {"type": "path"},
     "leave": {"type": "str", "choices": ["running", "stopped"], "default": "running"},
     "confirm": {"type": "path"},
@@ -726,6 +743,7 @@ def recovery(asked: dict[str, Any], place: str, wanted: str, *, dry_run: bool) -
         port=asked["port"],
         socket_directory=asked["socket_directory"] or "",
         tablespaces={name: str(path) for name, path in asked["tablespaces"].items()},
+        wal_directory=asked["waldir"] or "",
         config_file=asked["config_file"] or "",
         leave=asked["leave"],
         confirm=asked["confirm"] or "",

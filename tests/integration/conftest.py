@@ -537,15 +537,16 @@ class Key:
     public: str
 
 
+def key_in(file: Path) -> Key:
+    """Make a key; its private part lies in the new `file`. age must be on PATH."""
+    subprocess.run(["age-keygen", "-o", str(file)], check=True, capture_output=True)
+    shown = subprocess.run(["age-keygen", "-y", str(file)], check=True, capture_output=True, text=True)
+    return Key(file, shown.stdout.strip())
+
+
 @pytest.fixture
 def age_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Key]:
     """Put age on PATH and return a maker of keys."""
     monkeypatch.setenv("PATH", "%s:%s" % (age_directory(), os.environ["PATH"]))
 
-    def make(name: str) -> Key:
-        file = tmp_path / name
-        subprocess.run(["age-keygen", "-o", str(file)], check=True, capture_output=True)
-        shown = subprocess.run(["age-keygen", "-y", str(file)], check=True, capture_output=True, text=True)
-        return Key(file, shown.stdout.strip())
-
-    return make
+    return lambda name: key_in(tmp_path / name)

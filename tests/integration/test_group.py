@@ -61,8 +61,12 @@ def standby_of(server: PostgresServer, root: Path, **settings: str | int) -> Ite
 
 
 def caught_up(primary: PostgresServer, standby: PostgresServer) -> None:
-    """Wait until the standby has replayed what the primary has written."""
-    (position,) = run_sql(primary, "postgres", "SELECT pg_current_wal_insert_lsn()")[0]
+    """Wait until the standby has replayed what the primary has written.
+
+    That is told by a record of ours: where the next one would begin may lie behind the header of a page, and nothing comes there
+    for a quarter of a minute.
+    """
+    (position,) = run_sql(primary, "postgres", "SELECT pg_logical_emit_message(false, 'caught up', '')::text")[0]
     question = "SELECT pg_last_wal_replay_lsn() >= '%s'" % position
 
     def there() -> bool:

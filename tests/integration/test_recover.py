@@ -195,6 +195,8 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             path.mkdir()
             own(server, path)
         server.stop()
+        wal = (server.data_dir / "pg_wal").rename(server.root / "wal, a disk")  # as initdb --waldir makes it
+        (server.data_dir / "pg_wal").symlink_to(wal)
         server._settings["archive_command"] = 'test ! -f "%s/%%f" && cp "%%p" "%s/%%f"' % (archive, archive)
         server.start()
         run_sql(server, "postgres", "CREATE TABLESPACE far LOCATION '%s'" % far)
@@ -254,6 +256,11 @@ def test_to_moments_chosen_at_random(copies: Story) -> None:
         assert ask(result, "SHOW listen_addresses")[0][0] == ""
         asked = "SELECT current_setting('shared_buffers'), current_setting('shared_preload_libraries')"
         assert ask(result, asked) == [("128MB", "")]
+        inside = "pg_wal leads to %s); here pg_wal will lie inside the data directory" % (
+            copies.server.root / "wal, a disk"
+        )
+        assert any(inside in remark for remark in result["remarks"])
+        assert (result["wal_directory"], (folder / "data" / "pg_wal").is_symlink()) == ("", False)
         copies.stop(folder)
     assert copies.site.records()[-1]["verb"] == "recover"
 
@@ -468,6 +475,8 @@ def test_what_a_killed_recovery_left_goes_with_the_next(copies: Story, tmp_path:
     words = ["recover", "--data-directory", str(data), "--to-time", moment, "--action", "pause", "--as-root", *more]
     for name, place in places.items():
         words += ["--tablespace", name, place]
+    places["its WAL"] = str(folder / "wal")
+    words += ["--waldir", places["its WAL"]]
     kept: list[Path] = []
     for step, left in [
         ("verify_unpacked", [unproven.unfinished(data)]),  # unpacked, with its tablespaces
@@ -492,7 +501,7 @@ def test_what_a_killed_recovery_left_goes_with_the_next(copies: Story, tmp_path:
     plan = program.json(*words, "--dry-run")["plan"]
     assert plan["refusals"] == []
     assert plan["rests"] == [*places.values(), str(data)]
-    assert sum("recovery that was cut short" in text for text in plan["remarks"]) == 3
+    assert sum("recovery that was cut short" in text for text in plan["remarks"]) == 4
     assert recovering.is_served(data), "a dry run touches nothing"
     result = program.json(*words)
     assert result["stopped"]["time"] <= moment
@@ -500,6 +509,7 @@ def test_what_a_killed_recovery_left_goes_with_the_next(copies: Story, tmp_path:
     for path in (data, *map(Path, places.values())):
         assert not (path / unproven.MARK).exists()
     assert not unproven.unfinished(data).exists()
+    assert os.readlink(data / "pg_wal") == result["wal_directory"] == places["its WAL"]
     if mode == "beside":
         assert copies.rows(result) == upto(9)
         return
@@ -622,16 +632,20 @@ def refused_for_good(copies: Story, folder: Path, asked: dict[str, Any], monkeyp
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text(), "the old one is there again"
 
 
-def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Debian: the configuration lies elsewhere; the server was stopped; one that runs is refused."""
-    doors = doors_at_the_proof(monkeypatch)
-    folder = copies.folder()
-    first = copies.recover(folder, time=copies.moments[8].isoformat())
-    data = folder / "data"
-    port = free_port()
-    sockets = first["socket_directory"]
-    conf = folder / "postgresql.conf"
-    hba = folder / "hba.conf"
+def with_its_wal_apart(copies: Story, folder: Path) -> dict[str, Any]:
+    """Recover to row 8, with the WAL in a directory of its own."""
+    asked = {"time": copies.moments[8].isoformat()}
+    with pytest.raises(RefusedError, match="wal, a disk is not empty"):
+        copies.recover(folder, wal_directory=str(copies.server.root / "wal, a disk"), **asked)
+    result = copies.recover(folder, wal_directory=str(folder / "wal of 8"), **asked)
+    assert not any("pg_wal" in remark for remark in result["remarks"])
+    assert result["wal_directory"] == os.readlink(folder / "data" / "pg_wal") == str(folder / "wal of 8")
+    return result
+
+
+def configured_elsewhere(copies: Story, folder: Path, port: int, sockets: str) -> tuple[Path, Path]:
+    """Write postgresql.conf and pg_hba.conf outside of the data directory; whatever runs of the original's leaves a file `leaked`."""
+    conf, hba = folder / "postgresql.conf", folder / "hba.conf"
     hba.write_text("local all all trust\n")
     conf.write_text(
         "port = %d\nunix_socket_directories = '%s'\nlisten_addresses = ''\nhba_file = '%s'\narchive_mode = on\n"
@@ -640,6 +654,44 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
         % (port, sockets, hba, folder, folder, folder, folder)
     )
     own(copies.server, conf, hba)
+    return conf, hba
+
+
+def keeps_no_target(data: Path) -> None:
+    """The fence stays, and nothing by which a later recovery would stop there again."""
+    own_settings = (data / "postgresql.auto.conf").read_text()
+    assert "archive_mode = 'off'" in own_settings
+    assert "recovery_" not in own_settings.replace("recovery_end_command", "")
+    assert "restore_command" not in own_settings
+
+
+def goes_back(copies: Story, folder: Path, first: Path, second: Path) -> None:
+    """Undo recoveries that gave the WAL a directory of its own: each data directory comes back with its WAL, and starts."""
+    data = folder / "data"
+
+    def undo(kept: Path) -> Path:
+        request = rollback_data.Request(str(data), kept=str(kept))
+        return Path(rollback_data.rollback_data(copies.site.engine(), request)["aside"])
+
+    assert not (undo(first) / "pg_wal").is_symlink()
+    assert os.readlink(data / "pg_wal") == str(folder / "wal of 8")
+    aside = undo(second)
+    assert os.readlink(data / "pg_wal") == str(folder / "wal of 21")
+    said = "remove it when nobody needs it any more, and %s, where its WAL lies" % (folder / "wal of 8")
+    assert said in copies.site.warnings
+    undo(aside)
+    copies.control("start", "--wait", "-D", str(data), "-l", str(folder / "log")).check_returncode()
+
+
+def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Debian: the configuration lies elsewhere; the server was stopped; one that runs is refused."""
+    doors = doors_at_the_proof(monkeypatch)
+    folder = copies.folder()
+    first = with_its_wal_apart(copies, folder)
+    data = folder / "data"
+    port = free_port()
+    sockets = first["socket_directory"]
+    conf, hba = configured_elsewhere(copies, folder, port, sockets)
     asked = {
         "time": copies.moments[21].isoformat(),
         "mode": "in_place",
@@ -652,7 +704,14 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     assert "confirm it by its exact path" in caught.value.message
     copies.stop(folder)
     elsewhere = {**asked, "tablespaces": copies.places(folder, " to look at")}
+    with pytest.raises(RefusedError, match="is where the server that is replaced has its WAL"):
+        copies.recover(folder, confirm=str(data), wal_directory=first["wal_directory"], **elsewhere)
+    elsewhere["wal_directory"] = str(folder / "wal of 21")
     paused = copies.recover(folder, confirm=str(data), action="pause", **elsewhere)
+    assert (paused["kept_wal_directory"], paused["wal_directory"]) == (
+        first["wal_directory"],
+        str(folder / "wal of 21"),
+    )
     assert any("the recovery pauses, and needs them to go on" in text for text in paused["remarks"])
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
     here = {"socket_directory": sockets, "port": port}
@@ -674,10 +733,7 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     assert ask(here, "SHOW data_directory") == [(str(data),)]
     assert any("names the data directory %s/another" % folder in text for text in result["remarks"])
     assert not (folder / "leaked").exists()
-    own_settings = (data / "postgresql.auto.conf").read_text()
-    assert "archive_mode = 'off'" in own_settings
-    assert "recovery_" not in own_settings.replace("recovery_end_command", "")
-    assert "restore_command" not in own_settings
+    keeps_no_target(data)
     # It fails over it once more: the one that was there is there again.
     copies.stop(folder)
     broken = {**asked, "tablespaces": copies.places(folder, "thest"), "config_file": str(hba)}
@@ -689,6 +745,9 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     ]
     assert not (folder / "farthest").exists()
     assert (data / "backup_label.old").exists()
+    copies.stop(folder)
+    goes_back(copies, folder, Path(paused["kept"]), kept)
+    assert copies.rows(first) == upto(8)
 
 
 @NEWEST

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,12 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, recovery_plan
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request, info
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request as PruneRequest
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_status
+from demo.machine import server_account, short_temp_dir
 from demo.servers import PostgresServer, free_port, wheel_bindir
-from tests.integration.conftest import BUCKET, Site, create_database, run_sql
+from tests.integration.conftest import BUCKET, Key, Site, age_directory, create_database, key_in, run_sql, wait_for
 from tests.integration.s3_fixtures import rclone_server  # noqa: F401  # pylint: disable=unused-import
 from tests.integration.test_group import caught_up, standby_of
 from tests.integration.test_recover import Story, own, upto
@@ -203,13 +208,17 @@ FAILOVER = "failover"  # an instance of its own, as the store may be that of oth
 
 @dataclass
 class Nodes:
-    """Two hosts with a spool and a state each, whose WAL goes to one S3 place, and a third one that has nothing of it."""
+    """Two hosts with a spool and a state each, whose WAL goes to one S3 place, encrypted, and a third one that has nothing of it.
+
+    Only the third one has the private key.
+    """
 
     told: Story
     one: Host
     two: Host
     empty: Host
     store: Any
+    key: Key
     standby: PostgresServer
 
     def site(self, host: Host, server: PostgresServer) -> Site:
@@ -218,6 +227,7 @@ class Nodes:
             "wal": {"enabled": True},
             "s3": s3_of(self.store),
             "verify": {"place": "s3", "level": "checksum"},
+            **sealed(self.key, private=host is self.empty),
         }
         return Site(host.root / "site", server, instance=FAILOVER, options=options)
 
@@ -241,19 +251,42 @@ def s3_of(store: Any) -> dict[str, str]:
     }
 
 
+def sealed(key: Key, *, private: bool) -> dict[str, Any]:
+    """The sections of a configuration that encrypts, and of one that can decrypt."""
+    sections = {"backup": {"min_free": "1MiB", "encryption": "age", "recipients": [key.public]}}
+    return {**sections, "restore": {"identity_file": str(key.file)}} if private else sections
+
+
 @pytest.fixture(scope="module")
-def nodes(rclone: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+def key() -> Iterator[Key]:
+    """A key, and age on PATH, both where the account of the server can reach them."""
+    folder = short_temp_dir()
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("age", "age-keygen"):
+            shutil.copy(Path(age_directory()) / name, folder)
+        folder.chmod(0o755)
+        patched.setenv("PATH", "%s:%s" % (folder, os.environ["PATH"]))
+        made = key_in(folder / "key")
+        account = server_account()
+        if account:
+            os.chown(made.file, account.pw_uid, account.pw_gid)
+        yield made
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def nodes(rclone: Any, key: Key, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Five rows, a failover, and three more on the new primary; each node ships what it archived itself."""
     root = tmp_path_factory.mktemp("nodes")
     hosts = [Host() for _number in range(3)]
-    for host in hosts:
-        host.configure(instance=FAILOVER, s3=s3_of(rclone))
     one, two, empty = hosts
+    for host in hosts:
+        host.configure(instance=FAILOVER, s3=s3_of(rclone), **sealed(key, private=host is empty))
     with PostgresServer(wheel_bindir(18), root, settings=archiving(one)) as primary:
         create_database(primary, "shop", "CREATE TABLE log (i int PRIMARY KEY)")
         told = Story(primary, Site(root / "none", primary), empty.wal)
         with standby_of(primary, root, **archiving(two)) as standby:
-            made = Nodes(told, one, two, empty, rclone, standby)
+            made = Nodes(told, one, two, empty, rclone, key, standby)
             told.write(2)
             told.bases.append(made.back_up(made.site(one, primary))["set"])
             told.write(3)
@@ -271,7 +304,18 @@ def nodes(rclone: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nod
 
 
 def test_a_recovery_gets_across_the_switch_from_s3_alone(nodes: Nodes) -> None:
+    """Encrypted on both sides of it: to a moment behind it, to the end, and to a moment before it as if it had never been."""
     told = nodes.told
+    client, prefix = nodes.store.client(), "database-backups/%s/" % FAILOVER
+    stored = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]]
+    plain = {key.rpartition("/")[2].partition("-")[0] for key in stored if not key.endswith(".age")}
+    # What tells no row: which timelines there are, how long a segment is, and what a set is.
+    assert plain == {"00000002.history", "segments", "manifest.json"}
+    assert {key.split("/wal/")[1].split("/")[1][:8] for key in stored if "/wal/" in key and key.endswith(".age")} == {
+        "00000001",
+        "00000002",
+    }
+    assert rows_at(told, time=told.moments[7].isoformat()) == (upto(7), 3)
     assert rows_at(told, end="yes") == (upto(8), 3)
     assert rows_at(told, time=told.moments[4].isoformat(), timeline="current") == (upto(4), 3)
     # Of the node that is gone only S3 knows, and of the other one nothing was asked.
@@ -291,7 +335,8 @@ def test_the_wal_of_both_nodes_is_read_again_in_s3(nodes: Nodes) -> None:
     listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]
     needed = sorted(item["Key"] for item in listed if "/00000002" in item["Key"] and "history" not in item["Key"])
     good = client.get_object(Bucket=BUCKET, Key=needed[0])["Body"].read()
-    for damaged in (good[:-1], good[:50] + bytes([good[50] ^ 1]) + good[51:]):
+    at = len(good) // 2  # behind the header of age, which says for whom it is
+    for damaged in (good[:-1], good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]):
         client.put_object(Bucket=BUCKET, Key=needed[0], Body=damaged)
         with pytest.raises(DamagedError, match=r"WAL in s3://.* failed the verification"):
             read()
@@ -381,3 +426,42 @@ def test_the_new_timeline_is_told_until_a_base_backup_is_of_it(nodes: Nodes) -> 
     assert (made["timeline"], made["wal"]["timeline"], made["wal"]["failing"]) == (2, 2, False)
     assert site.records()[-1]["wal"] == made["wal"]
     assert "wal timeline" not in nodes.findings(site)
+
+
+def test_the_wal_of_a_cluster_that_is_no_more_goes_from_s3_and_nothing_else(nodes: Nodes) -> None:
+    """Forty days later: of another cluster than this one there is WAL, and in no place a base backup."""
+    told, host, ended = nodes.told, nodes.empty, "7300000000000000001"
+    client, prefix = nodes.store.client(), "database-backups/%s/wal/" % FAILOVER
+    names = ["0000000100000000/000000010000000000000001-%s.zst.age" % ("a" * 64), "00000002.history-%s" % ("b" * 64)]
+    for name in (*names, "segments-of-16777216"):
+        client.put_object(Bucket=BUCKET, Key="%s%s/%s" % (prefix, ended, name), Body=b"of no more use")
+    spooled = host.wal.parent.parent / FAILOVER / "wal" / ended / names[1]
+    spooled.parent.mkdir(parents=True)
+    spooled.write_bytes(b"of no more use")
+
+    def stored() -> set[str]:
+        return {item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]}
+
+    def pruned(days: int, *, dry_run: bool = False) -> list[Any]:
+        context = told.site.engine()
+        context.clock = lambda: datetime.now(UTC) + timedelta(days=days)
+        request = PruneRequest(dry_run=dry_run)
+        found = runs.perform(context, "prune", lambda c: prune(c, request), dry_run=dry_run)["wal_clusters"]
+        return [(one["place"], one["system_identifier"]) for one in found]
+
+    wait_for(lambda: datetime.now(UTC) - datetime.fromtimestamp(spooled.stat().st_mtime, UTC) > timedelta(seconds=1.1))
+    made = nodes.back_up(told.site)["set"]
+    told.write(1)
+    archived_up_to(nodes.standby)
+    assert nodes.two.json("wal", "ship")["pending"] == 0
+    before = stored()
+    assert pruned(20) == []
+    assert pruned(40, dry_run=True) == [("local", ended), ("s3", ended)]
+    assert stored() == before
+    assert pruned(40) == [("local", ended), ("s3", ended)]
+    recorded = [one["wal_clusters"] for one in told.site.records() if one["verb"] == "prune"]
+    assert [[one["files"] for one in clusters] for clusters in recorded] == [[], [1, 3]]
+    assert not spooled.exists()
+    gone = before - stored()
+    assert {key for key in before if "/%s/" % ended in key} <= gone
+    assert rows_at(told, end="yes", set=made)[0] == upto(9)

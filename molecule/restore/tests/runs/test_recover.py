@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from tests.hosts.shop import asked, databases_of, is_the_shop
 FROM_RA = {"target": "rc", "from_instance": "ra-main", "place": "s3"}
 MAIN = "/var/lib/postgresql/15/main"
 DROP_IN = "/etc/systemd/system/postgresql@15-main.service.d"
-COPY, SOCKETS = "/srv/copy", "/tmp/pitr"
+COPY, SOCKETS, WAL = "/srv/copy", "/tmp/pitr", "/srv/wal of the copy"
 HALF = 20
+MOMENTS = 10
+PAUSE = timedelta(milliseconds=20)  # of the writer, behind each row
 # The pages are about db1, and its cluster 17/main; their moment is always the same one.
 ON_RC = {"target=db1": "target=rc", "/17/main": "/15/main"}
 MOMENT = "2026-11-22T14:30:59+01:00"
@@ -43,8 +46,13 @@ def rc(machine: Any) -> Any:
 def copy(rc: Any) -> Iterator[Any]:
     """The host; what a test recovered beside its server ends with it."""
     yield rc
-    rc.run("sudo -u postgres /usr/lib/postgresql/15/bin/pg_ctl stop -m immediate -D %s", COPY)
-    rc.check_output("rm -rf %s %s", COPY, SOCKETS)
+    end(rc)
+
+
+def end(host: Any) -> None:
+    """Stop the server of the copy, and remove all of it."""
+    host.run("sudo -u postgres /usr/lib/postgresql/15/bin/pg_ctl stop -m immediate -D %s", COPY)
+    host.check_output("rm -rf %s %s %s", COPY, SOCKETS, WAL)
 
 
 def rows(host: Any, where: str = SOCKETS) -> list[int]:
@@ -66,6 +74,7 @@ def recovered(host: Any, *words: str, code: int = 0) -> dict[str, Any]:
 def test_a_moment_beside_the_server_by_the_playbook(copy: Any, playbook: Any, written: Any) -> None:
     number = HALF + 1 + secrets.randbelow(len(written) - HALF - 1)
     asks = {**FROM_RA, "to_time": written[number]["time"], "data_directory": COPY, "socket_directory": SOCKETS}
+    asks["waldir"] = WAL
     said = playbook("restore", **asks)
     assert said.returncode != 0
     told = " ".join((said.stdout + said.stderr).split())
@@ -76,6 +85,18 @@ def test_a_moment_beside_the_server_by_the_playbook(copy: Any, playbook: Any, wr
     assert "Proof: it replayed up to the LSN" in " ".join(said.stdout.split())
     assert rows(copy) == list(range(1, number + 1))
     assert databases_of(copy) == {"postgres"}, "rc's own server is none of its business"
+    assert copy.file(COPY + "/pg_wal").linked_to == WAL
+    assert (copy.file(WAL).user, copy.file(WAL).mode) == ("postgres", 0o700)
+
+
+def test_ten_moments_at_random_have_exactly_what_was_committed_before_them(copy: Any, written: Any) -> None:
+    """Also one that lies between two commits."""
+    chance = secrets.SystemRandom()
+    for number in sorted(chance.sample(range(1, len(written)), MOMENTS)):
+        moment = datetime.fromisoformat(written[number]["time"]) + chance.random() * PAUSE
+        recovered(copy, "--to-time", moment.isoformat())
+        assert rows(copy) == list(range(1, number + 1)), moment
+        end(copy)
 
 
 def test_a_transaction_by_the_program(copy: Any, written: Any) -> None:

@@ -329,6 +329,13 @@ def _recover(parser: Parser) -> None:
         help="another directory for a tablespace, which is called by its name, or by the path that it has; repeatable",
     )
     parser.add(
+        "--waldir",
+        metavar="DIR",
+        default="",
+        complete="file",
+        help="where pg_wal is to lie, empty or not there, as with initdb --waldir (default: inside the data directory)",
+    )
+    parser.add(
         "--config-file",
         metavar="FILE",
         default="",

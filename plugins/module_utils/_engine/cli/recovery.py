@@ -56,6 +56,7 @@ def request_of(options: argparse.Namespace) -> verb.Request:
         port=options.port,
         socket_directory=options.socket_directory,
         tablespaces=tablespaces,
+        wal_directory=options.waldir,
         config_file=options.config_file,
         leave=options.leave,
         confirm=options.confirm,
@@ -170,6 +171,8 @@ def plan_text(result: Result) -> str:
     ]
     if plan["replaces"] and plan["data_directory"] not in plan["rests"]:
         lines.append("  The data directory that is there is kept under another name.")
+    if plan["wal_directory"]:
+        lines.append("  pg_wal in %s" % plan["wal_directory"])
     lines += ["  tablespace %s in %s" % pair for pair in plan["tablespaces"].items()]
     lines += ["  Note: %s" % remark for remark in plan["remarks"]]
     if plan["refusals"]:
@@ -189,7 +192,12 @@ def text(result: Result) -> str:
     if stopped["log"]:
         lines.append("  The server says: %s" % stopped["log"])
     if result["kept"]:
-        lines.append("  The old data directory is %s. Remove it when nobody needs it any more." % result["kept"])
+        wal = " and its WAL in %s" % result["kept_wal_directory"] if result["kept_wal_directory"] else ""
+        lines.append(
+            "  The old data directory is %s%s. Remove it when nobody needs it any more." % (result["kept"], wal)
+        )
+    if result["wal_directory"]:
+        lines.append("  Its WAL lies in %s." % result["wal_directory"])
     service = result["service"]
     if result["socket_directory"] and result["running"]:
         lines += [

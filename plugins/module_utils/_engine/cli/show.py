@@ -247,6 +247,12 @@ def prune(result: Result, *, config_file: str = "") -> str:
         lines += _table(rows, right=(1,))
         if place.get("wal_removed"):
             lines.append("  %s that no base backup needs" % _plural(place["wal_removed"], "WAL file"))
+        lines += [
+            "    of them all %d of the cluster %s (%s), the last of %s: no place has a base backup of it any more"
+            % (one["files"], one["system_identifier"], human_size(one["bytes"]), one["newest"])
+            for one in result.get("wal_clusters", ())
+            if one["place"] == place["place"]
+        ]
     return _text(lines)
 
 

@@ -9,7 +9,7 @@ anew, the sets of one cluster end where those of the other begin. Two hosts with
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -59,6 +59,30 @@ def newest_of_each(sets: Iterable[Taken], systems: Iterable[str]) -> list[Taken]
     return sorted((newest[system] for system in systems if system in newest), key=_key, reverse=True)
 
 
+def over(
+    newest: Mapping[str, datetime], sets: Iterable[Taken], based: Container[str], now: datetime, span: timedelta
+) -> tuple[str, ...]:
+    """Return the clusters whose WAL nobody comes to need any more, in the order of their names; none in doubt.
+
+    `newest` is when the last WAL file of each came to be, `sets` are those of every kind that all places keep, `based` the clusters
+    of which one of them is a base backup. It is over with a cluster that has none, and of which neither WAL nor a set came for `span`,
+    when one that has some took a set since: the instance has gone on as that. What a base backup to come needs begins with it.
+    """
+    known = sorted((one for one in sets if one.system), key=_key)
+    current = {known[-1].system} if known else set()
+    current |= {one.system for one in known if now - one.begun <= span}
+    last = max(newest.values(), default=now)
+    return tuple(
+        system
+        for system, moment in sorted(newest.items())
+        if system not in based
+        and system not in current
+        and moment < last
+        and now - moment > span
+        and any(one.begun > moment for one in known if one.system in based)
+    )
+
+
 def told(sets: Iterable[Taken]) -> str:
     """Say of each set which it is, of which cluster, and who took it."""
     return "; ".join(
@@ -71,4 +95,4 @@ def _key(one: Taken) -> tuple[datetime, str, str]:
     return one.begun, one.id, one.system
 
 
-__all__ = ("Taken", "entwined", "growing", "newest_of_each", "told")
+__all__ = ("Taken", "entwined", "growing", "newest_of_each", "over", "told")

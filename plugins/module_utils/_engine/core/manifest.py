@@ -86,7 +86,8 @@ class Base:
     that took it kept a copy. `databases` are {name, bytes}; `bytes` is
     what it takes unpacked. `stopped` is the moment of its end by the server's clock, `next_xid` the first transaction
     that began after it, `wal_segment_bytes` the size of a WAL file. Of an incremental one the files hold only what changed
-    since its parent, whose manifest has the SHA-256 `parent_content`; `own_bytes` is what they take unpacked.
+    since its parent, whose manifest has the SHA-256 `parent_content`; `own_bytes` is what they take unpacked. `wal_directory` is
+    where pg_wal lay outside of the data directory, empty for inside of it, None where nobody knows.
     """
 
     payload: Payload
@@ -102,6 +103,7 @@ class Base:
     parent_content: str = ""
     own_bytes: int = 0
     list_sha256: str = ""
+    wal_directory: Optional[str] = None
 
     @property
     def payloads(self) -> tuple[Payload, ...]:

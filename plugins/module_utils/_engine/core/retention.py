@@ -128,18 +128,18 @@ def _by_cluster(past: list[SetFacts], rules: Retention, now: datetime, reasons: 
     Of the last ones only: a host whose cluster is made anew each night would keep a set of each.
     """
     known = [f for f in past if f.system]
-    reach = _reach(rules)
+    far = reach(rules)
     for facts, what in ((known, "newest"), ([f for f in known if f.verified], "newest verified")):
         newest: dict[str, SetFacts] = {}
         for fact in facts:
             newest.setdefault(fact.system, fact)
         others = [system for system in newest if system != known[0].system]
         for system in others[:_CLUSTERS_KEPT]:
-            if now - newest[system].begun <= reach:
+            if now - newest[system].begun <= far:
                 reasons[newest[system].id].append("%s of the cluster %s" % (what, system))
 
 
-def _reach(rules: Retention) -> timedelta:
+def reach(rules: Retention) -> timedelta:
     """Return how far back the rules reach where there is a set each night."""
     within = parse_span(rules.keep_within) if rules.keep_within else timedelta(0)
     days = max(rules.keep_last, rules.keep_verified, rules.keep_daily, 7 * rules.keep_weekly)
@@ -196,4 +196,4 @@ def _year(moment: datetime) -> str:
     return moment.strftime("%Y")
 
 
-__all__ = ("Decision", "Plan", "SetFacts", "plan")
+__all__ = ("Decision", "Plan", "SetFacts", "plan", "reach")

@@ -22,7 +22,7 @@ from ..core.sizes import parse_size
 from ..core.times import iso
 from ..places.catalog import Catalog
 from ..places.s3 import S3Place
-from ..postgres import inventory
+from ..postgres import inventory, wal_directory
 from ..postgres.base_taking import (
     INCREMENTAL_MAJOR,
     LEAST_MAJOR,
@@ -41,7 +41,7 @@ from ..postgres.tools import Programs, pick
 from ..system.durable import create_private
 from .making import check_room, files_of, free_id, server_files
 from .parents import AUTO, NEVER, Parent, check_history, find_parent, keep_list, wanted_parent
-from .settling import settle_promoted
+from .settling import on_this_host, settle_promoted
 from .streaming import StreamSink, check_stream_room, set_in_s3
 
 KIND, INCREMENTAL = "base", "incremental"
@@ -282,6 +282,7 @@ def _fill(context: Context, session: Session, plan: _Plan, sink: Sink, *, name: 
         parent_content=plan.parent.source.content if plan.parent is not None else "",
         own_bytes=sum(own.values()) if plan.parent is not None else 0,
         list_sha256=keep_list(context, name, taken.inner_list),
+        wal_directory=_wal_directory(context, plan.server),
     )
     return _manifest(context, session, plan, sink, taken, base=base, name=name, started=started)
 
@@ -319,6 +320,12 @@ def _own_sizes(sink: Sink, taken: Taken) -> dict[str, int]:
         oid = parts[1] if parts[0] == "pg_tblspc" and len(parts) > 1 else ""
         found[oid] = found.get(oid, 0) + file.size
     return found
+
+
+def _wal_directory(context: Context, server: Server) -> Optional[str]:
+    """Return where the server has its WAL, empty for inside its data directory; None where that cannot be seen from here."""
+    here = on_this_host(context.config.postgres)
+    return wal_directory.of_server(server.data_directory, server.system_identifier) if here else None
 
 
 def _sized(tablespaces: Sequence[Tablespace], own: Mapping[str, int], *, incremental: bool) -> tuple[Tablespace, ...]:

@@ -7,17 +7,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..context import Context
 from ..core.errors import PgopsError, UnreachableError
+from ..core.lineages import Taken, over
+from ..core.naming import is_physical
+from ..core.retention import reach
 from ..core.sizes import human_size
+from ..core.times import iso
 from ..places.base import SETS, Place
-from ..places.catalog import Catalog
+from ..places.catalog import Catalog, readable
 from ..places.local import LocalPlace
 from ..wal.holdings import bases_of, lineages, spare
-from .survey import Surveyed, decide, survey
+from .survey import Surveyed, configured, decide, rules, survey
 from .turn import Turn, whose_turn
 
 # An upload that was cut off leaves a folder without a manifest; a later sync goes on with it, so it gets a while.
@@ -35,6 +39,8 @@ class Request:
 def prune(context: Context, request: Request) -> dict[str, Any]:
     """Prune the places and return `changed` and, per place, what was kept and removed with the reasons.
 
+    `wal_clusters` are the earlier clusters whose WAL went whole, as _clear_wal() tells them.
+
     In a group of servers only the chosen node prunes the S3 place; on the others `skipped` of that place says who does, and
     of the result, too, where there is nothing else to prune.
 
@@ -45,8 +51,10 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
     with _locks(context, request.dry_run):
         results: list[dict[str, Any]] = []
         failures: dict[str, PgopsError] = {}
+        ended: list[dict[str, Any]] = []
         turn = Turn()
-        for surveyed in survey(context, request.places, remember=not request.dry_run):
+        places = survey(context, request.places, remember=not request.dry_run)
+        for surveyed in places:
             context.reporter.phase("prune %s" % surveyed.name)
             result = _empty(surveyed)
             results.append(result)
@@ -57,16 +65,23 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
                     if not turn.mine:
                         continue
                 _prune_place(context, surveyed, result, request.dry_run)
+                if context.config.wal.enabled:
+                    ended += _clear_wal(context, places, results, request.dry_run)
             except PgopsError as error:
                 failures[surveyed.name] = error
             except OSError as error:
                 failures[surveyed.name] = PgopsError("%s: %s." % (error.filename or surveyed.root, error.strerror))
             context.reporter.done()
     if failures:
-        raise _failure(results, failures)
+        raise _failure(results, failures, ended)
     if all(result["skipped"] for result in results):
         return turn.skipped()
-    return {"changed": any(_changed(result) for result in results), "places": results, **turn.facts}
+    return {
+        "changed": any(_changed(result) for result in results),
+        "places": results,
+        "wal_clusters": ended,
+        **turn.facts,
+    }
 
 
 @contextlib.contextmanager
@@ -122,31 +137,84 @@ def _prune_place(context: Context, surveyed: Surveyed, result: dict[str, Any], d
             result["removed"].append({"set": decision.id, "reasons": list(decision.reasons), "bytes": size})
             result["freed_bytes"] += size
     _clear_unfinished(context, surveyed, catalog, result, dry_run)
-    if context.config.wal.enabled:
-        _clear_wal(context, surveyed, catalog, result, dry_run)
 
 
-def _clear_wal(context: Context, surveyed: Surveyed, catalog: Catalog, result: dict[str, Any], dry_run: bool) -> None:
-    """Remove the WAL that lies before every base backup that stays. In doubt about one of them, all of it stays.
+def _clear_wal(
+    context: Context, places: list[Surveyed], results: list[dict[str, Any]], dry_run: bool
+) -> list[dict[str, Any]]:
+    """Remove from the place that was pruned last the WAL that lies before every base backup that stays, and that of clusters with
+    which it is over. Return these: a list of {place, system_identifier, files, bytes, newest}. In doubt about one, all of it stays.
 
-    Where there is S3, the spool of this host is cleared by wal ship, which knows what has arrived there.
+    Where there is S3, the spool of this host is else cleared by wal ship, which knows what has arrived there.
     """
-    if isinstance(catalog.place, LocalPlace) and context.config.s3 is not None:
-        return
-    removed = {entry["set"] for entry in result["removed"]}
-    bases, unread = bases_of(catalog, [set_id for set_id in catalog.ids() if set_id not in removed])
+    result = results[-1]
+    surveyed = next(one for one in places if one.name == result["place"])
+    catalog = surveyed.catalog
+    if catalog is None:
+        return []
+    is_spool = isinstance(catalog.place, LocalPlace) and context.config.s3 is not None
+    bases, unread = bases_of(catalog, _staying(catalog, result))
     if unread:
-        context.warn(
-            "All WAL in %s stays, as the manifest of %s does not tell what it needs." % (surveyed.root, unread[0])
-        )
-        return
-    for lineage in lineages(catalog.place).values():
-        names = spare(catalog.place, lineage, bases)
-        entries = [entry for name in sorted(names) for entry in lineage.files[name]]
+        if not is_spool:
+            context.warn(
+                "All WAL in %s stays, as the manifest of %s does not tell what it needs." % (surveyed.root, unread[0])
+            )
+        return []
+    held = lineages(catalog.place)
+    ended: tuple[str, ...] = ()
+    told: list[dict[str, Any]] = []
+    if not set(held) <= {base.system_identifier for base in bases}:
+        ended = _ended(context, places, results)
+    for identifier, lineage in sorted(held.items()):
+        if identifier in ended:
+            entries = [*lineage.entries(), *lineage.marks]
+            newest, size = max(entry.modified for entry in entries), sum(entry.size for entry in entries)
+            facts = {"system_identifier": identifier, "files": len(entries), "bytes": size, "newest": iso(newest)}
+            told.append({"place": surveyed.name, **facts})
+        elif is_spool:
+            continue
+        else:
+            names = spare(catalog.place, lineage, bases)
+            entries = [entry for name in sorted(names) for entry in lineage.files[name]]
         if entries and not dry_run:
             catalog.place.delete(entry.path for entry in entries)
         result["wal_removed"] += len(entries)
         result["freed_bytes"] += sum(entry.size for entry in entries)
+    return told
+
+
+def _staying(catalog: Catalog, result: dict[str, Any]) -> list[str]:
+    """Return the ids of the sets that a place keeps; `result` says what went, or would go."""
+    removed = {entry["set"] for entry in result["removed"]}
+    return [set_id for set_id in catalog.ids() if set_id not in removed]
+
+
+def _ended(context: Context, places: list[Surveyed], results: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the clusters whose WAL nobody comes to need any more, by what all places hold; none where one cannot be read."""
+    newest: dict[str, datetime] = {}
+    sets: list[Taken] = []
+    based: set[str] = set()
+    try:
+        for name in configured(context):
+            surveyed = next((one for one in places if one.name == name), None)
+            if surveyed is not None and surveyed.catalog is None:
+                return ()
+            catalog = surveyed.catalog if surveyed is not None else None
+            catalog = catalog or Catalog(context.place(name))
+            pruned = next((one for one in results if one["place"] == name), None)
+            for set_id in _staying(catalog, pruned) if pruned is not None else catalog.ids():
+                if is_physical(set_id) or readable(catalog, set_id) is None:
+                    manifest = catalog.manifest(set_id)
+                    sets.append(Taken(set_id, manifest.begun, manifest.system_identifier))
+                    based |= {manifest.system_identifier} if is_physical(set_id) else set()
+            for identifier, lineage in lineages(catalog.place).items():
+                moments = [entry.modified for entry in (*lineage.entries(), *lineage.marks)]
+                newest[identifier] = max([*moments, *([newest[identifier]] if identifier in newest else [])])
+    except (PgopsError, OSError) as error:
+        context.warn("Whether WAL of earlier clusters is needed was not found out, so it stays: %s" % error)
+        return ()
+    span = max(reach(rules(context, name)) for name in configured(context))
+    return over(newest, sets, based, context.clock(), span)
 
 
 def _clear_leftovers(context: Context, place: LocalPlace, result: dict[str, Any], dry_run: bool) -> None:
@@ -191,7 +259,7 @@ def _changed(result: dict[str, Any]) -> bool:
     return bool(result["removed"] or result["unfinished"] or result["leftovers"] or result["wal_removed"])
 
 
-def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError]) -> PgopsError:
+def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError], ended: list[dict[str, Any]]) -> PgopsError:
     fared = []
     for result in results:
         name = result["place"]
@@ -204,7 +272,7 @@ def _failure(results: list[dict[str, Any]], failures: dict[str, PgopsError]) -> 
     kind = UnreachableError if out_of_reach else PgopsError
     text = "Pruning failed in %d of %d places. %s" % (len(failures), len(results), " ".join(fared))
     error = kind(text, hint="What could not be removed is removed by the next run.")
-    error.details = {"changed": any(_changed(result) for result in results), "places": results}
+    error.details = {"changed": any(map(_changed, results)), "places": results, "wal_clusters": ended}
     return error
 
 

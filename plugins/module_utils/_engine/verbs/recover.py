@@ -16,6 +16,7 @@ from ..context import Context
 from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError
 from ..core.recovery_target import Stopped, doubts
 from ..core.times import compact, iso
+from ..postgres import wal_directory
 from ..postgres.base_unpacking import (
     least_settings,
     unpack_chain,
@@ -49,7 +50,8 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
     """Recover a server to the target and prove that it stopped there; it is left as the request says.
 
     Result: `set`, `chain` (what it builds on), `place`, `target`, `stopped` ({lsn, time, timeline, log}), `data_directory`,
-    `kept` (the old one, if there was one, also if a run that was cut short kept it), `socket_directory`, `port`, `superuser` (who
+    `kept` (the old one, if there was one, also if a run that was cut short kept it), `wal_directory` and `kept_wal_directory`
+    (where the WAL of each lies, empty for inside of it), `socket_directory`, `port`, `superuser` (who
     may log in there), `service` (that of systemd which is to run it, if one is known), `running`, `databases`,
     `system_identifier`, `phases`, `remarks`; a dry run has `plan` instead.
     Raise UsageError, RefusedError (with every reason; nothing was touched), MissingError, DamagedError (it stopped
@@ -121,6 +123,8 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
         "stopped": stopped.as_data(),
         "data_directory": str(data),
         "kept": str(kept) if kept else "",
+        "wal_directory": wal_directory.outside(data),
+        "kept_wal_directory": wal_directory.outside(kept) if kept else "",
         "socket_directory": str(sockets) if sockets else "",
         "port": work.request.port if sockets else None,
         "superuser": recovery.postgres.login_user,
@@ -137,7 +141,7 @@ def _unpack(context: Context, work: Work, undo: contextlib.ExitStack) -> Path:
     """Unpack everything, and have it held against PostgreSQL's list; what was unpacked goes if the recovery fails."""
     data = work.data
     unpacked = data if is_fixed(data) else unfinished(data)
-    for path in (unpacked, *work.locations.values()):
+    for path in (unpacked, *work.locations.values(), *work.wal_alone):
         undo.callback(_clear, path, path.is_dir())
         mark(path, data, work.account)
     unpack_chain(work.chain, work.programs, unpacked, work.account, work.locations)
@@ -149,6 +153,8 @@ def _unpack(context: Context, work: Work, undo: contextlib.ExitStack) -> Path:
     except PgopsError as error:
         context.warn("%s What was unpacked was held against the sums of the set only." % error.message)
     write_tablespace_map(work.base, unpacked, work.account, work.locations)
+    for place in work.wal_alone:
+        wal_directory.move(context, unpacked, place, work.account)
     return unpacked
 
 
@@ -274,7 +280,8 @@ def _put_in_place(context: Context, work: Work, unpacked: Path, undo: contextlib
         data.rename(kept)
         undo.callback(kept.rename, data)
     undo.callback(_clear, data, data.is_dir())
-    for path in work.locations.values():  # before the data directory, without which nothing tells what they are
+    # Before the data directory, without which nothing tells what they are.
+    for path in (*work.locations.values(), *work.wal_alone):
         undo.callback(_clear, path, True)
     undo.callback(_clear_made, work, data)
     unpacked.rename(data)
@@ -394,7 +401,7 @@ def _proven(work: Work) -> list[str]:
     """Take the marks away, that of the data directory last: with it the next run would take all for the rest of one cut short."""
     failed = []
     made = [path for path in map(Path, made_by_wal(work.data).values()) if is_marked(path, work.data)]
-    for path in (*work.locations.values(), *made, work.data):
+    for path in (*work.locations.values(), *made, *work.wal_alone, work.data):
         try:
             unmark([path])
         except OSError as error:

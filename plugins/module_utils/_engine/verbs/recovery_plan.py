@@ -19,13 +19,14 @@ from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableErr
 from ..core.manifest import Base, Manifest
 from ..core.naming import is_physical, is_plain_path, is_set_id
 from ..core.recovery_target import Candidate, Chosen, Target, choose_base
-from ..core.segments import parse_lsn
+from ..core.segments import number_at, number_before, parse_lsn
 from ..core.sizes import human_size
 from ..core.times import parse_iso
 from ..core.window import Base as WalBase
 from ..host.client import client_of
 from ..places.catalog import Catalog
 from ..places.chains import chain_of, failed, refuse_entwined
+from ..postgres import wal_directory
 from ..postgres.base_unpacking import (
     check_combine,
     unpacked_sizes,
@@ -61,8 +62,9 @@ class Request:
     (as the server itself, with its own configuration; a data directory that is there is kept under another name, and
     `confirm` must name it). `tablespaces` maps their names, or the directories that they have, to new ones; those that the WAL
     makes and nobody named lie in `others` with a number behind it, or else in the same directory, if it is empty.
-    `config_file` is the server's postgresql.conf where that lies elsewhere; Debian's is found. `leave`: whether the server is
-    left running, or stopped, for its own service to start it.
+    `wal_directory` is where pg_wal is to lie, inside the data directory when it is empty. `config_file` is the server's
+    postgresql.conf where that lies elsewhere; Debian's is found. `leave`: whether the server is left running, or stopped, for its
+    own service to start it. Of a `passing` copy, which is removed when it has served, nobody is told how it lies.
     """
 
     target: Target
@@ -74,6 +76,8 @@ class Request:
     socket_directory: str = ""
     tablespaces: Mapping[str, str] = field(default_factory=dict)
     others: str = ""
+    wal_directory: str = ""
+    passing: bool = False
     config_file: str = ""
     leave: str = "running"
     confirm: str = ""
@@ -109,6 +113,11 @@ class Work:
         return Path(self.request.data_directory)
 
     @property
+    def wal_alone(self) -> list[Path]:
+        """Where pg_wal is to be, none for inside the data directory."""
+        return [Path(self.request.wal_directory)] if self.request.wal_directory else []
+
+    @property
     def config_file(self) -> str:
         """The server's postgresql.conf where that lies elsewhere, empty otherwise."""
         return self.request.config_file or (str(self.cluster.config_file) if self.cluster else "")
@@ -127,6 +136,7 @@ def check(request: Request) -> None:
     for name, path in [
         ("The data directory", request.data_directory),
         ("The directory of the socket", request.socket_directory),
+        ("The directory of the WAL", request.wal_directory),
         *(("The directory of the tablespace %s" % name, path) for name, path in request.tablespaces.items()),
         *(("The directory that a tablespace has", name) for name in request.tablespaces if name.startswith("/")),
     ]:
@@ -367,7 +377,8 @@ def _check_directories(context: Context, work: Work) -> None:
     elif request.mode == "in_place":
         _check_moved(work)
     _check_tablespaces(work)
-    work.remarks += _younger(work)
+    _check_wal(work)
+    work.remarks += [*_younger(work), *_wal_inside(work)]
     if request.config_file and not Path(request.config_file).is_file():
         refusals.append("There is no configuration file %s." % request.config_file)
     socket = "%s/.s.PGSQL.%d" % (request.socket_directory, request.port)
@@ -375,6 +386,7 @@ def _check_directories(context: Context, work: Work) -> None:
         refusals.append("The path %s is too long for a socket." % socket)
     homes = [home for home in (data, unfinished(data)) if is_marked(home, data)]
     left = {*work.places.values(), *(place for home in homes for place in made_by_wal(home).values())}
+    left |= {path for path in (request.wal_directory, *map(wal_directory.outside, homes)) if path}
     work.rests = rests(data, [*work.locations.values(), *map(Path, sorted(left))])
     refusals += _lacking_room(context, work)
 
@@ -404,6 +416,8 @@ def _lacking_room(context: Context, work: Work) -> Iterator[str]:
     homes = {"": work.data if is_fixed(work.data) else work.data.parent}
     homes.update({oid: path if path.is_dir() else path.parent for oid, path in work.locations.items()})
     needed: dict[int, list[Any]] = {}
+    for place in work.wal_alone:
+        homes["wal"], sizes["wal"] = place if place.is_dir() else place.parent, _wal_bytes(work)
     for oid, home in homes.items():
         if home.is_dir():
             needed.setdefault(home.stat().st_dev, [home, 0])[1] += sizes[oid]
@@ -416,6 +430,13 @@ def _lacking_room(context: Context, work: Work) -> Iterator[str]:
                 "There is no room in %s: of the base backup %s come there, beside what backup.min_free (%s) keeps free."
                 % (home, human_size(max(size, 0)), context.config.backup.min_free)
             )
+
+
+def _wal_bytes(work: Work) -> int:
+    """Return what the WAL of the base backup takes."""
+    size, manifest = work.base.wal_segment_bytes, work.source.manifest
+    start, end = parse_lsn(manifest.wal_start or "0/0"), parse_lsn(manifest.wal_end or "0/0")
+    return (number_before(end, size) - number_at(start, size) + 1) * size
 
 
 def is_fixed(data: Path) -> bool:
@@ -477,6 +498,25 @@ def _check_tablespaces(work: Work) -> None:
             )
 
 
+def _check_wal(work: Work) -> None:
+    """Find out whether the WAL can lie where it is to lie."""
+    taken = [*work.locations.values(), *map(Path, work.places.values())]
+    for place in work.wal_alone:
+        work.refusals += wal_directory.refusals(place, work.data, taken)
+
+
+def _wal_inside(work: Work) -> Iterator[str]:
+    """Yield that pg_wal will lie inside the data directory, where the original has it elsewhere."""
+    replaced = wal_directory.outside(work.data) if work.replaces and not is_rest(work.data) else ""
+    before = replaced or work.base.wal_directory
+    if before and not work.wal_alone and not work.request.passing:
+        yield (
+            "The original has its WAL in a directory of its own (pg_wal leads to %s); here pg_wal will lie inside the data directory,"
+            " on its disk. To have it elsewhere, give it an empty directory: --waldir DIR (waldir of the module and the playbook).%s"
+            % (before, " That one stays with the data directory that is kept." if replaced else "")
+        )
+
+
 def _younger(work: Work) -> Iterator[str]:
     """Yield each tablespace of the server that is replaced which the base backup does not have: the WAL may make it."""
     if not work.replaces:
@@ -513,6 +553,8 @@ def plan(work: Work) -> dict[str, Any]:
         "bytes": work.base.bytes,
         "stored_bytes": sum(source.manifest.size for source in work.chain),
         "chain": [source.set_id for source in work.chain[:-1]],
+        "wal_directory": request.wal_directory,
+        "original_wal_directory": work.base.wal_directory,
         "tablespaces": {**{t.name: str(work.locations[t.oid]) for t in work.base.tablespaces}, **work.places},
         "remarks": [*work.chosen.remarks, *work.remarks, *map(REST.__mod__, work.rests)],
         "refusals": work.refusals,

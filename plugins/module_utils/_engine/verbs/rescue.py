@@ -132,7 +132,7 @@ def _somewhere(context: Context) -> Path:
 
 def _planned(context: Context, request: Request, data: Path) -> dict[str, Any]:
     """Return the plan of the recovery into `data`; every tablespace lies beside it."""
-    asked = RecoverRequest(request.target, str(data), place=request.place, set=request.set, dry_run=True)
+    asked = RecoverRequest(request.target, str(data), place=request.place, set=request.set, passing=True, dry_run=True)
     names = sorted(recover(context, asked)["plan"]["tablespaces"])
     paths = {name: str(data.with_name("%s-tablespace-%d" % (data.name, n))) for n, name in enumerate(names)}
     asked = dataclasses.replace(asked, tablespaces=paths)
@@ -175,6 +175,7 @@ def _perform(context: Context, request: Request, folder: Path) -> dict[str, Any]
             set=request.set,
             tablespaces=planned["tablespaces"],
             others=str(home / "tablespace-new"),
+            passing=True,
         )
         with _timed(phases, "recover"):
             copy = recover(context, asked)

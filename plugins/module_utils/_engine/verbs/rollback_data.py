@@ -17,6 +17,7 @@ from ..core.times import compact
 from ..postgres.debian import cluster_of
 from ..postgres.recovering import is_served
 from ..postgres.unproven import kept_of
+from ..postgres.wal_directory import outside
 from ..system.durable import sync_dir
 from ..wal.origin import system_identifier_of
 
@@ -66,7 +67,11 @@ def rollback_data(context: Context, request: Request) -> dict[str, Any]:
         if not request.dry_run:
             _exchange(data, kept, aside)
         if aside is not None and not request.dry_run:
-            context.warn("What was %s is kept as %s; remove it when nobody needs it any more." % (data, aside))
+            wal = outside(aside)
+            with_wal = ", and %s, where its WAL lies" % wal if wal else ""
+            context.warn(
+                "What was %s is kept as %s; remove it when nobody needs it any more%s." % (data, aside, with_wal)
+            )
     return {
         "changed": True,
         "data_directory": str(data),

@@ -77,11 +77,16 @@ def settle_promoted(context: Context, session: Session, server: Server, *, dry_r
     )
 
 
+def on_this_host(postgres: Postgres) -> bool:
+    """Tell whether the server is asked by a way that does not leave this host."""
+    host = postgres.login_host or ""
+    return host in _HERE or host.startswith("/")
+
+
 def _directory(postgres: Postgres, path: str) -> Optional[Path]:
     """Return the data directory `path` of the server if it is on this host, and has what a recovery left to do."""
     data = Path(path)
-    host = postgres.login_host or ""
-    if not path or not (host in _HERE or host.startswith("/")):
+    if not path or not on_this_host(postgres):
         return None
     try:
         return data if (data / FILE).is_file() and is_served(data) else None
@@ -128,4 +133,4 @@ def _refusal(names: list[str], why: str, hint: str) -> RefusedError:
     return RefusedError("%s, and %s." % (what, why), hint=hint)
 
 
-__all__ = ("forget_dropped", "settle_promoted", "unsettled")
+__all__ = ("forget_dropped", "on_this_host", "settle_promoted", "unsettled")

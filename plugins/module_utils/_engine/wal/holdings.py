@@ -40,13 +40,14 @@ _ASKED = 5  # segments, until one tells its size
 class Lineage:
     """The WAL of one cluster in one place: its files by the name of the WAL file. More than one file is a contradiction.
 
-    `marked` is the size of its segments as the archive says it, 0 when it does not. `spoiled` are the paths of files that were
-    read and were not what their names say: they carry no recovery.
+    `marked` is the size of its segments as the archive says it, 0 when it does not, and `marks` the files that do. `spoiled` are
+    the paths of files that were read and were not what their names say: they carry no recovery.
     """
 
     system_identifier: str
     files: dict[str, list[Entry]] = field(default_factory=dict)
     marked: int = 0
+    marks: list[Entry] = field(default_factory=list)
     spoiled: set[str] = field(default_factory=set)
 
     @property
@@ -98,7 +99,9 @@ def lineages(place: Place, known: Optional[Known] = None) -> dict[str, Lineage]:
                 lineage.files.setdefault(name, []).append(entry)
                 if known and problem_of(path, mark_of(entry), known):
                     lineage.spoiled.add(path)
-            lineage.marked = marked or lineage.marked
+            if marked:
+                lineage.marked = marked
+                lineage.marks.append(entry)
     return found
 
 

@@ -17,6 +17,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.lineages
     entwined,
     growing,
     newest_of_each,
+    over,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.retention import SetFacts, plan
@@ -255,3 +256,53 @@ def test_a_sync_brings_what_the_sets_of_another_host_would_push_out(make_world: 
         lost[0]: "push",
         lost[1]: "skip",
     }
+
+
+# --- the WAL of a cluster that is no more -----------------------------------------------------------------------------
+
+REACH = 30 * DAY
+
+
+def test_it_is_over_with_a_cluster_when_another_one_has_gone_on_for_as_long_as_the_rules_reach():
+    gone, since = NOW - 31 * DAY, [Taken("b1", NOW - 20 * DAY, "b")]
+    newest = {"a": gone, "b": NOW - HOUR}
+    assert over(newest, since, {"b"}, NOW, REACH) == ("a",)
+    assert over({**newest, "0": gone - DAY}, since, {"b"}, NOW, REACH) == ("0", "a")
+    for changed in (
+        {"based": {"a", "b"}},  # a place keeps a base backup of it
+        {"based": set()},  # of no cluster anything can be recovered
+        {"newest": {**newest, "a": NOW - 29 * DAY}},  # it came a while ago only
+        {"newest": {"a": gone}},  # the other one archives nothing
+        {"newest": {"a": gone, "b": gone - DAY}},
+        {"sets": []},
+        {"sets": [Taken("b1", gone - DAY, "b")]},  # nothing came since
+        {"sets": [*since, Taken("a1", NOW - 29 * DAY, "a")]},  # dumps of it still come
+        {"sets": [*since, Taken("a1", NOW - HOUR, "a")]},
+        {"sets": [Taken("c1", NOW - 20 * DAY, "c")]},  # of which there is no base backup
+        {"now": NOW - 2 * DAY},
+        {"span": 40 * DAY},
+    ):
+        facts = {"newest": newest, "sets": since, "based": {"b"}, "now": NOW, "span": REACH, **changed}
+        assert over(**facts) == (), changed
+
+
+MOMENTS = st.integers(0, 60).map(lambda days: NOW - days * DAY)
+SETS = st.lists(st.tuples(MOMENTS, st.sampled_from("abc."), st.booleans()), max_size=8)
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), MOMENTS), SETS, st.integers(0, 40).map(lambda days: days * DAY))
+def test_no_wal_goes_that_a_set_or_the_cluster_that_goes_on_may_need(newest, sets, span):
+    taken = [Taken(str(n), when, letter.strip(".")) for n, (when, letter, _base) in enumerate(sets)]
+    based = {one.system for one, (_when, _letter, is_base) in zip(taken, sets, strict=True) if is_base and one.system}
+    gone = over(newest, taken, based, NOW, span)
+    assert set(gone) <= set(newest)
+    assert not set(gone) & based
+    known = [one for one in taken if one.system]
+    for system in gone:
+        assert NOW - newest[system] > span
+        assert newest[system] < max(newest.values())
+        assert all(NOW - one.begun > span for one in known if one.system == system)
+        assert max(known, key=lambda one: (one.begun, one.id)).system != system
+        assert based, "something can be recovered without it"
+    # The order in which they are listed, and WAL of others that is older still, change nothing about one.
+    assert over(dict(reversed(newest.items())), taken[::-1], based, NOW, span) == gone

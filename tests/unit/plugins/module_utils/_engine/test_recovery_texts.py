@@ -19,6 +19,8 @@ RECOVERED = {
     "stopped": STOPPED,
     "data_directory": "/var/lib/postgresql/17/main",
     "kept": "",
+    "wal_directory": "",
+    "kept_wal_directory": "",
     "socket_directory": "",
     "port": None,
     "service": "postgresql@17-main",
@@ -35,7 +37,12 @@ SERVED = "systemctl start postgresql@17-main"
         ({"running": False, "service": ""}, ["It is stopped.\n"], ["systemctl"]),
         ({"service": ""}, ["archives nothing"], ["systemctl", "stopped."]),
         ({"socket_directory": "/tmp/s", "port": 5433, "service": ""}, ["psql -h /tmp/s -p 5433"], ["archives nothing"]),
-        ({"kept": "/var/lib/postgresql/17/main.before-x"}, ["The old data directory is /var/lib/"], []),
+        ({"kept": "/var/lib/postgresql/17/main.before-x"}, ["The old data directory is /var/lib/"], ["WAL"]),
+        (
+            {"kept": "/data.before-x", "kept_wal_directory": "/disk/data", "wal_directory": "/disk/new"},
+            ["is /data.before-x and its WAL in /disk/data. Remove", "Its WAL lies in /disk/new."],
+            [],
+        ),
     ],
 )
 def test_how_the_server_is_left_is_told(changes: dict[str, Any], said: list[str], not_said: list[str]) -> None:

@@ -91,10 +91,12 @@ def test_the_plan_of_a_recovery_shows_the_chain() -> None:
         "mode": "beside",
         "bytes": 1024,
         "replaces": False,
+        "wal_directory": "/wal/copy",
         "tablespaces": {},
         "remarks": [],
         "refusals": [],
     }
+    assert "  pg_wal in /wal/copy" in recovery.plan_text({"instance": "db1", "plan": plan}).splitlines()
     assert "  which builds on %s" % FULL in recovery.plan_text({"instance": "db1", "plan": plan}).splitlines()
     alone = recovery.plan_text({"instance": "db1", "plan": {**plan, "chain": []}})
     assert "builds on" not in alone

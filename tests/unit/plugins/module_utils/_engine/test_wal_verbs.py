@@ -39,6 +39,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import Request as Info
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.info import info
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.making import check_room
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.pins import pin
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request as Prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import prune
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import survey
@@ -777,6 +778,87 @@ def test_prune_clears_the_spool_where_there_is_no_s3(make_world):
     archive.base("local", NOW - timedelta(days=1), 3)
     assert prune(archive.world.context(), Prune())["places"][0]["wal_removed"] == 2
     assert archive.here() == paths[2:]
+
+
+OLD = "7200000000000000001"
+
+
+def earlier(archive, *, days: int = 40) -> list[str]:
+    """WAL of a cluster before the upgrade, in the spool and in S3; its last base backup is gone."""
+    here = [archive.segment(number, age=timedelta(days=days)) for number in (1, 2)]
+    here.append(archive.keep("00000002.history", b"1\t0/1\tx\n", age=timedelta(days=days)))
+    (archive.home / "wal" / SYSTEM).rename(archive.home / "wal" / OLD)
+    paths = sorted(path.replace(SYSTEM, OLD) for path in here)
+    (archive.home / "wal" / OLD / size_mark(SIZE)).touch()
+    os.utime(archive.home / "wal" / OLD / size_mark(SIZE), (0, 0))
+    paths.append("wal/%s/%s" % (OLD, size_mark(SIZE)))
+    for path in paths:
+        archive.world.memory.stored[path] = ((archive.home / path).read_bytes(), NOW - timedelta(days=days))
+    return sorted(paths)
+
+
+def test_wal_of_a_cluster_that_is_no_more_goes_from_both_places(archive):
+    paths = earlier(archive)
+    mine = archive.segment(3)
+    archive.ship()
+    archive.base("s3", NOW - timedelta(days=1), 3)
+    here = archive.here()
+    assert sum(OLD in path for path in here) == 2, "what S3 has goes from here by itself, but for what is small"
+    planned = prune(archive.world.context(), Prune(dry_run=True))
+    assert (archive.there(), archive.here()) == (sorted([*paths, mine]), here)
+    result = prune(archive.world.context(), Prune())
+    assert (planned["places"], planned["wal_clusters"]) == (result["places"], result["wal_clusters"])
+    for place, told, files in zip(result["places"], result["wal_clusters"], (2, 4), strict=True):
+        assert (told["place"], told["system_identifier"]) == (place["place"], OLD)
+        assert told["files"] == place["wal_removed"] == files
+        assert told["newest"] == "2026-10-13T08:00:00+00:00"
+        assert place["freed_bytes"] == told["bytes"] > 0
+    assert archive.there() == archive.here() == [mine]
+    said = show.prune({**result, "dry_run": False})
+    assert "of them all 4 of the cluster %s" % OLD in said
+    assert "no place has a base backup of it any more" in said
+    assert prune(archive.world.context(), Prune())["changed"] is False
+    assert archive.ship()["sent"] == 0, "nothing comes back"
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_a_base_backup_in_any_place_keeps_the_wal_of_its_cluster_everywhere(archive, place):
+    paths = earlier(archive)
+    archive.base("s3", NOW - timedelta(days=1), 3)
+    archive.segment(3)
+    archive.ship()
+    # Retention keeps it no more, but somebody does.
+    pin(
+        archive.world.context(), place, archive.base(place, NOW - timedelta(days=39), 1, system_identifier=OLD), "audit"
+    )
+    here = archive.here()
+    for asked in ((), ("local",), ("s3",)):
+        assert prune(archive.world.context(), Prune(places=asked))["wal_clusters"] == [], asked
+    assert set(paths) <= set(archive.there())
+    assert archive.here() == here
+
+
+@pytest.mark.parametrize("days", [2, 29])
+def test_the_wal_of_a_cluster_stays_as_long_as_the_rules_of_any_place_reach_back(archive, days):
+    paths = earlier(archive, days=days)
+    archive.segment(3)
+    archive.base("s3", NOW - timedelta(days=1), 3)
+    assert prune(archive.world.context(), Prune())["changed"] is False
+    assert set(paths) <= set(archive.here()), "here the rules reach a week back, there a month"
+    assert paths == archive.there()
+
+
+def test_in_doubt_about_another_place_the_wal_of_a_cluster_stays(archive):
+    paths = earlier(archive)
+    archive.segment(3)
+    archive.base("local", NOW - timedelta(days=1), 3)
+    archive.world.memory.down = True
+    with pytest.raises(UnreachableError):
+        prune(archive.world.context(), Prune())
+    context = archive.world.context()
+    assert prune(context, Prune(places=("local",)))["changed"] is False
+    assert any("WAL of earlier clusters" in warning for warning in context.warnings)
+    assert set(paths) <= set(archive.here())
 
 
 # --- how old what can be restored is ----------------------------------------------------------------------------------
