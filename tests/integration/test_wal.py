@@ -225,7 +225,8 @@ def test_the_rpo_is_the_age_of_the_newest_transaction_that_s3_could_restore(arch
         # PostgreSQL's own reader says the same of it.
         segment_file = host.root / name
         host.run("wal", "fetch", name, str(segment_file), cwd=server.data_dir)
-        told = server.run("pg_waldump", "--rmgr=Transaction", str(segment_file), cwd="/", **as_server())
+        utc = {"env": {**server.env, "TZ": "UTC"}}
+        told = server.run("pg_waldump", "--rmgr=Transaction", str(segment_file), cwd="/", **utc, **as_server())
         commits = re.findall(r"desc: COMMIT (\d{4}-\d\d-\d\d [\d:.]+) UTC", told.stdout)
         assert datetime.fromisoformat(commits[-1] + "+00:00") == point
         # Another host has nothing of all that but what is in S3.

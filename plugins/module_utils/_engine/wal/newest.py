@@ -90,9 +90,7 @@ class Newest:
         self, name: str, identifier: str, stretch: Stretch, held: Mapping[str, Held], places: Mapping[str, Place]
     ) -> _Known:
         # A contradiction is in no stretch, so that all of them have one content.
-        paths = sorted(entry.path for entry in held[name].lineages[identifier].files.get(stretch.last, ()))
-        if not paths:
-            return _Known()
+        paths = sorted(entry.path for entry in held[name].lineages[identifier].files[stretch.last])
         key = "%s-%s" % parse_stored(paths[0].rpartition("/")[2])[:2]
         known = self._known.get(key) or self._before.get(key) or _Known()
         local = held["local"].lineages.get(identifier) if "local" in held else None

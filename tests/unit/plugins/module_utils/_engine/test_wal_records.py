@@ -21,8 +21,9 @@ COMMIT, PREPARE, ABORT, COMMIT_PREPARED, HAS_INFO = 0x00, 0x10, 0x20, 0x30, 0x80
 class Segment:
     """A small one, with records laid over its pages as PostgreSQL does. `before` bytes of a record of the one before come first."""
 
-    def __init__(self, before: int = 0) -> None:
-        self.content, self.at = bytearray(PAGE * PAGES), 0
+    def __init__(self, before: int = 0, *, pages: int = PAGES, start: int = START, system: int = 7) -> None:
+        self.content, self.at = bytearray(PAGE * pages), 0
+        self._start, self._system = start, system
         self._write(bytes(before), goes_on=True)
 
     def add(self, manager: int, info: int, data: bytes, *, more: bytes = b"") -> None:
@@ -53,8 +54,8 @@ class Segment:
     def _page(self, left: int, *, goes_on: bool) -> None:
         first = self.at == 0
         flags = (GOES_ON if goes_on and left else 0) | (LONG if first else 0)
-        header = struct.pack("=HHIQI4x", 0xD118, flags, 1, START + self.at, left if goes_on else 0)
-        header += struct.pack("=QII", 7, len(self.content), PAGE) if first else b""
+        header = struct.pack("=HHIQI4x", 0xD118, flags, 1, self._start + self.at, left if goes_on else 0)
+        header += struct.pack("=QII", self._system, len(self.content), PAGE) if first else b""
         self.content[self.at : self.at + len(header)] = header
         self.at += len(header)
 
