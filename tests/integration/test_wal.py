@@ -153,6 +153,29 @@ def test_the_same_segment_again_is_success_and_another_one_is_not(archiving: Arc
     assert (stored[name].stat().st_ino, stored[name].stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+def test_a_segment_of_which_the_server_did_not_hear_is_handed_over_again(archiving: Archiving) -> None:
+    """The command was killed when the file was durable: the server asks again, and what is stored stays as it is."""
+    server, host = archiving.server, archiving.host
+    unheard, aside = host.root / "unheard", host.client.with_name("client")
+    script = '#!/bin/sh\n"%s" "$@" -v || exit\n! rm "%s" 2>/dev/null\n' % (aside, unheard)
+    ((failures,),) = run_sql(server, "postgres", "SELECT failed_count FROM pg_stat_archiver")
+    host.client.rename(aside)
+    try:
+        unheard.touch()
+        host.client.write_text(script)
+        host.client.chmod(0o755)
+        name = archiving.write(10)
+        ((failed, last),) = run_sql(server, "postgres", "SELECT failed_count, last_failed_wal FROM pg_stat_archiver")
+        assert (failed, last) == (failures + 1, name)
+    finally:
+        aside.rename(host.client)
+    said = [
+        line.partition(name)[2] for line in server.log_file.read_text().splitlines() if line.startswith("pgops wal")
+    ]
+    assert [words for words in said if words] == [" archived", " was archived already"]
+    assert len([path for path in host.wal.rglob(name + "-*") if path.is_file()]) == 1
+
+
 def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving) -> None:
     host, copy = archiving.host, archiving.copy
     archiving.configure(s3=archiving.s3_section())
@@ -191,6 +214,10 @@ def test_s3_takes_it_and_a_server_recovers_from_there_alone(archiving: Archiving
         with copy:
             wait_for(lambda: run_sql(copy, "postgres", "SELECT NOT pg_is_in_recovery()") == [(True,)], seconds=60)
             assert run_sql(copy, "postgres", "SELECT count(*), max(no) FROM log") == [(archiving.rows, archiving.rows)]
+            # What wal status said of it was true.
+            ((newest,),) = run_sql(copy, "postgres", "SELECT pg_last_xact_replay_timestamp()")
+            assert place["rpo_by"] == "transaction"
+            assert newest == datetime.fromisoformat(place["recovery_point"])
             log = copy.log_file.read_text()
             assert "restored log file" in log
             assert "pgops wal:" not in log
