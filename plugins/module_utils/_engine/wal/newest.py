@@ -49,7 +49,7 @@ class _Known:
 
 
 class Newest:
-    """What was read of the newest segments, on this host and in `state`, its directory for such things.
+    """What was read of the newest segment of each place, by this process and before, which is kept in the directory `state`.
 
     `pg_wal` is the server's, empty where it is not at hand: what is encrypted without a key here may still lie there.
     """
@@ -57,7 +57,7 @@ class Newest:
     def __init__(self, state: Path, decrypt: Decrypt = None, pg_wal: str = "") -> None:
         self._state, self._decrypt, self._pg_wal = state, decrypt, pg_wal
         self._before = _remembered(state)
-        self._known: dict[str, _Known] = {}
+        self._found: dict[str, tuple[str, _Known]] = {}
 
     def reach(self, name: str, held: Mapping[str, Held], places: Mapping[str, Place]) -> Reach:
         """Return to where the WAL of the place `name` leads, of the places that are `held` here. What cannot be read is not raised."""
@@ -74,15 +74,17 @@ class Newest:
 
     def keep(self) -> None:
         """Remember what counts by now. Where that cannot be, it is read once more."""
-        if self._known == self._before:
+        # What a place held that is out of reach now, it will hold again.
+        kept = {**self._before, **self._found}
+        if kept == self._before:
             return
         data = {
-            key: [one.read, *(iso(when) if when else "" for when in (one.commit, one.written))]
-            for key, one in sorted(self._known.items())
+            name: [key, one.read, *(iso(when) if when else "" for when in (one.commit, one.written))]
+            for name, (key, one) in sorted(kept.items())
         }
         try:
             make_dirs(self._state)
-            write_bytes(self._state / _FILE, to_json({"format": _FORMAT, "segments": data}))
+            write_bytes(self._state / _FILE, to_json({"format": _FORMAT, "places": data}))
         except OSError:
             return
 
@@ -92,7 +94,8 @@ class Newest:
         # A contradiction is in no stretch, so that all of them have one content.
         paths = sorted(entry.path for entry in held[name].lineages[identifier].files[stretch.last])
         key = "%s-%s" % parse_stored(paths[0].rpartition("/")[2])[:2]
-        known = self._known.get(key) or self._before.get(key) or _Known()
+        # The same content may have been seen in another place.
+        known = dict([*self._before.values(), *self._found.values()]).get(key, _Known())
         local = held["local"].lineages.get(identifier) if "local" in held else None
         written = local.segments().get(stretch.last) if local is not None else None
         written = min((when for when in (written, known.written) if when is not None), default=None)
@@ -101,7 +104,7 @@ class Newest:
         else:
             content = next(self._contents(key, paths, places, name), None)
             known = _Known(content is not None, newest_commit(content) if content is not None else None, written)
-        self._known[key] = known
+        self._found[name] = key, known
         return known
 
     def _contents(
@@ -138,14 +141,14 @@ def _newest(held: Held) -> Optional[tuple[Window, Stretch]]:
     return max(ends, key=lambda end: end[1].end_time, default=None)
 
 
-def _remembered(state: Path) -> dict[str, _Known]:
+def _remembered(state: Path) -> dict[str, tuple[str, _Known]]:
     try:
         data = json.loads((state / _FILE).read_text(encoding="utf-8"))
         if data["format"] != _FORMAT:
             return {}
         return {
-            key: _Known(bool(read), _moment(commit), _moment(written))
-            for key, (read, commit, written) in data["segments"].items()
+            name: (str(key), _Known(bool(read), _moment(commit), _moment(written)))
+            for name, (key, read, commit, written) in data["places"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, PgopsError):
         return {}

@@ -107,7 +107,7 @@ def test_without_a_commit_it_is_when_the_server_wrote_it(written):
     assert "newest recoverable WAL: 30 min 0 s old" in wal_status.render(wal_status.wal_status(written.world.context()))
 
 
-@pytest.mark.parametrize("kept", [b"{", b"[]", b'{"format": 9}', b'{"format": 1, "segments": {"a": [1]}}'])
+@pytest.mark.parametrize("kept", [b"{", b"[]", b'{"format": 9}', b'{"format": 1, "places": {"a": [1]}}'])
 def test_a_memory_that_cannot_be_read_is_made_anew(written, kept):
     written.memory.parent.mkdir(parents=True, exist_ok=True)
     written.memory.write_bytes(kept)
@@ -150,6 +150,20 @@ def test_when_nobody_can_read_it_or_saw_it_written_nobody_guesses(written):
     assert (reach.by, reach.moment) == ("arrival", NOW)
     (_local, place) = wal_status.wal_status(written.world.context())["places"]
     assert (place["rpo_seconds"], place["recovery_point"], place["rpo_by"]) == (None, None, "arrival")
+
+
+def test_what_a_place_held_is_known_when_it_is_back(written):
+    """While S3 is away the newest segment here is another one; the one there may be gone from here when S3 answers again."""
+    written.seal()
+    written.ship()
+    written.look("s3")
+    written.world.memory.down = True
+    written.keep(segment_name(1, 2, SIZE), written.made(2, NOW - HOUR / 4))
+    assert written.look("s3") == Reach()
+    assert written.look("local") == Reach(NOW - HOUR / 4, "transaction")
+    written.world.memory.down = False
+    (written.home / written.path).unlink()
+    assert written.look("s3") == Reach(NOW - HOUR, "segment")
 
 
 def test_a_damaged_file_is_read_in_the_other_place(written):

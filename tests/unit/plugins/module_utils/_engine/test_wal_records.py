@@ -7,6 +7,8 @@ import struct
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_records import newest_commit
 
@@ -141,3 +143,14 @@ def test_what_is_no_segment_tells_nothing() -> None:
     never.add(XACT, COMMIT, struct.pack("=q", (1 << 63) - 1))
     never.add(XACT, COMMIT, bytes(3))
     assert newest_commit(never.content) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, PAGE * PAGES - 1), st.integers(0, 255)), max_size=20))
+def test_whatever_stands_there_it_comes_to_an_end(altered: list[tuple[int, int]]) -> None:
+    segment = Segment(before=40)
+    for number in range(5):
+        segment.commit(number, tail=bytes(number * 1000))
+    for at, value in altered:
+        segment.content[at] = value
+    found = newest_commit(segment.content)
+    assert found is None or found.tzinfo is UTC
