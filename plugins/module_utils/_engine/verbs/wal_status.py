@@ -310,7 +310,7 @@ def render(result: Result) -> str:
             lines.append("  newest recoverable %s: %s old" % (what, human_span(place["rpo_seconds"])))
         elif place["rpo_by"] == ARRIVAL and place["ahead_seconds"] is None:
             lines.append(
-                "  newest recoverable transaction: unknown, as nobody here could read its WAL or saw it written"
+                "  newest recoverable transaction: unknown, as no commit can be read in its newest WAL, and this host never saw that written"
             )
         if place["ahead_seconds"] is not None:
             lines.append(
