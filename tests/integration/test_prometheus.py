@@ -142,6 +142,7 @@ WAL: dict[str, Any] = {
         {
             "place": place,
             "rpo_seconds": 60.0,
+            "recovery_point": "1970-01-02T23:59:00+00:00",
             "windows": [{"stretches": [{"start": "1970-01-02T00:00:00+00:00", "end": "1970-01-02T23:59:00+00:00"}]}],
         }
         for place in ("local", "s3")

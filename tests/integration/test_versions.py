@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UsageError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import SEGMENT, kind
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_records import newest_commit
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer, system_bindirs
 from tests.integration.conftest import Servers, Site, databases_of, empty, run_sql, same_superuser
@@ -41,6 +50,36 @@ def test_the_main_job(servers: Servers, make_site: MakeSite, store: MotoS3, majo
     lost = Site(site.root.parent / "new host", other, instance=site.instance, options=site.options)
     lost.restore(place="s3", set="latest_verified")
     assert compare.differences(before, compare.snapshot(other)) == []
+
+
+@pytest.mark.parametrize("major", VERSIONS)
+def test_the_newest_commit_of_a_segment_is_the_one_that_postgresql_reads(
+    servers: Servers, tmp_path: Path, major: int
+) -> None:
+    server = servers.get("filled", major)
+    program = "DO $$ BEGIN INSERT INTO several VALUES (2); EXCEPTION WHEN division_by_zero THEN NULL; END $$"
+    run_sql(server, "postgres", "DROP TABLE IF EXISTS several; CREATE TABLE several (no int)")
+    run_sql(server, "postgres", program)
+    run_sql(server, "postgres", "BEGIN; INSERT INTO several VALUES (3); ROLLBACK")
+    ((ended,),) = run_sql(server, "postgres", "SELECT pg_walfile_name(pg_switch_wal())")
+    run_sql(server, "postgres", "DROP TABLE several")
+    folder = server.data_dir / "pg_wal"
+    names = sorted(name for name in os.listdir(folder) if kind(name) == SEGMENT and name <= ended)[-6:]
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # a checkpoint may remove it
+            shutil.copyfile(folder / name, tmp_path / name)
+    found = {path.name: newest_commit(path.read_bytes()) for path in tmp_path.iterdir()}
+    assert found == {path.name: read_by_postgresql(server, path) for path in tmp_path.iterdir()}
+    assert found[ended] is not None
+
+
+def read_by_postgresql(server: PostgresServer, segment: Path) -> datetime | None:
+    """Return the newest commit that its own program shows of one segment. It fails at a record that goes on in the next."""
+    command = [str(server.bindir / "pg_waldump"), "--rmgr=Transaction", str(segment)]
+    env = {**server.env, "TZ": "UTC"}
+    said = subprocess.run(command, env=env, cwd="/", stdout=subprocess.PIPE, text=True, check=False)
+    commits = re.findall(r"desc: COMMIT(?:_PREPARED)? (?:\d+: )?(\d{4}-\d\d-\d\d [\d:.]+) UTC", said.stdout)
+    return datetime.fromisoformat(commits[-1] + "+00:00") if commits else None
 
 
 def across(before: dict[str, Any], after: dict[str, Any], databases: tuple[str, ...]) -> list[str]:

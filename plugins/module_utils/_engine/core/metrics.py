@@ -112,12 +112,13 @@ def render(result: Mapping[str, Any], version: str) -> str:
     for verb, measured in result["rto"].items():
         samples.add("rto_seconds", measured["seconds"], verb=verb)
         samples.moment("rto_measured_timestamp_seconds", measured["when"], verb=verb)
-    reached = _recoverable(result.get("wal"))
+    wal = result.get("wal")
+    reached = {place["place"]: place["recovery_point"] for place in wal["places"]} if wal else {}
     for place in result["places"]:
         _place(samples, place, reached.get(place["place"]))
     for verb, records in result["runs"].items():
         _runs(samples, verb, records)
-    _wal(samples, result.get("wal"))
+    _wal(samples, wal)
     for verb, run in result["schedule"]["runs"].items():
         samples.moment("schedule_next_timestamp_seconds", run["next_run"], verb=verb)
     samples.add("schedule_started", float(result["schedule"]["started_by"] is not None))
@@ -198,10 +199,10 @@ def _wal(samples: _Samples, wal: Optional[Mapping[str, Any]]) -> None:
         samples.moment("wal_recoverable_timestamp_seconds", moment, place=place)
 
 
-def _recoverable(wal: Optional[Mapping[str, Any]]) -> dict[str, str]:
+def _recoverable(wal: Mapping[str, Any]) -> dict[str, str]:
     """Return up to when each place can bring the server back by WAL, for those that can."""
     ends: dict[str, str] = {}
-    for place in wal["places"] if wal else ():
+    for place in wal["places"]:
         found = [stretch["end"] for window in place["windows"] for stretch in window["stretches"]]
         if found:
             ends[str(place["place"])] = max(found, key=parse_iso)

@@ -49,7 +49,7 @@ class Stretch:
 
     `start_time` is when its first base was whole; `end_time` when its last segment was written, so no transaction in it is
     younger. `bases` are those that recovery can begin with, the oldest first. Where it is not known when that segment was
-    `written`, `end_time` is when it came to its place, which may be hours later.
+    `written`, `end_time` is when it came to its place, which may be hours later. `last` is the name of that segment.
     """
 
     start: int
@@ -58,6 +58,7 @@ class Stretch:
     end_time: datetime
     bases: tuple[str, ...]
     written: bool = True
+    last: str = ""
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def _reach(base: Base, path: _Path, present: Mapping[str, datetime], arrived: Co
     last = path.name(number - 1)
     written = last not in arrived or present[last] <= base.ended
     return Stretch(
-        base.end, base.ended, start_of(number, path.size), max(present[last], base.ended), (base.id,), written
+        base.end, base.ended, start_of(number, path.size), max(present[last], base.ended), (base.id,), written, last
     )
 
 

@@ -27,6 +27,7 @@ from ..host.schedule import Places, started_by
 from ..runs import BASE_BACKUP, first_run, history
 from ..system.durable import free_bytes
 from ..system.zones import named_zone
+from ..wal.newest import ARRIVAL
 from .alert_facts import known as known_facts
 from .alert_facts import limits as alert_limits
 from .info import Request, calendars, expected, info
@@ -419,6 +420,8 @@ def _window_lines(result: dict[str, Any]) -> list[str]:
             said[-1] += "; RPO now %s" % human_span(max(0.0, held["rpo_seconds"]))
         elif said and held.get("ahead_seconds") is not None:
             said[-1] += "; RPO now unknown: WAL is %s ahead of our clock" % human_span(held["ahead_seconds"])
+        elif said and held.get("rpo_by") == ARRIVAL:
+            said[-1] += "; RPO now unknown: when its newest WAL was written is not known here"
         # The newest moments count most.
         kept = said[-_MANY_LINES:] or ["nothing"]
         lines += ["%-6s %s" % (place["place"], text) for text in kept]

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Optional
@@ -22,7 +23,9 @@ from ..postgres.connection import connect
 from ..runs import history
 from ..system.durable import free_bytes
 from ..wal.asking import staying
+from ..wal.fetch import decryption
 from ..wal.holdings import Held
+from ..wal.newest import ARRIVAL, TRANSACTION, Newest, Reach
 from .settling import unsettled
 from .survey import Surveyed, survey
 from .wal_ship import last_state
@@ -37,8 +40,11 @@ def wal_status(context: Context, surveyed: Optional[Sequence[Surveyed]] = None) 
     """Return `server`, `staying` (staying(), None without one), `spool`, `shipping` (None without S3), `places` with their `windows`,
     `findings` and `state`.
 
+    Each place has `rpo_seconds`, how old the newest transaction is that a recovery from there would bring back, and `recovery_point`,
+    when that was committed; `rpo_by` says by what that is known (`transaction`, `segment` or `arrival`, see Reach). By its arrival
+    alone it is not: both are None then.
     `surveyed` are the places, if somebody has looked at them already. What cannot be reached is reported with its error. It
-    changes nothing. Positions are LSNs as texts, moments ISO 8601, sizes bytes.
+    changes nothing but what this host remembers of the newest segments. Positions are LSNs as texts, moments ISO 8601, sizes bytes.
     """
     result = _look(context, survey(context) if surveyed is None else surveyed)[0]
     if context.config_file:
@@ -71,7 +77,9 @@ def _look(
     shipping = _shipping(context) if context.config.s3 is not None else None
     wal = context.config.wal
     bounds = Bounds(parse_span(wal.max_lag), parse_size(wal.max_backlog), parse_span(wal.ship_every))
+    reaches: dict[str, Reach] = {}
     if holdings is None:
+        reaches = _reaches(context, places, held, server_facts)
         holdings = [holding(*one) for one in held.items()]
     judged = judge(server, server_error, shipping, room, holdings, bounds, now, own_disk=own_disk)
     findings = [dataclasses.replace(f, text=addressed(f.text, context.config_file)) for f in judged]
@@ -83,7 +91,7 @@ def _look(
         "staying": None,
         "spool": spool,
         "shipping": _shipping_data(shipping),
-        "places": [_place(one, held[name], now) for name, one in places.items()],
+        "places": [_place(one, held[name], reaches.get(name, Reach()), now) for name, one in places.items()],
         "max_backlog_bytes": bounds.backlog,
         "findings": [finding.as_data() for finding in findings],
         "state": worst(finding.severity for finding in findings),
@@ -197,8 +205,26 @@ def holding(name: str, held: Held, *, unmended: bool = False) -> Holding:
     )
 
 
-def _place(surveyed: Surveyed, held: Held, now: datetime) -> Result:
-    age, ahead = behind(_recoverable_to(held), now)
+def _reaches(
+    context: Context, surveyed: Mapping[str, Surveyed], held: Mapping[str, Held], server: Result
+) -> dict[str, Reach]:
+    """Return to where the WAL of each place leads."""
+    directory = server.get("data_directory")
+    newest = Newest(
+        context.state,
+        decryption(context.config.restore.identity_file),
+        os.path.join(directory, "pg_wal") if directory else "",
+    )
+    places = {name: one.place for name, one in surveyed.items() if one.place is not None}
+    found = {name: newest.reach(name, held, places) for name in surveyed}
+    newest.keep()
+    return found
+
+
+def _place(surveyed: Surveyed, held: Held, reach: Reach, now: datetime) -> Result:
+    age, ahead = behind(reach.moment, now)
+    # What came late would look younger than it is.
+    known = reach.moment is not None and reach.by != ARRIVAL
     return {
         "place": surveyed.name,
         "root": surveyed.root,
@@ -208,7 +234,9 @@ def _place(surveyed: Surveyed, held: Held, now: datetime) -> Result:
             for one in held.lineages.values()
         ],
         "windows": [window.as_data() for window in held.windows],
-        "rpo_seconds": age,
+        "rpo_seconds": age if known else None,
+        "rpo_by": reach.by or None,
+        "recovery_point": iso(reach.moment) if known and reach.moment else None,
         "ahead_seconds": ahead,
     }
 
@@ -278,7 +306,12 @@ def render(result: Result) -> str:
         lines += ["", "%s: %s" % (place["place"], place["root"])]
         lines += ["  %s" % line for line in window_lines(place["windows"])] or ["  no WAL"]
         if place["rpo_seconds"] is not None:
-            lines.append("  newest recoverable WAL: %s old" % human_span(place["rpo_seconds"]))
+            what = "transaction" if place["rpo_by"] == TRANSACTION else "WAL"
+            lines.append("  newest recoverable %s: %s old" % (what, human_span(place["rpo_seconds"])))
+        elif place["rpo_by"] == ARRIVAL and place["ahead_seconds"] is None:
+            lines.append(
+                "  newest recoverable transaction: unknown, as no commit can be read in its newest WAL, and this host never saw that written"
+            )
         if place["ahead_seconds"] is not None:
             lines.append(
                 "  newest recoverable WAL: from %s ahead of this host's clock" % human_span(place["ahead_seconds"])

@@ -7,10 +7,10 @@ from __future__ import annotations
 import os
 
 from ..core.errors import PgopsError, UsageError
-from ..core.segments import HISTORY, kind
+from ..core.segments import HISTORY, SEGMENT, kind
 from .origin import check_segment, known_identifier
-from .pack import borrowed, holds, pack, part_holds, parts, returned
-from .spool import Handed, Packed, read_into, side_by_side, store
+from .pack import LARGEST_KEPT, borrowed, holds, pack, part_holds, parts, returned
+from .spool import Handed, Packed, is_held_by, read_into, side_by_side, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +18,23 @@ if TYPE_CHECKING:
 
     from .brief import Brief
     from .pack import Part
-    from .spool import Proof
+    from .spool import Last, Proof
 
 
 def archive(
-    brief: Brief, path: str, *, system_identifier: str = "", directory: str = "", proven: set[Proof] | None = None
+    brief: Brief,
+    path: str,
+    *,
+    system_identifier: str = "",
+    directory: str = "",
+    proven: set[Proof] | None = None,
+    last: Last | None = None,
 ) -> bool:
     """Store the WAL file `path` (as %p says it, from the data directory); return False if it was archived already.
 
     `directory` is the one that PostgreSQL calls from, where that is not the process's own. What stored files a process that stays
-    has proven already is in `proven`: as long as such a file is untouched it is not unpacked again.
+    has proven already is in `proven`: as long as such a file is untouched it is not unpacked again. `last` is the segment that it
+    archived last: one with the same bytes has the same hash.
     When it returns, the file is durable. Raise RefusedError for a file of another cluster, or when other content was archived under
     its name; PgopsError for everything else that keeps it from being durable.
     """
@@ -44,7 +51,8 @@ def archive(
         try:
             # What was archived a moment ago is compared, all else is packed first.
             again = any(one[0].startswith(name + "-") for one in list(proven or ()))
-            handed = _read(source, rooms, hashing=again)
+            held = last.take() if again and last is not None else None
+            handed = _read(source, rooms, held, hashing=again)
         except OSError as error:
             raise PgopsError("%s cannot be read: %s." % (path, error.strerror)) from error
         content = handed.content
@@ -69,17 +77,25 @@ def archive(
         def prove(blob: bytes, stored: str) -> bool | None:
             return None if stored.endswith(".age") else holds(blob, content)
 
-        return store(brief.home, identifier, name, handed, wrap, prove, proven=proven)
+        fresh = store(brief.home, identifier, name, handed, wrap, prove, proven=proven)
+        if last is not None and kind(name) == SEGMENT and len(content) <= LARGEST_KEPT:
+            last.keep(rooms.pop(0), handed.digest)
+        return fresh
     finally:
         for room in rooms:
             returned(room)
 
 
-def _read(source: str, rooms: list[bytearray], *, hashing: bool) -> Handed:
-    """Read the file into memory that is added to `rooms`. Raise OSError."""
+def _read(source: str, rooms: list[bytearray], held: tuple[bytearray, str] | None, *, hashing: bool) -> Handed:
+    """Read the file into memory, the first of `rooms` then; where it is what is `held`, that is it. Raise OSError."""
     handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
         facts = os.fstat(handle)
+        if held is not None:
+            if facts.st_size == len(held[0]) and is_held_by(handle, [memoryview(held[0])]):
+                rooms.append(held[0])
+                return Handed(held[0], facts.st_mtime_ns, held[1])
+            returned(held[0])
         content = borrowed(facts.st_size)
         rooms.append(content)
         return Handed(content, facts.st_mtime_ns, read_into(handle, content, hashing=hashing))

@@ -34,7 +34,7 @@ Part = tuple[memoryview, int, int]
 _library: list[Any] = []
 # Memory that was used, by its size: fresh memory comes from the kernel page by page, which takes as long as reading a segment.
 _kept: dict[int, list[bytearray]] = {}
-_KEPT_OF_EACH, _LEAST_KEPT, _LARGEST_KEPT = 5, 64 << 10, 16 << 20
+_KEPT_OF_EACH, _LEAST_KEPT, LARGEST_KEPT = 5, 64 << 10, 16 << 20
 
 
 def zstd_library() -> Any:
@@ -84,7 +84,7 @@ def borrowed(size: int) -> bytearray:
 
 def returned(room: bytearray) -> None:
     """Keep what was borrowed for the next who needs as much; nobody may use it any more."""
-    if _LEAST_KEPT <= len(room) <= _LARGEST_KEPT:
+    if _LEAST_KEPT <= len(room) <= LARGEST_KEPT:
         others = _kept.setdefault(len(room), [])
         if len(others) < _KEPT_OF_EACH:
             others.append(room)
@@ -311,6 +311,7 @@ def _unzstd_into(room: bytearray, address: int, length: int) -> None:
 
 __all__ = (
     "AGE_MAGIC",
+    "LARGEST_KEPT",
     "PIECE",
     "Part",
     "borrowed",

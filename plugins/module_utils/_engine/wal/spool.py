@@ -79,10 +79,36 @@ def one_content(found: list[str], name: str, where: str) -> str:
 
 
 class Handed:
-    """What the server hands over: the content, when it wrote the last of it (ns since 1970, 0 if unknown), its SHA-256 if that was made."""
+    """What the server hands over: the content, when it wrote the last of it (ns since 1970, 0: unknown), its SHA-256 once that was made."""
 
     def __init__(self, content: bytes | bytearray, written_ns: int = 0, digest: str = "") -> None:
         self.content, self.written_ns, self.digest = content, written_ns, digest
+
+
+class Last:
+    """The segment that was archived last and its SHA-256, in the memory of a process that stays: the server may hand it over once more.
+
+    Compared with that, byte by byte, it need not be hashed, which takes ten times as long. One call at a time has it.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[tuple[bytearray, str]] = []
+
+    def take(self) -> tuple[bytearray, str] | None:
+        """Return the content and its hash, which nobody else has then; None if there is none."""
+        try:
+            return self._held.pop()
+        except IndexError:
+            return None
+
+    def keep(self, content: bytearray, digest: str) -> None:
+        """Hold this one, which nobody may alter any more, instead of what was held."""
+        self._held.append((content, digest))
+        while len(self._held) > 1:
+            try:
+                returned(self._held.pop(0)[0])
+            except IndexError:  # another call has taken it
+                return
 
 
 class Packed:
@@ -336,7 +362,7 @@ def _compare(
     hashed = aside(lambda: handed.digest or sha256(handed.content))
     known = {stored for stored in found if proven and _proof(directory, stored) in proven}
     whole = known or {stored for stored in found if _is_whole(os.path.join(directory, stored), stored, prove)}
-    digest = hashed()
+    digest = handed.digest = hashed()
     other = [stored for stored in found if parse_stored(stored)[1] != digest]
     if other:
         raise _contradiction(directory, name, digest, other)
@@ -399,14 +425,13 @@ def _write(directory: str, name: str, handed: Handed, packed: Packed) -> str:
                 return True
 
             try:
-                proven = side_by_side(
-                    [hashed, lambda: _reads_back(handle, packed.blobs), *map(_proving, packed.proofs)]
-                )
+                proven = side_by_side([hashed, lambda: is_held_by(handle, packed.blobs), *map(_proving, packed.proofs)])
             finally:
                 flushed()
         finally:
             os.close(handle)
-        stored = stored_name(name, digests[0], packed.suffix)
+        handed.digest = digests[0]
+        stored = stored_name(name, handed.digest, packed.suffix)
         if not all(proven):
             raise DamagedError(
                 "%s/%s could not be read back as it was written." % (directory, stored),
@@ -423,8 +448,8 @@ def _write(directory: str, name: str, handed: Handed, packed: Packed) -> str:
         raise
 
 
-def _reads_back(handle: int, blobs: list[memoryview]) -> bool:
-    """Tell whether an open file has these bytes and no others."""
+def is_held_by(handle: int, blobs: Sequence[memoryview]) -> bool:
+    """Tell whether an open file has these bytes and no others. Raise OSError."""
     # As a bytearray compares at the speed of memory; bytes do not, where the other one is a view.
     at, room = 0, borrowed(_CHUNK)
     try:
@@ -570,12 +595,14 @@ def write_to(pieces_of_it: Iterable[bytes | bytearray], target: str) -> None:
 __all__ = (
     "AbsentError",
     "Handed",
+    "Last",
     "Packed",
     "Proof",
     "TREE",
     "aside",
     "find",
     "folder_of",
+    "is_held_by",
     "lineage_dir",
     "lineages",
     "names",

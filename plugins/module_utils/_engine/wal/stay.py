@@ -37,7 +37,7 @@ from .ahead import IDLE_SECONDS, Recovery
 from .archive import archive
 from .brief import Brief, socket_path, stamp_of
 from .fetch import look_into_or_remove
-from .spool import Proof
+from .spool import Last, Proof
 
 _TICK_SECONDS = 1.0
 _QUESTION_SECONDS = 5.0
@@ -76,6 +76,7 @@ class Staying:
         self._calls: dict[socket.socket, threading.Lock] = {}
         self._guard = threading.Lock()
         self._proven: set[Proof] = set()
+        self._last = Last()
         self._recoveries: dict[tuple[str, ...], Recovery] = {}
         self._program = _identity()
         self._ended = False
@@ -188,7 +189,7 @@ class Staying:
             if os.path.abspath(options["config"]) != os.path.abspath(self._config_path):
                 return AGAIN, "", "", ""  # another one, whose name makes the same socket
             bring = partial(self._bring, options, directory, made)
-            store = partial(archive, proven=self._proven)
+            store = partial(archive, proven=self._proven, last=self._last)
             code = carry_out(action, words, said.append, directory=directory, store=store, bring=bring)
             if action == "fetch" and code not in (0, 1):
                 # At which PostgreSQL would end. The fault may be ours: keys of S3 that we have kept, and that are others by now.

@@ -162,12 +162,15 @@ LABEL = re.compile(r'[a-z_]+="((?:[^"\\\n]|\\["\\n])*)"')
 def test_wal_that_is_archived_moves_the_recovery_point(world: Any) -> None:
     world.add("local", world.now - timedelta(hours=20))
     result = status(world.context())
-    stretch = {"end": iso(world.now - timedelta(minutes=3))}
+    stretch, newest = {"end": iso(world.now - timedelta(minutes=3))}, iso(world.now - timedelta(minutes=4))
     result["wal"] = {
         "server": {"lag_bytes": 17, "lag_seconds": 4},
         "spool": {"bytes": 30},
         "shipping": {"pending_bytes": 10},
-        "places": [{"place": "local", "windows": [{"stretches": [stretch]}]}, {"place": "s3", "windows": []}],
+        "places": [
+            {"place": "local", "windows": [{"stretches": [stretch]}], "recovery_point": newest},
+            {"place": "s3", "windows": [], "recovery_point": None},
+        ],
     }
     told = {(name, labels.partition(",")[2]): value for name, labels, value in core.parse(core.render(result, "1"))}
     assert told["pgops_wal_lag_bytes", ""] == 17
@@ -176,7 +179,8 @@ def test_wal_that_is_archived_moves_the_recovery_point(world: Any) -> None:
     assert told["pgops_wal_shipping_pending_bytes", ""] == 10
     reached = (world.now - timedelta(minutes=3)).timestamp()
     assert told["pgops_wal_recoverable_timestamp_seconds", 'place="local"'] == reached
-    assert told["pgops_recovery_point_timestamp_seconds", 'place="local"'] == reached
+    # How long there is WAL is one thing, how old the newest transaction in it is another.
+    assert told["pgops_recovery_point_timestamp_seconds", 'place="local"'] == reached - 60
     assert ("pgops_wal_recoverable_timestamp_seconds", 'place="s3"') not in told
     result["wal"].update(server=None, shipping=None)
     assert "pgops_wal_lag" not in core.render(result, "1")

@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,19 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import st
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     CommandError,
     DamagedError,
+    PgopsError,
     RefusedError,
     UnreachableError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name
-from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import brief, fetch, pack, spool, tablespaces
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import (
+    archive,
+    brief,
+    fetch,
+    pack,
+    spool,
+    tablespaces,
+)
 
 SYSTEM = 7312345678901234567
 SIZE = 1 << 20
@@ -558,7 +567,7 @@ def test_what_does_not_read_back_as_it_was_written_is_seen(tmp_path):
     ):
         path.write_bytes(content)
         with path.open("rb") as stream:
-            assert spool._reads_back(stream.fileno(), blobs) is right
+            assert spool.is_held_by(stream.fileno(), blobs) is right
 
 
 def test_a_file_that_grows_or_shrinks_while_it_is_read_is_not_taken(tmp_path):
@@ -612,6 +621,116 @@ def test_the_archive_of_another_instance_is_read_when_it_is_named(server):
     assert server.fetched == segment(1)
     assert "cannot name an instance" in server.fetch(name, "--instance", "../db1", code=202)
     assert "--instance is for fetch alone" in server.archive(name, "--instance", "db1", code=2)
+
+
+class Again:
+    """Calls of archive() by a process that stays, which remembers what it has proven and the segment that it archived last."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.proven, self.last = server, set(), spool.Last()
+
+    def __call__(self, name: str) -> bool:
+        told = brief.read_brief(str(self.server.config))
+        where = {"directory": str(self.server.data), "proven": self.proven, "last": self.last}
+        return archive.archive(told, "pg_wal/%s" % name, **where)
+
+
+@pytest.fixture
+def again(server):
+    return Again(server)
+
+
+def test_what_was_archived_last_is_compared_byte_by_byte_and_not_hashed(server, again, monkeypatch):
+    name = server.write(1)
+    assert again(name)
+    with monkeypatch.context() as patched:
+        patched.setattr(spool, "sha256", None)
+        patched.setattr(spool.hashlib, "sha256", None)
+        for _more in range(2):
+            assert not again(name)
+    # Of the one before it, only the hash is known.
+    assert again(server.write(2))
+    monkeypatch.setattr(spool, "is_held_by", lambda _handle, _blobs: False)
+    assert not again(name)
+
+
+@pytest.mark.parametrize("at", [40, 4096, SIZE // 2, SIZE - 1])
+def test_one_byte_of_another_is_found_out_in_what_was_archived_last(server, again, at):
+    name = server.write(1)
+    assert again(name)
+    other = bytearray(segment(1))
+    other[at] ^= 1
+    server.write(1, bytes(other))
+    for _more in range(2):
+        with pytest.raises(RefusedError, match="archived already with other content"):
+            again(name)
+    server.write(1)
+    for _more in range(2):
+        assert not again(name)
+    assert len(server.stored()) == 1
+
+
+def test_what_became_shorter_or_longer_is_not_what_was_archived_last(server, again):
+    name = server.write(1)
+    assert again(name)
+    for content in (segment(1)[:-8192], segment(1) + bytes(8192)):
+        server.write(1, content)
+        with pytest.raises(PgopsError, match="a power of two"):
+            again(name)
+    server.write(1)
+    assert not again(name)
+
+
+def test_a_stored_file_that_was_touched_is_read_again_by_what_was_archived_last(server, again):
+    name = server.write(1)
+    assert again(name)
+    (stored,) = server.stored()
+    whole = stored.read_bytes()
+    for broken in (whole[:-9], whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]):
+        stored.write_bytes(broken)
+        assert again(name), "it is written anew"
+        assert stored.read_bytes() == whole
+        assert not again(name)
+    stored.unlink()
+    assert again(name)
+    assert stored.read_bytes() == whole
+
+
+def test_what_was_archived_last_is_in_no_hands_but_those_of_one_call(server, again):
+    """Else the memory of one would be filled with another's segment while it is compared."""
+    names = [server.write(number) for number in (1, 2, 3)]
+    for name in names:
+        assert again(name)
+    wrong: list[object] = []
+
+    def work(name: str) -> None:
+        for _more in range(25):
+            try:
+                wrong.extend([name] * again(name))
+            except Exception as error:  # noqa: BLE001  # told below
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in names * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+    held, digest = again.last.take()
+    assert hashlib.sha256(held).hexdigest() == digest
+    assert again.last.take() is None
+
+
+def test_encrypted_or_not_the_last_one_is_known_by_its_content(server, again, monkeypatch):
+    monkeypatch.setattr(archive, "_encrypted", lambda blob, _recipients: b"age-encryption.org/" + blob)
+    server.configure(backup={"encryption": "age", "recipients": ["age1" + "q" * 58]})
+    name = server.write(1)
+    assert again(name)
+    # Nobody here can prove it, so that it is written again; other content is found out all the same.
+    assert again(name)
+    server.write(1, seed=3)
+    with pytest.raises(RefusedError):
+        again(name)
 
 
 def test_a_stored_segment_is_as_old_as_what_is_in_it(server):

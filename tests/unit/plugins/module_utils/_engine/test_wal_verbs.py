@@ -874,14 +874,21 @@ def test_what_s3_got_late_is_no_younger_for_that(archive):
     found = {place["place"]: place for place in wal_status.wal_status(archive.world.context())["places"]}
     assert found["s3"]["rpo_seconds"] == HOUR.total_seconds()
     assert found["s3"]["windows"][0]["stretches"][-1]["end"] == "2026-11-22T07:00:00+00:00"
-    # Of what is here no more, nobody knows better than S3.
+    # Of what is here no more, this host remembers when it was written; another one does not know, and does not guess.
     for path in archive.here():
         (archive.home / path).unlink()
     found = {place["place"]: place for place in wal_status.wal_status(archive.world.context())["places"]}
-    assert found["s3"]["rpo_seconds"] == 0
+    assert (found["s3"]["rpo_by"], found["s3"]["rpo_seconds"]) == ("segment", HOUR.total_seconds())
+    (archive.world.context().state / "wal-newest.json").unlink()
+    result = status_verb.status(archive.world.context())
+    found = {place["place"]: place for place in result["wal"]["places"]}
+    assert [found["s3"][key] for key in ("rpo_by", "rpo_seconds", "recovery_point")] == ["arrival", None, None]
+    shown = " ".join(status_verb.render(result, colour=False).split())
+    assert "RPO now unknown: when its newest WAL was written is not known here" in shown
+    assert "newest recoverable transaction: unknown" in wal_status.render(result["wal"])
     archive.segment(4)
     shown = status_verb.render(status_verb.status(archive.world.context()), colour=False)
-    assert re.search(r"\n +s3     2026-11-22 \S+ to 2026-11-22 \S+ UTC; RPO now 0\.0 s\n", shown)
+    assert not re.search(r"\n +local +.*RPO now", shown), "no base backup there"
 
 
 def test_wal_that_bears_a_time_to_come_is_no_fresh_wal(archive):
