@@ -413,7 +413,7 @@ def test_the_local_place_is_asked_alone_only_where_it_leads_across_the_switch(no
         assert not alone(**behind), "what lies behind the switch is in S3 only"
         assert not alone(**end)
         assert alone(**end, timeline="current")
-        max(p for p in home.rglob("00000001*-*") if p.is_file() and "." not in p.stem).unlink()
+        max(p for p in home.rglob("00000001*-*") if re.match("[0-9A-F]{24}-", p.name)).unlink()
         assert not alone(**end, timeline="current"), "S3 has more of it"
     finally:
         shutil.rmtree(home)
