@@ -30,7 +30,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import parse_lsn, segment_name
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import (
+    parse_lsn,
+    segment_name,
+    show_lsn,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import human_size
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespace_records import found_in
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering, unproven
@@ -164,9 +168,9 @@ def own(server: PostgresServer, *paths: Path) -> None:
             os.chown(path, server.account.pw_uid, server.account.pw_gid)
 
 
-def ask(result: dict[str, Any], query: str) -> list[tuple[Any, ...]]:
-    """Ask the shop of a copy by its private socket."""
-    where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": "shop"}
+def ask(result: dict[str, Any], query: str, database: str = "shop") -> list[tuple[Any, ...]]:
+    """Ask the shop of a copy, or another database, by its private socket."""
+    where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": database}
     connection = psycopg2.connect(**where)
     try:
         with connection.cursor() as asked:
@@ -376,8 +380,9 @@ def test_a_restore_of_databases_is_sent_here(copies: Story) -> None:
 def test_wal_that_ends_before_the_target_leaves_nothing(copies: Story) -> None:
     folder = copies.folder()
     command = 'cp "%s/%%f" "%%p"' % (copies.server.root / "no archive")
-    with pytest.raises(PgopsError, match="The WAL ended before the target"):
+    with pytest.raises(PgopsError, match="The WAL ended before the target") as caught:
         copies.recover(folder, xid=copies.xids[ROWS], sections={"restore": {"restore_command": command}})
+    assert "no transaction of that number has ended behind the base backup" in caught.value.hint
     assert list(folder.iterdir()) == []
     assert copies.site.records()[-1]["outcome"] == "failed"
 
@@ -847,6 +852,25 @@ def test_it_proves_where_it_stopped(copies: Story, monkeypatch: pytest.MonkeyPat
     assert list(folder.iterdir()) == []
 
 
+def test_just_before_a_database_is_dropped_it_is_there(copies: Story) -> None:
+    """PostgreSQL removes its files before the commit at which it stops, and nothing else was committed before that."""
+    create_database(copies.server, "gone", "CREATE TABLE kept AS SELECT 1 AS i")
+    if copies.server.major == 16:  # the last commit lies in another segment than the removal
+        copies.settle()
+    ((moment,),) = run_sql(copies.server, "postgres", "SELECT clock_timestamp()")
+    run_sql(copies.server, "postgres", "DROP DATABASE gone")
+    copies.settle()
+    result = copies.recover(time=moment.isoformat(), action="pause" if copies.server.major == 16 else "promote")
+    assert ask(result, "SELECT i FROM kept", "gone") == [(1,)]
+    assert copies.rows(result) == upto(ROWS)
+    assert result["target"]["value"] == moment.isoformat()
+    assert datetime.fromisoformat(result["stopped"]["time"]) <= moment
+    said = "The database 'gone' was dropped by the first transaction that ended behind the target"
+    assert any(said in text for text in result["remarks"])
+    assert said in copies.site.warnings
+    assert any(said in text for text in copies.site.records()[-1]["warnings"])
+
+
 def paused_process(data: Path) -> int:
     """Stop the server of `data` from doing anything at all, as a checkpoint on a slow disk would; return its process."""
     pid = int((data / "postmaster.pid").read_text().split()[0])
@@ -1067,6 +1091,10 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
     finally:
         archived.stop(folder)
     late = archived.folder()
+    ((now,),) = run_sql(archived.server, "postgres", "SELECT pg_current_wal_lsn()::text")
+    end = show_lsn(parse_lsn(now) // SEGMENT_BYTES * SEGMENT_BYTES)  # as it was right behind the switch
+    with pytest.raises(RefusedError, match="up to the LSN %s, and it stops only where a record begins: ask for" % end):
+        archived.recover(late, lsn=end, tablespaces={})
     archived.write(1)
     with pytest.raises(RefusedError, match="the archive holds WAL for it up to"):
         archived.recover(late, time=archived.moments[9].isoformat(), tablespaces={})
@@ -1281,6 +1309,39 @@ def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -
         assert left_behind(archived) == []
         run_sql(archived.server, "postgres", 'DROP DATABASE "%s"' % result["name"])
         assert contents(live) == before
+
+
+def test_just_before_a_tablespace_is_made_or_dropped_the_server_has_its_links(archived: Story) -> None:
+    """PostgreSQL lays a link, and takes it away, before the commit at which it stops; without the right ones no backup works."""
+    server, live, moments = archived.server, archived.server.root / "made and dropped", []
+    live.mkdir()
+    own(server, live)
+    for statement in ("CREATE TABLESPACE brief LOCATION '%s'" % live, "DROP TABLESPACE brief"):
+        moments += run_sql(server, "postgres", "SELECT clock_timestamp()")[0]
+        run_sql(server, "postgres", statement)
+    archived_up_to(server)
+    names = "SELECT oid::text, spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"
+    for moment, action, has in [
+        (moments[0], "promote", False),
+        (moments[1], "promote", True),
+        (moments[1], "pause", True),
+    ]:
+        folder = archived.folder()
+        place, data = folder / "its own", folder / "data"
+        try:
+            result = archived.recover(
+                folder, time=moment.isoformat(), tablespaces={str(live): str(place)}, action=action
+            )
+            found = ask(result, names)
+            assert [row[1:] for row in found] == ([("brief", str(place))] if has else [])
+            assert [p.name for p in (data / "pg_tblspc").iterdir() if p.name.isdecimal()] == [row[0] for row in found]
+            said = "lies in %s, empty, again" % place if has else "A tablespace was being made in %s" % place
+            assert any(said in text for text in result["remarks"])
+            assert not any("was not found out" in text for text in result["remarks"])
+            if has and action == "promote":
+                ask(result, "CREATE TABLE there (i int) TABLESPACE brief; SELECT 1")
+        finally:
+            archived.stop(folder)
 
 
 def test_a_copy_that_a_person_promotes_is_settled_by_its_next_base_backup(archived: Story, tmp_path: Path) -> None:

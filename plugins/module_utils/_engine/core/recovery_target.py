@@ -342,8 +342,9 @@ def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]
     gap = _shown_gap(_gap_after(window, stretch, base.segment_bytes))
     if target.kind == "time" and target.moment is not None and stretch.end_time < target.moment:
         return "the archive holds WAL for it up to %s%s" % (iso(stretch.end_time), gap)
-    if target.kind == "lsn" and stretch.end < target.position:
-        return "the archive holds WAL for it up to the LSN %s%s" % (show_lsn(stretch.end), gap)
+    if target.kind == "lsn" and stretch.end <= target.position:
+        there = ", and it stops only where a record begins: ask for the end" if stretch.end == target.position else ""
+        return "the archive holds WAL for it up to the LSN %s%s%s" % (show_lsn(stretch.end), gap, "" if gap else there)
     own = [w.timeline for w in windows if w.system_identifier == base.system_identifier and w.is_stranded]
     if target.kind == "end" and target.timeline == "latest" and max(own, default=0) > window.timeline:
         return (
@@ -504,12 +505,40 @@ def said_at_the_end(log: str) -> str:
     return found[-1].partition("LOG:  ")[2] or found[-1] if found else ""
 
 
+def transaction_ahead(log: str) -> str:
+    """Return the transaction before whose end the server stopped, as it says, empty if it stopped at something else."""
+    match = _ENDED.search(log)
+    return match.group("xid") or "" if match is not None and match.group("how") == "before" else ""
+
+
 def paused_at_the_end(log: str) -> bool:
     """Tell whether a server that pauses does so since it is where it was to go, as its log says.
 
     It also pauses midway, where a setting is lower than on the original.
     """
     return bool(said_at_the_end(log)) or "pausing at the end of recovery" in log
+
+
+def why_short(target: Target) -> str:
+    """Return what it may mean that the WAL ended before the target, and what to ask for instead."""
+    why = {
+        "xid": "no transaction of that number has ended behind the base backup: it may go on or wait as a prepared one, have ended"
+        " before, or be part of another one (a subtransaction)",
+        "name": "there is no restore point of that name behind the base backup; upper and lower case differ",
+        "lsn": "no record begins at that LSN or behind it",
+    }.get(target.kind, "nothing was committed after that moment")
+    instead = {
+        "xid": "Ask for the transaction that it belongs to, for a moment",
+        "name": "Ask for a moment",
+        "lsn": "Ask for an earlier one",
+    }.get(target.kind, "Ask for an earlier one")
+    return (
+        "Either WAL is missing, or %s. %s, or for the end (--to-end), which brings back all that the archive has."
+        % (
+            why,
+            instead,
+        )
+    )
 
 
 def doubts(target: Target, base: Candidate, stopped: Stopped, reach: int = 0) -> list[str]:
@@ -628,4 +657,6 @@ __all__ = (
     "parse_target",
     "paused_at_the_end",
     "said_at_the_end",
+    "transaction_ahead",
+    "why_short",
 )

@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from ..context import Context
 from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError
-from ..core.recovery_target import Stopped, doubts
+from ..core.recovery_target import Stopped, doubts, why_short
 from ..core.times import compact, iso
 from ..postgres import wal_directory
 from ..postgres.base_unpacking import (
@@ -42,8 +42,9 @@ from ..settings import Postgres
 from ..system.durable import sync_dir
 from ..wal.fetch import AHEAD
 from ..wal.tablespaces import has_links, lay, look_into_all, made_anew, made_by_wal, refused, settle
+from .dropping import DroppedError, check_dropped, once_more
 from .recovery_plan import LEAVES, MODES, REST, Request, Work, by_service, check, is_fixed, plan, prepare
-from .settling import forget_dropped
+from .settling import forget_dropped, lay_missing
 
 
 def recover(context: Context, request: Request) -> dict[str, Any]:
@@ -71,7 +72,15 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
             )
         for remark in (*work.chosen.remarks, *work.remarks):
             context.warn(remark)
-        return _perform(context, work)
+        try:
+            return _perform(context, work)
+        except DroppedError as dropped:
+            if dropped.earlier is None:
+                raise
+            text = once_more(dropped.earlier)
+            context.warn(text)
+            again = dataclasses.replace(work, instead=dropped.earlier, rests=[], remarks=[*work.remarks, text])
+            return _perform(context, again)
 
 
 # --- perform ----------------------------------------------------------------------------------------------------------
@@ -94,15 +103,17 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
         recovery = _recovery(context, work, sockets, alone)
         tick = time.monotonic()
         undo.callback(_throw_away, context, recovery, undo, kept)
-        context.reporter.phase("recovering to %s" % work.request.target.shown)
+        context.reporter.phase("recovering to %s" % work.aim.shown)
         stopped = _replayed(context, work, recovery)
         context.reporter.done()
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
+        with recovery.session() as session:
+            broken = check_dropped(work, session, stopped)
         undo.pop_all()
     if kept is None and work.replaces:  # the one that was cut short had kept it
         kept = next(reversed(kept_of(data)), None)
-    left = [*_made(work), *_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
+    left = [*broken, *_made(work), *_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
     running = work.request.leave == "running"
     if alone is not None or not running:
         recovery.stop()
@@ -256,7 +267,7 @@ def _configure(context: Context, work: Work, data: Path, sockets: Optional[Path]
             "restore_command": work.command or "false",
             "recovery_min_apply_delay": "0",  # that of a delayed standby
             "hot_standby": "on",
-            **work.chosen.followed(request.target).settings(),
+            **work.chosen.followed(work.aim).settings(),
         }
     )
     append_settings(data, work.account, settings)
@@ -350,7 +361,8 @@ def _wait(context: Context, work: Work, recovery: Recovery) -> Stopped:
     try:
         return recovery.wait()
     except ShortError as short:
-        target = work.chosen.followed(work.request.target)
+        target = work.chosen.followed(work.aim)
+        short.hint = why_short(target)
         if short.last is None or not work.chosen.may_be_quiet(target):
             raise
         last = dataclasses.replace(target, kind="lsn", moment=None, position=short.last, inclusive=True)
@@ -365,7 +377,9 @@ def _wait(context: Context, work: Work, recovery: Recovery) -> Stopped:
 
 def _prove(work: Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     """Return the databases of the server. Raise DamagedError with all that speaks against it that it is the right one."""
-    found = doubts(work.request.target, work.chosen.base, stopped, work.chosen.reach)
+    found = doubts(work.aim, work.chosen.base, stopped, work.chosen.reach)
+    if work.instead is not None and stopped.moment != work.instead.ended:
+        found.append("Transactions ended between that and %s." % work.instead.target.shown)
     with recovery.session() as session:
         names = [
             row[0] for row in session.rows("SELECT datname FROM pg_database WHERE datname <> 'template0' ORDER BY 1")
@@ -452,20 +466,27 @@ def _open(context: Context, work: Work, kept: Optional[Path]) -> None:
 
 def _settle(work: Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     """Take back what only the recovery needed, and return what is left to do by hand. It is proven: nothing here undoes it."""
+    mended: list[str] = []
     try:
         with recovery.session() as session:
+            mended = lay_missing(work.data, session, work.account, work.locations)
             left = _forget_target(work, session, stopped) if work.request.mode == "in_place" else ""
             named = session.allowed(_NAMED_DIRECTORY)
             if stopped.promoted and has_links(work.data):
                 session.execute("CHECKPOINT")
             unseen = _unseen(work, session)
             settle(work.data, promoted=stopped.promoted)
-            forget_dropped(work.data, session)
+            gone = forget_dropped(work.data, session, every=stopped.promoted)
     except (OSError, PgopsError) as error:
-        return ["What is left to do was not found out: %s" % error]
+        return [*mended, "What is left to do was not found out: %s" % error]
     if stopped.promoted:  # it asks for no WAL any more
         shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
-    remarks = [*unseen, *([left] if left else [])]
+    mended += [
+        "A tablespace was being made in %s at that moment, so the server does not have it: nothing that lies there is a part of it."
+        % path
+        for path in gone
+    ]
+    remarks = [*unseen, *mended, *([left] if left else [])]
     if named and os.path.realpath(named[0][0]) != os.path.realpath(work.data):
         remarks.append(
             "Its configuration (%s) names the data directory %s: change that before the server is started again, or another one"

@@ -10,6 +10,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Optional
 
@@ -64,7 +65,8 @@ class Request:
     makes and nobody named lie in `others` with a number behind it, or else in the same directory, if it is empty.
     `wal_directory` is where pg_wal is to lie, inside the data directory when it is empty. `config_file` is the server's
     postgresql.conf where that lies elsewhere; Debian's is found. `leave`: whether the server is left running, or stopped, for its
-    own service to start it. Of a `passing` copy, which is removed when it has served, nobody is told how it lies.
+    own service to start it. Of a `passing` copy, which is removed when it has served, nobody is told how it lies. Where only one
+    `database` of it is asked for, what lacks another one is good enough.
     """
 
     target: Target
@@ -78,10 +80,23 @@ class Request:
     others: str = ""
     wal_directory: str = ""
     passing: bool = False
+    database: str = ""
     config_file: str = ""
     leave: str = "running"
     confirm: str = ""
     dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A `target` behind which nothing was committed up to the one that was asked for, and before the removal of `databases`.
+
+    `ended`: when the last transaction ended before both, None where none did since the base backup.
+    """
+
+    target: Target
+    databases: tuple[str, ...]
+    ended: Optional[datetime]
 
 
 @dataclass
@@ -101,6 +116,12 @@ class Work:
     rests: list[Path] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    instead: Optional[Earlier] = None
+
+    @property
+    def aim(self) -> Target:
+        """Where the server is to stop."""
+        return self.instead.target if self.instead is not None else self.request.target
 
     @property
     def source(self) -> Source:
@@ -561,4 +582,16 @@ def plan(work: Work) -> dict[str, Any]:
     }
 
 
-__all__ = ("LEAVES", "MODES", "REST", "Request", "Work", "by_service", "check", "is_fixed", "plan", "prepare")
+__all__ = (
+    "LEAVES",
+    "MODES",
+    "REST",
+    "Earlier",
+    "Request",
+    "Work",
+    "by_service",
+    "check",
+    "is_fixed",
+    "plan",
+    "prepare",
+)
