@@ -442,7 +442,9 @@ def test_each_file_system_has_room_for_what_comes_there(copies: Story, monkeypat
     monkeypatch.setattr(recovery_plan.Source, "fits", fits)
     elsewhere = {**copies.places(folder), "near": str(memory / "pgops near")}
     plan = copies.recover(folder, end="yes", tablespaces=elsewhere, dry_run=True)["plan"]
-    assert asked == [(folder, base.bytes - sizes["near"]), (memory, sizes["near"])]
+    wal = SEGMENT_BYTES  # from where it began to where it ended, beside the files of the databases
+    assert plan["bytes"] == base.bytes + wal
+    assert asked == [(folder, base.bytes - sizes["near"] + wal), (memory, sizes["near"])]
     (said,) = plan["refusals"]
     assert "There is no room in /dev/shm: of the base backup %s come there" % human_size(sizes["near"]) in said
     with pytest.raises(RefusedError, match="There is no room in /dev/shm"):

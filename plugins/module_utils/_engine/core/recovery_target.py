@@ -208,7 +208,8 @@ class Chosen:
     """The base backup to begin with, what should be known about that choice, and where the WAL for it ends (0: unknown).
 
     `timeline` is the one that was looked at for that, 0 where nobody could look. `whole_until` is when the last of that WAL was
-    written, None where nobody knows (S3 tells only when it came there), or where WAL is missing behind it.
+    written, None where nobody knows (S3 tells only when it came there), or where WAL is missing behind it. `gap` tells which WAL is
+    missing there, where nobody could tell whether that matters.
     """
 
     base: Candidate
@@ -216,6 +217,7 @@ class Chosen:
     reach: int = 0
     timeline: int = 0
     whole_until: Optional[datetime] = None
+    gap: str = ""
 
     def followed(self, target: Target) -> Target:
         """Return the target with the timeline that was looked at for the latest one.
@@ -276,6 +278,7 @@ def choose_base(
                 stretch.end if stretch is not None else 0,
                 window.timeline if window is not None else 0,
                 stretch.end_time if stretch and stretch.written and not _behind_it(target, base, windows) else None,
+                _shown_gap(_unsure_gap(target, base, windows)),
             )
         reasons.append("%s: %s" % (base.id, why_not))
     if not reasons:
@@ -440,7 +443,7 @@ def _remarks(
         )
     if windows is None and target.kind != "immediate":
         yield "Whether the WAL archive reaches that far was not checked: another command than ours fetches it."
-    gap = _behind_it(target, base, windows) if target.kind in ("name", "xid") else None
+    gap = _unsure_gap(target, base, windows)
     if target.kind == "name" and not wanted:
         older = [b for b in ordered if (b.stopped, b.id) < (base.stopped, base.id)]
         yield (
@@ -459,6 +462,16 @@ def _remarks(
             "The WAL for it breaks off at a gap%s: %s is found only if it lies before that."
             % (_shown_gap(gap), target.shown)
         )
+
+
+def _unsure_gap(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> Optional[Gap]:
+    """Return the gap at which the WAL breaks off, if nobody can tell before it is read whether the target lies before that.
+
+    Of a moment nobody can where it is known only when the last segment before the gap came to its place.
+    """
+    stretch = _stretch(base, _window(target, base, windows or ()))
+    unsure = target.kind in ("name", "xid") or (target.kind == "time" and stretch is not None and not stretch.written)
+    return _behind_it(target, base, windows) if unsure else None
 
 
 def _capital(text: str) -> str:
@@ -519,8 +532,12 @@ def paused_at_the_end(log: str) -> bool:
     return bool(said_at_the_end(log)) or "pausing at the end of recovery" in log
 
 
-def why_short(target: Target) -> str:
-    """Return what it may mean that the WAL ended before the target, and what to ask for instead."""
+def why_short(target: Target, gap: str = "") -> str:
+    """Return what it may mean that the WAL ended before the target, and what to ask for instead; `gap` is as of Chosen."""
+    if gap:
+        return (
+            "The archive breaks off there%s. Bring them back, or ask for the end at the gap (--to-end --to-gap)." % gap
+        )
     why = {
         "xid": "no transaction of that number has ended behind the base backup: it may go on or wait as a prepared one, have ended"
         " before, or be part of another one (a subtransaction)",

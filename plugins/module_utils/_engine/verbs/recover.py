@@ -362,7 +362,7 @@ def _wait(context: Context, work: Work, recovery: Recovery) -> Stopped:
         return recovery.wait()
     except ShortError as short:
         target = work.chosen.followed(work.aim)
-        short.hint = why_short(target)
+        short.hint = why_short(target, work.chosen.gap)
         if short.last is None or not work.chosen.may_be_quiet(target):
             raise
         last = dataclasses.replace(target, kind="lsn", moment=None, position=short.last, inclusive=True)

@@ -20,7 +20,7 @@ from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableErr
 from ..core.manifest import Base, Manifest
 from ..core.naming import is_physical, is_plain_path, is_set_id
 from ..core.recovery_target import Candidate, Chosen, Target, choose_base
-from ..core.segments import number_at, number_before, parse_lsn
+from ..core.segments import parse_lsn
 from ..core.sizes import human_size
 from ..core.times import parse_iso
 from ..core.window import Base as WalBase
@@ -31,6 +31,7 @@ from ..postgres import wal_directory
 from ..postgres.base_unpacking import (
     check_combine,
     unpacked_sizes,
+    wal_bytes,
 )
 from ..postgres.debian import Cluster, cluster_of
 from ..postgres.recovering import is_served, started_here
@@ -438,7 +439,7 @@ def _lacking_room(context: Context, work: Work) -> Iterator[str]:
     homes.update({oid: path if path.is_dir() else path.parent for oid, path in work.locations.items()})
     needed: dict[int, list[Any]] = {}
     for place in work.wal_alone:
-        homes["wal"], sizes["wal"] = place if place.is_dir() else place.parent, _wal_bytes(work)
+        homes["wal"], sizes["wal"] = place if place.is_dir() else place.parent, wal_bytes(work.source)
     for oid, home in homes.items():
         if home.is_dir():
             needed.setdefault(home.stat().st_dev, [home, 0])[1] += sizes[oid]
@@ -451,13 +452,6 @@ def _lacking_room(context: Context, work: Work) -> Iterator[str]:
                 "There is no room in %s: of the base backup %s come there, beside what backup.min_free (%s) keeps free."
                 % (home, human_size(max(size, 0)), context.config.backup.min_free)
             )
-
-
-def _wal_bytes(work: Work) -> int:
-    """Return what the WAL of the base backup takes."""
-    size, manifest = work.base.wal_segment_bytes, work.source.manifest
-    start, end = parse_lsn(manifest.wal_start or "0/0"), parse_lsn(manifest.wal_end or "0/0")
-    return (number_before(end, size) - number_at(start, size) + 1) * size
 
 
 def is_fixed(data: Path) -> bool:
@@ -571,7 +565,7 @@ def plan(work: Work) -> dict[str, Any]:
         "rests": [str(path) for path in work.rests],
         "served": work.served,
         "service": work.service,
-        "bytes": work.base.bytes,
+        "bytes": work.base.bytes + wal_bytes(work.source),
         "stored_bytes": sum(source.manifest.size for source in work.chain),
         "chain": [source.set_id for source in work.chain[:-1]],
         "wal_directory": request.wal_directory,
