@@ -9,6 +9,7 @@ import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -40,6 +41,7 @@ from ..postgres.unproven import (
 )
 from ..settings import Postgres
 from ..system.durable import sync_dir
+from ..system.runner import Command
 from ..wal.fetch import AHEAD
 from ..wal.tablespaces import has_links, lay, look_into_all, made_anew, made_by_wal, refused, settle
 from .dropping import DroppedError, check_dropped, once_more
@@ -100,7 +102,8 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
         look_into_all(unpacked, work.account)
         kept = _put_in_place(context, work, unpacked, undo)
         alone = _alone(work, undo)
-        recovery = _recovery(context, work, sockets, alone)
+        least = _too_low(context, work) if alone is not None else {}
+        recovery = _recovery(context, work, sockets, alone, least)
         tick = time.monotonic()
         undo.callback(_throw_away, context, recovery, undo, kept)
         context.reporter.phase("recovering to %s" % work.aim.shown)
@@ -113,7 +116,14 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
         undo.pop_all()
     if kept is None and work.replaces:  # the one that was cut short had kept it
         kept = next(reversed(kept_of(data)), None)
-    left = [*broken, *_made(work), *_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
+    left = [
+        *broken,
+        *map(_RAISED.__mod__, sorted(least.items())),
+        *_made(work),
+        *_proven(work),
+        *_quiet(work, stopped),
+        *_settle(work, recovery, stopped),
+    ]
     running = work.request.leave == "running"
     if alone is not None or not running:
         recovery.stop()
@@ -318,7 +328,31 @@ def _throw_away(context: Context, recovery: Recovery, undo: contextlib.ExitStack
             )
 
 
-def _recovery(context: Context, work: Work, sockets: Optional[Path], alone: Optional[Path]) -> Recovery:
+_RAISED = (
+    "The server's configuration has a lower %s than the original had (%s), by which the WAL was replayed: it counts from now on, as"
+    " the configuration says."
+)
+
+
+def _too_low(context: Context, work: Work) -> dict[str, str]:
+    """Return the settings that the server's own configuration has lower than its WAL needs, as they must be to replay it.
+
+    Where it cannot be asked, as it has a fault, the server will say so itself.
+    """
+    needed = least_settings(context, work.programs, work.data, work.account)
+    more = ("-c", "config_file=%s" % work.config_file) if work.config_file else ()
+    found = {}
+    for name, value in needed.items():
+        asked = Command((work.programs.path("postgres"), "-C", name, "-D", str(work.data), *more), user=work.account)
+        shown = context.runner.run(asked, check=False).stdout.decode("utf-8", "replace").strip()
+        if shown.isdecimal() and value.isdecimal() and int(shown) < int(value):
+            found[name] = value
+    return found
+
+
+def _recovery(
+    context: Context, work: Work, sockets: Optional[Path], alone: Optional[Path], least: Mapping[str, str]
+) -> Recovery:
     superuser = (work.source.manifest.roles or {}).get("bootstrap") or "postgres"
     # postgresql.conf may name another one, as on Debian, which -D does not outdo.
     options = ["-c data_directory=%s" % _quoted(str(work.data))]
@@ -328,6 +362,7 @@ def _recovery(context: Context, work: Work, sockets: Optional[Path], alone: Opti
     if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
         options += ["-c %s=%s" % (name, _quoted(value)) for name, value in UNPROVEN.items()]
         options.append("-c unix_socket_directories=%s" % _quoted(str(alone)))
+    options += ["-c %s=%s" % one for one in least.items()]
     if work.config_file:
         options.append("-c config_file=%s" % _quoted(work.config_file))
     return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options)
@@ -439,7 +474,7 @@ def _quiet(work: Work, stopped: Stopped) -> list[str]:
 
 def _open(context: Context, work: Work, kept: Optional[Path]) -> None:
     """Start the server, which is proven, once more: as its own configuration says, so that clients come in."""
-    server = _recovery(context, work, None, None)
+    server = _recovery(context, work, None, None, {})
     context.reporter.phase("opening the server")
     try:
         server.start()
@@ -482,8 +517,8 @@ def _settle(work: Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     if stopped.promoted:  # it asks for no WAL any more
         shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
     mended += [
-        "A tablespace was being made in %s at that moment, so the server does not have it: nothing that lies there is a part of it."
-        % path
+        "A tablespace was being made in %s at that moment, so the server does not have it: its link was removed, and what lies there"
+        " is no part of the server." % path
         for path in gone
     ]
     remarks = [*unseen, *mended, *([left] if left else [])]
