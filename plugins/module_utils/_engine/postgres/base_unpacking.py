@@ -272,7 +272,7 @@ __all__ = (
     "unpack_chain",
     "unpacked_bytes",
     "unpacked_sizes",
-    "wal_bytes",
     "verify_unpacked",
+    "wal_bytes",
     "write_tablespace_map",
 )

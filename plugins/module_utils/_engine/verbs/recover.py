@@ -328,10 +328,7 @@ def _throw_away(context: Context, recovery: Recovery, undo: contextlib.ExitStack
             )
 
 
-_RAISED = (
-    "The server's configuration has a lower %s than the original had (%s), by which the WAL was replayed: it counts from now on, as"
-    " the configuration says."
-)
+_RAISED = "The WAL was replayed with %s = %s, as the original had it. The server's configuration has less, which counts from now on."
 
 
 def _too_low(context: Context, work: Work) -> dict[str, str]:
@@ -517,8 +514,8 @@ def _settle(work: Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     if stopped.promoted:  # it asks for no WAL any more
         shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
     mended += [
-        "A tablespace was being made in %s at that moment, so the server does not have it: its link was removed, and what lies there"
-        " is no part of the server." % path
+        "A link to %s was removed, of a tablespace that the server does not have: it was being made at that moment, or had been dropped."
+        " What lies there is no part of the server." % path
         for path in gone
     ]
     remarks = [*unseen, *mended, *([left] if left else [])]

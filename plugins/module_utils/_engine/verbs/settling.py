@@ -8,7 +8,7 @@ Nobody was there at that promotion. A base backup would take such a link for the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Optional
 
@@ -117,20 +117,20 @@ def _forget_replay(session: Session, names: list[str]) -> None:
 def _settle(data: Path, session: Session) -> None:
     home = Path(home_of(data))
     settle(data, promoted=False)  # before anything goes by which the directories are known
-    forget_dropped(data, session)
+    forget_dropped(data, session, laid=all_places(data))  # that of one that was being made as well
     unmark(path for path in map(Path, made_by_wal(data).values()) if is_marked(path, home))
     settle(data, promoted=True)
 
 
-def forget_dropped(data: Path, session: Session, *, every: bool = False) -> list[str]:
+def forget_dropped(data: Path, session: Session, *, every: bool = False, laid: Collection[str] = ()) -> list[str]:
     """Remove links of tablespaces that the server does not have; a base backup would fail over them. Return where no other one lies.
 
     PostgreSQL leaves such a link where a tablespace was being made when the recovery ended, and where it replays twice that one was
     dropped and another one got its directory. Where it is not `every` link, as somebody may make a tablespace at this moment,
-    only those go that lead where a recovery has laid them, or to a tablespace that the server has.
+    only those go that lead to a tablespace that the server has, or to one of the directories `laid`.
     """
     known = {str(oid): str(path) for oid, path in session.rows(_KNOWN)}
-    ours = {*known.values(), *all_places(data)}
+    ours = {*known.values(), *laid}
     gone = []
     for entry in sorted((data / _LINKS_LIE).iterdir()):
         if entry.name.isdecimal() and entry.name not in known and entry.is_symlink():

@@ -195,7 +195,8 @@ def test_a_link_that_is_no_tablespace_of_the_server_goes(data: Path, tmp_path: P
     for name, place in (("16401", "/new"), ("16402", str(tmp_path / "place")), ("16403", "/there")):
         (links / name).symlink_to(place)
     server: Any = Spaces(there=16400)
-    assert forget_dropped(data, server) == [str(tmp_path / "place")]
+    assert forget_dropped(data, server) == []  # as where the recovery pauses: it may still come to its end
+    assert forget_dropped(data, server, laid=[str(tmp_path / "place")]) == [str(tmp_path / "place")]
     assert sorted(path.name for path in links.iterdir()) == ["16400", "16401", "t0"]
     assert forget_dropped(data, server, every=True) == ["/new"]
     assert sorted(path.name for path in links.iterdir()) == ["16400", "t0"]
