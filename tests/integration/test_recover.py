@@ -30,7 +30,11 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import parse_lsn, segment_name
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import (
+    parse_lsn,
+    segment_name,
+    show_lsn,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import human_size
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespace_records import found_in
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering, unproven
@@ -164,9 +168,9 @@ def own(server: PostgresServer, *paths: Path) -> None:
             os.chown(path, server.account.pw_uid, server.account.pw_gid)
 
 
-def ask(result: dict[str, Any], query: str) -> list[tuple[Any, ...]]:
-    """Ask the shop of a copy by its private socket."""
-    where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": "shop"}
+def ask(result: dict[str, Any], query: str, database: str = "shop") -> list[tuple[Any, ...]]:
+    """Ask the shop of a copy, or another database, by its private socket."""
+    where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": database}
     connection = psycopg2.connect(**where)
     try:
         with connection.cursor() as asked:
@@ -376,8 +380,9 @@ def test_a_restore_of_databases_is_sent_here(copies: Story) -> None:
 def test_wal_that_ends_before_the_target_leaves_nothing(copies: Story) -> None:
     folder = copies.folder()
     command = 'cp "%s/%%f" "%%p"' % (copies.server.root / "no archive")
-    with pytest.raises(PgopsError, match="The WAL ended before the target"):
+    with pytest.raises(PgopsError, match="The WAL ended before the target") as caught:
         copies.recover(folder, xid=copies.xids[ROWS], sections={"restore": {"restore_command": command}})
+    assert "no transaction of that number has ended behind the base backup" in caught.value.hint
     assert list(folder.iterdir()) == []
     assert copies.site.records()[-1]["outcome"] == "failed"
 
@@ -437,7 +442,9 @@ def test_each_file_system_has_room_for_what_comes_there(copies: Story, monkeypat
     monkeypatch.setattr(recovery_plan.Source, "fits", fits)
     elsewhere = {**copies.places(folder), "near": str(memory / "pgops near")}
     plan = copies.recover(folder, end="yes", tablespaces=elsewhere, dry_run=True)["plan"]
-    assert asked == [(folder, base.bytes - sizes["near"]), (memory, sizes["near"])]
+    wal = SEGMENT_BYTES  # from where it began to where it ended, beside the files of the databases
+    assert plan["bytes"] == base.bytes + wal
+    assert asked == [(folder, base.bytes - sizes["near"] + wal), (memory, sizes["near"])]
     (said,) = plan["refusals"]
     assert "There is no room in /dev/shm: of the base backup %s come there" % human_size(sizes["near"]) in said
     with pytest.raises(RefusedError, match="There is no room in /dev/shm"):
@@ -683,6 +690,18 @@ def goes_back(copies: Story, folder: Path, first: Path, second: Path) -> None:
     copies.control("start", "--wait", "-D", str(data), "-l", str(folder / "log")).check_returncode()
 
 
+def recovers_with_less(
+    copies: Story, folder: Path, conf: Path, asked: dict[str, Any], here: dict[str, Any]
+) -> dict[str, Any]:
+    """On this host it is to have less than the original, whose WAL would not be replayed with that."""
+    with open(conf, "a", encoding="utf-8") as stream:
+        stream.write("max_connections = 20\nmax_wal_senders = 3\n")
+    result = copies.recover(folder, confirm=str(folder / "data"), **asked)
+    assert any("replayed with max_connections = 100, as the original had it" in text for text in result["remarks"])
+    assert ask(here, "SELECT current_setting('max_connections'), current_setting('max_wal_senders')") == [("20", "3")]
+    return result
+
+
 def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Debian: the configuration lies elsewhere; the server was stopped; one that runs is refused."""
     doors = doors_at_the_proof(monkeypatch)
@@ -717,7 +736,7 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     here = {"socket_directory": sockets, "port": port}
     assert ask(here, "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()") == [(True, True)]
     refused_for_good(copies, folder, asked, monkeypatch)
-    result = copies.recover(folder, confirm=str(data), **asked)
+    result = recovers_with_less(copies, folder, conf, asked, here)
     assert (result["running"], result["service"]) == (True, "")
     kept = Path(result["kept"])
     assert (kept / "PG_VERSION").is_file()
@@ -845,6 +864,30 @@ def test_it_proves_where_it_stopped(copies: Story, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DamagedError, match="which is after the target"):
         copies.recover(folder, time=copies.moments[18].isoformat())
     assert list(folder.iterdir()) == []
+
+
+def test_just_before_a_database_is_dropped_it_is_there(copies: Story) -> None:
+    """PostgreSQL removes its files before the commit at which it stops, and nothing else was committed before that."""
+    create_database(copies.server, "gone", "CREATE TABLE kept AS SELECT 1 AS i")
+    if copies.server.major == 16:  # the last commit lies in another segment than the removal
+        copies.settle()
+    ((moment,),) = run_sql(copies.server, "postgres", "SELECT clock_timestamp()")
+    run_sql(copies.server, "postgres", "DROP DATABASE gone")
+    copies.settle()
+    said = "The database 'gone' was dropped by the first transaction that ended behind the target"
+    if copies.server.major == 18:
+        result = rescued(copies, time=moment.isoformat(), database="gone", into="it")
+        assert run_sql(copies.server, "it", "SELECT i FROM kept") == [(1,)]
+        run_sql(copies.server, "postgres", "DROP DATABASE it")
+    else:
+        result = copies.recover(time=moment.isoformat(), action="pause")
+        assert ask(result, "SELECT i FROM kept", "gone") == [(1,)]
+        assert copies.rows(result) == upto(ROWS)
+    assert result["target"]["value"] == moment.isoformat()
+    assert datetime.fromisoformat(result["stopped"]["time"]) <= moment
+    assert any(said in text for text in result["remarks"])
+    assert said in copies.site.warnings
+    assert any(said in text for text in copies.site.records()[-1]["warnings"])
 
 
 def paused_process(data: Path) -> int:
@@ -1067,6 +1110,10 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
     finally:
         archived.stop(folder)
     late = archived.folder()
+    ((now,),) = run_sql(archived.server, "postgres", "SELECT pg_current_wal_lsn()::text")
+    end = show_lsn(parse_lsn(now) // SEGMENT_BYTES * SEGMENT_BYTES)  # as it was right behind the switch
+    with pytest.raises(RefusedError, match="up to the LSN %s, and it stops only where a record begins: ask for" % end):
+        archived.recover(late, lsn=end, tablespaces={})
     archived.write(1)
     with pytest.raises(RefusedError, match="the archive holds WAL for it up to"):
         archived.recover(late, time=archived.moments[9].isoformat(), tablespaces={})
@@ -1281,6 +1328,39 @@ def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -
         assert left_behind(archived) == []
         run_sql(archived.server, "postgres", 'DROP DATABASE "%s"' % result["name"])
         assert contents(live) == before
+
+
+def test_just_before_a_tablespace_is_made_or_dropped_the_server_has_its_links(archived: Story) -> None:
+    """PostgreSQL lays a link, and takes it away, before the commit at which it stops; without the right ones no backup works."""
+    server, live, moments = archived.server, archived.server.root / "made and dropped", []
+    live.mkdir()
+    own(server, live)
+    for statement in ("CREATE TABLESPACE brief LOCATION '%s'" % live, "DROP TABLESPACE brief"):
+        moments += run_sql(server, "postgres", "SELECT clock_timestamp()")[0]
+        run_sql(server, "postgres", statement)
+    archived_up_to(server)
+    names = "SELECT oid::text, spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"
+    for moment, action, has in [
+        (moments[0], "promote", False),
+        (moments[1], "promote", True),
+        (moments[1], "pause", True),
+    ]:
+        folder = archived.folder()
+        place, data = folder / "its own", folder / "data"
+        try:
+            result = archived.recover(
+                folder, time=moment.isoformat(), tablespaces={str(live): str(place)}, action=action
+            )
+            found = ask(result, names)
+            assert [row[1:] for row in found] == ([("brief", str(place))] if has else [])
+            assert [p.name for p in (data / "pg_tblspc").iterdir() if p.name.isdecimal()] == [row[0] for row in found]
+            said = "lies in %s, empty, again" % place if has else "A link to %s was removed" % place
+            assert any(said in text for text in result["remarks"])
+            assert not any("was not found out" in text for text in result["remarks"])
+            if has and action == "promote":
+                ask(result, "CREATE TABLE there (i int) TABLESPACE brief; SELECT 1")
+        finally:
+            archived.stop(folder)
 
 
 def test_a_copy_that_a_person_promotes_is_settled_by_its_next_base_backup(archived: Story, tmp_path: Path) -> None:

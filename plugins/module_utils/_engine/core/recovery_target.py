@@ -208,7 +208,8 @@ class Chosen:
     """The base backup to begin with, what should be known about that choice, and where the WAL for it ends (0: unknown).
 
     `timeline` is the one that was looked at for that, 0 where nobody could look. `whole_until` is when the last of that WAL was
-    written, None where nobody knows (S3 tells only when it came there), or where WAL is missing behind it.
+    written, None where nobody knows (S3 tells only when it came there), or where WAL is missing behind it. `gap` tells which WAL is
+    missing there, where nobody could tell whether that matters.
     """
 
     base: Candidate
@@ -216,6 +217,7 @@ class Chosen:
     reach: int = 0
     timeline: int = 0
     whole_until: Optional[datetime] = None
+    gap: str = ""
 
     def followed(self, target: Target) -> Target:
         """Return the target with the timeline that was looked at for the latest one.
@@ -276,6 +278,7 @@ def choose_base(
                 stretch.end if stretch is not None else 0,
                 window.timeline if window is not None else 0,
                 stretch.end_time if stretch and stretch.written and not _behind_it(target, base, windows) else None,
+                _shown_gap(_unsure_gap(target, base, windows)),
             )
         reasons.append("%s: %s" % (base.id, why_not))
     if not reasons:
@@ -342,8 +345,9 @@ def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]
     gap = _shown_gap(_gap_after(window, stretch, base.segment_bytes))
     if target.kind == "time" and target.moment is not None and stretch.end_time < target.moment:
         return "the archive holds WAL for it up to %s%s" % (iso(stretch.end_time), gap)
-    if target.kind == "lsn" and stretch.end < target.position:
-        return "the archive holds WAL for it up to the LSN %s%s" % (show_lsn(stretch.end), gap)
+    if target.kind == "lsn" and stretch.end <= target.position:
+        there = ", and it stops only where a record begins: ask for the end" if stretch.end == target.position else ""
+        return "the archive holds WAL for it up to the LSN %s%s%s" % (show_lsn(stretch.end), gap, "" if gap else there)
     own = [w.timeline for w in windows if w.system_identifier == base.system_identifier and w.is_stranded]
     if target.kind == "end" and target.timeline == "latest" and max(own, default=0) > window.timeline:
         return (
@@ -439,7 +443,7 @@ def _remarks(
         )
     if windows is None and target.kind != "immediate":
         yield "Whether the WAL archive reaches that far was not checked: another command than ours fetches it."
-    gap = _behind_it(target, base, windows) if target.kind in ("name", "xid") else None
+    gap = _unsure_gap(target, base, windows)
     if target.kind == "name" and not wanted:
         older = [b for b in ordered if (b.stopped, b.id) < (base.stopped, base.id)]
         yield (
@@ -458,6 +462,16 @@ def _remarks(
             "The WAL for it breaks off at a gap%s: %s is found only if it lies before that."
             % (_shown_gap(gap), target.shown)
         )
+
+
+def _unsure_gap(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> Optional[Gap]:
+    """Return the gap at which the WAL breaks off, if nobody can tell before it is read whether the target lies before that.
+
+    Of a moment nobody can where it is known only when the last segment before the gap came to its place.
+    """
+    stretch = _stretch(base, _window(target, base, windows or ()))
+    unsure = target.kind in ("name", "xid") or (target.kind == "time" and stretch is not None and not stretch.written)
+    return _behind_it(target, base, windows) if unsure else None
 
 
 def _capital(text: str) -> str:
@@ -504,12 +518,44 @@ def said_at_the_end(log: str) -> str:
     return found[-1].partition("LOG:  ")[2] or found[-1] if found else ""
 
 
+def transaction_ahead(log: str) -> str:
+    """Return the transaction before whose end the server stopped, as it says, empty if it stopped at something else."""
+    match = _ENDED.search(log)
+    return match.group("xid") or "" if match is not None and match.group("how") == "before" else ""
+
+
 def paused_at_the_end(log: str) -> bool:
     """Tell whether a server that pauses does so since it is where it was to go, as its log says.
 
     It also pauses midway, where a setting is lower than on the original.
     """
     return bool(said_at_the_end(log)) or "pausing at the end of recovery" in log
+
+
+def why_short(target: Target, gap: str = "") -> str:
+    """Return what it may mean that the WAL ended before the target, and what to ask for instead; `gap` is as of Chosen."""
+    if gap:
+        return (
+            "The archive breaks off there%s. Bring them back, or ask for the end at the gap (--to-end --to-gap)." % gap
+        )
+    why = {
+        "xid": "no transaction of that number has ended behind the base backup: it may go on or wait as a prepared one, have ended"
+        " before, or be part of another one (a subtransaction)",
+        "name": "there is no restore point of that name behind the base backup; upper and lower case differ",
+        "lsn": "no record begins at that LSN or behind it",
+    }.get(target.kind, "nothing was committed after that moment")
+    instead = {
+        "xid": "Ask for the transaction that it belongs to, for a moment",
+        "name": "Ask for a moment",
+        "lsn": "Ask for an earlier one",
+    }.get(target.kind, "Ask for an earlier one")
+    return (
+        "Either WAL is missing, or %s. %s, or for the end (--to-end), which brings back all that the archive has."
+        % (
+            why,
+            instead,
+        )
+    )
 
 
 def doubts(target: Target, base: Candidate, stopped: Stopped, reach: int = 0) -> list[str]:
@@ -628,4 +674,6 @@ __all__ = (
     "parse_target",
     "paused_at_the_end",
     "said_at_the_end",
+    "transaction_ahead",
+    "why_short",
 )

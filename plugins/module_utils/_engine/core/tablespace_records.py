@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _SHORT_PAGE, _LONG_PAGE, _HEADER = 24, 40, 24
 _CONTINUED, _HAS_LONG = 0x0001, 0x0002
 _INFO, _MANAGER, _CRC = 16, 17, 20
-_TABLESPACES = 5  # the resource manager
+_TRANSACTIONS, _TABLESPACES = 1, 5  # resource managers
+_ENDS = (0x00, 0x20, 0x30, 0x40)  # commit and abort, of prepared ones as well (access/xact.h)
 _SHORT_DATA, _LONG_DATA = 0xFF, 0xFE
 _LONGEST = 2048  # of a record: a path has up to 1024 bytes
 # From the resource manager on: two bytes of nothing, the CRC, the head of the data, the tablespace's number, a path, or the link
@@ -109,6 +110,22 @@ def found_in(content: bytes | bytearray, start: int) -> tuple[list[Made], bytes,
     if not 0 < rest < min(_LONGEST, len(pages.plain)) or pages.plain[rest - 1]:  # a path ends with a zero
         rest = 0
     return _made(pages), _begun(pages), rest
+
+
+def last_end(content: bytes | bytearray, start: int, before: int) -> Optional[int]:
+    """Return the LSN behind the last record of the segment before the LSN `before` by which a transaction ends; `start` if none does.
+
+    None if the segment cannot be read up to there.
+    """
+    pages = _Pages(content, start)
+    plain, last, reach = pages.plain, start, start
+    for at in pages.records_from(0) if plain else ():
+        if start + pages.raw(at) >= before or len(plain) - at < _HEADER:
+            break
+        reach = start + pages.raw(at + _aligned(_int(plain, at, 4)))
+        if plain[at + _MANAGER] == _TRANSACTIONS and plain[at + _INFO] & 0x70 in _ENDS:
+            last = reach
+    return last if reach >= before else None
 
 
 def ended(content: bytes | bytearray, start: int, head: bytes) -> Optional[Made]:
@@ -280,4 +297,4 @@ def _aligned(length: int) -> int:
     return -(-length // 8) * 8
 
 
-__all__ = ("Made", "begun_with", "ended", "ended_with", "found_in", "led_to", "made_in", "os_bytes")
+__all__ = ("Made", "begun_with", "ended", "ended_with", "found_in", "last_end", "led_to", "made_in", "os_bytes")

@@ -17,6 +17,7 @@ from ..context import Context
 from ..core.base_list import NAME
 from ..core.errors import CommandError, DamagedError, UnreachableError
 from ..core.manifest import Base, Payload
+from ..core.segments import number_at, number_before, parse_lsn
 from ..source import Source
 from ..system.durable import create_private
 from ..system.runner import Command
@@ -94,7 +95,8 @@ def unpacked_bytes(chain: Sequence[Source]) -> int:
 def unpacked_sizes(chain: Sequence[Source]) -> dict[str, int]:
     """Return the room that unpack_chain() needs at most, of each tablespace by its number, and the rest of it by an empty one.
 
-    The data directory comes first. What is not known of a tablespace counts there.
+    The data directory comes first. What is not known of a tablespace counts there. So does the WAL of each set, which comes beside its
+    files.
     """
     bases = [_base(source) for source in chain]
     parts = bases if len(bases) > 1 else []
@@ -104,7 +106,18 @@ def unpacked_sizes(chain: Sequence[Source]) -> dict[str, int]:
         own = sum(max(t.own_bytes if base.own_bytes else t.bytes, 0) for base, t in same)
         found[tablespace.oid] = max(tablespace.bytes, 0) + own
         found[""] = max(found[""] - found[tablespace.oid], 0)
+    found[""] += sum(wal_bytes(source) for source in (*(chain if parts else ()), chain[-1]))
     return found
+
+
+def wal_bytes(source: Source) -> int:
+    """Return what the WAL takes that the base backup brings along, 0 where its manifest does not say which that is."""
+    manifest, size = source.manifest, _base(source).wal_segment_bytes
+    if not manifest.wal_start or not manifest.wal_end:
+        return 0
+    return (
+        number_before(parse_lsn(manifest.wal_end), size) - number_at(parse_lsn(manifest.wal_start), size) + 1
+    ) * size
 
 
 def check_combine(programs: Programs) -> None:
@@ -260,5 +273,6 @@ __all__ = (
     "unpacked_bytes",
     "unpacked_sizes",
     "verify_unpacked",
+    "wal_bytes",
     "write_tablespace_map",
 )

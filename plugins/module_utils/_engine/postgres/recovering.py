@@ -234,11 +234,7 @@ class Recovery:
     def _ended(self) -> PgopsError:
         said = self.last_words()
         if "before configured recovery target was reached" in said:
-            short = ShortError(
-                "The WAL ended before the target: %s" % said,
-                hint="Either WAL is missing, or nothing was committed after that moment. Ask for an earlier one, or for the end, which brings back "
-                "all that the archive has.",
-            )
+            short = ShortError("The WAL ended before the target: %s" % said)
             redone = _REDONE.findall(self.log.read_text(encoding="utf-8", errors="replace"))
             short.last = parse_lsn(redone[-1]) if redone else None
             return short

@@ -9,12 +9,13 @@ import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 from ..context import Context
 from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError
-from ..core.recovery_target import Stopped, doubts
+from ..core.recovery_target import Stopped, doubts, why_short
 from ..core.times import compact, iso
 from ..postgres import wal_directory
 from ..postgres.base_unpacking import (
@@ -40,10 +41,12 @@ from ..postgres.unproven import (
 )
 from ..settings import Postgres
 from ..system.durable import sync_dir
+from ..system.runner import Command
 from ..wal.fetch import AHEAD
 from ..wal.tablespaces import has_links, lay, look_into_all, made_anew, made_by_wal, refused, settle
+from .dropping import DroppedError, check_dropped, once_more
 from .recovery_plan import LEAVES, MODES, REST, Request, Work, by_service, check, is_fixed, plan, prepare
-from .settling import forget_dropped
+from .settling import forget_dropped, lay_missing
 
 
 def recover(context: Context, request: Request) -> dict[str, Any]:
@@ -71,7 +74,15 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
             )
         for remark in (*work.chosen.remarks, *work.remarks):
             context.warn(remark)
-        return _perform(context, work)
+        try:
+            return _perform(context, work)
+        except DroppedError as dropped:
+            if dropped.earlier is None:
+                raise
+            text = once_more(dropped.earlier)
+            context.warn(text)
+            again = dataclasses.replace(work, instead=dropped.earlier, rests=[], remarks=[*work.remarks, text])
+            return _perform(context, again)
 
 
 # --- perform ----------------------------------------------------------------------------------------------------------
@@ -91,18 +102,28 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
         look_into_all(unpacked, work.account)
         kept = _put_in_place(context, work, unpacked, undo)
         alone = _alone(work, undo)
-        recovery = _recovery(context, work, sockets, alone)
+        least = _too_low(context, work) if alone is not None else {}
+        recovery = _recovery(context, work, sockets, alone, least)
         tick = time.monotonic()
         undo.callback(_throw_away, context, recovery, undo, kept)
-        context.reporter.phase("recovering to %s" % work.request.target.shown)
+        context.reporter.phase("recovering to %s" % work.aim.shown)
         stopped = _replayed(context, work, recovery)
         context.reporter.done()
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
+        with recovery.session() as session:
+            broken = check_dropped(work, session, stopped)
         undo.pop_all()
     if kept is None and work.replaces:  # the one that was cut short had kept it
         kept = next(reversed(kept_of(data)), None)
-    left = [*_made(work), *_proven(work), *_quiet(work, stopped), *_settle(work, recovery, stopped)]
+    left = [
+        *broken,
+        *map(_RAISED.__mod__, sorted(least.items())),
+        *_made(work),
+        *_proven(work),
+        *_quiet(work, stopped),
+        *_settle(work, recovery, stopped),
+    ]
     running = work.request.leave == "running"
     if alone is not None or not running:
         recovery.stop()
@@ -256,7 +277,7 @@ def _configure(context: Context, work: Work, data: Path, sockets: Optional[Path]
             "restore_command": work.command or "false",
             "recovery_min_apply_delay": "0",  # that of a delayed standby
             "hot_standby": "on",
-            **work.chosen.followed(request.target).settings(),
+            **work.chosen.followed(work.aim).settings(),
         }
     )
     append_settings(data, work.account, settings)
@@ -307,7 +328,28 @@ def _throw_away(context: Context, recovery: Recovery, undo: contextlib.ExitStack
             )
 
 
-def _recovery(context: Context, work: Work, sockets: Optional[Path], alone: Optional[Path]) -> Recovery:
+_RAISED = "The WAL was replayed with %s = %s, as the original had it. The server's configuration has less, which counts from now on."
+
+
+def _too_low(context: Context, work: Work) -> dict[str, str]:
+    """Return the settings that the server's own configuration has lower than its WAL needs, as they must be to replay it.
+
+    Where it cannot be asked, as it has a fault, the server will say so itself.
+    """
+    needed = least_settings(context, work.programs, work.data, work.account)
+    more = ("-c", "config_file=%s" % work.config_file) if work.config_file else ()
+    found = {}
+    for name, value in needed.items():
+        asked = Command((work.programs.path("postgres"), "-C", name, "-D", str(work.data), *more), user=work.account)
+        shown = context.runner.run(asked, check=False).stdout.decode("utf-8", "replace").strip()
+        if shown.isdecimal() and value.isdecimal() and int(shown) < int(value):
+            found[name] = value
+    return found
+
+
+def _recovery(
+    context: Context, work: Work, sockets: Optional[Path], alone: Optional[Path], least: Mapping[str, str]
+) -> Recovery:
     superuser = (work.source.manifest.roles or {}).get("bootstrap") or "postgres"
     # postgresql.conf may name another one, as on Debian, which -D does not outdo.
     options = ["-c data_directory=%s" % _quoted(str(work.data))]
@@ -317,6 +359,7 @@ def _recovery(context: Context, work: Work, sockets: Optional[Path], alone: Opti
     if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
         options += ["-c %s=%s" % (name, _quoted(value)) for name, value in UNPROVEN.items()]
         options.append("-c unix_socket_directories=%s" % _quoted(str(alone)))
+    options += ["-c %s=%s" % one for one in least.items()]
     if work.config_file:
         options.append("-c config_file=%s" % _quoted(work.config_file))
     return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options)
@@ -350,7 +393,8 @@ def _wait(context: Context, work: Work, recovery: Recovery) -> Stopped:
     try:
         return recovery.wait()
     except ShortError as short:
-        target = work.chosen.followed(work.request.target)
+        target = work.chosen.followed(work.aim)
+        short.hint = why_short(target, work.chosen.gap)
         if short.last is None or not work.chosen.may_be_quiet(target):
             raise
         last = dataclasses.replace(target, kind="lsn", moment=None, position=short.last, inclusive=True)
@@ -365,7 +409,9 @@ def _wait(context: Context, work: Work, recovery: Recovery) -> Stopped:
 
 def _prove(work: Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     """Return the databases of the server. Raise DamagedError with all that speaks against it that it is the right one."""
-    found = doubts(work.request.target, work.chosen.base, stopped, work.chosen.reach)
+    found = doubts(work.aim, work.chosen.base, stopped, work.chosen.reach)
+    if work.instead is not None and stopped.moment != work.instead.ended:
+        found.append("Transactions ended between that and %s." % work.instead.target.shown)
     with recovery.session() as session:
         names = [
             row[0] for row in session.rows("SELECT datname FROM pg_database WHERE datname <> 'template0' ORDER BY 1")
@@ -425,7 +471,7 @@ def _quiet(work: Work, stopped: Stopped) -> list[str]:
 
 def _open(context: Context, work: Work, kept: Optional[Path]) -> None:
     """Start the server, which is proven, once more: as its own configuration says, so that clients come in."""
-    server = _recovery(context, work, None, None)
+    server = _recovery(context, work, None, None, {})
     context.reporter.phase("opening the server")
     try:
         server.start()
@@ -452,20 +498,27 @@ def _open(context: Context, work: Work, kept: Optional[Path]) -> None:
 
 def _settle(work: Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     """Take back what only the recovery needed, and return what is left to do by hand. It is proven: nothing here undoes it."""
+    mended: list[str] = []
     try:
         with recovery.session() as session:
+            mended = lay_missing(work.data, session, work.account, work.locations)
             left = _forget_target(work, session, stopped) if work.request.mode == "in_place" else ""
             named = session.allowed(_NAMED_DIRECTORY)
             if stopped.promoted and has_links(work.data):
                 session.execute("CHECKPOINT")
             unseen = _unseen(work, session)
             settle(work.data, promoted=stopped.promoted)
-            forget_dropped(work.data, session)
+            gone = forget_dropped(work.data, session, every=stopped.promoted)
     except (OSError, PgopsError) as error:
-        return ["What is left to do was not found out: %s" % error]
+        return [*mended, "What is left to do was not found out: %s" % error]
     if stopped.promoted:  # it asks for no WAL any more
         shutil.rmtree(work.data / "pg_wal" / AHEAD, ignore_errors=True)
-    remarks = [*unseen, *([left] if left else [])]
+    mended += [
+        "A link to %s was removed, of a tablespace that the server does not have: it was being made at that moment, or had been dropped."
+        " What lies there is no part of the server." % path
+        for path in gone
+    ]
+    remarks = [*unseen, *mended, *([left] if left else [])]
     if named and os.path.realpath(named[0][0]) != os.path.realpath(work.data):
         remarks.append(
             "Its configuration (%s) names the data directory %s: change that before the server is started again, or another one"

@@ -10,6 +10,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,7 +20,7 @@ from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableErr
 from ..core.manifest import Base, Manifest
 from ..core.naming import is_physical, is_plain_path, is_set_id
 from ..core.recovery_target import Candidate, Chosen, Target, choose_base
-from ..core.segments import number_at, number_before, parse_lsn
+from ..core.segments import parse_lsn
 from ..core.sizes import human_size
 from ..core.times import parse_iso
 from ..core.window import Base as WalBase
@@ -30,6 +31,7 @@ from ..postgres import wal_directory
 from ..postgres.base_unpacking import (
     check_combine,
     unpacked_sizes,
+    wal_bytes,
 )
 from ..postgres.debian import Cluster, cluster_of
 from ..postgres.recovering import is_served, started_here
@@ -64,7 +66,8 @@ class Request:
     makes and nobody named lie in `others` with a number behind it, or else in the same directory, if it is empty.
     `wal_directory` is where pg_wal is to lie, inside the data directory when it is empty. `config_file` is the server's
     postgresql.conf where that lies elsewhere; Debian's is found. `leave`: whether the server is left running, or stopped, for its
-    own service to start it. Of a `passing` copy, which is removed when it has served, nobody is told how it lies.
+    own service to start it. Of a `passing` copy, which is removed when it has served, nobody is told how it lies. Where only one
+    `database` of it is asked for, what lacks another one is good enough.
     """
 
     target: Target
@@ -78,10 +81,23 @@ class Request:
     others: str = ""
     wal_directory: str = ""
     passing: bool = False
+    database: str = ""
     config_file: str = ""
     leave: str = "running"
     confirm: str = ""
     dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A `target` behind which nothing was committed up to the one that was asked for, and before the removal of `databases`.
+
+    `ended`: when the last transaction ended before both, None where none did since the base backup.
+    """
+
+    target: Target
+    databases: tuple[str, ...]
+    ended: Optional[datetime]
 
 
 @dataclass
@@ -101,6 +117,12 @@ class Work:
     rests: list[Path] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    instead: Optional[Earlier] = None
+
+    @property
+    def aim(self) -> Target:
+        """Where the server is to stop."""
+        return self.instead.target if self.instead is not None else self.request.target
 
     @property
     def source(self) -> Source:
@@ -417,7 +439,7 @@ def _lacking_room(context: Context, work: Work) -> Iterator[str]:
     homes.update({oid: path if path.is_dir() else path.parent for oid, path in work.locations.items()})
     needed: dict[int, list[Any]] = {}
     for place in work.wal_alone:
-        homes["wal"], sizes["wal"] = place if place.is_dir() else place.parent, _wal_bytes(work)
+        homes["wal"], sizes["wal"] = place if place.is_dir() else place.parent, wal_bytes(work.source)
     for oid, home in homes.items():
         if home.is_dir():
             needed.setdefault(home.stat().st_dev, [home, 0])[1] += sizes[oid]
@@ -430,13 +452,6 @@ def _lacking_room(context: Context, work: Work) -> Iterator[str]:
                 "There is no room in %s: of the base backup %s come there, beside what backup.min_free (%s) keeps free."
                 % (home, human_size(max(size, 0)), context.config.backup.min_free)
             )
-
-
-def _wal_bytes(work: Work) -> int:
-    """Return what the WAL of the base backup takes."""
-    size, manifest = work.base.wal_segment_bytes, work.source.manifest
-    start, end = parse_lsn(manifest.wal_start or "0/0"), parse_lsn(manifest.wal_end or "0/0")
-    return (number_before(end, size) - number_at(start, size) + 1) * size
 
 
 def is_fixed(data: Path) -> bool:
@@ -550,7 +565,7 @@ def plan(work: Work) -> dict[str, Any]:
         "rests": [str(path) for path in work.rests],
         "served": work.served,
         "service": work.service,
-        "bytes": work.base.bytes,
+        "bytes": work.base.bytes + wal_bytes(work.source),
         "stored_bytes": sum(source.manifest.size for source in work.chain),
         "chain": [source.set_id for source in work.chain[:-1]],
         "wal_directory": request.wal_directory,
@@ -561,4 +576,16 @@ def plan(work: Work) -> dict[str, Any]:
     }
 
 
-__all__ = ("LEAVES", "MODES", "REST", "Request", "Work", "by_service", "check", "is_fixed", "plan", "prepare")
+__all__ = (
+    "LEAVES",
+    "MODES",
+    "REST",
+    "Earlier",
+    "Request",
+    "Work",
+    "by_service",
+    "check",
+    "is_fixed",
+    "plan",
+    "prepare",
+)

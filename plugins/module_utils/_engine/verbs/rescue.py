@@ -176,6 +176,7 @@ def _perform(context: Context, request: Request, folder: Path) -> dict[str, Any]
             tablespaces=planned["tablespaces"],
             others=str(home / "tablespace-new"),
             passing=True,
+            database=request.database,
         )
         with _timed(phases, "recover"):
             copy = recover(context, asked)

@@ -8,20 +8,28 @@ Nobody was there at that promotion. A base backup would take such a link for the
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Optional
 
 from ..context import Context
 from ..core.errors import DamagedError, PgopsError, RefusedError
+from ..core.naming import quote_ident
 from ..core.segments import timeline_of
 from ..postgres.connection import Server, Session
 from ..postgres.recovering import is_served
+from ..postgres.throwaway import give
 from ..postgres.unproven import is_marked, unmark
 from ..settings import Postgres
-from ..wal.tablespaces import FILE, home_of, made_by_wal, settle
+from ..wal.tablespaces import FILE, all_places, home_of, made_by_wal, places_by_number, settle
 
 _LINKS = "SELECT spcname FROM pg_tablespace WHERE pg_tablespace_location(oid) ~ '^t[0-9]{1,3}$' ORDER BY spcname"
 _KNOWN = "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace"
+_OWN = (
+    "SELECT oid::bigint, spcname FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY spcname"
+)
+_VERSION = "SELECT current_setting('server_version_num')::int / 10000, catalog_version_no FROM pg_control_system()"
+_LINKS_LIE = "pg_tblspc"
 _HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
@@ -109,21 +117,58 @@ def _forget_replay(session: Session, names: list[str]) -> None:
 def _settle(data: Path, session: Session) -> None:
     home = Path(home_of(data))
     settle(data, promoted=False)  # before anything goes by which the directories are known
-    forget_dropped(data, session)
+    forget_dropped(data, session, laid=all_places(data))  # that of one that was being made as well
     unmark(path for path in map(Path, made_by_wal(data).values()) if is_marked(path, home))
     settle(data, promoted=True)
 
 
-def forget_dropped(data: Path, session: Session) -> None:
-    """Remove links of tablespaces that were dropped before another one got their directory.
+def forget_dropped(data: Path, session: Session, *, every: bool = False, laid: Collection[str] = ()) -> list[str]:
+    """Remove links of tablespaces that the server does not have; a base backup would fail over them. Return where no other one lies.
 
-    PostgreSQL leaves them where it replays that twice, as the directory is not empty the second time; a base backup would hold both.
+    PostgreSQL leaves such a link where a tablespace was being made when the recovery ended, and where it replays twice that one was
+    dropped and another one got its directory. Where it is not `every` link, as somebody may make a tablespace at this moment,
+    only those go that lead to a tablespace that the server has, or to one of the directories `laid`.
     """
     known = {str(oid): str(path) for oid, path in session.rows(_KNOWN)}
-    for entry in sorted((data / "pg_tblspc").iterdir()):
-        dropped = entry.name.isdecimal() and entry.name not in known and entry.is_symlink()
-        if dropped and os.readlink(entry) in known.values():
-            entry.unlink()
+    ours = {*known.values(), *laid}
+    gone = []
+    for entry in sorted((data / _LINKS_LIE).iterdir()):
+        if entry.name.isdecimal() and entry.name not in known and entry.is_symlink():
+            where = os.readlink(entry)
+            if every or where in ours:
+                entry.unlink()
+                gone += [where] if where not in known.values() else []
+    return gone
+
+
+def lay_missing(data: Path, session: Session, account: str, places: Mapping[str, Path]) -> list[str]:
+    """Give each tablespace of the server that has no link an empty directory again, and return what is to be told of that.
+
+    PostgreSQL replays that one is dropped, which is empty then, before the commit at which it stops. `places` are the directories of
+    those of the base backup, by their numbers; those of the others were remembered when the WAL made them.
+    """
+    links, told = data / _LINKS_LIE, []
+    lacking = [(str(oid), str(name)) for oid, name in session.rows(_OWN) if not os.path.lexists(links / str(oid))]
+    remembered = {oid: Path(path) for oid, path in places_by_number(data).items()}
+    for oid, name in lacking:
+        place = remembered.get(oid) or places.get(oid)
+        if place is None:
+            told.append(
+                "The tablespace %s was being dropped at that moment: it was empty, and has no directory any more. No backup works"
+                " until it is dropped: DROP TABLESPACE %s." % (name, quote_ident(name))
+            )
+            continue
+        version = "PG_%d_%d" % session.rows(_VERSION)[0]
+        for path in (place, place / version):
+            if not path.is_dir():
+                path.mkdir(mode=0o700)
+                give(account, path)
+        (links / oid).symlink_to(place)
+        told.append(
+            "The tablespace %s was being dropped at that moment: it was empty, and lies in %s, empty, again."
+            % (name, place)
+        )
+    return told
 
 
 def _refusal(names: list[str], why: str, hint: str) -> RefusedError:
@@ -133,4 +178,4 @@ def _refusal(names: list[str], why: str, hint: str) -> RefusedError:
     return RefusedError("%s, and %s." % (what, why), hint=hint)
 
 
-__all__ = ("forget_dropped", "on_this_host", "settle_promoted", "unsettled")
+__all__ = ("forget_dropped", "lay_missing", "on_this_host", "settle_promoted", "unsettled")

@@ -71,6 +71,7 @@ def look_into(data: str, name: str, path: str, account: str = "") -> None:
             if made.path in _links(state):
                 continue  # it has been led there already
             place = _place(state, made.path, account)
+            state.setdefault("numbers", {})[str(made.oid)] = place
             if place != made.path:
                 changed = _fitting(led_to, changed, start, made, _link(data, state, made.path, place))
         if head:
@@ -110,6 +111,7 @@ def _end(data: str, state: dict[str, Any], number: int, content: bytes, start: i
     if begun is None or made is None:
         return content
     begun["place"] = _links(state).get(made.path) or _place(state, made.path, account)
+    state.setdefault("numbers", {})[str(made.oid)] = begun["place"]
     _lay_link(data, begun["link"], begun["place"])
     return _fitting(ended_with, content, start, head, begun["link"])
 
@@ -129,6 +131,16 @@ def made_by_wal(data: Path) -> dict[str, str]:
     """Return where the tablespaces lie that the WAL made, by their original directories: not those of the base backup."""
     state = _read(str(data))
     return {path: place for path, place in sorted(state.get("made", {}).items()) if path not in state["base"]}
+
+
+def all_places(data: Path) -> list[str]:
+    """Return where all tablespaces lie that a recovery laid here, those of the base backup as well."""
+    return sorted(_read(str(data)).get("made", {}).values())
+
+
+def places_by_number(data: Path) -> dict[str, str]:
+    """Return where the tablespaces lie that the WAL made, by their numbers."""
+    return dict(_read(str(data)).get("numbers", {}))
 
 
 def made_anew(data: Path) -> list[str]:
@@ -291,6 +303,7 @@ def _give(path: str, account: str) -> None:
 
 __all__ = (
     "FILE",
+    "all_places",
     "has_links",
     "home_of",
     "lay",
@@ -298,6 +311,7 @@ __all__ = (
     "look_into_all",
     "made_anew",
     "made_by_wal",
+    "places_by_number",
     "refused",
     "settle",
 )

@@ -39,6 +39,7 @@ def programs(folder: Path, script: str) -> Programs:
 
 
 EMPTY_TAR = bytes(10240)
+WAL = 16 << 20  # of each set: one segment
 
 
 def test_what_it_says_about_a_chain_is_told(world: Any, tmp_path: Path) -> None:
@@ -76,9 +77,9 @@ def test_without_the_program_nothing_begins(world: Any, tmp_path: Path) -> None:
 
 def test_the_room_for_a_chain_is_that_of_all_its_parts(world: Any) -> None:
     chain = sets(world, EMPTY_TAR)
-    assert base_unpacking.unpacked_bytes(chain[:1]) == 1024
-    assert base_unpacking.unpacked_bytes(chain) == 3 * 1024
-    assert base_unpacking.unpacked_sizes(chain) == {"": 3 * 1024}
+    assert base_unpacking.unpacked_bytes(chain[:1]) == 1024 + WAL
+    assert base_unpacking.unpacked_bytes(chain) == 3 * (1024 + WAL)
+    assert base_unpacking.unpacked_sizes(chain) == {"": 3 * (1024 + WAL)}
     odd = world.add("local", world.NOW, kind="base", base=None, id="20200101T000000Z-base")
     with pytest.raises(DamagedError, match="describes no base backup"):
         base_unpacking.unpacked_bytes([Source(world.context(), Catalog(world.context().local), odd)])
@@ -98,14 +99,14 @@ def test_the_room_of_tablespaces_is_theirs(world: Any, monkeypatch: pytest.Monke
         child.set_id: link(child, told("17", 700, 30), told("16", -1, 7), size=1100, own=90),
     }
     monkeypatch.setattr(base_unpacking, "_base", lambda source: bases[source.set_id])
-    assert base_unpacking.unpacked_sizes([full]) == {"": 350, "17": 600, "16": 0, "15": 50}
+    assert base_unpacking.unpacked_sizes([full]) == {"": 350 + WAL, "17": 600, "16": 0, "15": 50}
     # All parts beside the whole; what the last one has no more lies with the data directory.
     together = base_unpacking.unpacked_sizes([full, child])
-    assert together == {"": 1100 + 1000 + 90 - (700 + 600 + 30) - 7, "17": 700 + 600 + 30, "16": 7}
+    assert together == {"": 1100 + 1000 + 90 - (700 + 600 + 30) - 7 + 3 * WAL, "17": 700 + 600 + 30, "16": 7}
     assert list(together) == ["", "17", "16"]
     # What a server does not let us see of its databases is no reason to give a tablespace less.
     bases[full.set_id] = link(full, told("17", 600, 0), size=100, own=0)
-    assert base_unpacking.unpacked_sizes([full]) == {"": 0, "17": 600}
+    assert base_unpacking.unpacked_sizes([full]) == {"": WAL, "17": 600}
 
 
 def test_no_link_leads_to_the_directories_of_the_original(tmp_path: Path) -> None:

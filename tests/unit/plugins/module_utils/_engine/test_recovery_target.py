@@ -23,6 +23,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery
     parse_target,
     paused_at_the_end,
     said_at_the_end,
+    transaction_ahead,
+    why_short,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name, show_lsn
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import Base, windows
@@ -202,6 +204,48 @@ def test_a_restore_point_is_looked_for_behind_the_last_gap() -> None:
     assert missing in said
     assert "the transaction 2450 is found only if it lies before that" in said
     assert choose_base(Target("xid", xid=3450), bases, held, NOW).remarks == ()
+    # A moment, where only the time is known at which the WAL came to its place: long after it had been written.
+    late = archive(bases, {n: 1 if n in (25, 26) else 40 - n for n in range(10, 30) if n != 27}, arrived=True)
+    chosen = choose_base(Target("time", at(13.5)), bases[:2], late, NOW)
+    (said,) = chosen.remarks
+    missing = segment_name(1, 27, SIZE)
+    assert "%s to %s (1) are missing" % (missing, missing) in said
+    assert "the moment %s is found only if it lies before that" % at(13.5).isoformat() in said
+    hint = why_short(Target("time", at(13.5)), chosen.gap)
+    assert "%s to %s (1) are missing. Bring them back" % (missing, missing) in hint
+    known = archive(bases, {n: 40 - n for n in range(10, 30) if n != 27})
+    assert choose_base(Target("time", at(15)), bases[:2], known, NOW).remarks == ()
+
+
+def test_what_to_ask_for_where_the_wal_ended_depends_on_the_target() -> None:
+    said = {
+        Target("time", at(1)): "nothing was committed after that moment. Ask for an earlier one, or for the end",
+        Target("xid", xid=7): "or be part of another one",
+        Target("name", name="x"): "upper and lower case differ",
+        Target("lsn", position=7): "no record begins at that LSN or behind it",
+    }
+    for target, text in said.items():
+        assert text in why_short(target).replace("have ended before, or be", "or be")
+
+
+def test_behind_the_last_byte_of_the_archive_no_recovery_stops() -> None:
+    bases = [base(10, 30)]
+    held = archive(bases, {n: 40 - n for n in range(10, 13)})
+    for inclusive in (True, False):
+        with pytest.raises(RefusedError, match="it stops only where a record begins: ask for the end"):
+            choose_base(Target("lsn", position=13 * SIZE, inclusive=inclusive), bases, held, NOW)
+    assert choose_base(Target("lsn", position=13 * SIZE - 8), bases, held, NOW).base == bases[0]
+
+
+def test_the_transaction_before_which_it_stopped_is_read_from_its_words() -> None:
+    for log, xid in [
+        ("recovery stopping before commit of transaction 758, time 2026-11-27 11:16:12.761866+00", "758"),
+        ("recovery stopping before abort of prepared transaction 7, time 2026-11-27 11:16:12+00", "7"),
+        ("recovery stopping after commit of transaction 758, time 2026-11-27 11:16:12.761866+00", ""),
+        ('recovery stopping before WAL location (LSN) "0/3000000"', ""),
+        ("", ""),
+    ]:
+        assert transaction_ahead(log) == xid
 
 
 def test_where_wal_may_end_because_nothing_was_committed_any_more() -> None:

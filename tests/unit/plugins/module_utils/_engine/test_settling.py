@@ -14,7 +14,12 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.context impor
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, RefusedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import Server
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.settling import settle_promoted, unsettled
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.settling import (
+    forget_dropped,
+    lay_missing,
+    settle_promoted,
+    unsettled,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import tablespaces
 
 
@@ -151,3 +156,47 @@ def test_status_tells_of_it_until_it_is_settled(data: Path, tmp_path: Path) -> N
     assert told(data, login_host="localhost")
     (data / "postmaster.pid").unlink()
     assert told(data) == ""
+
+
+class Spaces:
+    """A server with these tablespaces, of PostgreSQL 18."""
+
+    def __init__(self, **spaces: int) -> None:
+        self.spaces = sorted((oid, name) for name, oid in spaces.items())
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        if "pg_control_system" in sql:
+            return [(18, 202506291)]
+        return [(oid, "/" + name) for oid, name in self.spaces] if "location" in sql else list(self.spaces)
+
+
+def test_a_tablespace_whose_link_is_gone_gets_an_empty_directory_again(data: Path, tmp_path: Path) -> None:
+    tablespaces._write(
+        str(data), {**tablespaces._read(str(data)), "numbers": {"16402": str(tmp_path / "of the WAL")}}, ""
+    )
+    of_the_base = tmp_path / "of the base"
+    of_the_base.mkdir()
+    server: Any = Spaces(there=16400, base=16401, made=16402, odd=16403)
+    told = lay_missing(data, server, "", {"16400": tmp_path, "16401": of_the_base})
+    for text, place in ((told[0], of_the_base), (told[1], tmp_path / "of the WAL")):
+        assert "lies in %s, empty, again" % place in text
+    assert 'No backup works until it is dropped: DROP TABLESPACE "odd".' in told[2]
+    for oid, place in (("16401", of_the_base), ("16402", tmp_path / "of the WAL")):
+        assert (data / "pg_tblspc" / oid).readlink() == place
+        assert [path.name for path in place.iterdir()] == ["PG_18_202506291"]
+    assert (data / "pg_tblspc" / "16400").readlink() == Path("t0"), "it was there"
+    assert not (data / "pg_tblspc" / "16403").is_symlink()
+    assert len(lay_missing(data, server, "", {})) == 1
+
+
+def test_a_link_that_is_no_tablespace_of_the_server_goes(data: Path, tmp_path: Path) -> None:
+    """While others may make one at this moment only those that a recovery has laid."""
+    links = data / "pg_tblspc"
+    for name, place in (("16401", "/new"), ("16402", str(tmp_path / "place")), ("16403", "/there")):
+        (links / name).symlink_to(place)
+    server: Any = Spaces(there=16400)
+    assert forget_dropped(data, server) == []  # as where the recovery pauses: it may still come to its end
+    assert forget_dropped(data, server, laid=[str(tmp_path / "place")]) == [str(tmp_path / "place")]
+    assert sorted(path.name for path in links.iterdir()) == ["16400", "16401", "t0"]
+    assert forget_dropped(data, server, every=True) == ["/new"]
+    assert sorted(path.name for path in links.iterdir()) == ["16400", "t0"]

@@ -20,6 +20,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespa
     ended,
     ended_with,
     found_in,
+    last_end,
     led_to,
     made_in,
 )
@@ -195,6 +196,28 @@ def test_any_record_across_the_border_is_changed_right_or_not_at_all() -> None:
         whole = across(one, other, inside, length)
         assert _crc(whole) == int.from_bytes(whole[20:24], sys.byteorder), said
         assert whole[30 + 3 * (whole[24] == 254) :].startswith(b"t0\0"), said
+
+
+def test_where_the_last_transaction_ended_is_found() -> None:
+    """Of commits and aborts, and no others; also where a page ends in the middle of one."""
+    for before in (0, 4000, 8152 - 40, 8152 - 64, 8152 - 8):
+        plain = filler(before) + record(bytes(50), manager=1) + filler(64)
+        ended_at = at_lsn(len(plain) - 64)
+        plain += record(bytes(50), manager=1, info=0x10) + record(bytes(50), manager=4)
+        here = at_lsn(len(plain))
+        plain += record(bytes(50), manager=1, info=0x20) + filler(96)
+        content = segment(plain)
+        assert last_end(content, SIZE, here) == ended_at
+        assert last_end(content, SIZE, at_lsn(len(plain))) == at_lsn(len(plain) - 96)
+        assert last_end(content, SIZE, at_lsn(len(plain)) + 8) is None, "nobody knows what comes there"
+    assert last_end(segment(filler(4000)), SIZE, at_lsn(4000)) == SIZE
+    assert last_end(bytes(SIZE), SIZE, SIZE + 800) is None
+
+
+def at_lsn(plain: int) -> int:
+    """The LSN of a byte of the segment 1, counted without the headers of its pages."""
+    page, inside = divmod(plain - (PAGE - 40), PAGE - 24)
+    return SIZE + (40 + plain if plain < PAGE - 40 else (page + 1) * PAGE + 24 + inside)
 
 
 # --- where it may lie -------------------------------------------------------------------------------------------------
