@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""The rows of tables, as a script has them, into PostgreSQL: several tables at a time, each by a psql of its own, and frozen where that can be."""
+"""The rows of tables, as a script has them, into PostgreSQL: several at a time, each by a psql of its own, frozen where that can be."""
 
 from __future__ import annotations
 
