@@ -17,6 +17,9 @@ from ..core.redaction import without_secret
 from .connection import INVALID, NO_DATABASE, Session
 
 _BATCH = 100
+_COUNTED_AT_ONCE = (
+    20  # tables: with the indexes of each, as many locks as a server has room for beside those of the tables
+)
 
 # What a server says that has no room for the locks of so many tables, and what helps.
 NO_LOCKS = "out of shared memory"
@@ -372,7 +375,7 @@ def count_rows(session: Session, tables: Iterable[str], *, within_transaction: b
     Counting locks the indexes too, and a server has room for so many locks. `within_transaction` they are let go of.
     """
     counts: dict[str, int] = {}
-    for batch in _batches(list(tables)):
+    for batch in _batches(list(tables), _COUNTED_AT_ONCE):
         parts = ["SELECT %d, (SELECT count(*) FROM ONLY %s)" % (i, _quoted(key)) for i, key in enumerate(batch)]
         if within_transaction:
             session.execute("SAVEPOINT pgops_count")
@@ -405,8 +408,28 @@ def _quoted(key: str) -> str:
     return qualified(*split_qualified(key))
 
 
-def _batches(keys: list[str]) -> Iterable[list[str]]:
-    return (keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH))
+def _batches(keys: list[str], size: int = _BATCH) -> Iterable[list[str]]:
+    return (keys[i : i + size] for i in range(0, len(keys), size))
+
+
+def holds_objects(session: Session) -> bool:
+    """Tell whether somebody has made anything in the session's database, extensions too."""
+    catalogs = (
+        "pg_class",
+        "pg_extension",
+        "pg_largeobject_metadata",
+        "pg_namespace",
+        "pg_proc",
+        "pg_type",
+        "pg_operator",
+    )
+    parts = []
+    for catalog in catalogs:
+        sql = "SELECT 1 FROM %s x WHERE x.oid >= 16384" % catalog
+        if catalog in _SCHEMA_OF:
+            sql += " AND x.%s NOT IN (SELECT n.oid FROM pg_namespace n WHERE %s)" % (_SCHEMA_OF[catalog], _SYSTEM)
+        parts.append("EXISTS (%s)" % sql)
+    return bool(session.value("SELECT " + " OR ".join(parts)))
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -528,6 +551,7 @@ __all__ = (
     "count_rows",
     "database_properties",
     "databases",
+    "holds_objects",
     "roles",
     "sequence_positions",
     "settings_of_all_roles",
