@@ -362,7 +362,13 @@ def test_databases_that_are_not_backed_up_are_uncovered(parts: PostgresServer, m
 
 def test_a_server_with_room_for_few_locks(servers: Servers, make_site: MakeSite) -> None:
     """Where pg_dump alone has room for its locks, counting the rows must not need that of all indexes as well."""
-    limits = {"max_connections": 15, "max_wal_senders": 0, "max_worker_processes": 2, "autovacuum": "off"}
+    limits: dict[str, str | int] = {
+        "max_connections": 15,
+        "max_wal_senders": 0,
+        "max_worker_processes": 2,
+        "autovacuum_worker_slots": 1,
+        "autovacuum_max_workers": 1,
+    }
     server = servers.get("few locks", 18, max_locks_per_transaction=24, **limits)
 
     def tables(first: int, last: int) -> None:
@@ -375,7 +381,7 @@ def test_a_server_with_room_for_few_locks(servers: Servers, make_site: MakeSite)
     site = make_site(server, backup={"databases": ["many"], "format": "custom", "jobs": 1})
     facts = site.manifest(site.backup()["set"]).databases[0].fingerprint
     assert facts is not None and len(facts["rows"]) == 150
-    tables(150, 600)
+    tables(150, 400)
     with pytest.raises(PgopsError) as caught:
         site.backup()
     assert "Raise its max_locks_per_transaction" in caught.value.hint

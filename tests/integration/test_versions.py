@@ -102,10 +102,9 @@ def test_what_a_newer_version_names_or_keeps_otherwise_is_no_loss(servers: Serve
     assert done["remarks"] == ["relation public.b: column i is NOT NULL now, as in its parent"]
 
     def lost(manifest: dict[str, Any]) -> None:
-        facts = manifest["databases"][0]["fingerprint"]
-        facts["relations"]["public.f"]["not_null"] = ["i"]
+        manifest["databases"][0]["fingerprint"]["relations"]["public.b"]["nullable_columns"] = "others"
 
-    with pytest.raises(DamagedError, match=r"relation public\.f: not null was \['i'\], is nothing"):
+    with pytest.raises(DamagedError, match=r"relation public\.b: columns was"):
         site.restore(to=server, set=site.forge(set_id, lost), rename={"parted": "again"})
 
 

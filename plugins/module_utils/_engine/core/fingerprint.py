@@ -41,10 +41,12 @@ _SINGULAR = {
 # What a partition has from its parent, and lacks when it is restored alone.
 _INHERITED = ("parents", "columns")
 # What is looked at, but must not be the same.
-_NOT_COMPARED = ("valid", "version", "scattered", "derived")
+_NOT_COMPARED = ("valid", "version", "scattered", "derived", "not_null", "nullable_columns")
 # What every new database has. A set of a database that has dropped it lacks it.
 _OF_EVERY_DATABASE = (("schemas", "public"), ("extensions", "plpgsql"))
 _SHOWN = 200
+# The first version that keeps a child from being nullable where its parent is not.
+_NOT_NULL_INHERITED = 180000
 
 
 @dataclass
@@ -80,6 +82,8 @@ def compare(expected: Facts, actual: Facts, rules: Rules = Rules()) -> Compariso
     found = {
         k: {f: x for f, x in v.items() if k not in alone or f not in _INHERITED} for k, v in actual["relations"].items()
     }
+    if expected["server_version_num"] < _NOT_NULL_INHERITED <= actual["server_version_num"]:
+        _take_over_not_null(shape, found, result)
     _compare_kind("relations", shape, found, view, result)
     for kind in _RELATED:
         wanted = {k: v for k, v in expected[kind].items() if _table_of(kind, k, v) in relations}
@@ -103,6 +107,20 @@ def compare(expected: Facts, actual: Facts, rules: Rules = Rules()) -> Compariso
         _compare_counts(expected, actual, result)
         _compare_large_objects(expected["large_objects"], actual["large_objects"], rules, result)
     return result
+
+
+def _take_over_not_null(expected: Facts, actual: Facts, result: Comparison) -> None:
+    """Let a child have the NOT NULL of its parents that it had dropped, which newer servers do not allow, and remark it."""
+    for key, value in sorted(expected.items()):
+        found = actual.get(key, {})
+        was, now = set(value.get("not_null", ())), set(found.get("not_null", ()))
+        parents = value.get("parents", ())
+        above = {column for parent in parents for column in actual.get(parent, {}).get("not_null", ())}
+        alike = value.get("nullable_columns") == found.get("nullable_columns") is not None
+        if alike and was < now <= was | above:
+            expected[key] = {**value, "columns": found.get("columns")}
+            text = "relation %s: column %s is NOT NULL now, as in its parent"
+            result.remarks += [text % (key, column) for column in sorted(now - was)]
 
 
 def _wanted(key: str, value: dict[str, Any], rules: Rules) -> bool:

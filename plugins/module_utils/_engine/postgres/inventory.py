@@ -84,6 +84,11 @@ def _ours(catalog: str, alias: str) -> str:
 
 _USER = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 _SYSTEM = "n.nspname ~ '^pg_' OR n.nspname = 'information_schema'"
+# Whether a table inherits from others or others from it, but as a partition.
+_INHERITS = (
+    "c.relkind = 'r' AND NOT c.relispartition"
+    " AND (c.relhassubclass OR EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhrelid = c.oid))"
+)
 _USER_TABLE = "%s AND c.relpersistence <> 't' AND %s" % (_USER, _ours("pg_class", "c"))
 
 # kind -> SQL that gives (schema, relation, key, value); a scope looks at the first two
@@ -112,7 +117,16 @@ _OF_RELATIONS: dict[str, str] = {
           'columns', (SELECT md5(string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
              a.attnotnull, CASE WHEN NOT c.relispartition THEN a.attidentity END, a.attgenerated, a.atthasdef,
              (SELECT collname FROM pg_collation l WHERE l.oid = a.attcollation)), ',' ORDER BY a.attname COLLATE "C"))
-             FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))
+             FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+          'not_null', CASE WHEN """
+    + _INHERITS
+    + """ THEN (SELECT jsonb_agg(a.attname ORDER BY a.attname COLLATE "C") FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull) END,
+          'nullable_columns', CASE WHEN """
+    + _INHERITS
+    + """ THEN (SELECT md5(string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
+             a.attidentity, a.attgenerated, a.atthasdef, a.attcollation::regcollation), ',' ORDER BY a.attname COLLATE "C"))
+             FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END)
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND """
     + _USER_TABLE,
