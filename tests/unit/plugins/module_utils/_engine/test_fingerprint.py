@@ -274,6 +274,30 @@ def test_a_privilege_of_two_grantors_is_one() -> None:
     assert len(compare(expected, changed).differences) == 1
 
 
+def test_a_child_that_is_not_null_as_its_parent_now_is_a_remark() -> None:
+    expected, changed = copy.deepcopy(FACTS), actual()
+    for facts, columns, held in ((expected, "c5", ["j"]), (changed, "c6", ["i", "j"])):
+        facts["relations"]["s.t"]["not_null"] = ["i"]
+        facts["relations"]["s.child"] = {
+            "kind": "r",
+            "parents": ["s.t"],
+            "columns": columns,
+            "not_null": held,
+            "nullable_columns": "n",
+        }
+    said = "relation s.child: columns was c5, is c6"
+    assert compare(expected, changed).differences == [said]  # of the same version
+    changed["server_version_num"] = 180000
+    result = compare(expected, changed)
+    assert result.differences == []
+    assert result.remarks == ["relation s.child: column i is NOT NULL now, as in its parent"]
+    changed["relations"]["s.t"].pop("not_null")
+    assert compare(expected, changed).differences == [said]
+    changed["relations"]["s.t"]["not_null"] = ["i"]
+    changed["relations"]["s.child"]["nullable_columns"] = "others"
+    assert compare(expected, changed).differences == [said]
+
+
 def test_rows_that_move_between_partitions_are_compared_by_their_root() -> None:
     expected, changed = copy.deepcopy(FACTS), actual()
     for facts in (expected, changed):
