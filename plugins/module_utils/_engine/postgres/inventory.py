@@ -100,8 +100,9 @@ _OF_RELATIONS: dict[str, str] = {
           'parents', (SELECT jsonb_agg(format('%I.%I', pn.nspname, pc.relname) ORDER BY pn.nspname, pc.relname)
              FROM pg_inherits i JOIN pg_class pc ON pc.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = pc.relnamespace
              WHERE i.inhrelid = c.oid),
-          'scattered', (SELECT true FROM pg_partitioned_table pt WHERE pt.partrelid = c.oid AND EXISTS (SELECT 1 FROM pg_opclass o
-             JOIN pg_am m ON m.oid = o.opcmethod WHERE o.oid = ANY (pt.partclass) AND m.amname = 'hash' AND o.opcname = 'enum_ops')),
+          'scattered', CASE WHEN c.relkind = 'p' THEN (SELECT true FROM pg_partitioned_table pt WHERE pt.partrelid = c.oid
+             AND EXISTS (SELECT 1 FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod
+               WHERE o.oid = ANY (pt.partclass) AND m.amname = 'hash' AND o.opcname = 'enum_ops')) END,
           'owned_by', (SELECT format('%I.%I', tn.nspname, t.relname) FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
              JOIN pg_namespace tn ON tn.oid = t.relnamespace WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass
              AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') LIMIT 1),
@@ -241,10 +242,7 @@ _SCHEMA_OF = {
 _BROUGHT = (
     ("pg_constraint", "x.contype = 'c' AND x.conrelid <> 0 AND NOT x.conislocal"),
     ("pg_constraint", "x.contype = 'f' AND x.conparentid <> 0"),
-    (
-        "pg_trigger",
-        "EXISTS (SELECT 1 FROM pg_trigger p WHERE p.oid = x.tgparentid AND p.tgenabled = x.tgenabled)",
-    ),
+    ("pg_trigger", "EXISTS (SELECT 1 FROM pg_trigger p WHERE p.oid = x.tgparentid AND p.tgenabled = x.tgenabled)"),
     ("pg_rewrite", "x.rulename = '_RETURN'"),
 )
 # The types of relations, of arrays and of many ranges; indexes that are no good, which pg_dump leaves out.
@@ -386,7 +384,8 @@ def lock_tables(session: Session, tables: Iterable[str]) -> list[str]:
 def count_rows(session: Session, tables: Iterable[str], *, within_transaction: bool = False) -> dict[str, int]:
     """Return the number of rows of each of `tables`, children not counted with their parents.
 
-    Counting locks the indexes too, and a server has room for so many locks. `within_transaction` they are let go of.
+    Counting locks the indexes too, and a server has room for so many locks only: `within_transaction`, which would keep
+    them, each step lets go of its own.
     """
     counts: dict[str, int] = {}
     for batch in _batches(list(tables), _COUNTED_AT_ONCE):
