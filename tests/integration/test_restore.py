@@ -221,7 +221,8 @@ def undumped(bench: PostgresServer) -> PostgresServer:
 def as_of_format_1(manifest: dict[str, Any]) -> None:
     """Turn the one fingerprint of a manifest into what versions before format 2 took of that database."""
     facts = manifest["databases"][0]["fingerprint"]
-    del facts["format"], facts["brought"]  # what they had was 1; none counts as that
+    facts["format"] = 1
+    del facts["brought"]
     for value in (*facts["constraints"].values(), *facts["relations"].values()):
         for fact in ("derived", "scattered"):
             value.pop(fact, None)
