@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
-    DamagedError,
-    RefusedError,
-    UsageError,
-)
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import errors
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UsageError
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer, system_bindirs
 from tests.integration.conftest import Servers, Site, create_database, databases_of, empty, run_sql, same_superuser
@@ -104,7 +101,7 @@ def test_what_a_newer_version_names_or_keeps_otherwise_is_no_loss(servers: Serve
     def lost(manifest: dict[str, Any]) -> None:
         manifest["databases"][0]["fingerprint"]["relations"]["public.b"]["nullable_columns"] = "others"
 
-    with pytest.raises(DamagedError, match=r"relation public\.b: columns was"):
+    with pytest.raises(errors.DamagedError, match=r"relation public\.b: columns was"):
         site.restore(to=server, set=site.forge(set_id, lost), rename={"parted": "again"})
 
 
