@@ -461,7 +461,7 @@ damaged:
     - file: base/16384/16385
       block: 4
 uncovered:
-  description: Databases, schemas and tables of the server that this backup does not cover.
+  description: Databases, schemas and tables of the server that this backup does not cover, and objects in template1.
   returned: success
   type: list
   elements: dict

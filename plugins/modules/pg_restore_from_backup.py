@@ -364,8 +364,8 @@ databases:
     frozen:
       description:
         - Whether the rows were loaded frozen, so that no vacuum has to visit them again.
-        - A superuser's parallel restore of a whole database does so, unless an extension's own table came with rows, or the
-          backup directory can hold no links for a while.
+        - A superuser's parallel restore of a whole database does so, unless an extension's own table came with rows, a table is
+          partitioned by the hash of an enum, or the backup directory can hold no links for a while.
       type: bool
       returned: success
     compared:

@@ -350,9 +350,41 @@ def test_databases_that_are_not_backed_up_are_uncovered(parts: PostgresServer, m
         "database other": "it is not in backup.databases",
         "database postgres": "it is not in backup.databases",
     }
-    result = make_site(parts).backup(exclude_databases=["other"])
+    run_sql(parts, "template1", "CREATE TABLE of_each_new_database (i int)")
+    try:
+        result = make_site(parts).backup(exclude_databases=["other"])
+    finally:
+        run_sql(parts, "template1", "DROP TABLE of_each_new_database")
     assert {d["name"] for d in result["databases"]} == {"parts", "postgres"}
     assert {"what": "database other", "why": "it is in backup.exclude_databases"} in result["uncovered"]
+    assert "objects in template1" in {u["what"] for u in result["uncovered"]}
+
+
+def test_a_server_with_room_for_few_locks(servers: Servers, make_site: MakeSite) -> None:
+    """Where pg_dump alone has room for its locks, counting the rows must not need that of all indexes as well."""
+    limits: dict[str, str | int] = {
+        "max_connections": 15,
+        "max_wal_senders": 0,
+        "max_worker_processes": 2,
+        "autovacuum_worker_slots": 1,
+        "autovacuum_max_workers": 1,
+    }
+    server = servers.get("few locks", 18, max_locks_per_transaction=24, **limits)
+
+    def tables(first: int, last: int) -> None:
+        for at in range(first, last, 50):  # what one transaction makes is locked, too
+            made = ("CREATE TABLE t%d (i int PRIMARY KEY, j int UNIQUE)" % i for i in range(at, at + 50))
+            run_sql(server, "many", "; ".join(made))
+
+    create_database(server, "many")
+    tables(0, 150)
+    site = make_site(server, backup={"databases": ["many"], "format": "custom", "jobs": 1})
+    facts = site.manifest(site.backup()["set"]).databases[0].fingerprint
+    assert facts is not None and len(facts["rows"]) == 150
+    tables(150, 400)
+    with pytest.raises(PgopsError) as caught:
+        site.backup()
+    assert "Raise its max_locks_per_transaction" in caught.value.hint
 
 
 @pytest.mark.parametrize(

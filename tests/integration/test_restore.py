@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg2.errors
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs, source
@@ -161,6 +162,119 @@ ALTER TABLE child ADD FOREIGN KEY (id) REFERENCES parent;
 CREATE STATISTICS together ON id, word FROM parent;
 CREATE INDEX ON parent (upper(word));
 """
+
+
+# What pg_dump rightly leaves out, or PostgreSQL names anew: none of it is a loss. There is neither public nor plpgsql.
+UNDUMPED = """
+CREATE SCHEMA s; SET search_path = s;
+CREATE TABLE t (i int); INSERT INTO t VALUES (1), (1);
+CREATE TABLE p (d int, i int CONSTRAINT few CHECK (i < 9), PRIMARY KEY (d, i)) PARTITION BY RANGE (d);
+CREATE TABLE p01 PARTITION OF p FOR VALUES FROM (1) TO (2);
+CREATE TABLE p02 PARTITION OF p FOR VALUES FROM (2) TO (3);
+CREATE TABLE f (d int, i int, FOREIGN KEY (d, i) REFERENCES p);
+ALTER TABLE p DETACH PARTITION p01; DROP TABLE p01;
+CREATE TABLE p03 PARTITION OF p FOR VALUES FROM (3) TO (4);
+CREATE TABLE p00 PARTITION OF p FOR VALUES FROM (0) TO (1);
+INSERT INTO p VALUES (3, 1), (0, 1); INSERT INTO f VALUES (3, 1);
+CREATE TABLE r (k int PRIMARY KEY);
+CREATE TABLE m (i int, k int CONSTRAINT of_all REFERENCES r) PARTITION BY RANGE (i);
+CREATE TABLE m1 (i int, k int CONSTRAINT of_its_own REFERENCES r);
+ALTER TABLE m ATTACH PARTITION m1 FOR VALUES FROM (0) TO (9);
+CREATE TRIGGER tg BEFORE UPDATE ON p FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+CREATE VIEW v AS SELECT 1 AS i;
+CREATE TYPE many AS RANGE (subtype = float8, multirange_type_name = many_more);
+COMMENT ON CONSTRAINT few ON p IS 'dumped'; COMMENT ON CONSTRAINT few ON p02 IS 'left out';
+COMMENT ON CONSTRAINT p_pkey ON p IS 'dumped'; COMMENT ON CONSTRAINT p02_pkey ON p02 IS 'dumped';
+COMMENT ON CONSTRAINT of_all ON m IS 'dumped'; COMMENT ON CONSTRAINT of_its_own ON m1 IS 'left out';
+COMMENT ON TRIGGER tg ON p IS 'dumped'; COMMENT ON TRIGGER tg ON p02 IS 'left out';
+COMMENT ON VIEW v IS 'dumped'; COMMENT ON RULE "_RETURN" ON v IS 'left out';
+COMMENT ON TYPE many IS 'dumped'; COMMENT ON TYPE many_more IS 'left out';
+COMMENT ON TYPE t IS 'left out'; COMMENT ON TYPE _many IS 'left out';
+CREATE COLLATION mine FROM "C"; CREATE COLLATION pg_catalog.imported FROM "C";
+COMMENT ON COLLATION mine IS 'dumped'; COMMENT ON COLLATION pg_catalog.imported IS 'left out';
+SET allow_system_table_mods = on;
+CREATE OPERATOR pg_catalog.=== (LEFTARG = point, RIGHTARG = point, FUNCTION = point_eq);
+CREATE TYPE e AS ENUM ('a', 'b', 'c', 'd', 'e', 'f');
+CREATE TABLE h (k e, v int) PARTITION BY HASH (k);
+CREATE TABLE h0 PARTITION OF h FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE h1 PARTITION OF h FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO h SELECT (array['a', 'b', 'c', 'd', 'e', 'f'])[1 + i % 6]::e, i FROM generate_series(1, 3000) i;
+CREATE ROLE giver; GRANT CONNECT ON DATABASE undumped TO giver WITH GRANT OPTION;
+CREATE ROLE taker; GRANT CONNECT ON DATABASE undumped TO taker WITH GRANT OPTION;
+SET ROLE giver; GRANT CONNECT ON DATABASE undumped TO taker; RESET ROLE;
+DROP SCHEMA public; DROP EXTENSION plpgsql;
+"""
+ENUMS = "SELECT count(*), sum(v * (k::text = 'b')::int) FROM s.h"
+
+
+@pytest.fixture
+def undumped(bench: PostgresServer) -> PostgresServer:
+    """A server whose database `undumped` has what no dump brings back as it is."""
+    create_database(bench, "undumped", UNDUMPED)
+    for name in ("t_i", "t_i_too"):
+        with pytest.raises(psycopg2.errors.UniqueViolation):
+            run_sql(bench, "undumped", "CREATE UNIQUE INDEX CONCURRENTLY %s ON s.t (i)" % name)
+    run_sql(bench, "undumped", "COMMENT ON INDEX s.t_i IS 'left out'")
+    return bench
+
+
+def as_of_format_1(manifest: dict[str, Any]) -> None:
+    """Turn the one fingerprint of a manifest into what versions before format 2 took of that database."""
+    facts = manifest["databases"][0]["fingerprint"]
+    facts["format"] = 1
+    del facts["brought"]
+    for value in (*facts["constraints"].values(), *facts["relations"].values()):
+        for fact in ("derived", "scattered"):
+            value.pop(fact, None)
+    for name in ("t_i", "t_i_too"):
+        facts["indexes"]["s." + name] = {"table": "s.t", "unique": True, "valid": False}
+    facts["counts"]["comments"] += 4  # each on something of which _BROUGHT knows
+    facts["counts"]["pg_collation"] += 1
+    manifest["databases"][0]["properties"]["acl"]["taker"] = "CONNECT CONNECT*"
+
+
+@pytest.mark.parametrize(("form", "method"), [("directory", "none"), ("custom", "zstd")])
+def test_what_a_dump_leaves_out_or_names_anew_is_no_loss(
+    undumped: PostgresServer, make_site: MakeSite, form: str, method: str
+) -> None:
+    site = make_site(undumped, backup={"databases": ["undumped"], "format": form, "jobs": 2, "compression": method})
+    set_id = site.backup()["set"]
+    (done,) = site.restore(rename={"undumped": "again"}, jobs=2)["databases"]
+    assert done["remarks"] == [] and not done["frozen"]  # what goes through its root is not
+    assert definition(undumped, "again") == definition(undumped, "undumped")
+    rows = run_sql(undumped, "undumped", ENUMS)
+    assert rows == [(3000, 749000)] and run_sql(undumped, "again", ENUMS) == rows
+    if form == "directory":
+        assert site.verify("restore")["sets"][0]["outcome"] == "passed"
+        return
+    # One transaction, in a database that somebody else has made: what it has stays, and is told.
+    create_database(undumped, "made")
+    (done,) = site.restore(rename={"undumped": "made"}, mode="into_empty")["databases"]
+    assert [remark.partition(" was")[0] for remark in done["remarks"]] == ["schema public", "extension plpgsql"]
+    assert run_sql(undumped, "made", ENUMS) == rows
+    site.restore(rename={"undumped": "part"}, tables=("s.h",), databases=("undumped",))
+    assert run_sql(undumped, "part", ENUMS) == rows
+    # Sets of before still restore, and what they lack is found.
+    old = site.forge(set_id, as_of_format_1)
+    (done,) = site.restore(set=old, rename={"undumped": "old"})["databases"]
+    assert [remark.partition(":")[0] for remark in done["remarks"]] == ["comments", "entries in pg_collation"]
+
+    def lost(manifest: dict[str, Any]) -> None:
+        as_of_format_1(manifest)
+        facts = manifest["databases"][0]["fingerprint"]
+        facts["constraints"]["s.f lost"] = {**facts["constraints"]["s.f f_d_i_fkey"]}
+        facts["counts"]["comments"] += 100
+        facts["rows"]["s.h0"] += 1
+        facts["indexes"]["s.lost"] = {"table": "s.t", "unique": True, "valid": True}
+
+    with pytest.raises(DamagedError) as caught:
+        site.restore(set=site.forge(set_id, lost), rename={"undumped": "lost"})
+    assert sorted(line.strip("- ").partition(", ")[0] for line in caught.value.message.splitlines()[1:]) == [
+        "comments: were 112",
+        "constraint s.f lost is missing",
+        "index s.lost is missing",
+        "table s.h with its partitions: had 3001 rows",
+    ]
 
 
 @pytest.mark.parametrize(("form", "method"), [("directory", "gzip"), ("custom", "zstd")])

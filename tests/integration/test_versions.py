@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core import errors
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import SEGMENT, kind
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_records import newest_commit
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer, system_bindirs
-from tests.integration.conftest import Servers, Site, databases_of, empty, run_sql, same_superuser
+from tests.integration.conftest import Servers, Site, create_database, databases_of, empty, run_sql, same_superuser
 
 MakeSite = Callable[..., Site]
 INSTALLED = sorted({int(path.parent.name) for path in system_bindirs()} - {16, 18})
@@ -113,6 +114,34 @@ def test_an_older_server_s_set_goes_to_a_newer_one(servers: Servers, make_site: 
     held = {name: facts for name, facts in after["the server"]["roles"].items() if name != "postgres"}
     assert compare.differences({"roles": {"roles": roles}}, {"roles": {"roles": held}}) == []
     assert databases_of(server) == {*databases, "postgres"}
+
+
+PARTITIONED = """
+CREATE TABLE p (i int PRIMARY KEY) PARTITION BY RANGE (i);
+CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (100);
+CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200);
+CREATE TABLE f (i int REFERENCES p);
+INSERT INTO p VALUES (1), (150); INSERT INTO f VALUES (1), (150);
+CREATE TABLE a (i int NOT NULL, j int NOT NULL); CREATE TABLE b () INHERITS (a); ALTER TABLE b ALTER i DROP NOT NULL;
+"""
+
+
+def test_what_a_newer_version_names_or_keeps_otherwise_is_no_loss(servers: Servers, make_site: MakeSite) -> None:
+    """PostgreSQL 18 names the keys to partitions anew, and a child cannot do without its parent's NOT NULL."""
+    source, server = servers.get("target", 16), servers.get("target", 18)
+    for one in (source, server):
+        empty(one)
+    create_database(source, "parted", PARTITIONED)
+    site = make_site(source)
+    set_id = site.backup(databases=["parted"])["set"]
+    (done,) = site.restore(to=server)["databases"]
+    assert done["remarks"] == ["relation public.b: column i is NOT NULL now, as in its parent"]
+
+    def lost(manifest: dict[str, Any]) -> None:
+        manifest["databases"][0]["fingerprint"]["relations"]["public.b"]["nullable_columns"] = "others"
+
+    with pytest.raises(errors.DamagedError, match=r"relation public\.b: columns was"):
+        site.restore(to=server, set=site.forge(set_id, lost), rename={"parted": "again"})
 
 
 def extensions_of(server: PostgresServer, name: str) -> set[str]:

@@ -27,6 +27,7 @@ _COPY = re.compile(rb"COPY (?P<table>%s(?:\.%s)?) ?(?:\(.*\))? *FROM stdin;" % (
 _SETTINGS = (b"SET ", b"SELECT pg_catalog.set_config(")
 # Newer programs say it, and older servers do not know it.
 _UNKNOWN_TO_OLDER = b"SET transaction_timeout "
+_HEADING = b"-- Data for Name: "
 _END = b"\n\\.\n"
 
 
@@ -64,11 +65,15 @@ def contents(listing: Iterable[str]) -> Contents:
 
 @dataclass(frozen=True)
 class Begin:
-    """The rows of a table follow. `settings` are statements for the session that loads them; `copy` is the command."""
+    """The rows of a table follow. `settings` are statements for the session that loads them; `copy` is the command.
+
+    `through_root`: they go into a partitioned table, which is not emptied and takes each where it belongs.
+    """
 
     settings: tuple[bytes, ...]
     table: bytes
     copy: bytes
+    through_root: bool = False
 
     @property
     def frozen(self) -> bytes:
@@ -86,14 +91,14 @@ Event = Union[Begin, bytes, End]
 
 def split(chunks: Iterable[bytes]) -> Iterator[Event]:
     """Yield for each table of the script a Begin, its rows as chunks, and an End. Raise DamagedError if it breaks off."""
-    text, inside = b"", False
+    text, heading, inside = b"", b"", False
     settings: tuple[bytes, ...] = ()
     for chunk in chunks:
         # Within rows, the first byte of `text` has been told already: the end of the rows begins with a line's end.
         text += chunk
         while True:
             if not inside:
-                begun, settings, text = _next_table(settings, text)
+                begun, settings, heading, text = _next_table(settings, heading, text)
                 if begun is None:
                     break
                 yield begun
@@ -111,27 +116,45 @@ def split(chunks: Iterable[bytes]) -> Iterator[Event]:
         raise DamagedError("The rows that pg_restore reads from the archive break off.")
 
 
-def _next_table(settings: tuple[bytes, ...], text: bytes) -> tuple[Optional[Begin], tuple[bytes, ...], bytes]:
-    """Return the next table, if all that begins it has come; the settings up to here; and the rest of the text."""
+def _next_table(
+    settings: tuple[bytes, ...], heading: bytes, text: bytes
+) -> tuple[Optional[Begin], tuple[bytes, ...], bytes, bytes]:
+    """Return the next table, if all that begins it has come; the settings and the last heading up to here; and the rest of the text."""
     while True:
         text = text.lstrip()
         if text.startswith((b"--", b"\\")):  # a comment, or a command to psql
             if b"\n" not in text:
-                return None, settings, text
-            text = text.partition(b"\n")[2]
+                return None, settings, heading, text
+            line, _unused, text = text.partition(b"\n")
+            heading = line if line.startswith(_HEADING) else heading
             continue
         found = _STATEMENT.match(text)
         # Rows begin after the end of the line.
         if found is None or len(text) == found.end():
-            return None, settings, text
+            return None, settings, heading, text
         statement, text = found[0], text[found.end() :]
         copy = _COPY.fullmatch(statement)
         if copy:
-            return Begin(settings, copy["table"], statement), settings, text.partition(b"\n")[2]
+            begun = Begin(settings, copy["table"], statement, _through_root(heading, statement))
+            return begun, settings, b"", text.partition(b"\n")[2]
         if not statement.startswith(_SETTINGS):
             raise DamagedError("Among the rows of the archive stands %r." % statement[:80].decode("utf-8", "replace"))
         if not statement.startswith(_UNKNOWN_TO_OLDER):
             settings += (statement[:-1],)
 
 
-__all__ = ("Begin", "Contents", "End", "Event", "contents", "split")
+def _through_root(heading: bytes, copy: bytes) -> bool:
+    """Tell whether the command fills another table than that whose rows the heading announces."""
+    schema, name = (re.sub(rb"[\r\n]", b" ", part) for part in copied_table(copy))
+    return bool(heading) and not heading.startswith(b"%s%s; Type: TABLE DATA; Schema: %s" % (_HEADING, name, schema))
+
+
+def copied_table(copy: bytes) -> tuple[bytes, bytes]:
+    """Return the schema, empty if the command does not say it, and the name of the table that a COPY command fills."""
+    found = _COPY.fullmatch(copy)
+    parts = re.findall(_NAME, found["table"]) if found else []
+    names = [part[1:-1].replace(b'""', b'"') if part.startswith(b'"') else part for part in parts]
+    return (names[0] if len(names) == 2 else b"", names[-1] if names else b"")
+
+
+__all__ = ("Begin", "Contents", "End", "Event", "contents", "copied_table", "split")

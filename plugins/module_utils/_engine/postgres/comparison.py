@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.errors import PgopsError
-from ..core.fingerprint import Comparison, Rules, compare
+from ..core.fingerprint import Comparison, Rules, compare, counted, plain_acl
 from ..core.manifest import Database
 from . import inventory
 from .connection import connect
@@ -22,9 +22,7 @@ def compare_database(database: Database, target: Target, name: str, rules: Rules
         raise PgopsError("The set has no fingerprint of %r to compare with." % database.name)
     with connect(target.postgres, name) as session:
         actual = inventory.take(session, inventory.Scope())
-        actual["rows"] = inventory.count_rows(
-            session, [key for key in expected.get("rows", {}) if key in actual["relations"]]
-        )
+        actual["rows"] = inventory.count_rows(session, counted(expected, actual))
         actual["sequences"] = inventory.sequence_positions(session, actual)
         comparison = compare(expected, actual, rules)
         found = inventory.database_properties(session, name)
@@ -39,6 +37,8 @@ def compare_database(database: Database, target: Target, name: str, rules: Rules
 
 def _comparable(fact: str, value: Any) -> Any:
     """Return a property of a database without the settings that no restore can bring back."""
+    if fact == "acl":
+        return plain_acl(value or {})
     if fact != "settings":
         return value
     known = [{"role": entry["role"], "settings": known_settings(entry["settings"])} for entry in value]

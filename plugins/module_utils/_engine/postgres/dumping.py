@@ -29,6 +29,7 @@ from ..system.following import Following
 from ..system.runner import Command, OnLine, Watch
 from . import inventory
 from .connection import LostError, Server, Session, connect, explained, program_environment
+from .inventory import MORE_LOCKS, NO_LOCKS
 from .lock_waits import DumpAnewError, GaveWayError, LockWatch
 from .tools import Programs
 
@@ -344,6 +345,8 @@ def _explained(error: BaseException) -> BaseException:
     timed_out = getattr(error, "sqlstate", None) == _LOCK_TIMEOUT or "LOCK TABLE" in said
     if isinstance(error, PgopsError) and timed_out:
         error.hint = "Another session holds a lock on a table. Try again later, or raise backup.lock_wait_timeout."
+    if isinstance(error, PgopsError) and NO_LOCKS in said:
+        error.hint = MORE_LOCKS
     return explained(error) if isinstance(error, PgopsError) else error
 
 
@@ -373,7 +376,7 @@ class _Counter(threading.Thread):
                 )
             self._locked.set()
             if self._job.with_rows:
-                self._facts["rows"] = inventory.count_rows(self._session, tables)
+                self._facts["rows"] = inventory.count_rows(self._session, tables, within_transaction=True)
         except Exception as error:  # noqa: BLE001  # raised again in check()
             self._trouble = error
         finally:

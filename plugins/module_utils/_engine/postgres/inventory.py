@@ -11,12 +11,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.fingerprint import FORMAT, Facts
+from ..core.fingerprint import FORMAT, Facts, plain_acl
 from ..core.naming import qualified, split_qualified
 from ..core.redaction import without_secret
 from .connection import INVALID, NO_DATABASE, Session
 
 _BATCH = 100
+_COUNTED_AT_ONCE = (
+    20  # tables: with the indexes of each, as many locks as a server has room for beside those of the tables
+)
+
+# What a server says that has no room for the locks of so many tables, and what helps.
+NO_LOCKS = "out of shared memory"
+MORE_LOCKS = (
+    "The server has no room for locks on so many tables at once. Raise its max_locks_per_transaction (ALTER SYSTEM SET, then"
+    " restart it)."
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,12 @@ def _ours(catalog: str, alias: str) -> str:
 
 
 _USER = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+_SYSTEM = "n.nspname ~ '^pg_' OR n.nspname = 'information_schema'"
+# Whether a table inherits from others or others from it, but as a partition.
+_INHERITS = (
+    "c.relkind = 'r' AND NOT c.relispartition"
+    " AND (c.relhassubclass OR EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhrelid = c.oid))"
+)
 _USER_TABLE = "%s AND c.relpersistence <> 't' AND %s" % (_USER, _ours("pg_class", "c"))
 
 # kind -> SQL that gives (schema, relation, key, value); a scope looks at the first two
@@ -84,6 +100,9 @@ _OF_RELATIONS: dict[str, str] = {
           'parents', (SELECT jsonb_agg(format('%I.%I', pn.nspname, pc.relname) ORDER BY pn.nspname, pc.relname)
              FROM pg_inherits i JOIN pg_class pc ON pc.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = pc.relnamespace
              WHERE i.inhrelid = c.oid),
+          'scattered', CASE WHEN c.relkind = 'p' THEN (SELECT true FROM pg_partitioned_table pt WHERE pt.partrelid = c.oid
+             AND EXISTS (SELECT 1 FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod
+               WHERE o.oid = ANY (pt.partclass) AND m.amname = 'hash' AND o.opcname = 'enum_ops')) END,
           'owned_by', (SELECT format('%I.%I', tn.nspname, t.relname) FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
              JOIN pg_namespace tn ON tn.oid = t.relnamespace WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass
              AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') LIMIT 1),
@@ -99,7 +118,16 @@ _OF_RELATIONS: dict[str, str] = {
           'columns', (SELECT md5(string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
              a.attnotnull, CASE WHEN NOT c.relispartition THEN a.attidentity END, a.attgenerated, a.atthasdef,
              (SELECT collname FROM pg_collation l WHERE l.oid = a.attcollation)), ',' ORDER BY a.attname COLLATE "C"))
-             FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))
+             FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+          'not_null', CASE WHEN """
+    + _INHERITS
+    + """ THEN (SELECT jsonb_agg(a.attname ORDER BY a.attname COLLATE "C") FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull) END,
+          'nullable_columns', CASE WHEN """
+    + _INHERITS
+    + """ THEN (SELECT md5(string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
+             a.attidentity, a.attgenerated, a.atthasdef, a.attcollation::regcollation), ',' ORDER BY a.attname COLLATE "C"))
+             FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END)
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND """
     + _USER_TABLE,
@@ -107,11 +135,12 @@ _OF_RELATIONS: dict[str, str] = {
         SELECT n.nspname, c.relname, format('%I.%I', n.nspname, x.relname), jsonb_build_object(
           'table', format('%I.%I', n.nspname, c.relname), 'unique', i.indisunique, 'valid', i.indisvalid)
         FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace WHERE """
+        JOIN pg_namespace n ON n.oid = c.relnamespace WHERE (i.indisvalid OR c.relkind = 'p') AND """
     + _USER_TABLE,
     "constraints": """
         SELECT n.nspname, c.relname, format('%I.%I %I', n.nspname, c.relname, k.conname), jsonb_build_object(
           'type', k.contype, 'validated', k.convalidated, 'deferrable', k.condeferrable,
+          'derived', CASE WHEN k.contype = 'f' AND k.conparentid <> 0 THEN true END,
           'refers_to', (SELECT format('%I.%I', fn.nspname, f.relname) FROM pg_class f
              JOIN pg_namespace fn ON fn.oid = f.relnamespace WHERE f.oid = k.confrelid))
         FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -191,6 +220,41 @@ _COUNTED = (
     "pg_ts_dict",
 )
 
+# catalog -> its column with the schema. What is in one of PostgreSQL's own schemas, or a session's, is not dumped.
+_SCHEMA_OF = {
+    "pg_class": "relnamespace",
+    "pg_collation": "collnamespace",
+    "pg_constraint": "connamespace",
+    "pg_conversion": "connamespace",
+    "pg_opclass": "opcnamespace",
+    "pg_operator": "oprnamespace",
+    "pg_opfamily": "opfnamespace",
+    "pg_proc": "pronamespace",
+    "pg_statistic_ext": "stxnamespace",
+    "pg_ts_config": "cfgnamespace",
+    "pg_ts_dict": "dictnamespace",
+    "pg_ts_parser": "prsnamespace",
+    "pg_ts_template": "tmplnamespace",
+    "pg_type": "typnamespace",
+}
+
+# What pg_dump leaves to the object that brings it, by catalog and condition: with that comes all but its comment.
+_BROUGHT = (
+    ("pg_constraint", "x.contype = 'c' AND x.conrelid <> 0 AND NOT x.conislocal"),
+    ("pg_constraint", "x.contype = 'f' AND x.conparentid <> 0"),
+    ("pg_trigger", "EXISTS (SELECT 1 FROM pg_trigger p WHERE p.oid = x.tgparentid AND p.tgenabled = x.tgenabled)"),
+    ("pg_rewrite", "x.rulename = '_RETURN'"),
+)
+# The types of relations, of arrays and of many ranges; indexes that are no good, which pg_dump leaves out.
+_NEVER_DUMPED = (
+    ("pg_type", "x.typrelid <> 0 AND EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = x.typrelid AND c.relkind <> 'c')"),
+    ("pg_type", "x.typtype = 'm' OR EXISTS (SELECT 1 FROM pg_type a WHERE a.typarray = x.oid)"),
+    (
+        "pg_class",
+        "EXISTS (SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid WHERE i.indexrelid = x.oid AND NOT i.indisvalid AND c.relkind <> 'p')",
+    ),
+)
+
 
 # --- one database -----------------------------------------------------------------------------------------------------
 
@@ -215,6 +279,7 @@ def take(session: Session, scope: Scope) -> Facts:
         for kind, sql in _OF_DATABASE.items():
             facts[kind] = {key: _tidy(value) for key, value in session.rows(sql)}
         facts["counts"] = _counts(session)
+        facts["brought"] = _brought(session)
         facts["large_objects"] = _large_objects(session)
     return facts
 
@@ -230,21 +295,45 @@ def _tidy(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sorted_acl(acl: dict[str, str]) -> dict[str, str]:
-    return {who: " ".join(sorted(may.split())) for who, may in acl.items()}
+    return {who: " ".join(sorted(may.split())) for who, may in plain_acl(acl).items()}
 
 
 def _counts(session: Session) -> dict[str, int]:
     counts = {}
     for catalog in _COUNTED:
         sql = "SELECT count(*) FROM %s o WHERE o.oid >= 16384 AND %s" % (catalog, _ours(catalog, "o"))
+        if catalog in _SCHEMA_OF:
+            sql += " AND o.%s NOT IN (SELECT n.oid FROM pg_namespace n WHERE %s)" % (_SCHEMA_OF[catalog], _SYSTEM)
         counts[catalog] = int(session.value(sql))
+    undumped = [
+        "SELECT x.oid FROM %s x WHERE o.classoid = '%s'::regclass AND x.oid = o.objoid AND (%s)"
+        % (catalog, catalog, which)
+        for catalog, which in (*_system_objects(), *_BROUGHT, *_NEVER_DUMPED)
+    ]
     counts["comments"] = int(
         session.value(
             "SELECT count(*) FROM pg_description o WHERE o.objoid >= 16384 AND NOT EXISTS (SELECT 1 FROM pg_depend e"
             " WHERE e.classid = o.classoid AND e.objid = o.objoid AND e.deptype = 'e')"
+            + "".join(" AND NOT EXISTS (%s)" % one for one in undumped)
         )
     )
     return counts
+
+
+def _system_objects() -> list[tuple[str, str]]:
+    """Return, by catalog, the condition that an object is in one of PostgreSQL's own schemas, or a session's."""
+    inside = "IN (SELECT n.oid FROM pg_namespace n WHERE %s)" % _SYSTEM
+    on_table = "EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = x.%s AND c.relnamespace " + inside + ")"
+    return [(catalog, "x.%s %s" % (column, inside)) for catalog, column in _SCHEMA_OF.items()] + [
+        (catalog, on_table % column)
+        for catalog, column in (("pg_trigger", "tgrelid"), ("pg_rewrite", "ev_class"), ("pg_policy", "polrelid"))
+    ]
+
+
+def _brought(session: Session) -> int:
+    """Return how many objects there are whose comments pg_dump leaves out, and fingerprints of format 1 counted."""
+    parts = ["(SELECT count(*) FROM %s x WHERE x.oid >= 16384 AND (%s))" % one for one in _BROUGHT]
+    return int(session.value("SELECT " + " + ".join(parts)))
 
 
 def _large_objects(session: Session) -> dict[str, Any]:
@@ -292,13 +381,21 @@ def lock_tables(session: Session, tables: Iterable[str]) -> list[str]:
     return [key for key in names if split_qualified(key) in changed]
 
 
-def count_rows(session: Session, tables: Iterable[str]) -> dict[str, int]:
-    """Return the number of rows of each of `tables`, children not counted with their parents."""
+def count_rows(session: Session, tables: Iterable[str], *, within_transaction: bool = False) -> dict[str, int]:
+    """Return the number of rows of each of `tables`, children not counted with their parents.
+
+    Counting locks the indexes too, and a server has room for so many locks only: `within_transaction`, which would keep
+    them, each step lets go of its own.
+    """
     counts: dict[str, int] = {}
-    for batch in _batches(list(tables)):
+    for batch in _batches(list(tables), _COUNTED_AT_ONCE):
         parts = ["SELECT %d, (SELECT count(*) FROM ONLY %s)" % (i, _quoted(key)) for i, key in enumerate(batch)]
+        if within_transaction:
+            session.execute("SAVEPOINT pgops_count")
         for index, count in session.rows(" UNION ALL ".join(parts)):
             counts[batch[index]] = count
+        if within_transaction:
+            session.execute("ROLLBACK TO SAVEPOINT pgops_count; RELEASE SAVEPOINT pgops_count")
     return counts
 
 
@@ -324,8 +421,28 @@ def _quoted(key: str) -> str:
     return qualified(*split_qualified(key))
 
 
-def _batches(keys: list[str]) -> Iterable[list[str]]:
-    return (keys[i : i + _BATCH] for i in range(0, len(keys), _BATCH))
+def _batches(keys: list[str], size: int = _BATCH) -> Iterable[list[str]]:
+    return (keys[i : i + size] for i in range(0, len(keys), size))
+
+
+def holds_objects(session: Session) -> bool:
+    """Tell whether somebody has made anything in the session's database, extensions too."""
+    catalogs = (
+        "pg_class",
+        "pg_extension",
+        "pg_largeobject_metadata",
+        "pg_namespace",
+        "pg_proc",
+        "pg_type",
+        "pg_operator",
+    )
+    parts = []
+    for catalog in catalogs:
+        sql = "SELECT 1 FROM %s x WHERE x.oid >= 16384" % catalog
+        if catalog in _SCHEMA_OF:
+            sql += " AND x.%s NOT IN (SELECT n.oid FROM pg_namespace n WHERE %s)" % (_SCHEMA_OF[catalog], _SYSTEM)
+        parts.append("EXISTS (%s)" % sql)
+    return bool(session.value("SELECT " + " OR ".join(parts)))
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -440,11 +557,14 @@ def _public(settings: Iterable[str]) -> list[str]:
 
 
 __all__ = (
+    "MORE_LOCKS",
+    "NO_LOCKS",
     "Listed",
     "Scope",
     "count_rows",
     "database_properties",
     "databases",
+    "holds_objects",
     "roles",
     "sequence_positions",
     "settings_of_all_roles",

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Optional
 
 from ..core import selection
-from ..core.errors import PgopsError, UsageError
+from ..core.errors import CommandError, PgopsError, UsageError
 from ..core.manifest import Database
 from ..core.naming import database_argument, quote_ident, split_qualified
 from ..source import Source
 from ..system import codec
 from ..system.runner import Command
 from .connection import connect
+from .inventory import MORE_LOCKS, NO_LOCKS
 from .pg_restore import Loaded, Options, listing_of_file, listing_of_stream, restore_arguments, run_restore, seekable
 from .sections import Work, load_in_sections
 from .target import Target, as_transaction
@@ -30,11 +31,15 @@ def load_database(
     manifest says.
     """
     made = _make_schemas(target, into, database)
+    if options.wanted is None and not options.single_transaction:
+        _drop_what_it_lacked(target, into, database)
     try:
         return _load(source, database, target, into, options, folder)
-    except BaseException:
+    except BaseException as error:
         if options.single_transaction:
             _drop_schemas(target, into, made)
+        if isinstance(error, CommandError) and NO_LOCKS in error.stderr:
+            error.hint = MORE_LOCKS
         raise
 
 
@@ -82,6 +87,21 @@ def _make_schemas(target: Target, into: str, database: Database) -> list[str]:
             session.execute("CREATE SCHEMA %s" % quote_ident(schema))
             made.append(schema)
     return made
+
+
+def _drop_what_it_lacked(target: Target, into: str, database: Database) -> None:
+    """Drop what every new database has where the one that was backed up had dropped it. What stays is remarked by the proof."""
+    facts = database.fingerprint
+    if facts is None or not facts["whole"]:
+        return
+    statements = []
+    if "public" not in facts["schemas"]:
+        statements.append("DROP SCHEMA IF EXISTS public")
+    if "plpgsql" not in facts["extensions"]:
+        statements.append("DROP EXTENSION IF EXISTS plpgsql")
+    for statement in statements:
+        with contextlib.suppress(PgopsError), connect(target.postgres, into) as session:
+            session.execute(statement)
 
 
 def _drop_schemas(target: Target, into: str, schemas: list[str]) -> None:

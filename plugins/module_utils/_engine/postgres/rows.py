@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""The rows of tables, as a script has them, into PostgreSQL: several tables at a time, each frozen by a psql of its own."""
+"""The rows of tables, as a script has them, into PostgreSQL: several at a time, each by a psql of its own, frozen where that can be."""
 
 from __future__ import annotations
 
@@ -70,6 +70,8 @@ class _OthersFailedError(Exception):
 
 def _filling(psql: Command, begin: Begin) -> Command:
     """Return the command that empties a table and fills it from standard input, all or nothing."""
+    if begin.through_root:
+        return psql.with_arguments("--command=" + os.fsdecode(one) for one in (*begin.settings, begin.copy))
     statements = [*begin.settings, b"BEGIN", b"TRUNCATE TABLE ONLY " + begin.table, begin.frozen, b"COMMIT"]
     return psql.with_arguments("--command=" + os.fsdecode(statement) for statement in statements)
 

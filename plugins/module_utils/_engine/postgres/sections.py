@@ -90,7 +90,7 @@ def _freezing(work: Work, path: Path) -> Iterator[Path]:
             content = archive_toc.frozen(toc.read_bytes())
             toc.unlink()  # it may be the set's own file under another name
             toc.write_bytes(content)
-        work.loaded.frozen = archive is not None
+            work.loaded.frozen = archive_toc.all_frozen(content)
         yield archive or path
 
 
@@ -107,9 +107,16 @@ def _stream(work: Work, head: Path) -> bool:
     work.restore(head, "--section=pre-data")
     read = Command((work.target.programs.path("pg_restore"), _use_list(work, "rows", held.frozen), "--file=-"))
     with contextlib.closing(source.script(dump, read)) as script:
-        rows.load(work.runner, _psql(work), rows.spooled(script, work.folder), work.options.jobs)
+        rows.load(work.runner, _psql(work), _noted(work, rows.spooled(script, work.folder)), work.options.jobs)
     work.restore(head, "--section=data", _use_list(work, "others", held.rest))
     return True
+
+
+def _noted(work: Work, tables: Iterable[rows.Rows]) -> Iterator[rows.Rows]:
+    """Yield `tables`, and note whether there are some that cannot be frozen."""
+    for one in tables:
+        work.loaded.frozen = work.loaded.frozen and not one.begin.through_root
+        yield one
 
 
 def _psql(work: Work) -> Command:

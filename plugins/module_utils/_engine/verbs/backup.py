@@ -31,6 +31,7 @@ from .making import check_room, files_of, free_id, server_files
 from .turn import whose_turn
 
 KIND, BASE = "logical", "base"
+_TEMPLATE = "template1"
 KINDS = (KIND, BASE)
 # A first set is compared with nothing; dumps of typical data shrink to a quarter, and half is on the safe side.
 _FIRST_GUESS = {"none": 1.0}
@@ -187,6 +188,7 @@ def _plan(context: Context, session: Session) -> _Plan:
     for warning in warnings:
         context.warn(warning)
     names, uncovered = _databases(config.backup, session)
+    uncovered += _template(context)
     plan = _Plan(server, programs, [], uncovered)
     native = dump_compressions(context.runner, programs)
     available = frozenset(name for name in codec.SUFFIXES if context.runner.find(name))
@@ -215,7 +217,7 @@ def _plan(context: Context, session: Session) -> _Plan:
 
 def _databases(wanted: Backup, session: Session) -> tuple[list[inventory.Listed], list[dict[str, str]]]:
     """Return the databases to dump, the largest first, and what no job covers."""
-    listed = [one for one in inventory.databases(session) if one.name != "template1"]
+    listed = [one for one in inventory.databases(session) if one.name != _TEMPLATE]
     known = {one.name for one in listed}
     unknown = sorted(set(wanted.databases) - known)
     if unknown:
@@ -234,6 +236,18 @@ def _databases(wanted: Backup, session: Session) -> tuple[list[inventory.Listed]
         else:
             chosen.append(one)
     return chosen, uncovered
+
+
+def _template(context: Context) -> list[dict[str, str]]:
+    """Return what is to be said of template1, which is not dumped, if it holds anything. One that lets us not in is nobody's."""
+    try:
+        with connect(context.config.postgres, _TEMPLATE) as session:
+            if not inventory.holds_objects(session):
+                return []
+    except PgopsError:
+        return []
+    why = "new databases are copied from it, and a backup of databases leaves it out; keep the script that makes them"
+    return [{"what": "objects in %s" % _TEMPLATE, "why": why}]
 
 
 def _target(context: Context, listed: inventory.Listed, plan: _Plan) -> Optional[_Target]:

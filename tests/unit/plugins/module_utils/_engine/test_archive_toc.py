@@ -6,7 +6,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.archive_toc import frozen
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.archive_toc import all_frozen, frozen
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import quote_ident
 
 HEAD = b"PGDMP\x01\x10\x00\x04\x08\x03"
 
@@ -25,15 +26,35 @@ OTHERS = st.lists(
     ),
     max_size=3,
 ).map(b"".join)
-NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name)
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@given(st.lists(st.tuples(OTHERS, NAMES), max_size=5), OTHERS)
-def test_only_commands_change(parts: list[tuple[bytes, bytes]], end: bytes) -> None:
+def _entry(schema: str, name: str, tail: bytes, through: str = "") -> bytes:
+    """Return an entry with the rows of a table as pg_dump writes it, whose command fills `through`, if given, instead."""
+    command = ("COPY %s.%s (a)" % (quote_ident(schema), quote_ident(through or name))).encode() + tail
+    strings = _string(name.encode()) + _string(b"TABLE DATA") + b"\0\3\0\0\0"
+    said = _string(b"-- load via partition root") if through else b"\1\1\0\0\0"
+    return strings + said + b"\1\1\0\0\0" + _string(command) + _string(schema.encode())
+
+
+@given(st.lists(st.tuples(OTHERS, NAMES, NAMES), max_size=5), OTHERS)
+def test_only_commands_change(parts: list[tuple[bytes, str, str]], end: bytes) -> None:
     def toc(tail: bytes) -> bytes:
-        return HEAD + b"".join(other + _string(b"COPY " + name + tail) for other, name in parts) + end
+        return HEAD + b"".join(other + _entry(schema, name, tail) for other, schema, name in parts) + end
 
-    assert frozen(toc(b" FROM stdin;\n")) == toc(b" FROM stdin WITH (FREEZE);\n")
+    before, changed = toc(b" FROM stdin;\n"), toc(b" FROM stdin WITH (FREEZE);\n")
+    assert frozen(before) == changed
+    assert all_frozen(changed) and all_frozen(before) == (not parts)
+
+
+def test_what_fills_another_table_is_not_frozen() -> None:
+    plain, tail = b" FROM stdin;\n", b" FROM stdin WITH (FREEZE);\n"
+    through = _entry("s", "leaf", plain, 'ro"ot')
+    # A partition may have the name of its root, in another schema.
+    namesake = _entry("s", "t", plain)[: -len(_string(b"s"))] + _string(b"other")
+    before = HEAD + _entry("s", "a", plain) + through + namesake + _entry("s", "z", plain)
+    assert frozen(before) == HEAD + _entry("s", "a", tail) + through + namesake + _entry("s", "z", tail)
+    assert not all_frozen(frozen(before))
 
 
 def test_a_layout_that_is_not_known_stays_as_it_is() -> None:

@@ -12,6 +12,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.fingerpr
     Rules,
     compare,
     compare_roles,
+    counted,
     summary,
 )
 
@@ -177,6 +178,142 @@ def test_a_partition_alone_lacks_what_it_had_from_its_parent() -> None:
     both = actual()
     both["relations"]["s.p1"]["columns"] = "other"
     assert compare(FACTS, both, part("s.p", "s.p1")).differences == ["relation s.p1: columns was c3, is other"]
+
+
+def partitioned() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the facts of format 1 of keys to and of partitions, and what the restored database has: names differ."""
+    expected, found = copy.deepcopy(FACTS), actual()
+    key = {"type": "f", "deferrable": False}
+    expected["constraints"].update(
+        {
+            "s.t to_p": {**key, "refers_to": "s.p"},
+            "s.t to_p3": {**key, "refers_to": "s.p1"},
+            "s.p up": {**key, "refers_to": "s.t"},
+            "s.p1 own": {**key, "refers_to": "s.t"},
+        }
+    )
+    found["constraints"].update(
+        {
+            "s.t to_p": {**key, "refers_to": "s.p"},
+            "s.t to_p_1": {**key, "refers_to": "s.p1", "derived": True},
+            "s.p up": {**key, "refers_to": "s.t"},
+            "s.p1 up": {**key, "refers_to": "s.t", "derived": True},
+        }
+    )
+    found["format"] = 2
+    return expected, found
+
+
+def test_keys_that_postgresql_makes_for_partitions_may_have_other_names() -> None:
+    expected, found = partitioned()
+    assert compare(expected, found).differences == []
+    newer = copy.deepcopy(expected)
+    newer["format"] = 2
+    for key in ("s.t to_p3", "s.p1 own"):
+        newer["constraints"][key]["derived"] = True
+    assert compare(newer, found).differences == []
+
+
+@pytest.mark.parametrize("form", [1, 2])
+def test_a_lost_key_is_found_beside_those_of_partitions(form: int) -> None:
+    expected, found = partitioned()
+    expected["format"] = form
+    if form == 2:
+        for key in ("s.t to_p3", "s.p1 own"):
+            expected["constraints"][key]["derived"] = True
+    expected["constraints"]["s.p1 another"] = {"type": "f", "deferrable": False, "refers_to": "s.t"}
+    (difference,) = compare(expected, found).differences
+    assert difference in ("constraint s.p1 another is missing", "constraint s.p1 own is missing")
+    del expected["constraints"]["s.p1 another"]
+    del found["constraints"]["s.t to_p"]
+    assert compare(expected, found).differences == ["constraint s.t to_p is missing"]
+
+
+def test_an_index_that_was_not_valid_is_missed_of_a_partitioned_table_alone() -> None:
+    expected, changed = copy.deepcopy(FACTS), actual()
+    expected["indexes"]["s.ux"] = {"table": "s.t", "unique": True, "valid": False}
+    assert compare(expected, changed).differences == []
+    expected["indexes"]["s.p_i"] = {"table": "s.p", "unique": False, "valid": False}
+    assert compare(expected, changed).differences == ["index s.p_i is missing"]
+
+
+def test_what_every_new_database_has_is_a_remark() -> None:
+    changed = actual()
+    changed["schemas"]["public"] = {"owner": "anna"}
+    changed["extensions"]["plpgsql"] = {"version": "1.0"}
+    result = compare(FACTS, changed)
+    assert result.differences == [] and [r.partition(" was")[0] for r in result.remarks] == [
+        "schema public",
+        "extension plpgsql",
+    ]
+
+
+def test_what_format_1_counted_although_it_is_not_dumped_is_a_remark() -> None:
+    expected, changed = copy.deepcopy(FACTS), actual()
+    changed["counts"]["comments"], changed["brought"] = 1, 2
+    expected["counts"]["pg_collation"], changed["counts"]["pg_collation"] = 900, 0
+    result = compare(expected, changed)
+    assert result.differences == [] and len(result.remarks) == 2
+    changed["brought"] = 1  # two comments are lost, and only one can be such
+    assert compare(expected, changed).differences == ["comments: were 3, are 1"]
+    changed["brought"], changed["counts"]["comments"] = 9, 4
+    assert compare(expected, changed).differences == ["comments: were 3, are 4"]
+    expected["format"], changed["counts"]["comments"] = 2, 2
+    assert compare(expected, changed).differences == [
+        "comments: were 3, are 2",
+        "entries in pg_collation: were 900, are 0",
+    ]
+
+
+def test_a_privilege_of_two_grantors_is_one() -> None:
+    expected, changed = copy.deepcopy(FACTS), actual()
+    expected["relations"]["s.t"]["acl"]["bob"] = "INSERT INSERT* SELECT"
+    changed["relations"]["s.t"]["acl"]["bob"] = "INSERT* SELECT"
+    assert compare(expected, changed).differences == []
+    changed["relations"]["s.t"]["acl"]["bob"] = "INSERT SELECT"
+    assert len(compare(expected, changed).differences) == 1
+
+
+def test_a_child_that_is_not_null_as_its_parent_now_is_a_remark() -> None:
+    expected, changed = copy.deepcopy(FACTS), actual()
+    for facts, columns, held in ((expected, "c5", ["j"]), (changed, "c6", ["i", "j"])):
+        facts["relations"]["s.t"]["not_null"] = ["i"]
+        facts["relations"]["s.child"] = {
+            "kind": "r",
+            "parents": ["s.t"],
+            "columns": columns,
+            "not_null": held,
+            "nullable_columns": "n",
+        }
+    said = "relation s.child: columns was c5, is c6"
+    assert compare(expected, changed).differences == [said]  # of the same version
+    changed["server_version_num"] = 180000
+    result = compare(expected, changed)
+    assert result.differences == []
+    assert result.remarks == ["relation s.child: column i is NOT NULL now, as in its parent"]
+    changed["relations"]["s.t"].pop("not_null")
+    assert compare(expected, changed).differences == [said]
+    changed["relations"]["s.t"]["not_null"] = ["i"]
+    changed["relations"]["s.child"]["nullable_columns"] = "others"
+    assert compare(expected, changed).differences == [said]
+
+
+def test_rows_that_move_between_partitions_are_compared_by_their_root() -> None:
+    expected, changed = copy.deepcopy(FACTS), actual()
+    for facts in (expected, changed):
+        facts["relations"]["s.p2"] = {"kind": "r", "columns": "c3", "parents": ["s.p"]}
+    expected["rows"]["s.p2"] = 10
+    changed["rows"].update({"s.p1": 8, "s.p2": 6})
+    assert len(compare(expected, changed).differences) == 2
+    changed["relations"]["s.p"]["scattered"] = True
+    assert compare(expected, changed).differences == []
+    changed["rows"]["s.p2"] = 5
+    assert compare(expected, changed).differences == ["table s.p with its partitions: had 14 rows, has 13"]
+    # One whose rows are not in the set takes some of the others all the same.
+    del expected["rows"]["s.p1"]
+    assert counted(expected, changed) == ['s."a b"', "s.p1", "s.p2", "s.t"]
+    changed["relations"]["s.p"].pop("scattered")
+    assert counted(expected, changed) == ['s."a b"', "s.p2", "s.t"]
 
 
 def test_an_endless_list_is_cut_and_counted() -> None:

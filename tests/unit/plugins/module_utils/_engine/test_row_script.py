@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,8 +38,9 @@ def _script(tables: list[tuple[str, str, list[str], list[str]]]) -> tuple[bytes,
         listed = f"({', '.join(quote_ident(c) for c in columns)})" if columns else ""
         copy = f"COPY {table} {listed} FROM stdin;".encode()
         data = "".join(f"{row}\n" for row in rows).encode()
-        comment = f"-- Data for Name: {name}; Type: TABLE DATA".replace("\n", " ").encode()
-        script += b"--\n" + comment + b"\n--\n\n" + copy + b"\n" + data + b"\\.\n\n\n"
+        comment = f"-- Data for Name: {name}; Type: TABLE DATA; Schema: {schema}; Owner: me"
+        comment = re.sub(r"[\r\n]", " ", comment)
+        script += b"--\n" + comment.encode() + b"\n--\n\n" + copy + b"\n" + data + b"\\.\n\n\n"
         expected.append((table.encode(), copy, data))
     return script + FOOT, expected
 
@@ -62,7 +65,7 @@ def test_each_table_comes_whole_wherever_the_chunks_are_cut(
                 b"SELECT pg_catalog.set_config('search_path', '', false)",
                 b"SET row_security = off",
             )
-            assert event.frozen == event.copy[:-1] + b" WITH (FREEZE)"
+            assert event.frozen == event.copy[:-1] + b" WITH (FREEZE)" and not event.through_root
             found.append((event.table, event.copy, b""))
             open_table = True
         elif isinstance(event, End):
@@ -84,6 +87,19 @@ def test_a_script_that_breaks_off_is_told(
     # What is cut off within the last table is missed; before it, nothing is.
     with pytest.raises(DamagedError, match="break off"):
         list(split([body[:cut]]))
+
+
+@pytest.mark.parametrize("size", [7, 4096])
+def test_rows_that_go_through_the_root_of_their_table_are_told_from_the_others(size: int) -> None:
+    def table(schema: str, name: str, filled: str) -> bytes:
+        heading = "--\n-- Data for Name: %s; Type: TABLE DATA; Schema: %s; Owner: me\n--\n\n" % (name, schema)
+        return ("%sCOPY %s (a) FROM stdin;\n1\n\\.\n\n" % (heading, filled)).encode()
+
+    script = (
+        HEAD + table("s", "leaf 0", 's."ro""ot"') + table("s", 'ro"ot', 'o."ro""ot"') + table("s", "t", "s.t") + FOOT
+    )
+    begun = [event for event in split(_cut(script, size)) if isinstance(event, Begin)]
+    assert [event.through_root for event in begun] == [True, True, False]
 
 
 def test_another_statement_among_the_rows_is_told() -> None:
