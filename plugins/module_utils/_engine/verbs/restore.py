@@ -34,7 +34,7 @@ from ..postgres.connection import LostError, Session, TurnedAwayError, connect, 
 from ..postgres.databases import comment_on_database, create_database, finish_database
 from ..postgres.globals import load_globals, settings_left_alone
 from ..postgres.loading import load_database
-from ..postgres.pg_restore import Loaded, Options
+from ..postgres.pg_restore import Loaded, Options, self_made
 from ..postgres.preflight import Findings
 from ..postgres.target import Target
 from ..postgres.throwaway import claimed, clear_abandoned
@@ -46,11 +46,6 @@ MODES = ("create", "swap", "into_empty")
 GLOBALS = ("missing", "all", "none")
 _PREFIX = "pgops-restore-"
 _NAME_BYTES = 63
-
-
-# What parallel workers of pg_restore can do to each other, and one alone cannot: block each other (partitions, foreign keys),
-# or grant on a table before another has granted the use of its schema to who grants.
-_SELF_MADE = (("deadlock detected", "deadlocked with itself"), ("permission denied for schema", "granted out of order"))
 
 
 @dataclass(frozen=True)
@@ -410,8 +405,8 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
     try:
         _fill(context, work, job, session, work.options)
     except CommandError as error:
-        met = next((what for said, what in _SELF_MADE if said in error.message), None)
-        if met is None or work.options.jobs < 2 or work.request.mode == "into_empty":
+        met = self_made(error, work.options)
+        if not met or work.request.mode == "into_empty":
             raise
         context.warn("The parallel restore of %r %s; it was begun anew with one job." % (job.name, met))
         swapping.drop(session, job.temporary)
@@ -444,7 +439,7 @@ def _fill(context: Context, work: _Work, job: _Job, session: Session, options: O
 
 def _analyze(work: _Work, job: _Job) -> None:
     if job.loaded.analyzed:
-        with connect(work.target.postgres, job.temporary) as session:
+        with work.target.session(job.temporary) as session:
             statistics.complete(session)
         return
     runner, target = work.source.context.runner, work.target
