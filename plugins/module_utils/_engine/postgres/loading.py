@@ -55,7 +55,7 @@ def _load(source: Source, database: Database, target: Target, into: str, options
         loaded.left_out += chosen.left_out
         soft = chosen.soft
         listed = folder / "use-list"
-        listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8")
+        listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8", errors="surrogateescape")
         arguments.append("--use-list=%s" % listed)
     if path is not None:
         loaded.jobs = options.jobs if parallel else 1
@@ -101,7 +101,7 @@ def _chosen(
     if path is not None:
         listing = "\n".join(listing_of_file(source, target, path))
     else:
-        listing = listing_of_stream(source, database.dump, target.programs).decode("utf-8", "replace")
+        listing = listing_of_stream(source, database.dump, target.programs).decode("utf-8", "surrogateescape")
     return selection.select(listing, wanted, database.fingerprint)
 
 

@@ -135,7 +135,7 @@ def restore_arguments(target: Target, into: str, options: Options) -> list[str]:
 def listing_of_file(source: Source, target: Target, path: Path) -> list[str]:
     command = Command((target.programs.path("pg_restore"), "--list", str(path)))
     # Names may hold what splitlines() takes for a line's end.
-    return source.context.runner.run(command).stdout.decode("utf-8", "replace").split("\n")
+    return source.context.runner.run(command).stdout.decode("utf-8", "surrogateescape").split("\n")
 
 
 def listing_of_stream(source: Source, dump: Payload, programs: Programs) -> bytes:
