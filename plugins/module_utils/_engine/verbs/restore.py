@@ -234,7 +234,7 @@ def _prepare(context: Context, request: Request, session: Session, source: Sourc
     options = Options(
         jobs=jobs,
         ownership=request.ownership,
-        tablespaces=_has_tablespaces(source, session, findings),
+        tablespaces=_has_tablespaces(source, chosen, session, findings),
         single_transaction=request.mode == "into_empty",
         analyze=context.config.restore.analyze,
         wanted=wanted,
@@ -329,13 +329,19 @@ def _coming_roles(source: Source, session: Session, request: Request, findings: 
     return set(select(script, existing=existing, overwrite=False, tablespaces=False).creates)
 
 
-def _has_tablespaces(source: Source, session: Session, findings: Findings) -> bool:
+def _has_tablespaces(source: Source, chosen: list[Database], session: Session, findings: Findings) -> bool:
     wanted = set((source.manifest.roles or {}).get("tablespaces", []))
     lacking = sorted(wanted - {row[0] for row in session.rows("SELECT spcname FROM pg_tablespace")})
     if lacking:
         findings.remarks.append(
             "The server lacks the tablespaces %s; everything goes to the default one." % ", ".join(lacking)
         )
+        plain = [repr(d.name) for d in chosen if d.dump.format == "plain"]
+        if plain:
+            findings.remarks.append(
+                "The dump of %s is plain SQL: it cannot be loaded if it names one of these tablespaces. Create them first."
+                % ", ".join(plain)
+            )
     return not lacking
 
 
