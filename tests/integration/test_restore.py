@@ -25,6 +25,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import preflight, swapping
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import restore, rollback
 from demo import compare, dataset
 from demo.servers import MotoS3, PostgresServer
@@ -37,6 +38,7 @@ from tests.integration.conftest import (
     create_shop,
     cursor,
     databases_of,
+    empty,
     flip,
     process_of,
     run_sql,
@@ -45,6 +47,12 @@ from tests.integration.s3_fixtures import Proxy
 
 MakeSite = Callable[..., Site]
 CLOSED = "SELECT datname FROM pg_database WHERE NOT datallowconn AND datname <> 'template0'"
+LIMITS = (
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "statement_timeout",
+    "transaction_timeout",
+)
 ROLES = "CREATE ROLE clerk LOGIN PASSWORD 'another'; CREATE ROLE chief"
 
 
@@ -848,6 +856,99 @@ def test_a_database_with_limits_of_its_own(bench: PostgresServer, make_site: Mak
         site.restore(rename={"tight": "third"})
     left = "SELECT datname FROM pg_database WHERE datname LIKE 'pgops-restore-%' OR datname = 'third'"
     assert run_sql(bench, "postgres", left) == []
+
+
+_SILENT = """
+CREATE TABLE audit (tag text);
+CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.audit VALUES (tg_tag); END';
+CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''not here''; END';
+CREATE MATERIALIZED VIEW sessions AS SELECT name, setting FROM pg_settings WHERE name LIKE '%timeout' OR name = 'event_triggers';
+CREATE EVENT TRIGGER ddl ON ddl_command_end EXECUTE FUNCTION note();
+CREATE EVENT TRIGGER views ON ddl_command_start WHEN TAG IN ('REFRESH MATERIALIZED VIEW') EXECUTE FUNCTION forbid();
+"""
+_LOGINS = "CREATE EVENT TRIGGER ins ON login EXECUTE FUNCTION note()"
+# The last reads the second, which has to wait for the first, and pg_dump does not see it.
+_READERS = """
+CREATE MATERIALIZED VIEW one AS SELECT 1 AS i, pg_sleep(0.5)::text;
+CREATE MATERIALIZED VIEW two AS SELECT i FROM one;
+CREATE FUNCTION count_it() RETURNS bigint LANGUAGE sql SET search_path = public AS 'SELECT count(*) FROM two';
+CREATE MATERIALIZED VIEW using_two AS SELECT count_it();
+"""
+_LATIN = r"""
+CREATE TABLE t (i int, n text); INSERT INTO t VALUES (1, E'caf\351'), (2, E'na\357ve');
+DO $$ BEGIN
+EXECUTE format('CREATE TABLE %I (%I int, n text)', E'caf\351', E'\344');
+EXECUTE format('INSERT INTO %I VALUES (1, %L)', E'caf\351', E'\377');
+EXECUTE format('COMMENT ON TABLE t IS %L', E'd\351j\340');
+EXECUTE format('CREATE FUNCTION said() RETURNS text LANGUAGE sql AS %L', E'SELECT ''\351''::text');
+EXECUTE format('CREATE TABLE %I (i int)', E'na\357ve');
+EXECUTE format('CREATE TABLE %I (i int)', E'gr\303\266\303\237e');
+END $$;
+"""
+
+
+BYTES = """
+SELECT encode(convert_to(string_agg(said, ' ' ORDER BY said COLLATE "C"), 'SQL_ASCII'), 'escape') FROM (
+SELECT relname || ' ' || attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid WHERE c.oid >= 16384 AND relkind = 'r' UNION ALL
+SELECT n FROM t UNION ALL SELECT description FROM pg_description WHERE objoid >= 16384 UNION ALL SELECT said()
+) _(said)
+"""
+
+
+@pytest.mark.parametrize(("form", "jobs"), [("custom", 2), ("plain", 1)])
+def test_what_the_server_and_the_databases_have_in_the_way(
+    bench: PostgresServer, make_site: MakeSite, form: str, jobs: int
+) -> None:
+    """Limits of time, triggers that hear of logins and DDL, an order that pg_dump does not know, bytes of no encoding."""
+    run_sql(bench, "postgres", "; ".join("ALTER ROLE ALL SET %s = '1h'" % name for name in LIMITS))
+    create_database(bench, "silent", _SILENT + _LOGINS)
+    create_database(bench, "readers", _READERS)
+    run_sql(bench, "postgres", "CREATE DATABASE latin TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    run_sql(bench, "latin", _LATIN)
+    with cursor(bench, "postgres") as asked:
+        asked.execute("SET allow_in_place_tablespaces = on")
+        asked.execute("CREATE TABLESPACE \"apart's\" LOCATION ''")
+    try:
+        create_database(bench, "spread", 'CREATE TABLE t TABLESPACE "apart\'s" AS SELECT 1 AS i')
+        site = make_site(bench, backup={"format": form, "databases": ["latin", "readers", "silent", "spread"]})
+        site.backup()
+        site.restore(rename={name: "%s 2" % name for name in ("latin", "readers", "silent", "spread")}, jobs=jobs)
+        settings = dict(run_sql(bench, "silent 2", "SELECT name, setting FROM sessions"))
+        assert {name: settings[name] for name in LIMITS} == dict.fromkeys(LIMITS, "0")
+        assert settings["event_triggers"] == "off"
+        assert run_sql(bench, "latin 2", BYTES) == run_sql(bench, "latin", BYTES)
+        if form == "custom":
+            site.restore(databases=("latin",), rename={"latin": "part"}, tables=('public."caf\udce9"',))
+            tables = "SELECT array_agg(relnatts) FROM pg_class WHERE relkind = 'r' AND oid >= 16384"
+            assert run_sql(bench, "part", tables) == [([2],)]
+        (report,) = site.verify("restore")["sets"]
+        assert (report["outcome"], report["findings"]) == ("passed", [])
+        site.forge(site.sets()[0], lambda m: m["roles"]["tablespaces"].append("gone"))
+        remarks = site.restore(dry_run=True)["plan"]["remarks"]
+        assert "The server lacks the tablespaces gone; everything goes to the default one." in remarks
+        assert any("Create them first" in remark for remark in remarks) == (form == "plain")
+    finally:
+        empty(bench)
+        run_sql(bench, "postgres", 'DROP TABLESPACE "apart\'s"')
+
+
+def test_event_triggers_of_an_older_server(servers: Servers, make_site: MakeSite) -> None:
+    old = servers.get("filled", 16)
+    create_database(old, "silent", _SILENT)
+    try:
+        site = make_site(old, backup={"databases": ["silent"]})
+        site.backup()
+        site.restore(rename={"silent": "again"}, jobs=2)
+        assert run_sql(old, "again", "SELECT tag FROM audit") == run_sql(old, "silent", "SELECT tag FROM audit")
+    finally:
+        for name in ("silent", "again"):
+            run_sql(old, "postgres", "DROP DATABASE IF EXISTS %s" % name)
+
+
+def test_no_limit_ends_a_session_of_ours(bench: PostgresServer, make_site: MakeSite) -> None:
+    run_sql(bench, "postgres", "; ".join("ALTER ROLE ALL SET %s = '1h'" % name for name in LIMITS))
+    with connect(make_site(bench).engine().config.postgres) as session:
+        assert [session.value("SELECT current_setting(%s)", (name,)) for name in LIMITS] == ["0"] * len(LIMITS)
 
 
 # --- what goes wrong on the way ---------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from ..core.errors import PgopsError
 from ..core.fingerprint import Comparison, Rules, compare, counted, plain_acl
 from ..core.manifest import Database
 from . import inventory
-from .connection import connect
 from .databases import known_settings
 from .target import Target
 
@@ -20,7 +19,7 @@ def compare_database(database: Database, target: Target, name: str, rules: Rules
     expected = database.fingerprint
     if expected is None:
         raise PgopsError("The set has no fingerprint of %r to compare with." % database.name)
-    with connect(target.postgres, name) as session:
+    with target.session(name) as session:
         actual = inventory.take(session, inventory.Scope())
         actual["rows"] = inventory.count_rows(session, counted(expected, actual))
         actual["sequences"] = inventory.sequence_positions(session, actual)

@@ -11,10 +11,10 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from ..core.errors import DISK_FULL, CommandError, MissingError, PgopsError, UnreachableError, UsageError
 from ..settings import Postgres
@@ -66,6 +66,13 @@ NO_DATABASE = "3D000"
 # PostgreSQL marks so what a DROP DATABASE that was interrupted has left; it takes no connections, and can only be dropped.
 INVALID = -2
 _TRIES, _CANCELED = 10, "57014"
+# Limits of time that end a statement or a whole session, and the first PostgreSQL that knows them.
+_LIMITS = (
+    ("statement_timeout", 0),
+    ("idle_session_timeout", 140000),
+    ("transaction_timeout", 170000),
+    ("idle_in_transaction_session_timeout", 0),
+)
 _LOST = ("server closed the connection", "terminating connection", "could not connect to server", "Connection refused")
 
 
@@ -94,6 +101,16 @@ def program_environment(postgres: Postgres) -> dict[str, str]:
     return {**environment, "PGAPPNAME": "pgops"}
 
 
+def without_limits(version_num: int) -> dict[str, str]:
+    """Return the settings with which no limit of time ends a session of ours at a server of that version."""
+    return {name: "0" for name, since in _LIMITS if version_num >= since}
+
+
+def as_options(settings: Mapping[str, str]) -> str:
+    """Return `settings`, of which no value needs quotes, as PGOPTIONS has them."""
+    return " ".join("-c %s=%s" % setting for setting in settings.items())
+
+
 def with_database(postgres: Postgres, database: str) -> Postgres:
     """Return `postgres` with another database to log in to."""
     return dataclasses.replace(postgres, login_db=database)
@@ -110,12 +127,40 @@ def _driver() -> Any:
     return psycopg2
 
 
+# The texts of a database without an encoding are bytes, mostly UTF-8. In this one they all pass, each as a letter.
+_NO_ENCODING, _BYTES = "SQL_ASCII", "LATIN1"
+
+
+def _to_bytes(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode(_BYTES)
+
+
+def _from_bytes(text: str) -> str:
+    """Return UTF-8 as text; a byte that is none becomes a lone surrogate, as in the name of a file."""
+    return text.encode(_BYTES).decode("utf-8", "surrogateescape")
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    """Return `value`, rows or parameters, with each text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {_each(key, change): _each(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_each(item, change) for item in value)
+    return value
+
+
 class Session:
-    """One connection to one database. In autocommit mode until begin()."""
+    """One connection to one database. In autocommit mode until begin().
+
+    `has_encoding` tells whether the database has one (SQL_ASCII is none).
+    """
 
     def __init__(self, raw: Any, driver: Any, database: str) -> None:
         self._raw, self._driver, self.database = raw, driver, database
         self._since = math.inf
+        self.has_encoding = raw.get_parameter_status("server_encoding") != _NO_ENCODING
         _sessions.add(self)
 
     @property
@@ -131,7 +176,8 @@ class Session:
         """Return the rows that `sql` gives. Raise PgopsError with what the server says."""
         with self._cursor() as cursor:
             self._execute(cursor, sql, parameters)
-            return list(cursor.fetchall()) if cursor.description else []
+            found = list(cursor.fetchall()) if cursor.description else []
+        return found if self.has_encoding else _each(found, _from_bytes)
 
     def value(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Any:
         """Return the one value that `sql` gives, None where there is no row."""
@@ -152,12 +198,15 @@ class Session:
             ) from None
 
     def _execute(self, cursor: Any, sql: str, parameters: Optional[Sequence[Any]]) -> None:
+        if not self.has_encoding:
+            sql, parameters = _each(sql, _to_bytes), _each(parameters, _to_bytes)
         try:
             self._since = time.monotonic()
             cursor.execute(sql, parameters)
         except self._driver.Error as error:
             kind: type[PgopsError] = UnreachableError if self._raw.closed else PgopsError
             said = (error.diag.message_primary if error.diag else None) or str(error).strip() or type(error).__name__
+            said = said if self.has_encoding else _from_bytes(said)
             failure = kind("In the database %r the server said: %s." % (self.database, said.rstrip(".")), hint=_LOOK)
             failure.sqlstate = error.pgcode  # type: ignore[attr-defined]  # for allowed()
             raise failure from None
@@ -233,8 +282,8 @@ def cancel_queries(*, before: float) -> None:
             session.cancel()
 
 
-def connect(postgres: Postgres, database: str = "") -> Session:
-    """Return a session in `database` (the login database when empty).
+def connect(postgres: Postgres, database: str = "", *, options: str = "") -> Session:
+    """Return a session in `database` (the login database when empty), with `options` as PGOPTIONS has them.
 
     Raise MissingError if there is no such database, LostError if there is and the server has lost its files,
     UnreachableError if the server cannot be reached or refuses us.
@@ -242,7 +291,7 @@ def connect(postgres: Postgres, database: str = "") -> Session:
     driver = _driver()
     name = database or postgres.login_db
     try:
-        raw = _connected(driver, name, postgres)
+        raw = _connected(driver, name, postgres, options)
     except driver.OperationalError as error:
         said = str(error)
         raise _refusal(said, name, postgres, _looked_up(driver, said, name, postgres)) from None
@@ -251,9 +300,8 @@ def connect(postgres: Postgres, database: str = "") -> Session:
     session = Session(raw, driver, name)
     # The same settings on every server, so that texts compare; nothing may end a long, quiet snapshot.
     for setting, value in (
-        ("statement_timeout", "0"),
+        *without_limits(raw.server_version).items(),
         ("row_security", "off"),
-        ("idle_in_transaction_session_timeout", "0"),
         ("search_path", ""),
         ("DateStyle", "ISO, YMD"),
         ("TimeZone", "UTC"),
@@ -275,11 +323,15 @@ def connect(postgres: Postgres, database: str = "") -> Session:
     return session
 
 
-def _connected(driver: Any, name: str, postgres: Postgres) -> Any:
-    options = {_NAMES[key][0]: value for key, value in _given(postgres).items()}
+def _connected(driver: Any, name: str, postgres: Postgres, options: str = "") -> Any:
+    given = {_NAMES[key][0]: value for key, value in _given(postgres).items()}
+    if options:
+        given["options"] = options
     _forget_environment()
-    raw = driver.connect(dbname=name, application_name="pgops", client_encoding="UTF8", **options)
+    raw = driver.connect(dbname=name, application_name="pgops", client_encoding="UTF8", **given)
     raw.autocommit = True
+    if raw.get_parameter_status("server_encoding") == _NO_ENCODING:
+        raw.set_client_encoding(_BYTES)
     return raw
 
 
@@ -431,10 +483,12 @@ __all__ = (
     "Server",
     "Session",
     "TurnedAwayError",
+    "as_options",
     "cancel_queries",
     "connect",
     "explained",
     "program_environment",
     "server_facts",
     "with_database",
+    "without_limits",
 )

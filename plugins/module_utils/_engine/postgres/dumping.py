@@ -28,7 +28,7 @@ from ..system.durable import create_private, free_bytes
 from ..system.following import Following
 from ..system.runner import Command, OnLine, Watch
 from . import inventory
-from .connection import LostError, Server, Session, connect, explained, program_environment
+from .connection import LostError, Server, Session, as_options, connect, explained, program_environment, without_limits
 from .inventory import MORE_LOCKS, NO_LOCKS
 from .lock_waits import DumpAnewError, GaveWayError, LockWatch
 from .tools import Programs
@@ -160,11 +160,13 @@ def dump_globals(context: Context, programs: Programs, server: Server, sink: Sin
     layers = _layers(context)
     path = "globals.sql" + codec.suffix(layers)
     wrappers = codec.wrap(context.runner, layers, level=None, recipients=context.config.backup.recipients)
+    with connect(context.config.postgres) as session:
+        encoding = _encoding(session)
     attempts = [()] if server.superuser else [(), ("--no-role-passwords",)]
     for extra in attempts:
         command = Command(
             (programs.path("pg_dumpall"), "--globals-only", "--no-password", *extra, _login_database(context)),
-            env=program_environment(context.config.postgres),
+            env={**program_environment(context.config.postgres), **encoding},
         )
         try:
             sink.stream(path, [command, *wrappers])
@@ -275,7 +277,7 @@ def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> 
             why = "unlogged tables cannot be read on a standby"
             left_out.append({"what": "rows of unlogged tables of database %s" % job.database, "why": why})
         try:
-            payload = _run_pg_dump(context, job, sink, snapshot, watch.name_of_ours, check)
+            payload = _run_pg_dump(context, job, sink, snapshot, watch.name_of_ours, session, check)
             fingerprint = counter.finish(check)
         except BaseException as error:  # noqa: BLE001  # raised again
             if isinstance(error, CommandError):
@@ -418,7 +420,13 @@ def _path(job: DumpJob) -> str:
 
 
 def _run_pg_dump(
-    context: Context, job: DumpJob, sink: Sink, snapshot: str, application: str, check: Callable[[], None]
+    context: Context,
+    job: DumpJob,
+    sink: Sink,
+    snapshot: str,
+    application: str,
+    session: Session,
+    check: Callable[[], None],
 ) -> Payload:
     choice = job.choice
     path = _path(job)
@@ -434,11 +442,11 @@ def _run_pg_dump(
     arguments += filters
     if job.server.in_recovery:
         arguments.append("--no-unlogged-table-data")
-    environment = {**program_environment(context.config.postgres), "PGAPPNAME": application}
+    environment = {**program_environment(context.config.postgres), **_encoding(session), "PGAPPNAME": application}
     if (
         job.server.superuser
     ):  # a limit may end even the statement that lifts it; a pooler, as others use, refuses options
-        environment["PGOPTIONS"] = "-c statement_timeout=0 -c lc_messages=C"
+        environment["PGOPTIONS"] = as_options({"lc_messages": "C", **without_limits(job.server.version_num)})
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -462,6 +470,11 @@ def _run_pg_dump(
             sink.stream(path, [command, *wrappers], source=listed or None, watch=look)
     outside = next((layer for layer in choice.layers if layer != "age"), "none")
     return Payload(path, choice.format, choice.native if choice.native != "none" else outside, choice.layers)
+
+
+def _encoding(session: Session) -> dict[str, str]:
+    """Return what a program gets beside, so that it takes the bytes of a database without an encoding as they are."""
+    return {} if session.has_encoding else {"PGCLIENTENCODING": "SQL_ASCII"}
 
 
 def _compress(job: DumpJob) -> list[str]:
@@ -495,7 +508,9 @@ def _filters(job: DumpJob) -> tuple[list[str], bytes]:
             " %d on only; here is %s." % (len(wanted), job.database, _FILTER_FILE, job.programs.version),
             hint="Take the whole database, or a newer pg_dump (postgres.bin_dir).",
         )
-    return ["--filter=-"], "".join("%s %s\n" % (words, pattern) for _o, words, pattern in wanted).encode()
+    return ["--filter=-"], "".join("%s %s\n" % (words, pattern) for _o, words, pattern in wanted).encode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def _longest() -> int:

@@ -15,7 +15,6 @@ from ..core.naming import database_argument, quote_ident, split_qualified
 from ..source import Source
 from ..system import codec
 from ..system.runner import Command
-from .connection import connect
 from .inventory import MORE_LOCKS, NO_LOCKS
 from .pg_restore import Loaded, Options, listing_of_file, listing_of_stream, restore_arguments, run_restore, seekable
 from .sections import Work, load_in_sections
@@ -61,15 +60,15 @@ def _load(source: Source, database: Database, target: Target, into: str, options
         loaded.left_out += chosen.left_out
         soft = chosen.soft
         listed = folder / "use-list"
-        listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8")
+        listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8", errors="surrogateescape")
         arguments.append("--use-list=%s" % listed)
     if path is not None:
         loaded.jobs = options.jobs if parallel else 1
         arguments += ["--jobs=%d" % loaded.jobs] if parallel else []
-        command = Command((*arguments, str(path)), env=target.loading_environment(into, loaded.jobs))
+        command = Command((*arguments, str(path)), env=target.loading_environment(into, loaded.jobs, database))
         run_restore(source, [command], None, loaded, soft)
     else:
-        command = Command(tuple(arguments), env=target.loading_environment(into, 1))
+        command = Command(tuple(arguments), env=target.loading_environment(into, 1, database))
         unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
         file = source.manifest.files_of(database.dump)[0]
         run_restore(source, [*unwrap, command], source.chunks(file), loaded, soft)
@@ -81,7 +80,7 @@ def _make_schemas(target: Target, into: str, database: Database) -> list[str]:
     if database.fingerprint is None or database.fingerprint["whole"]:
         return []
     made: list[str] = []
-    with connect(target.postgres, into) as session:
+    with target.session(into) as session:
         existing = {row[0] for row in session.rows("SELECT nspname FROM pg_namespace")}
         for schema in sorted({split_qualified(key)[0] for key in database.fingerprint["relations"]} - existing):
             session.execute("CREATE SCHEMA %s" % quote_ident(schema))
@@ -100,14 +99,14 @@ def _drop_what_it_lacked(target: Target, into: str, database: Database) -> None:
     if "plpgsql" not in facts["extensions"]:
         statements.append("DROP EXTENSION IF EXISTS plpgsql")
     for statement in statements:
-        with contextlib.suppress(PgopsError), connect(target.postgres, into) as session:
+        with contextlib.suppress(PgopsError), target.session(into) as session:
             session.execute(statement)
 
 
 def _drop_schemas(target: Target, into: str, schemas: list[str]) -> None:
     """Take back what was made before a transaction that failed, so that the database is empty again."""
     if schemas:
-        with contextlib.suppress(PgopsError), connect(target.postgres, into) as session:
+        with contextlib.suppress(PgopsError), target.session(into) as session:
             session.execute("DROP SCHEMA IF EXISTS %s" % ", ".join(quote_ident(schema) for schema in schemas))
 
 
@@ -122,7 +121,7 @@ def _chosen(
     if path is not None:
         listing = "\n".join(listing_of_file(source, target, path))
     else:
-        listing = listing_of_stream(source, database.dump, target.programs).decode("utf-8", "replace")
+        listing = listing_of_stream(source, database.dump, target.programs).decode("utf-8", "surrogateescape")
     return selection.select(listing, wanted, database.fingerprint)
 
 
@@ -140,7 +139,7 @@ def _load_plain(source: Source, database: Database, target: Target, into: str, o
         "--file=-",
         database_argument(into),
     ]
-    psql = Command((target.programs.path("psql"), *arguments), env=target.loading_environment(into, 1))
+    psql = Command((target.programs.path("psql"), *arguments), env=target.loading_environment(into, 1, database))
     plain = source.plain(database.dump)
     source.context.runner.pipe([psql], source=as_transaction(plain) if options.single_transaction else plain)
     return Loaded(way="stream")

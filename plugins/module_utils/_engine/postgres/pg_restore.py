@@ -32,6 +32,16 @@ BENIGN = (
 )
 
 
+# What parallel workers can do to each other, and one alone cannot: block each other (partitions, foreign keys), grant on a
+# table before another has granted the use of its schema to who grants, or read through a function, which nobody sees in
+# advance, a materialized view that another is about to fill.
+_SELF_MADE = (
+    ("deadlock detected", "deadlocked with itself"),
+    ("permission denied for schema", "granted out of order"),
+    ("has not been populated", "filled materialized views out of order"),
+)
+
+
 @dataclass
 class Options:
     """How to load: parallel jobs, owners and privileges or not, one transaction or not, and a part if not all is wanted.
@@ -103,6 +113,13 @@ def seekable(source: Source, database: Database, options: Options, folder: Path,
     return None
 
 
+def self_made(error: CommandError, options: Options) -> str:
+    """Return what a load with `options` did to itself if that is why it failed, and one with a single job may not; else ""."""
+    if options.jobs < 2:
+        return ""
+    return next((what for said, what in _SELF_MADE if said in error.message), "")
+
+
 def restore_arguments(target: Target, into: str, options: Options) -> list[str]:
     # Only the verbose pg_restore says which entry an error belongs to.
     arguments = [target.programs.path("pg_restore"), "--verbose", "--no-password", database_argument(into)]
@@ -118,7 +135,7 @@ def restore_arguments(target: Target, into: str, options: Options) -> list[str]:
 def listing_of_file(source: Source, target: Target, path: Path) -> list[str]:
     command = Command((target.programs.path("pg_restore"), "--list", str(path)))
     # Names may hold what splitlines() takes for a line's end.
-    return source.context.runner.run(command).stdout.decode("utf-8", "replace").split("\n")
+    return source.context.runner.run(command).stdout.decode("utf-8", "surrogateescape").split("\n")
 
 
 def listing_of_stream(source: Source, dump: Payload, programs: Programs) -> bytes:
@@ -204,4 +221,5 @@ __all__ = (
     "restore_arguments",
     "run_restore",
     "seekable",
+    "self_made",
 )

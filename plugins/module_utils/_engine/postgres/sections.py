@@ -41,7 +41,7 @@ class Work:
     @functools.cached_property
     def environment(self) -> dict[str, str]:
         """What each program gets."""
-        return self.target.loading_environment(self.into, self.options.jobs)
+        return self.target.loading_environment(self.into, self.options.jobs, self.database)
 
     def restore(self, path: Path, *arguments: str) -> None:
         """Run pg_restore on the archive `path`. Raise CommandError with the first error that is not benign."""

@@ -32,7 +32,8 @@ def gather(runner: Runner, programs: Programs, environment: Mapping[str, str], n
     else:
         words = [programs.path("psql"), "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--command=%s" % _ALL]
     words += ["--no-password", "--quiet", database_argument(name)]
-    runner.run(Command(tuple(words), env={**environment, "PGOPTIONS": options}))
+    # Names go there and back as they are, also where they are in no encoding.
+    runner.run(Command(tuple(words), env={**environment, "PGOPTIONS": options, "PGCLIENTENCODING": "SQL_ASCII"}))
 
 
 def complete(session: Session) -> None:

@@ -7,10 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..core.manifest import Database
 from ..settings import Postgres
-from .connection import Server, connect, program_environment
+from .connection import Server, Session, as_options, connect, program_environment, without_limits
 from .tools import Programs
 
+# The first PostgreSQL that lets a session hear no event trigger, also none that hears of its login.
+_UNHEARD = 17
 # For building indexes, all workers together; the server's own setting where that is more for each.
 _INDEX_MEMORY = 512 * 1024 * 1024
 
@@ -26,10 +29,21 @@ class Target:
     @property
     def environment(self) -> dict[str, str]:
         """What the programs get. Messages come in English where this role may ask for that: BENIGN knows no others."""
-        english = {"PGOPTIONS": "-c lc_messages=C"} if self.server.superuser else {}
-        return {**program_environment(self.postgres), **english}
+        if not self.server.superuser:
+            return program_environment(self.postgres)
+        options = {"lc_messages": "C", **self._unheard, **without_limits(self.server.version_num)}
+        return {**program_environment(self.postgres), "PGOPTIONS": as_options(options)}
 
-    def loading_environment(self, into: str, jobs: int) -> dict[str, str]:
+    @property
+    def _unheard(self) -> dict[str, str]:
+        """The setting with which no event trigger of a restored database writes into it, or forbids what we do."""
+        return {"event_triggers": "off"} if self.server.superuser and self.server.major >= _UNHEARD else {}
+
+    def session(self, database: str) -> Session:
+        """Return a session in the restored `database`. Raise what connect() raises."""
+        return connect(self.postgres, database, options=as_options(self._unheard))
+
+    def loading_environment(self, into: str, jobs: int, database: Database) -> dict[str, str]:
         """What a program gets that fills the database `into` by `jobs` workers: settings that make loading faster.
 
         Nothing waits for the disk before the end, as what was half loaded when a server dies is dropped anyway; the
@@ -38,13 +52,18 @@ class Target:
         """
         if not self.server.superuser:
             return self.environment
-        with connect(self.postgres, into) as session:
+        with self.session(into) as session:
             memory = session.rows("SELECT pg_size_bytes(current_setting('maintenance_work_mem'))")[0][0]
-        wanted = ["synchronous_commit=off", "maintenance_work_mem=%dkB" % (max(memory, _INDEX_MEMORY // jobs) // 1024)]
+        wanted = {
+            "synchronous_commit": "off",
+            "maintenance_work_mem": "%dkB" % (max(memory, _INDEX_MEMORY // jobs) // 1024),
+        }
         if jobs > 1:  # the workers are the parallel work; more processes would only be in their way
-            wanted.append("max_parallel_maintenance_workers=0")
-        options = " ".join([self.environment["PGOPTIONS"], *("-c %s" % setting for setting in wanted)])
-        return {**self.environment, "PGOPTIONS": options}
+            wanted["max_parallel_maintenance_workers"] = "0"
+        if not self._unheard and (database.fingerprint or {}).get("event_triggers"):
+            # All that comes after them, materialized views, would be heard. Those that hear a replica, too, stay so.
+            wanted["session_replication_role"] = "replica"
+        return {**self.environment, "PGOPTIONS": "%s %s" % (self.environment["PGOPTIONS"], as_options(wanted))}
 
 
 def as_transaction(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,9 @@ from typing import IO, Callable, Optional, Union
 from ..core.errors import CommandError, UnreachableError
 from ..core.redaction import Redactor
 
-_KEPT_LINES = 200
+_KEPT_LINES, _SHOWN = 200, 3
+# So PostgreSQL's programs hand on what a server said, in English.
+_ERROR = re.compile(r"\b(?:ERROR|FATAL|PANIC):  ")
 _GRACE_SECONDS = 5.0
 _SOURCE_SECONDS = 1.0
 _PASSED_ON = (
@@ -429,14 +432,23 @@ def _is_victim(process: _Process) -> bool:
 def _failure(process: _Process) -> CommandError:
     code = process.popen.returncode
     how = "was killed by signal %d" % -code if code < 0 else "ended with status %d" % code
-    lines = [line for line in process.lines if line.strip()]
-    said = ": %s" % " / ".join(lines[-3:]) if lines else " and said nothing."
+    lines = _last_words([line for line in process.lines if line.strip()])
+    said = ": %s" % " / ".join(lines) if lines else " and said nothing."
     hint = (
         "Find out who did (out of memory? journalctl -k tells), then run it again." if code == -signal.SIGKILL else ""
     )
     return CommandError(
         "%s %s%s" % (process.command.name, how, said), hint=hint, stderr=process.stderr, returncode=code
     )
+
+
+def _last_words(lines: list[str]) -> list[str]:
+    """Return the last of `lines`, and before them the last that tells an error of a server, which may have much to add."""
+    last = lines[-_SHOWN:]
+    if any(_ERROR.search(line) for line in last):
+        return last
+    error = next((line for line in reversed(lines) if _ERROR.search(line)), None)
+    return last if error is None else [error, *last]
 
 
 __all__ = ("START", "Command", "Finished", "OnLine", "Runner", "Watch", "detach")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -23,7 +24,7 @@ from ..postgres.connection import Session, connect
 from ..postgres.databases import comment_on_database, create_database, finish_database
 from ..postgres.globals import load_globals
 from ..postgres.loading import load_database
-from ..postgres.pg_restore import Loaded, Options
+from ..postgres.pg_restore import Loaded, Options, self_made
 from ..postgres.target import Target
 from ..postgres.throwaway import room_for_server, throwaway
 from ..settings import Assertion
@@ -165,8 +166,8 @@ def _one(stage: Stage, database: Database, number: int) -> None:
         )
         return
     tick = time.monotonic()
-    if database.name in ("postgres", "template1"):
-        stage.session.execute("DROP DATABASE IF EXISTS %s" % quote_ident(database.name))
+    if database.dump.format == "plain":
+        _make_tablespaces(stage)
     _create(stage.session, database, target, result)
     options = Options(jobs=min(os.cpu_count() or 1, 8), ownership=stage.ownership, tablespaces=False)
     context.reporter.phase("rehearsing %s" % database.name, stage.source.size(database.dump))
@@ -191,14 +192,28 @@ def _one(stage: Stage, database: Database, number: int) -> None:
 
 
 def _load(stage: Stage, database: Database, options: Options, room: Path) -> Loaded:
-    room.mkdir(mode=0o700)
     try:
-        loaded = load_database(stage.source, database, stage.target, database.name, options, room)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+        loaded = _fill(stage, database, options, room)
+    except CommandError as error:
+        met = self_made(error, options)
+        if not met:
+            raise
+        stage.result.remarks.append(
+            "%r was restored anew with one job, since the parallel restore %s." % (database.name, met)
+        )
+        _create(stage.session, database, stage.target, stage.result)
+        loaded = _fill(stage, database, dataclasses.replace(options, jobs=1), room)
     finish_database(stage.session, database.name, database.properties, ownership=options.ownership)
     stage.session.execute(comment_on_database(database.name, database.properties.get("comment")))
     return loaded
+
+
+def _fill(stage: Stage, database: Database, options: Options, room: Path) -> Loaded:
+    room.mkdir(mode=0o700)
+    try:
+        return load_database(stage.source, database, stage.target, database.name, options, room)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _lacking_extensions(session: Session, database: Database) -> list[str]:
@@ -206,18 +221,28 @@ def _lacking_extensions(session: Session, database: Database) -> list[str]:
     return sorted(set((database.fingerprint or {}).get("extensions", {})) - available)
 
 
+def _make_tablespaces(stage: Stage) -> None:
+    """Make the tablespaces of the set, as folders of the throwaway server: plain SQL names them, and psql leaves nothing out."""
+    names = set((stage.source.manifest.roles or {}).get("tablespaces", []))
+    there = {row[0] for row in stage.session.rows("SELECT spcname FROM pg_tablespace")}
+    for name in sorted(names - there):
+        stage.session.execute("SET allow_in_place_tablespaces = on")
+        stage.session.execute("CREATE TABLESPACE %s LOCATION ''" % quote_ident(name))
+
+
 def _create(session: Session, database: Database, target: Target, result: Rehearsal) -> None:
+    """Create the empty database, in the place of one that stands there."""
     comment = "a rehearsed restore"
+    session.execute("DROP DATABASE IF EXISTS %s" % quote_ident(database.name))
     ownership = database.properties["owner"] in {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
     try:
         create_database(session, database.name, database.properties, target, ownership=ownership, comment=comment)
     except PgopsError as error:
         if isinstance(error, UnreachableError) or NO_SPACE in error.message:
             raise
-        result.remarks.append(
-            "%r was rehearsed with the C locale, since its own cannot be had here (%s)."
-            % (database.name, error.message)
-        )
+        remark = "%r was rehearsed with the C locale, since its own cannot be had here (%s)."
+        if remark % (database.name, error.message) not in result.remarks:
+            result.remarks.append(remark % (database.name, error.message))
         create_database(
             session, database.name, database.properties, target, ownership=ownership, comment=comment, locale=False
         )
@@ -235,7 +260,7 @@ def _compare(database: Database, target: Target, options: Options, result: Rehea
 
 def check_indexes(database: str, target: Target, result: Rehearsal) -> None:
     """Have amcheck look at every B-tree index of `database`, where it can be had."""
-    with connect(target.postgres, database) as session:
+    with target.session(database) as session:
         if not session.rows("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'"):
             text = "amcheck is not installed on this host, so indexes were not checked (package postgresql-contrib)."
             if text not in result.remarks:

@@ -34,7 +34,7 @@ from ..postgres.connection import LostError, Session, TurnedAwayError, connect, 
 from ..postgres.databases import comment_on_database, create_database, finish_database
 from ..postgres.globals import load_globals, settings_left_alone
 from ..postgres.loading import load_database
-from ..postgres.pg_restore import Loaded, Options
+from ..postgres.pg_restore import Loaded, Options, self_made
 from ..postgres.preflight import Findings
 from ..postgres.target import Target
 from ..postgres.throwaway import claimed, clear_abandoned
@@ -46,11 +46,6 @@ MODES = ("create", "swap", "into_empty")
 GLOBALS = ("missing", "all", "none")
 _PREFIX = "pgops-restore-"
 _NAME_BYTES = 63
-
-
-# What parallel workers of pg_restore can do to each other, and one alone cannot: block each other (partitions, foreign keys),
-# or grant on a table before another has granted the use of its schema to who grants.
-_SELF_MADE = (("deadlock detected", "deadlocked with itself"), ("permission denied for schema", "granted out of order"))
 
 
 @dataclass(frozen=True)
@@ -239,7 +234,7 @@ def _prepare(context: Context, request: Request, session: Session, source: Sourc
     options = Options(
         jobs=jobs,
         ownership=request.ownership,
-        tablespaces=_has_tablespaces(source, session, findings),
+        tablespaces=_has_tablespaces(source, chosen, session, findings),
         single_transaction=request.mode == "into_empty",
         analyze=context.config.restore.analyze,
         wanted=wanted,
@@ -334,13 +329,19 @@ def _coming_roles(source: Source, session: Session, request: Request, findings: 
     return set(select(script, existing=existing, overwrite=False, tablespaces=False).creates)
 
 
-def _has_tablespaces(source: Source, session: Session, findings: Findings) -> bool:
+def _has_tablespaces(source: Source, chosen: list[Database], session: Session, findings: Findings) -> bool:
     wanted = set((source.manifest.roles or {}).get("tablespaces", []))
     lacking = sorted(wanted - {row[0] for row in session.rows("SELECT spcname FROM pg_tablespace")})
     if lacking:
         findings.remarks.append(
             "The server lacks the tablespaces %s; everything goes to the default one." % ", ".join(lacking)
         )
+        plain = [repr(d.name) for d in chosen if d.dump.format == "plain"]
+        if plain:
+            findings.remarks.append(
+                "The dump of %s is plain SQL: it cannot be loaded if it names one of these tablespaces. Create them first."
+                % ", ".join(plain)
+            )
     return not lacking
 
 
@@ -410,8 +411,8 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
     try:
         _fill(context, work, job, session, work.options)
     except CommandError as error:
-        met = next((what for said, what in _SELF_MADE if said in error.message), None)
-        if met is None or work.options.jobs < 2 or work.request.mode == "into_empty":
+        met = self_made(error, work.options)
+        if not met or work.request.mode == "into_empty":
             raise
         context.warn("The parallel restore of %r %s; it was begun anew with one job." % (job.name, met))
         swapping.drop(session, job.temporary)
@@ -444,7 +445,7 @@ def _fill(context: Context, work: _Work, job: _Job, session: Session, options: O
 
 def _analyze(work: _Work, job: _Job) -> None:
     if job.loaded.analyzed:
-        with connect(work.target.postgres, job.temporary) as session:
+        with work.target.session(job.temporary) as session:
             statistics.complete(session)
         return
     runner, target = work.source.context.runner, work.target

@@ -55,7 +55,7 @@ def _check_archive(source: Source, database: Database, programs: Programs) -> li
         unwrap = codec.unwrap(runner, dump.layers, identity_file=source.identity_file)
         file = source.manifest.files_of(dump)[0]
         runner.pipe([*unwrap, Command(read_all)], source=source.chunks(file))
-    lines = sorted(_entries(listing.decode("utf-8", "replace")))
+    lines = sorted(_entries(listing.decode("utf-8", "surrogateescape")))
     rows = (database.fingerprint or {}).get("rows", {})
     lost = [key for key in rows if not _has_data(lines, *split_qualified(key))]
     return ["The dump of %r has no data of the table %s." % (database.name, key) for key in lost[:50]]

@@ -44,6 +44,15 @@ def test_a_socket_directory_is_a_host_unless_there_is_one() -> None:
     assert connection.program_environment(Postgres())["PGHOST"] == "/var/run/postgresql"
 
 
+def test_only_limits_that_the_server_knows_are_lifted() -> None:
+    known = {v: set(connection.without_limits(v)) for v in (130022, 140000, 170000)}
+    assert known[130022] == {"statement_timeout", "idle_in_transaction_session_timeout"}
+    assert known[140000] - known[130022] == {"idle_session_timeout"}
+    assert known[170000] - known[140000] == {"transaction_timeout"}
+    assert connection.as_options({"a": "0", "b": "off"}) == "-c a=0 -c b=off"
+    assert connection.as_options({}) == ""
+
+
 def test_another_database_leaves_the_rest() -> None:
     postgres = connection.with_database(Postgres(login_host="db1"), "x")
     assert (postgres.login_db, postgres.login_host) == ("x", "db1")

@@ -74,6 +74,16 @@ def test_a_failure_says_which_program_how_and_its_last_words() -> None:
     assert caught.value.stderr == "line 1\nline 2\nline 3\nline 4\nline 5"
 
 
+def test_an_error_of_the_server_is_told_however_much_follows_it() -> None:
+    said = "psql:<stdin>:3: ERROR:  first\\npsql:<stdin>:9: ERROR:  division by zero\\nCONTEXT:  SQL function f\\na\\nb\\nc"
+    with pytest.raises(CommandError) as caught:
+        RUNNER.run(shell("printf '%s\\n' >&2; exit 3" % said))
+    assert str(caught.value) == "sh ended with status 3: psql:<stdin>:9: ERROR:  division by zero / a / b / c"
+    with pytest.raises(CommandError) as caught:
+        RUNNER.run(shell("printf 'x: FATAL:  away\\nline 2\\nline 3\\n' >&2; exit 3"))
+    assert str(caught.value) == "sh ended with status 3: x: FATAL:  away / line 2 / line 3"
+
+
 def test_a_silent_failure_is_told_as_one() -> None:
     with pytest.raises(CommandError, match="sh ended with status 1 and said nothing"):
         RUNNER.run(shell("exit 1"))
