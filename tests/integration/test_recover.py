@@ -29,6 +29,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UnreachableError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import quote_ident
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import parse_lsn, segment_name
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import human_size
@@ -61,6 +62,15 @@ CREATE TABLE {ODD_TABLE} (i int REFERENCES other, t text) PARTITION BY LIST (i);
 CREATE TABLE upper PARTITION OF {ODD_TABLE} DEFAULT PARTITION BY LIST (t);
 CREATE TABLE lower PARTITION OF upper DEFAULT;
 INSERT INTO {ODD_TABLE} VALUES (7, 'before');
+CREATE SEQUENCE "every body's" START 41;
+CREATE TABLE family (i int DEFAULT nextval('"every body''s"'));
+CREATE TABLE other_parent (j int);
+CREATE TABLE child () INHERITS (family, other_parent);
+CREATE TABLE "grand child" () INHERITS (child);
+INSERT INTO family DEFAULT VALUES;
+INSERT INTO "grand child" (j) VALUES (1), (2);
+INSERT INTO other_parent VALUES (9);
+CREATE VIEW seen AS SELECT o.i FROM other o JOIN family f USING (i);
 """
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
 
@@ -1161,8 +1171,27 @@ def test_a_table_is_rescued_with_its_partitions_whatever_it_is_called(archived: 
     with pytest.raises(MissingError, match="There was no database 'shop2'"):
         rescued(archived, lsn=before, database="shop2")
     assert left_behind(archived) == []
+    run_sql(archived.server, "postgres", "DROP DATABASE %s" % quote_ident(name))
     there = {row[0] for row in run_sql(archived.server, "postgres", "SELECT datname FROM pg_database")}
-    assert there == {"postgres", "template0", "template1", "shop", ODD, name}
+    assert there == {"postgres", "template0", "template1", "shop", ODD}
+
+
+def test_a_table_is_rescued_with_all_that_a_query_of_it_shows(archived: Story) -> None:
+    """Children that inherit from it hold rows of it, also of other parents; its numbers come from a sequence that nobody owns."""
+    result = rescued(archived, immediate="yes", database=ODD, tables=("public.family",))
+    name = result["name"]
+    shown = "SELECT i, tableoid::regclass::text FROM family ORDER BY i"
+    assert run_sql(archived.server, name, shown) == [(41, "family"), (42, '"grand child"'), (43, '"grand child"')]
+    assert run_sql(archived.server, name, "INSERT INTO family DEFAULT VALUES RETURNING i") == [(44,)]
+    assert run_sql(archived.server, name, "SELECT j FROM other_parent ORDER BY j") == [(1,), (2,), (9,)]
+    told = "public.family comes with %s, which it inherits from or which inherit from it"
+    relatives = 'public."grand child", public.child, public.other_parent'
+    assert told % relatives in "\n".join(result["remarks"])
+    assert result["compared"]["rows"] == 4
+    run_sql(archived.server, "postgres", "DROP DATABASE %s" % quote_ident(name))
+    with pytest.raises(RefusedError, match=r"public\.seen is a view, and needs public\.family, public\.other"):
+        rescued(archived, immediate="yes", database=ODD, tables=("public.seen",))
+    assert left_behind(archived) == []
 
 
 def test_the_program_rescues(archived: Story, tmp_path: Path) -> None:
@@ -1361,3 +1390,29 @@ def test_a_pause_midway_is_no_end(archived: Story) -> None:
     with pytest.raises(PgopsError, match=r"paused before it came to its end: .*insufficient parameter settings"):
         archived.recover(folder, end="yes", tablespaces={})
     assert list(folder.iterdir()) == []
+
+
+# --- a server unlike others ---------------------------------------------------------------------------------------------
+
+
+def test_a_copy_starts_and_lets_us_in_whatever_the_original_was_set_to(tmp_path: Path) -> None:
+    """Long segments and a configuration elsewhere, sessions that load what no host has, and a template1 that takes no logins."""
+    with PostgresServer(wheel_bindir(18), tmp_path / "strange", initdb_args=("--wal-segsize=64",)) as server:
+        create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY); INSERT INTO log VALUES (1)")
+        create_database(server, "plain", "CREATE TABLE log AS SELECT 7 AS i")
+        site = Site(tmp_path / "site", server, options={"restore": {"restore_command": "false"}})
+        story = Story(server, site, tmp_path)
+        # The server itself reads none of these before its next start.
+        run_sql(server, "postgres", "ALTER SYSTEM SET session_preload_libraries = 'lacking'")
+        run_sql(server, "postgres", "ALTER SYSTEM SET local_preload_libraries = 'lacking'")
+        run_sql(server, "postgres", "ALTER DATABASE shop SET session_preload_libraries = 'lacking'")
+        run_sql(server, "postgres", "ALTER DATABASE template1 ALLOW_CONNECTIONS false")
+        (server.data_dir / "postgresql.conf").unlink()
+        story.back_up()
+        question = {"database": "shop", "sql": "SELECT count(*) FROM public.log", "expect": "1"}
+        (report,) = site.verify("restore", sections={"verify": {"assertions": [question]}})["sets"]
+        assert report["outcome"] == "passed", report
+        result = rescued(story, immediate="yes", database="plain", into="it")
+        assert run_sql(server, "it", "SELECT i FROM log") == [(7,)]
+        assert result["compared"]["rows"] == 1
+        assert left_behind(story) == []

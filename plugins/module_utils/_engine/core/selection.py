@@ -67,7 +67,7 @@ class Selection:
     """The lines for pg_restore --use-list, and foreign keys that had to stay behind.
 
     `soft` are the dump ids of entries that are no part of what was asked for but may be needed by it (types, functions,
-    extensions): one that fails is left out and told, and does not end the restore.
+    extensions, sequences that no table owns): one that fails is left out and told, and does not end the restore.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -86,18 +86,27 @@ def missing(wanted: Wanted, fingerprint: dict[str, Any]) -> list[str]:
     ]
 
 
-def with_partitions(wanted: Wanted, fingerprint: dict[str, Any]) -> Wanted:
-    """Return `wanted` with the partitions of its partitioned tables: those hold the rows."""
+def with_relatives(wanted: Wanted, fingerprint: dict[str, Any]) -> tuple[Wanted, list[str]]:
+    """Return `wanted` with the partitions of its tables and what inherits from them: those hold rows of them.
+
+    What inherits cannot be made without all that it inherits from, so that comes, too. The list names, in
+    order, what is no partition of what was asked for: nobody may expect that.
+    """
     relations = {split_qualified(key): value for key, value in fingerprint["relations"].items()}
+    parents = {pair: [split_qualified(key) for key in value.get("parents", ())] for pair, value in relations.items()}
+    partitioned = {pair for pair, value in relations.items() if value["kind"] == "p"}
     tables = list(wanted.tables)
     for table in tables:  # grows while it is read: partitions may have partitions
-        if relations.get(table, {}).get("kind") == "p":
-            tables += [
-                pair
-                for pair, value in relations.items()
-                if table in map(split_qualified, value.get("parents", ())) and pair not in tables
-            ]
-    return Wanted(wanted.schemas, tuple(tables))
+        tables += [pair for pair in relations if table in parents[pair] and pair not in tables]
+    for table in tables:
+        tables += [
+            pair
+            for pair in parents.get(table, ())
+            if pair in relations and pair not in partitioned and pair not in tables
+        ]
+    heirs = {pair for pair in set(tables) - set(wanted.tables) if not partitioned.intersection(parents[pair])}
+    names = sorted(key for key in fingerprint["relations"] if split_qualified(key) in heirs)
+    return Wanted(wanted.schemas, tuple(tables)), names
 
 
 def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selection:
@@ -114,7 +123,11 @@ def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selecti
         if kind in _WHOLE_ONLY or (kind in _ABOUT and rest.startswith(("LARGE OBJECT ", "EVENT TRIGGER "))):
             continue
         relation = reader.relation(kind, schema, rest)
-        if relation:
+        if relation and wanted.tables and reader.is_free_sequence(schema, relation):
+            keep = True  # the default of a column may count by it
+            if not wanted.holds(schema, relation):
+                selection.soft.add(match.group(1))
+        elif relation:
             keep = _keep_relation(kind, schema, rest, relation, wanted, reader, selection)
         else:
             keep = (
@@ -172,6 +185,7 @@ class _Reader:
     def __init__(self, fingerprint: dict[str, Any]) -> None:
         self._relations: dict[str, list[str]] = {}
         self._owner: dict[Pair, Pair] = {}
+        self._free: set[Pair] = set()
         self._parents: dict[Pair, list[Pair]] = {}
         self._part_of: dict[Pair, str] = {}
         self._foreign: list[tuple[Pair, str, Optional[Pair]]] = []
@@ -181,6 +195,8 @@ class _Reader:
             self._parents[(schema, name)] = [split_qualified(parent) for parent in value.get("parents", ())]
             if value.get("owned_by"):
                 self._owner[(schema, name)] = split_qualified(value["owned_by"])
+            elif value["kind"] == "S":
+                self._free.add((schema, name))
         for kind in ("indexes", "statistics"):
             for key, value in fingerprint.get(kind, {}).items():
                 self._part_of[split_qualified(key)] = split_qualified(value["table"])[1]
@@ -229,6 +245,10 @@ class _Reader:
     def owner(self, schema: str, relation: str) -> Pair:
         """Return the table that owns a sequence; any other relation stands for itself."""
         return self._owner.get((schema, relation), (schema, relation))
+
+    def is_free_sequence(self, schema: str, relation: str) -> bool:
+        """Tell whether the relation is a sequence that no table owns."""
+        return (schema, relation) in self._free
 
     def commented_keys(self, schema: str, relation: str, rest: str) -> list[Pair]:
         """Return the tables that the foreign keys refer to which the comment `rest` is about."""
@@ -280,4 +300,4 @@ def _sanitized(name: str) -> str:
     return name.replace("\n", " ").replace("\r", " ")
 
 
-__all__ = ("Selection", "Wanted", "missing", "select", "with_partitions")
+__all__ = ("Selection", "Wanted", "missing", "select", "with_relatives")

@@ -33,6 +33,10 @@ _LEAST = {
     "max_prepared_xacts setting": "max_prepared_transactions",
     "max_locks_per_xact setting": "max_locks_per_transaction",
 }
+_SEGMENT = "Bytes per WAL segment"
+_MIB = 1024 * 1024
+# What they are where no configuration says otherwise; with less than two segments each no server starts.
+_WAL_SIZES = {"min_wal_size": 80, "max_wal_size": 1024}
 
 
 def unpack(source: Source, base: Base, data: Path, account: str, locations: Mapping[str, Path]) -> None:
@@ -243,13 +247,16 @@ def write_tablespace_map(base: Base, data: Path, account: str, locations: Mappin
 
 
 def least_settings(context: Context, programs: Programs, data: Path, account: str) -> dict[str, str]:
-    """Return the settings below which the server of `data` would not replay its WAL."""
+    """Return the settings below which the server of `data` would not start, or not replay its WAL."""
     shown = context.runner.run(Command((programs.path("pg_controldata"), str(data)), user=account)).stdout
     found: dict[str, str] = {}
     for line in shown.decode("utf-8", "replace").splitlines():
         name, _unused, value = line.partition(":")
         if name in _LEAST:
             found[_LEAST[name]] = value.strip()
+        elif name == _SEGMENT:
+            least = 2 * int(value) // _MIB
+            found.update((setting, "%dMB" % least) for setting, usual in _WAL_SIZES.items() if least > usual)
     return found
 
 

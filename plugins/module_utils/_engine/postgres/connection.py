@@ -11,7 +11,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -33,6 +33,7 @@ _NAMES = {
     "ssl_cert": ("sslcert", "PGSSLCERT"),
     "ssl_key": ("sslkey", "PGSSLKEY"),
     "connect_timeout": ("connect_timeout", "PGCONNECT_TIMEOUT"),
+    "options": ("options", "PGOPTIONS"),  # of a copy only: a pooler refuses them
 }
 
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108  # sockets, no files of ours
@@ -44,6 +45,10 @@ _HINTS = (
     ("no password supplied", "Set postgres.login_password_file, or let the server trust this account."),
     ("no pg_hba.conf entry", "Allow this host, user and database in the server's pg_hba.conf."),
     ("Peer authentication failed", "Run as the account of that name, or log in over TCP with a password."),
+    (
+        "could not access file",
+        "A library that sessions load (session_preload_libraries, local_preload_libraries) is not there: install it, or take it out.",
+    ),
     ("Connection refused", "Is the server running, and on that host and port?"),
     ("No such file or directory", "Is the server running? Check postgres.login_unix_socket and login_port."),
     ("could not translate host name", "Check postgres.login_host."),
@@ -66,11 +71,13 @@ NO_DATABASE = "3D000"
 # PostgreSQL marks so what a DROP DATABASE that was interrupted has left; it takes no connections, and can only be dropped.
 INVALID = -2
 _TRIES, _CANCELED = 10, "57014"
+# So a server says that one database takes no logins, and another one may.
+_CLOSED = ("is not currently accepting connections", "cannot connect to invalid database")
 _LOST = ("server closed the connection", "terminating connection", "could not connect to server", "Connection refused")
 
 
 def _given(postgres: Postgres) -> dict[str, str]:
-    given = {name: str(getattr(postgres, name)) for name in _NAMES if getattr(postgres, name)}
+    given = {name: str(getattr(postgres, name)) for name in _NAMES if getattr(postgres, name, "")}
     # What libpq would take from its build or from the environment is said, so that sessions and programs agree.
     given.setdefault("login_host", postgres.login_unix_socket or _socket_directory())
     given.setdefault("login_port", "5432")
@@ -92,6 +99,11 @@ def program_environment(postgres: Postgres) -> dict[str, str]:
     """Return the environment in which a PostgreSQL program reaches the server; only that one child gets it."""
     environment = {_NAMES[name][1]: value for name, value in _given(postgres).items()}
     return {**environment, "PGAPPNAME": "pgops"}
+
+
+def with_options(environment: Mapping[str, str], *options: str) -> dict[str, str]:
+    """Return `environment` with more `options` for the sessions of a program."""
+    return {**environment, "PGOPTIONS": " ".join(filter(None, (environment.get("PGOPTIONS", ""), *options)))}
 
 
 def with_database(postgres: Postgres, database: str) -> Postgres:
@@ -275,6 +287,31 @@ def connect(postgres: Postgres, database: str = "") -> Session:
     return session
 
 
+def connect_any(postgres: Postgres, databases: Sequence[str]) -> Session:
+    """Return a session in the login database, or in the first of `databases` where there is none or it takes no logins.
+
+    Raise what connect() says of the login database if none of them does.
+    """
+    try:
+        return connect(postgres)
+    except PgopsError as error:
+        if not _is_about_one(error):
+            raise
+        first = error
+    for name in dict.fromkeys(databases):
+        try:
+            return connect(postgres, name)
+        except PgopsError as error:
+            if not _is_about_one(error):
+                raise
+    raise first
+
+
+def _is_about_one(error: PgopsError) -> bool:
+    """Tell whether it says of one database only that it cannot be logged in to."""
+    return isinstance(error, (MissingError, LostError)) or any(words in error.message for words in _CLOSED)
+
+
 def _connected(driver: Any, name: str, postgres: Postgres) -> Any:
     options = {_NAMES[key][0]: value for key, value in _given(postgres).items()}
     _forget_environment()
@@ -432,8 +469,10 @@ __all__ = (
     "TurnedAwayError",
     "cancel_queries",
     "connect",
+    "connect_any",
     "explained",
     "program_environment",
     "server_facts",
     "with_database",
+    "with_options",
 )

@@ -28,7 +28,7 @@ from ..system.durable import create_private, free_bytes
 from ..system.following import Following
 from ..system.runner import Command, OnLine, Watch
 from . import inventory
-from .connection import LostError, Server, Session, connect, explained, program_environment
+from .connection import LostError, Server, Session, connect, explained, program_environment, with_options
 from .lock_waits import DumpAnewError, GaveWayError, LockWatch
 from .tools import Programs
 
@@ -434,7 +434,7 @@ def _run_pg_dump(
     if (
         job.server.superuser
     ):  # a limit may end even the statement that lifts it; a pooler, as others use, refuses options
-        environment["PGOPTIONS"] = "-c statement_timeout=0 -c lc_messages=C"
+        environment = with_options(environment, "-c statement_timeout=0", "-c lc_messages=C")
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)

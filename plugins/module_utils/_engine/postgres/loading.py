@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..core import selection
-from ..core.errors import PgopsError, UsageError
+from ..core.errors import CommandError, PgopsError, UsageError
 from ..core.manifest import Database
 from ..core.naming import database_argument, quote_ident, split_qualified
 from ..source import Source
@@ -19,6 +19,8 @@ from .connection import connect
 from .pg_restore import Loaded, Options, listing_of_file, listing_of_stream, restore_arguments, run_restore, seekable
 from .sections import Work, load_in_sections
 from .target import Target, as_transaction
+
+_A_PART = "It may need more than what was asked for: name that, too, or restore the whole database, without tables and schemas."
 
 
 def load_database(
@@ -32,9 +34,11 @@ def load_database(
     made = _make_schemas(target, into, database)
     try:
         return _load(source, database, target, into, options, folder)
-    except BaseException:
+    except BaseException as error:
         if options.single_transaction:
             _drop_schemas(target, into, made)
+        if isinstance(error, CommandError) and options.wanted is not None and "does not exist" in error.stderr:
+            error.hint = error.hint or _A_PART
         raise
 
 

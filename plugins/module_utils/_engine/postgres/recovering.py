@@ -23,7 +23,7 @@ from ..core.times import human_span
 from ..settings import Postgres
 from ..system.durable import write_bytes
 from ..system.runner import Command
-from .connection import Session, connect
+from .connection import Session, connect_any
 from .throwaway import give
 from .tools import Programs
 
@@ -70,7 +70,10 @@ class ShortError(PgopsError):
 
 @dataclass(frozen=True)
 class Recovery:
-    """A server on its way: its programs, data directory and account, how to log in, and more options of its command line."""
+    """A server on its way: its programs, data directory and account, how to log in, and more options of its command line.
+
+    `databases` are others to log in to, where that of `postgres` is not there or takes no logins.
+    """
 
     context: Context
     programs: Programs
@@ -78,6 +81,7 @@ class Recovery:
     account: str
     postgres: Postgres
     options: Sequence[str] = ()
+    databases: Sequence[str] = ()
 
     @property
     def log(self) -> Path:
@@ -197,7 +201,9 @@ class Recovery:
             elif time.monotonic() - refused > _REFUSED_SECONDS:
                 raise UnreachableError(
                     "The server recovers, but does not let us in: %s" % error,
-                    hint="Name a superuser that existed at that moment (postgres.login_user), postgres for one.",
+                    hint="See %s." % self.kept_log
+                    if "could not access file" in error
+                    else "Name a superuser that existed at that moment (postgres.login_user), postgres for one.",
                 )
             if state is None and time.monotonic() - begun > _BEGIN_SECONDS and not self.runs():
                 raise self._ended()
@@ -265,7 +271,7 @@ class Recovery:
 
     def session(self) -> Session:
         """Return a session in it. Raise UnreachableError while it lets nobody in."""
-        return connect(self._where())
+        return connect_any(self._where(), self.databases)
 
     def _where(self) -> Postgres:
         """Return how to log in: by the port and the socket that the server itself has written down."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..settings import Postgres
-from .connection import Server, connect, program_environment
+from .connection import Server, connect, program_environment, with_options
 from .tools import Programs
 
 # For building indexes, all workers together; the server's own setting where that is more for each.
@@ -26,8 +26,8 @@ class Target:
     @property
     def environment(self) -> dict[str, str]:
         """What the programs get. Messages come in English where this role may ask for that: BENIGN knows no others."""
-        english = {"PGOPTIONS": "-c lc_messages=C"} if self.server.superuser else {}
-        return {**program_environment(self.postgres), **english}
+        environment = program_environment(self.postgres)
+        return with_options(environment, "-c lc_messages=C") if self.server.superuser else environment
 
     def loading_environment(self, into: str, jobs: int) -> dict[str, str]:
         """What a program gets that fills the database `into` by `jobs` workers: settings that make loading faster.
@@ -43,8 +43,7 @@ class Target:
         wanted = ["synchronous_commit=off", "maintenance_work_mem=%dkB" % (max(memory, _INDEX_MEMORY // jobs) // 1024)]
         if jobs > 1:  # the workers are the parallel work; more processes would only be in their way
             wanted.append("max_parallel_maintenance_workers=0")
-        options = " ".join([self.environment["PGOPTIONS"], *("-c %s" % setting for setting in wanted)])
-        return {**self.environment, "PGOPTIONS": options}
+        return with_options(self.environment, *("-c %s" % setting for setting in wanted))
 
 
 def as_transaction(chunks: Iterable[bytes]) -> Iterator[bytes]:
