@@ -747,7 +747,9 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     # It fails over it once more: the one that was there is there again.
     copies.stop(folder)
     broken = {**asked, "tablespaces": copies.places(folder, "thest"), "config_file": str(hba)}
-    with pytest.raises(UnreachableError):
+    with pytest.raises(
+        UnreachableError, match=r'LOG:  syntax error in file ".*hba.conf" line 1.* / .*FATAL:  .* contains errors'
+    ):
         copies.recover(folder, confirm=str(data), **broken)
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith("data")) == [
         "data",
@@ -1288,6 +1290,41 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
     archived.site.engine().local.delete(["pins/%s" % name for name in pinned])
     # The others begin with the first one.
     shutil.rmtree(archived.site.engine().local.home / "sets" / archived.bases.pop())
+
+
+@pytest.mark.parametrize(
+    ("made", "rows"),
+    [
+        ("(i int, t text)", "(1, 'a'), (2, 'b'), (2, 'b'), (3, NULL)"),
+        ("(i int PRIMARY KEY DEFERRABLE, t text)", "(1, 'a'), (2, 'b'), (3, NULL)"),
+        ("(i int UNIQUE, t text)", "(1, 'a'), (2, 'b'), (NULL, 'c'), (NULL, 'c')"),
+        ("(i int PRIMARY KEY, t text) PARTITION BY RANGE (i)", "(1, 'a'), (2, 'b'), (3, NULL)"),
+    ],
+)
+def test_the_rows_are_put_back_once_whatever_the_key(archived: Story, tmp_path: Path, made: str, rows: str) -> None:
+    """The step of the page that puts them back, after all but the first were deleted."""
+    server = archived.server
+    create_database(server, "now", "CREATE TABLE orders %s" % made)
+    if "PARTITION" in made:
+        run_sql(server, "now", "CREATE TABLE first PARTITION OF orders DEFAULT")
+    run_sql(server, "now", "INSERT INTO orders VALUES %s" % rows)
+    try:
+        run_sql(server, "postgres", "CREATE DATABASE earlier TEMPLATE now")
+        run_sql(server, "now", "DELETE FROM orders WHERE i IS DISTINCT FROM 1")
+        page = (TOP / "docs" / "deleted-rows.md").read_text(encoding="utf-8").partition("## 4. ")[2]
+        script = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+        script = script.replace("-d shop_before ", "-d earlier ").replace("-d shop ", "-d now ")
+        script = "set -e -o pipefail\n" + script.replace("mktemp -d", "mktemp -d -p '%s'" % tmp_path)
+        environment = {**os.environ, **{k: v for k, v in server.env.items() if k.startswith("PG")}}
+        environment["PATH"] = os.pathsep.join([str(server.bindir), os.environ["PATH"]])
+        for _again in range(2):
+            done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            shown = "SELECT i, t FROM orders ORDER BY i, t"
+            assert run_sql(server, "now", shown) == run_sql(server, "earlier", shown)
+    finally:
+        run_sql(server, "postgres", "DROP DATABASE now")
+        run_sql(server, "postgres", "DROP DATABASE IF EXISTS earlier")
 
 
 def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..context import Context
 from ..core.base_list import NAME
-from ..core.errors import CommandError, DamagedError, UnreachableError
+from ..core.errors import NO_SPACE, CommandError, DamagedError, UnreachableError
 from ..core.manifest import Base, Payload
 from ..source import Source
 from ..system.durable import create_private
@@ -33,6 +33,9 @@ _LEAST = {
     "max_prepared_xacts setting": "max_prepared_transactions",
     "max_locks_per_xact setting": "max_locks_per_transaction",
 }
+_ANOTHER = (
+    "Name another base backup (pgops info lists them): an older one needs more WAL, and leads to the same moment."
+)
 _SEGMENT = "Bytes per WAL segment"
 _MIB = 1024 * 1024
 # What they are where no configuration says otherwise; with less than two segments each no server starts.
@@ -191,9 +194,28 @@ def _extract(source: Source, payload: Payload, folder: Path, account: str) -> No
     give(account, folder)
     context.reporter.phase("unpacking %s" % payload.path, source.size(payload))
     command = Command((tar, "--extract", "--file=-", "--directory=%s" % folder, "--no-same-owner"), user=account)
-    for _nothing in source.script(payload, command):
-        pass
+    try:
+        for _nothing in source.script(payload, command):
+            pass
+    except CommandError as error:
+        if error.returncode >= 0 and NO_SPACE not in error.stderr:
+            _look_for_damage(source, payload)
+        raise
+    except DamagedError as error:
+        error.hint = error.hint or _ANOTHER
+        raise
     context.reporter.done()
+
+
+def _look_for_damage(source: Source, payload: Payload) -> None:
+    """Raise DamagedError if what a program stumbled over is not what was stored."""
+    try:
+        for file in source.manifest.files_of(payload):
+            for _nothing in source.chunks(file):
+                pass
+    except DamagedError as error:
+        error.hint = error.hint or _ANOTHER
+        raise error from None
 
 
 def verify_unpacked(

@@ -51,6 +51,8 @@ _OUR_OWN = "the database system is "  # starting up, or not ready yet: so it ans
 _REFUSED_SECONDS = 60.0
 # Answers of a server that will let us in, or is too busy to: for the others nothing changes by waiting.
 _PASSING = (_OUR_OWN, "too many clients", "connection slots are reserved", "timeout")
+# Which ones they are, the lines before tell.
+_CONTAINS_ERRORS = re.compile('configuration file ".*" contains errors')
 _STATE = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, extract(epoch FROM pg_last_xact_replay_timestamp())::float8
 """
@@ -155,6 +157,7 @@ class Recovery:
         grave: list[str] = []
         ours: list[str] = []
         why: list[str] = []
+        told: list[str] = []
         last = ""
         for line in lines:
             heard = any(mark in line for mark in _GRAVE) and _OUR_OWN not in line and _RESUME not in line
@@ -162,10 +165,11 @@ class Recovery:
                 ours.append(line)
             elif heard or (_MORE in line and grave[-1:] == [last]):
                 grave.append(line)
-                why = ours or why
+                why = (told if _CONTAINS_ERRORS.search(line) else ours) or why
                 ours = []
             elif _OUR_OWN not in line:
                 ours = []
+            told += [line] if "LOG:" in line else []
             last = line
         return " / ".join([*why[-2:], *(grave or lines)[-3:]])
 
