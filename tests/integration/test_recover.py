@@ -1295,18 +1295,23 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
 @pytest.mark.parametrize(
     ("made", "rows"),
     [
-        ("(i int, t text)", "(1, 'a'), (2, 'b'), (2, 'b'), (3, NULL)"),
-        ("(i int PRIMARY KEY DEFERRABLE, t text)", "(1, 'a'), (2, 'b'), (3, NULL)"),
-        ("(i int UNIQUE, t text)", "(1, 'a'), (2, 'b'), (NULL, 'c'), (NULL, 'c')"),
-        ("(i int PRIMARY KEY, t text) PARTITION BY RANGE (i)", "(1, 'a'), (2, 'b'), (3, NULL)"),
+        ("", "(1, 'a'), (2, 'b'), (2, 'b'), (3, NULL)"),
+        ("ALTER TABLE orders ADD PRIMARY KEY (i) DEFERRABLE", "(1, 'a'), (2, 'b'), (3, NULL)"),
+        ("CREATE UNIQUE INDEX ON orders (i)", "(1, 'a'), (2, 'b'), (NULL, 'c'), (NULL, 'c')"),
+        (
+            "ALTER TABLE orders ADD PRIMARY KEY (i); CREATE TABLE heir () INHERITS (orders); INSERT INTO heir VALUES (1, 'z')",
+            "(1, 'a'), (2, 'b'), (3, NULL)",
+        ),
+        (
+            "DROP TABLE orders; CREATE TABLE orders (i int PRIMARY KEY, t text) PARTITION BY RANGE (i); CREATE TABLE part PARTITION OF orders DEFAULT",
+            "(1, 'a'), (2, 'b'), (3, NULL)",
+        ),
     ],
 )
 def test_the_rows_are_put_back_once_whatever_the_key(archived: Story, tmp_path: Path, made: str, rows: str) -> None:
     """The step of the page that puts them back, after all but the first were deleted."""
     server = archived.server
-    create_database(server, "now", "CREATE TABLE orders %s" % made)
-    if "PARTITION" in made:
-        run_sql(server, "now", "CREATE TABLE first PARTITION OF orders DEFAULT")
+    create_database(server, "now", "CREATE TABLE orders (i int, t text); %s" % made)
     run_sql(server, "now", "INSERT INTO orders VALUES %s" % rows)
     try:
         run_sql(server, "postgres", "CREATE DATABASE earlier TEMPLATE now")
