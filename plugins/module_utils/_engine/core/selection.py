@@ -17,6 +17,7 @@ from .naming import quote_ident, split_qualified
 Pair = tuple[str, str]
 
 _LINE = re.compile(r"(\d+); (\d+) (\d+) (.+)")
+_NEEDS = ";\tdepends on:"  # behind an entry, in the verbose listing
 # Kinds whose tag is the relation's own name, and kinds whose tag begins with it.
 _NAMED = (
     "MATERIALIZED VIEW DATA",
@@ -110,23 +111,34 @@ def with_relatives(wanted: Wanted, fingerprint: dict[str, Any]) -> tuple[Wanted,
 
 
 def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selection:
-    """Return what of pg_restore's `listing` to restore, by the names that the `fingerprint` of the database knows."""
+    """Return what of pg_restore's `listing` to restore, by the names that the `fingerprint` of the database knows.
+
+    A sequence that no table owns comes with what depends on it (as the default of a column does), where the listing tells.
+    """
+    needed: set[str] = set()
+    sequences: dict[str, Pair] = {}
+    ours: dict[str, tuple[str, Pair]] = {}
+    kept = False
     reader = _Reader(fingerprint)
     selection = Selection()
     foreign = any(v["kind"] == "f" and wanted.holds(*split_qualified(k)) for k, v in fingerprint["relations"].items())
     for line in listing.split("\n"):  # names may hold what splitlines() takes for a line's end
         match = _LINE.fullmatch(line)
         if not match:
+            if kept and line.startswith(_NEEDS):
+                needed.update(line[len(_NEEDS) :].split())
             continue
         kind = next((k for k in _KINDS if match.group(4).startswith(k + " ")), "")
         schema, rest = reader.schema(match.group(4)[len(kind) + 1 :])
         if kind in _WHOLE_ONLY or (kind in _ABOUT and rest.startswith(("LARGE OBJECT ", "EVENT TRIGGER "))):
             continue
         relation = reader.relation(kind, schema, rest)
-        if relation and wanted.tables and reader.is_free_sequence(schema, relation):
-            keep = True  # the default of a column may count by it
-            if not wanted.holds(schema, relation):
-                selection.soft.add(match.group(1))
+        sequence = reader.free_sequence(schema, relation)
+        if sequence is not None and wanted.tables and not wanted.holds(*sequence):
+            keep = True
+            if kind == "SEQUENCE":
+                sequences[match.group(1)] = sequence
+            ours[line] = (match.group(1), sequence)
         elif relation:
             keep = _keep_relation(kind, schema, rest, relation, wanted, reader, selection)
         else:
@@ -135,8 +147,12 @@ def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selecti
             )
             if keep and (wanted.tables or schema == "-") and kind != "SCHEMA":
                 selection.soft.add(match.group(1))
+        kept = keep and line not in ours
         if keep:
             selection.lines.append(line)
+    coming = {sequence for number, sequence in sequences.items() if number in needed}
+    selection.lines = [line for line in selection.lines if line not in ours or ours[line][1] in coming]
+    selection.soft.update(number for number, sequence in ours.values() if sequence in coming)
     return selection
 
 
@@ -246,9 +262,9 @@ class _Reader:
         """Return the table that owns a sequence; any other relation stands for itself."""
         return self._owner.get((schema, relation), (schema, relation))
 
-    def is_free_sequence(self, schema: str, relation: str) -> bool:
-        """Tell whether the relation is a sequence that no table owns."""
-        return (schema, relation) in self._free
+    def free_sequence(self, schema: str, relation: str) -> Optional[Pair]:
+        """Return the relation if it is a sequence that no table owns."""
+        return (schema, relation) if (schema, relation) in self._free else None
 
     def commented_keys(self, schema: str, relation: str, rest: str) -> list[Pair]:
         """Return the tables that the foreign keys refer to which the comment `rest` is about."""

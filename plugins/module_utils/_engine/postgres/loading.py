@@ -20,6 +20,7 @@ from .pg_restore import Loaded, Options, listing_of_file, listing_of_stream, res
 from .sections import Work, load_in_sections
 from .target import Target, as_transaction
 
+_WITH_NEEDS = "--verbose"  # with what each entry depends on
 _A_PART = "It may need more than what was asked for: name that, too, or restore the whole database, without tables and schemas."
 
 
@@ -104,9 +105,9 @@ def _chosen(
             hint="Restore the whole database.",
         )
     if path is not None:
-        listing = "\n".join(listing_of_file(source, target, path))
+        listing = "\n".join(listing_of_file(source, target, path, _WITH_NEEDS))
     else:
-        listing = listing_of_stream(source, database.dump, target.programs).decode("utf-8", "replace")
+        listing = listing_of_stream(source, database.dump, target.programs, _WITH_NEEDS).decode("utf-8", "replace")
     return selection.select(listing, wanted, database.fingerprint)
 
 

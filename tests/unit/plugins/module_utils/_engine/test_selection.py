@@ -154,10 +154,16 @@ def test_partitions_and_heirs_come_with_their_table_and_heirs_are_told() -> None
     assert with_relatives(Wanted(schemas=("s",)), FACTS) == (Wanted(schemas=("s",)), [])
 
 
-def test_a_sequence_that_no_table_owns_comes_along_and_may_fail() -> None:
-    listing = "0; 1 1 SEQUENCE s free o\n1; 1 1 SEQUENCE SET s free o\n2; 1 1 TABLE s b o\n3; 1 1 ACL s SEQUENCE free o"
+def test_a_sequence_that_no_table_owns_comes_with_what_counts_by_it_and_may_fail() -> None:
+    listing = (
+        "0; 1 1 SEQUENCE s free o\n;\tdepends on: 9\n1; 1 1 SEQUENCE SET s free o\n2; 1 1 TABLE s a o\n;\tdepends on: 7 0\n"
+        "3; 1 1 ACL s SEQUENCE free o\n4; 1 1 TABLE s b o\n;\tdepends on: 10 11"
+    )
     chosen = select(listing, Wanted(tables=(("s", "a"),)), FACTS)
-    assert [line[0] for line in chosen.lines] == ["0", "1", "3"] == sorted(chosen.soft)
+    assert [line[0] for line in chosen.lines] == ["0", "1", "2", "3"]
+    assert chosen.soft == {"0", "1", "3"}
+    other = select(listing, Wanted(tables=(("s", "b"),)), FACTS)
+    assert ([line[0] for line in other.lines], other.soft) == (["4"], set())
     named = select(listing, Wanted(tables=(("s", "free"),)), FACTS)
     assert (len(named.lines), named.soft) == (3, set())
     assert select(listing, Wanted(schemas=("t",)), FACTS).lines == []
