@@ -128,6 +128,7 @@ def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selecti
             if kept and line.startswith(_NEEDS):
                 needed.update(line[len(_NEEDS) :].split())
             continue
+        kept = False
         kind = next((k for k in _KINDS if match.group(4).startswith(k + " ")), "")
         schema, rest = reader.schema(match.group(4)[len(kind) + 1 :])
         if kind in _WHOLE_ONLY or (kind in _ABOUT and rest.startswith(("LARGE OBJECT ", "EVENT TRIGGER "))):

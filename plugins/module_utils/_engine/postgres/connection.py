@@ -298,7 +298,7 @@ def connect_any(postgres: Postgres, databases: Sequence[str]) -> Session:
         if not _is_about_one(error):
             raise
         first = error
-    for name in dict.fromkeys(databases):
+    for name in dict.fromkeys(name for name in databases if name != postgres.login_db):
         try:
             return connect(postgres, name)
         except PgopsError as error:
