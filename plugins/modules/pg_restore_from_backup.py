@@ -67,6 +67,7 @@ options:
   tables:
     description:
       - Only these tables of the one database that O(databases) names, written V(schema.table).
+      - Their partitions come along, and the tables that inherit from them, with what those inherit from.
       - Mutually exclusive with O(schemas).
     type: list
     elements: str

@@ -130,8 +130,10 @@ def test_a_kill_between_any_two_steps_leaves_no_name_that_a_power_cut_takes_away
 
 def test_a_full_spool_is_told_to_postgresql_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     with small_disk(32) as disk:
-        commands = Commands(tmp_path, disk / "backups", wal={"compression": "none"})
-        (disk / "backups").mkdir()
+        commands = Commands(tmp_path, tmp_path / "backups", wal={"compression": "none"})
+        (tmp_path / "backups" / "db1").mkdir(parents=True)
+        (disk / "wal").mkdir()
+        commands.top.symlink_to(disk / "wal")  # a disk of its own for the WAL alone
         first, second = commands.write(1), commands.write(2)
         commands("archive", first)
         ballast = fill(disk, leave=4 * MIB)
@@ -139,6 +141,10 @@ def test_a_full_spool_is_told_to_postgresql_and_goes_on_when_there_is_room(tmp_p
         assert "is full" in said
         assert "Make room" in said
         assert [parse_stored(path.name)[0] for path in commands.stored()] == [first.rpartition("/")[2]]
+        values = json.loads(commands.config.read_text())
+        context = Context(config.build({**values, "wal": {"enabled": True}}, environ={}, host="h"), "h")
+        told = {(one["check"], one["severity"]): one["text"] for one in wal_status(context)["findings"]}
+        assert "4.0 MiB are free for WAL, and a segment may need more" in told[("wal room", "critical")]
         assert commands("archive", first) == "", "what is there already needs no room"
         ballast.unlink()
         commands("archive", second)

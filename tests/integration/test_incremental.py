@@ -309,8 +309,10 @@ def test_a_damaged_parent_is_found_and_nothing_is_built_on_it(story: Chain, othe
     assert Catalog(other.engine().local).find("latest_verified", other.context.clock()) == story.bases[2]
     flip(other.set_folder(story.bases[0]) / "base" / "base.tar.gz")
     folder = story.folder()
-    with from_sets_of(story, other), pytest.raises(PgopsError, match=story.bases[0]):
+    said = r"of %s in .* is not what the manifest says" % story.bases[0]
+    with from_sets_of(story, other), pytest.raises(DamagedError, match=said) as damaged:
         story.recover(folder, end="yes")
+    assert "Name another base backup" in damaged.value.hint
     assert list(folder.iterdir()) == []
     with pytest.raises(DamagedError, match="- %s: %s: base/base.tar.gz in " % (story.bases[2], story.bases[0])):
         other.verify("checksum", sets=(story.bases[2],))

@@ -29,6 +29,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UnreachableError,
     UsageError,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import quote_ident
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import parse_target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import (
     parse_lsn,
@@ -65,6 +66,15 @@ CREATE TABLE {ODD_TABLE} (i int REFERENCES other, t text) PARTITION BY LIST (i);
 CREATE TABLE upper PARTITION OF {ODD_TABLE} DEFAULT PARTITION BY LIST (t);
 CREATE TABLE lower PARTITION OF upper DEFAULT;
 INSERT INTO {ODD_TABLE} VALUES (7, 'before');
+CREATE SEQUENCE "every body's" START 41;
+CREATE TABLE family (i int DEFAULT nextval('"every body''s"'));
+CREATE TABLE other_parent (j int);
+CREATE TABLE child () INHERITS (family, other_parent);
+CREATE TABLE "grand child" () INHERITS (child);
+INSERT INTO family DEFAULT VALUES;
+INSERT INTO "grand child" (j) VALUES (1), (2);
+INSERT INTO other_parent VALUES (9);
+CREATE VIEW seen AS SELECT o.i FROM other o JOIN family f USING (i);
 """
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
 
@@ -756,7 +766,9 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     # It fails over it once more: the one that was there is there again.
     copies.stop(folder)
     broken = {**asked, "tablespaces": copies.places(folder, "thest"), "config_file": str(hba)}
-    with pytest.raises(UnreachableError):
+    with pytest.raises(
+        UnreachableError, match=r'LOG:  syntax error in file ".*hba.conf" line 1.* / .*FATAL:  .* contains errors'
+    ):
         copies.recover(folder, confirm=str(data), **broken)
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith("data")) == [
         "data",
@@ -1208,8 +1220,27 @@ def test_a_table_is_rescued_with_its_partitions_whatever_it_is_called(archived: 
     with pytest.raises(MissingError, match="There was no database 'shop2'"):
         rescued(archived, lsn=before, database="shop2")
     assert left_behind(archived) == []
+    run_sql(archived.server, "postgres", "DROP DATABASE %s" % quote_ident(name))
     there = {row[0] for row in run_sql(archived.server, "postgres", "SELECT datname FROM pg_database")}
-    assert there == {"postgres", "template0", "template1", "shop", ODD, name}
+    assert there == {"postgres", "template0", "template1", "shop", ODD}
+
+
+def test_a_table_is_rescued_with_all_that_a_query_of_it_shows(archived: Story) -> None:
+    """Children that inherit from it hold rows of it, also of other parents; its numbers come from a sequence that nobody owns."""
+    result = rescued(archived, immediate="yes", database=ODD, tables=("public.family",))
+    name = result["name"]
+    shown = "SELECT i, tableoid::regclass::text FROM family ORDER BY i"
+    assert run_sql(archived.server, name, shown) == [(41, "family"), (42, '"grand child"'), (43, '"grand child"')]
+    assert run_sql(archived.server, name, "INSERT INTO family DEFAULT VALUES RETURNING i") == [(44,)]
+    assert run_sql(archived.server, name, "SELECT j FROM other_parent ORDER BY j") == [(1,), (2,), (9,)]
+    told = "public.family comes with %s, which it inherits from or which inherit from it"
+    relatives = 'public."grand child", public.child, public.other_parent'
+    assert told % relatives in "\n".join(result["remarks"])
+    assert result["compared"]["rows"] == 4
+    run_sql(archived.server, "postgres", "DROP DATABASE %s" % quote_ident(name))
+    with pytest.raises(RefusedError, match=r"public\.seen is a view, and needs public\.family, public\.other"):
+        rescued(archived, immediate="yes", database=ODD, tables=("public.seen",))
+    assert left_behind(archived) == []
 
 
 def test_the_program_rescues(archived: Story, tmp_path: Path) -> None:
@@ -1306,6 +1337,46 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
     archived.site.engine().local.delete(["pins/%s" % name for name in pinned])
     # The others begin with the first one.
     shutil.rmtree(archived.site.engine().local.home / "sets" / archived.bases.pop())
+
+
+@pytest.mark.parametrize(
+    ("made", "rows"),
+    [
+        ("", "(1, 'a'), (2, 'b'), (2, 'b'), (3, NULL)"),
+        ("ALTER TABLE orders ADD PRIMARY KEY (i) DEFERRABLE", "(1, 'a'), (2, 'b'), (3, NULL)"),
+        ("CREATE UNIQUE INDEX ON orders (i)", "(1, 'a'), (2, 'b'), (NULL, 'c'), (NULL, 'c')"),
+        (
+            "ALTER TABLE orders ADD PRIMARY KEY (i); CREATE TABLE heir () INHERITS (orders); INSERT INTO heir VALUES (1, 'z')",
+            "(1, 'a'), (2, 'b'), (3, NULL)",
+        ),
+        (
+            "DROP TABLE orders; CREATE TABLE orders (i int PRIMARY KEY, t text) PARTITION BY RANGE (i); CREATE TABLE part PARTITION OF orders DEFAULT",
+            "(1, 'a'), (2, 'b'), (3, NULL)",
+        ),
+    ],
+)
+def test_the_rows_are_put_back_once_whatever_the_key(archived: Story, tmp_path: Path, made: str, rows: str) -> None:
+    """The step of the page that puts them back, after all but the first were deleted."""
+    server = archived.server
+    create_database(server, "now", "CREATE TABLE orders (i int, t text); %s" % made)
+    run_sql(server, "now", "INSERT INTO orders VALUES %s" % rows)
+    try:
+        run_sql(server, "postgres", "CREATE DATABASE earlier TEMPLATE now")
+        run_sql(server, "now", "DELETE FROM orders WHERE i IS DISTINCT FROM 1")
+        page = (TOP / "docs" / "deleted-rows.md").read_text(encoding="utf-8").partition("## 4. ")[2]
+        script = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+        script = script.replace("-d shop_before ", "-d earlier ").replace("-d shop ", "-d now ")
+        script = "set -e -o pipefail\n" + script.replace("mktemp -d", "mktemp -d -p '%s'" % tmp_path)
+        environment = {**os.environ, **{k: v for k, v in server.env.items() if k.startswith("PG")}}
+        environment["PATH"] = os.pathsep.join([str(server.bindir), os.environ["PATH"]])
+        for _again in range(2):
+            done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            shown = "SELECT i, t FROM orders ORDER BY i, t"
+            assert run_sql(server, "now", shown) == run_sql(server, "earlier", shown)
+    finally:
+        run_sql(server, "postgres", "DROP DATABASE now")
+        run_sql(server, "postgres", "DROP DATABASE IF EXISTS earlier")
 
 
 def test_our_own_command_leads_a_younger_tablespace_elsewhere(archived: Story) -> None:
@@ -1441,3 +1512,29 @@ def test_a_pause_midway_is_no_end(archived: Story) -> None:
     with pytest.raises(PgopsError, match=r"paused before it came to its end: .*insufficient parameter settings"):
         archived.recover(folder, end="yes", tablespaces={})
     assert list(folder.iterdir()) == []
+
+
+# --- a server unlike others ---------------------------------------------------------------------------------------------
+
+
+def test_a_copy_starts_and_lets_us_in_whatever_the_original_was_set_to(tmp_path: Path) -> None:
+    """Long segments and a configuration elsewhere, sessions that load what no host has, and a template1 that takes no logins."""
+    with PostgresServer(wheel_bindir(18), tmp_path / "strange", initdb_args=("--wal-segsize=64",)) as server:
+        create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY); INSERT INTO log VALUES (1)")
+        create_database(server, "plain", "CREATE TABLE log AS SELECT 7 AS i")
+        site = Site(tmp_path / "site", server, options={"restore": {"restore_command": "false"}})
+        story = Story(server, site, tmp_path)
+        # The server itself reads none of these before its next start.
+        run_sql(server, "postgres", "ALTER SYSTEM SET session_preload_libraries = 'lacking'")
+        run_sql(server, "postgres", "ALTER SYSTEM SET local_preload_libraries = 'lacking'")
+        run_sql(server, "postgres", "ALTER DATABASE shop SET session_preload_libraries = 'lacking'")
+        run_sql(server, "postgres", "ALTER DATABASE template1 ALLOW_CONNECTIONS false")
+        (server.data_dir / "postgresql.conf").unlink()
+        story.back_up()
+        question = {"database": "shop", "sql": "SELECT count(*) FROM public.log", "expect": "1"}
+        (report,) = site.verify("restore", sections={"verify": {"assertions": [question]}})["sets"]
+        assert report["outcome"] == "passed", report
+        result = rescued(story, immediate="yes", database="plain", into="it")
+        assert run_sql(server, "it", "SELECT i FROM log") == [(7,)]
+        assert result["compared"]["rows"] == 1
+        assert left_behind(story) == []

@@ -136,7 +136,10 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     for item in options.overrides:
         key, equals, text = item.partition("=")
         if not equals or not all(key.split(".")):
-            raise UsageError("--set %s is not KEY=VALUE." % item, hint="Write it like --set backup.jobs=2.")
+            raise UsageError(
+                "--set %s is not KEY=VALUE." % item,
+                hint="Write it like --set backup.jobs=2. A backup is named without --set: pgops recover SET.",
+            )
         value = _value(text)
         for part in reversed(key.split(".")):
             value = {part: value}

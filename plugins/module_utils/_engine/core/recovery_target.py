@@ -312,7 +312,7 @@ def _check_clusters(
             raise RefusedError(
                 "%s may lie in the cluster %s and in the cluster %s: this instance has base backups of both (%s and %s)."
                 % (_capital(target.shown), base.system_identifier, other.system_identifier, base.id, other.id),
-                hint="Nothing was touched. Name a base backup of the one that is meant (--set, or set of the module and the playbook).",
+                hint="Nothing was touched. Name a base backup of the one that is meant (pgops recover SET, set of the module and the playbook).",
             )
 
 

@@ -17,6 +17,7 @@ from .naming import quote_ident, split_qualified
 Pair = tuple[str, str]
 
 _LINE = re.compile(r"(\d+); (\d+) (\d+) (.+)")
+_NEEDS = ";\tdepends on:"  # behind an entry, in the verbose listing
 # Kinds whose tag is the relation's own name, and kinds whose tag begins with it.
 _NAMED = (
     "MATERIALIZED VIEW DATA",
@@ -67,7 +68,7 @@ class Selection:
     """The lines for pg_restore --use-list, and foreign keys that had to stay behind.
 
     `soft` are the dump ids of entries that are no part of what was asked for but may be needed by it (types, functions,
-    extensions): one that fails is left out and told, and does not end the restore.
+    extensions, sequences that no table owns): one that fails is left out and told, and does not end the restore.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -86,35 +87,60 @@ def missing(wanted: Wanted, fingerprint: dict[str, Any]) -> list[str]:
     ]
 
 
-def with_partitions(wanted: Wanted, fingerprint: dict[str, Any]) -> Wanted:
-    """Return `wanted` with the partitions of its partitioned tables: those hold the rows."""
+def with_relatives(wanted: Wanted, fingerprint: dict[str, Any]) -> tuple[Wanted, list[str]]:
+    """Return `wanted` with the partitions of its tables and what inherits from them: those hold rows of them.
+
+    What inherits cannot be made without all that it inherits from, so that comes, too. The list names, in
+    order, what is no partition of what was asked for: nobody may expect that.
+    """
     relations = {split_qualified(key): value for key, value in fingerprint["relations"].items()}
+    parents = {pair: [split_qualified(key) for key in value.get("parents", ())] for pair, value in relations.items()}
+    partitioned = {pair for pair, value in relations.items() if value["kind"] == "p"}
     tables = list(wanted.tables)
     for table in tables:  # grows while it is read: partitions may have partitions
-        if relations.get(table, {}).get("kind") == "p":
-            tables += [
-                pair
-                for pair, value in relations.items()
-                if table in map(split_qualified, value.get("parents", ())) and pair not in tables
-            ]
-    return Wanted(wanted.schemas, tuple(tables))
+        tables += [pair for pair in relations if table in parents[pair] and pair not in tables]
+    for table in tables:
+        tables += [
+            pair
+            for pair in parents.get(table, ())
+            if pair in relations and pair not in partitioned and pair not in tables
+        ]
+    heirs = {pair for pair in set(tables) - set(wanted.tables) if not partitioned.intersection(parents[pair])}
+    names = sorted(key for key in fingerprint["relations"] if split_qualified(key) in heirs)
+    return Wanted(wanted.schemas, tuple(tables)), names
 
 
 def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selection:
-    """Return what of pg_restore's `listing` to restore, by the names that the `fingerprint` of the database knows."""
+    """Return what of pg_restore's `listing` to restore, by the names that the `fingerprint` of the database knows.
+
+    A sequence that no table owns comes with what depends on it (as the default of a column does), where the listing tells.
+    """
+    needed: set[str] = set()
+    sequences: dict[str, Pair] = {}
+    ours: dict[str, tuple[str, Pair]] = {}
+    kept = False
     reader = _Reader(fingerprint)
     selection = Selection()
     foreign = any(v["kind"] == "f" and wanted.holds(*split_qualified(k)) for k, v in fingerprint["relations"].items())
     for line in listing.split("\n"):  # names may hold what splitlines() takes for a line's end
         match = _LINE.fullmatch(line)
         if not match:
+            if kept and line.startswith(_NEEDS):
+                needed.update(line[len(_NEEDS) :].split())
             continue
+        kept = False
         kind = next((k for k in _KINDS if match.group(4).startswith(k + " ")), "")
         schema, rest = reader.schema(match.group(4)[len(kind) + 1 :])
         if kind in _WHOLE_ONLY or (kind in _ABOUT and rest.startswith(("LARGE OBJECT ", "EVENT TRIGGER "))):
             continue
         relation = reader.relation(kind, schema, rest)
-        if relation:
+        sequence = reader.free_sequence(schema, relation)
+        if sequence is not None and wanted.tables and not wanted.holds(*sequence):
+            keep = True
+            if kind == "SEQUENCE":
+                sequences[match.group(1)] = sequence
+            ours[line] = (match.group(1), sequence)
+        elif relation:
             keep = _keep_relation(kind, schema, rest, relation, wanted, reader, selection)
         else:
             keep = (
@@ -122,8 +148,12 @@ def select(listing: str, wanted: Wanted, fingerprint: dict[str, Any]) -> Selecti
             )
             if keep and (wanted.tables or schema == "-") and kind != "SCHEMA":
                 selection.soft.add(match.group(1))
+        kept = keep and line not in ours
         if keep:
             selection.lines.append(line)
+    coming = {sequence for number, sequence in sequences.items() if number in needed}
+    selection.lines = [line for line in selection.lines if line not in ours or ours[line][1] in coming]
+    selection.soft.update(number for number, sequence in ours.values() if sequence in coming)
     return selection
 
 
@@ -172,6 +202,7 @@ class _Reader:
     def __init__(self, fingerprint: dict[str, Any]) -> None:
         self._relations: dict[str, list[str]] = {}
         self._owner: dict[Pair, Pair] = {}
+        self._free: set[Pair] = set()
         self._parents: dict[Pair, list[Pair]] = {}
         self._part_of: dict[Pair, str] = {}
         self._foreign: list[tuple[Pair, str, Optional[Pair]]] = []
@@ -181,6 +212,8 @@ class _Reader:
             self._parents[(schema, name)] = [split_qualified(parent) for parent in value.get("parents", ())]
             if value.get("owned_by"):
                 self._owner[(schema, name)] = split_qualified(value["owned_by"])
+            elif value["kind"] == "S":
+                self._free.add((schema, name))
         for kind in ("indexes", "statistics"):
             for key, value in fingerprint.get(kind, {}).items():
                 self._part_of[split_qualified(key)] = split_qualified(value["table"])[1]
@@ -229,6 +262,10 @@ class _Reader:
     def owner(self, schema: str, relation: str) -> Pair:
         """Return the table that owns a sequence; any other relation stands for itself."""
         return self._owner.get((schema, relation), (schema, relation))
+
+    def free_sequence(self, schema: str, relation: str) -> Optional[Pair]:
+        """Return the relation if it is a sequence that no table owns."""
+        return (schema, relation) if (schema, relation) in self._free else None
 
     def commented_keys(self, schema: str, relation: str, rest: str) -> list[Pair]:
         """Return the tables that the foreign keys refer to which the comment `rest` is about."""
@@ -280,4 +317,4 @@ def _sanitized(name: str) -> str:
     return name.replace("\n", " ").replace("\r", " ")
 
 
-__all__ = ("Selection", "Wanted", "missing", "select", "with_partitions")
+__all__ = ("Selection", "Wanted", "missing", "select", "with_relatives")

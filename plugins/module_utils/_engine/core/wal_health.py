@@ -14,6 +14,7 @@ from .sizes import human_size
 from .times import human_span, iso
 
 _SOON, _AT_ONCE = timedelta(days=1), timedelta(hours=2)
+_SEGMENT = 16 * 1024 * 1024
 _APART = timedelta(minutes=1)  # clocks that differ by less do no harm
 
 
@@ -255,6 +256,9 @@ def _contested(shipping: Shipping) -> Iterator[Finding]:
 
 
 def _room(room: Room) -> Finding:
+    if room.free < _SEGMENT:
+        text = "%s are free for WAL, and a segment may need more: what does not fit is not archived."
+        return Finding("wal room", CRITICAL, text % human_size(room.free))
     full_in = room.full_in
     if full_in is None:
         return Finding("wal room", OK, "%s are free for WAL." % human_size(room.free))

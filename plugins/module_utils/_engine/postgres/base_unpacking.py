@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..context import Context
 from ..core.base_list import NAME
-from ..core.errors import CommandError, DamagedError, UnreachableError
+from ..core.errors import NO_SPACE, CommandError, DamagedError, UnreachableError
 from ..core.manifest import Base, Payload
 from ..core.segments import number_at, number_before, parse_lsn
 from ..source import Source
@@ -34,6 +34,13 @@ _LEAST = {
     "max_prepared_xacts setting": "max_prepared_transactions",
     "max_locks_per_xact setting": "max_locks_per_transaction",
 }
+_ANOTHER = (
+    "Name another base backup (pgops info lists them): an older one needs more WAL, and leads to the same moment."
+)
+_SEGMENT = "Bytes per WAL segment"
+_MIB = 1024 * 1024
+# What they are where no configuration says otherwise; with less than two segments each no server starts.
+_WAL_SIZES = {"min_wal_size": 80, "max_wal_size": 1024}
 
 
 def unpack(source: Source, base: Base, data: Path, account: str, locations: Mapping[str, Path]) -> None:
@@ -200,9 +207,28 @@ def _extract(source: Source, payload: Payload, folder: Path, account: str) -> No
     give(account, folder)
     context.reporter.phase("unpacking %s" % payload.path, source.size(payload))
     command = Command((tar, "--extract", "--file=-", "--directory=%s" % folder, "--no-same-owner"), user=account)
-    for _nothing in source.script(payload, command):
-        pass
+    try:
+        for _nothing in source.script(payload, command):
+            pass
+    except CommandError as error:
+        if error.returncode >= 0 and NO_SPACE not in error.stderr:
+            _look_for_damage(source, payload)
+        raise
+    except DamagedError as error:
+        error.hint = error.hint or _ANOTHER
+        raise
     context.reporter.done()
+
+
+def _look_for_damage(source: Source, payload: Payload) -> None:
+    """Raise DamagedError if what a program stumbled over is not what was stored."""
+    try:
+        for file in source.manifest.files_of(payload):
+            for _nothing in source.chunks(file):
+                pass
+    except DamagedError as error:
+        error.hint = error.hint or _ANOTHER
+        raise error from None
 
 
 def verify_unpacked(
@@ -256,13 +282,16 @@ def write_tablespace_map(base: Base, data: Path, account: str, locations: Mappin
 
 
 def least_settings(context: Context, programs: Programs, data: Path, account: str) -> dict[str, str]:
-    """Return the settings below which the server of `data` would not replay its WAL."""
+    """Return the settings below which the server of `data` would not start, or not replay its WAL."""
     shown = context.runner.run(Command((programs.path("pg_controldata"), str(data)), user=account)).stdout
     found: dict[str, str] = {}
     for line in shown.decode("utf-8", "replace").splitlines():
         name, _unused, value = line.partition(":")
         if name in _LEAST:
             found[_LEAST[name]] = value.strip()
+        elif name == _SEGMENT:
+            least = 2 * int(value) // _MIB
+            found.update((setting, "%dMB" % least) for setting, usual in _WAL_SIZES.items() if least > usual)
     return found
 
 

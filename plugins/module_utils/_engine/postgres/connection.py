@@ -33,6 +33,7 @@ _NAMES = {
     "ssl_cert": ("sslcert", "PGSSLCERT"),
     "ssl_key": ("sslkey", "PGSSLKEY"),
     "connect_timeout": ("connect_timeout", "PGCONNECT_TIMEOUT"),
+    "options": ("options", "PGOPTIONS"),  # of a copy only: a pooler refuses them
 }
 
 _SOCKETS = ("/var/run/postgresql", "/tmp")  # noqa: S108  # sockets, no files of ours
@@ -44,6 +45,10 @@ _HINTS = (
     ("no password supplied", "Set postgres.login_password_file, or let the server trust this account."),
     ("no pg_hba.conf entry", "Allow this host, user and database in the server's pg_hba.conf."),
     ("Peer authentication failed", "Run as the account of that name, or log in over TCP with a password."),
+    (
+        "could not access file",
+        "A library that sessions load (session_preload_libraries, local_preload_libraries) is not there: install it, or take it out.",
+    ),
     ("Connection refused", "Is the server running, and on that host and port?"),
     ("No such file or directory", "Is the server running? Check postgres.login_unix_socket and login_port."),
     ("could not translate host name", "Check postgres.login_host."),
@@ -73,11 +78,13 @@ _LIMITS = (
     ("transaction_timeout", 170000),
     ("idle_in_transaction_session_timeout", 0),
 )
+# So a server says that one database takes no logins, and another one may.
+_CLOSED = ("is not currently accepting connections", "cannot connect to invalid database")
 _LOST = ("server closed the connection", "terminating connection", "could not connect to server", "Connection refused")
 
 
 def _given(postgres: Postgres) -> dict[str, str]:
-    given = {name: str(getattr(postgres, name)) for name in _NAMES if getattr(postgres, name)}
+    given = {name: str(getattr(postgres, name)) for name in _NAMES if getattr(postgres, name, "")}
     # What libpq would take from its build or from the environment is said, so that sessions and programs agree.
     given.setdefault("login_host", postgres.login_unix_socket or _socket_directory())
     given.setdefault("login_port", "5432")
@@ -109,6 +116,15 @@ def without_limits(version_num: int) -> dict[str, str]:
 def as_options(settings: Mapping[str, str]) -> str:
     """Return `settings`, of which no value needs quotes, as PGOPTIONS has them."""
     return " ".join("-c %s=%s" % setting for setting in settings.items())
+
+
+def with_options(environment: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` with more `settings` for the sessions of a program."""
+    return {**environment, "PGOPTIONS": _joined(environment.get("PGOPTIONS", ""), as_options(settings))}
+
+
+def _joined(*options: str) -> str:
+    return " ".join(filter(None, options))
 
 
 def with_database(postgres: Postgres, database: str) -> Postgres:
@@ -323,10 +339,35 @@ def connect(postgres: Postgres, database: str = "", *, options: str = "") -> Ses
     return session
 
 
+def connect_any(postgres: Postgres, databases: Sequence[str]) -> Session:
+    """Return a session in the login database, or in the first of `databases` where there is none or it takes no logins.
+
+    Raise what connect() says of the login database if none of them does.
+    """
+    try:
+        return connect(postgres)
+    except PgopsError as error:
+        if not _is_about_one(error):
+            raise
+        first = error
+    for name in dict.fromkeys(name for name in databases if name != postgres.login_db):
+        try:
+            return connect(postgres, name)
+        except PgopsError as error:
+            if not _is_about_one(error):
+                raise
+    raise first
+
+
+def _is_about_one(error: PgopsError) -> bool:
+    """Tell whether it says of one database only that it cannot be logged in to."""
+    return isinstance(error, (MissingError, LostError)) or any(words in error.message for words in _CLOSED)
+
+
 def _connected(driver: Any, name: str, postgres: Postgres, options: str = "") -> Any:
     given = {_NAMES[key][0]: value for key, value in _given(postgres).items()}
     if options:
-        given["options"] = options
+        given["options"] = _joined(given.get("options", ""), options)
     _forget_environment()
     raw = driver.connect(dbname=name, application_name="pgops", client_encoding="UTF8", **given)
     raw.autocommit = True
@@ -486,9 +527,11 @@ __all__ = (
     "as_options",
     "cancel_queries",
     "connect",
+    "connect_any",
     "explained",
     "program_environment",
     "server_facts",
     "with_database",
+    "with_options",
     "without_limits",
 )

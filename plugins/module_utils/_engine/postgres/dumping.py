@@ -28,7 +28,16 @@ from ..system.durable import create_private, free_bytes
 from ..system.following import Following
 from ..system.runner import Command, OnLine, Watch
 from . import inventory
-from .connection import LostError, Server, Session, as_options, connect, explained, program_environment, without_limits
+from .connection import (
+    LostError,
+    Server,
+    Session,
+    connect,
+    explained,
+    program_environment,
+    with_options,
+    without_limits,
+)
 from .inventory import MORE_LOCKS, NO_LOCKS
 from .lock_waits import DumpAnewError, GaveWayError, LockWatch
 from .tools import Programs
@@ -446,7 +455,7 @@ def _run_pg_dump(
     if (
         job.server.superuser
     ):  # a limit may end even the statement that lifts it; a pooler, as others use, refuses options
-        environment["PGOPTIONS"] = as_options({"lc_messages": "C", **without_limits(job.server.version_num)})
+        environment = with_options(environment, {"lc_messages": "C", **without_limits(job.server.version_num)})
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)

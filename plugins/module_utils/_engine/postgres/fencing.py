@@ -8,7 +8,10 @@ import contextlib
 import os
 import pwd
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from ..settings import Postgres
 
 HBA, IDENT, PID = "pgops_hba.conf", "pgops_ident.conf", "pgops.pid"
 # No copy may write into the archive of the original, nor clear it, whatever becomes of it.
@@ -31,13 +34,22 @@ ALONE = {
     **UNPROVEN,
     "log_destination": "stderr",
     "huge_pages": "off",
+    "local_preload_libraries": "",
     "logging_collector": "off",
     "primary_conninfo": "",
     "primary_slot_name": "",
+    "session_preload_libraries": "",
     "shared_buffers": "128MB",
     "shared_preload_libraries": "",
     "ssl": "off",
 }
+
+
+@dataclass(frozen=True)
+class CopyLogin(Postgres):
+    """How to log in to a copy, as its superuser: what a database or a role has its sessions load, this host may lack."""
+
+    options: str = "-c session_preload_libraries= -c local_preload_libraries="
 
 
 def fence_copy(data: Path, account: str) -> dict[str, str]:
@@ -97,6 +109,7 @@ __all__ = (
     "ALONE",
     "NO_ARCHIVE",
     "UNPROVEN",
+    "CopyLogin",
     "append_settings",
     "fence_beside",
     "fence_copy",

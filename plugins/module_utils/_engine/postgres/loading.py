@@ -20,6 +20,9 @@ from .pg_restore import Loaded, Options, listing_of_file, listing_of_stream, res
 from .sections import Work, load_in_sections
 from .target import Target, as_transaction
 
+_WITH_NEEDS = "--verbose"  # with what each entry depends on
+_A_PART = "It may need more than what was asked for: name that, too, or restore the whole database, without tables and schemas."
+
 
 def load_database(
     source: Source, database: Database, target: Target, into: str, options: Options, folder: Path
@@ -39,6 +42,8 @@ def load_database(
             _drop_schemas(target, into, made)
         if isinstance(error, CommandError) and NO_LOCKS in error.stderr:
             error.hint = MORE_LOCKS
+        elif isinstance(error, CommandError) and options.wanted is not None and "does not exist" in error.stderr:
+            error.hint = error.hint or _A_PART
         raise
 
 
@@ -119,9 +124,11 @@ def _chosen(
             hint="Restore the whole database.",
         )
     if path is not None:
-        listing = "\n".join(listing_of_file(source, target, path))
+        listing = "\n".join(listing_of_file(source, target, path, _WITH_NEEDS))
     else:
-        listing = listing_of_stream(source, database.dump, target.programs).decode("utf-8", "surrogateescape")
+        listing = listing_of_stream(source, database.dump, target.programs, _WITH_NEEDS).decode(
+            "utf-8", "surrogateescape"
+        )
     return selection.select(listing, wanted, database.fingerprint)
 
 

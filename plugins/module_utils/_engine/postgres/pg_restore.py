@@ -132,18 +132,22 @@ def restore_arguments(target: Target, into: str, options: Options) -> list[str]:
     return arguments
 
 
-def listing_of_file(source: Source, target: Target, path: Path) -> list[str]:
-    command = Command((target.programs.path("pg_restore"), "--list", str(path)))
+def listing_of_file(source: Source, target: Target, path: Path, *options: str) -> list[str]:
+    """Return pg_restore's listing of an archive, with what `options` add to it."""
+    command = Command((target.programs.path("pg_restore"), "--list", *options, str(path)))
     # Names may hold what splitlines() takes for a line's end.
     return source.context.runner.run(command).stdout.decode("utf-8", "surrogateescape").split("\n")
 
 
-def listing_of_stream(source: Source, dump: Payload, programs: Programs) -> bytes:
-    """Return pg_restore's listing of an archive that is no file at hand. All of it is read and held against the manifest."""
+def listing_of_stream(source: Source, dump: Payload, programs: Programs, *options: str) -> bytes:
+    """Return pg_restore's listing of an archive that is no file at hand, with what `options` add to it.
+
+    All of it is read and held against the manifest.
+    """
     found: list[bytes] = []
     unwrap = codec.unwrap(source.context.runner, dump.layers, identity_file=source.identity_file)
     # pg_restore stops reading after the table of contents and would break the pipe; so it gets the beginning afterwards.
-    command = Command((programs.path("pg_restore"), "--list"))
+    command = Command((programs.path("pg_restore"), "--list", *options))
     head: list[bytes] = []
     if unwrap:
         source.context.runner.pipe(unwrap, source=source.chunks(source.manifest.files_of(dump)[0]), sink=Head(head))

@@ -23,7 +23,7 @@ from ..core.times import human_span
 from ..settings import Postgres
 from ..system.durable import write_bytes
 from ..system.runner import Command
-from .connection import Session, connect
+from .connection import Session, connect_any
 from .throwaway import give
 from .tools import Programs
 
@@ -51,6 +51,8 @@ _OUR_OWN = "the database system is "  # starting up, or not ready yet: so it ans
 _REFUSED_SECONDS = 60.0
 # Answers of a server that will let us in, or is too busy to: for the others nothing changes by waiting.
 _PASSING = (_OUR_OWN, "too many clients", "connection slots are reserved", "timeout")
+# Which ones they are, the lines before tell.
+_CONTAINS_ERRORS = re.compile('configuration file ".*" contains errors')
 _STATE = """
 SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text, extract(epoch FROM pg_last_xact_replay_timestamp())::float8
 """
@@ -70,7 +72,10 @@ class ShortError(PgopsError):
 
 @dataclass(frozen=True)
 class Recovery:
-    """A server on its way: its programs, data directory and account, how to log in, and more options of its command line."""
+    """A server on its way: its programs, data directory and account, how to log in, and more options of its command line.
+
+    `databases` are others to log in to, where that of `postgres` is not there or takes no logins.
+    """
 
     context: Context
     programs: Programs
@@ -78,6 +83,7 @@ class Recovery:
     account: str
     postgres: Postgres
     options: Sequence[str] = ()
+    databases: Sequence[str] = ()
 
     @property
     def log(self) -> Path:
@@ -151,6 +157,7 @@ class Recovery:
         grave: list[str] = []
         ours: list[str] = []
         why: list[str] = []
+        told: list[str] = []
         last = ""
         for line in lines:
             heard = any(mark in line for mark in _GRAVE) and _OUR_OWN not in line and _RESUME not in line
@@ -158,10 +165,11 @@ class Recovery:
                 ours.append(line)
             elif heard or (_MORE in line and grave[-1:] == [last]):
                 grave.append(line)
-                why = ours or why
+                why = (told if _CONTAINS_ERRORS.search(line) else ours) or why
                 ours = []
             elif _OUR_OWN not in line:
                 ours = []
+            told += [line] if "LOG:" in line else []
             last = line
         return " / ".join([*why[-2:], *(grave or lines)[-3:]])
 
@@ -197,7 +205,9 @@ class Recovery:
             elif time.monotonic() - refused > _REFUSED_SECONDS:
                 raise UnreachableError(
                     "The server recovers, but does not let us in: %s" % error,
-                    hint="Name a superuser that existed at that moment (postgres.login_user), postgres for one.",
+                    hint="See %s." % self.kept_log
+                    if "could not access file" in error
+                    else "Name a superuser that existed at that moment (postgres.login_user), postgres for one.",
                 )
             if state is None and time.monotonic() - begun > _BEGIN_SECONDS and not self.runs():
                 raise self._ended()
@@ -261,7 +271,7 @@ class Recovery:
 
     def session(self) -> Session:
         """Return a session in it. Raise UnreachableError while it lets nobody in."""
-        return connect(self._where())
+        return connect_any(self._where(), self.databases)
 
     def _where(self) -> Postgres:
         """Return how to log in: by the port and the socket that the server itself has written down."""

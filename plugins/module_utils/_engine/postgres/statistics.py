@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from ..core.naming import database_argument
 from ..system.runner import Command, Runner
-from .connection import Session
+from .connection import Session, with_options
 from .tools import Programs
 
-_NO_LIMITS = "-c statement_timeout=0 -c lock_timeout=0"
+_NO_LIMITS = {"statement_timeout": "0", "lock_timeout": "0"}
 _ALL = "ANALYZE"
 # Statistics of expressions, of several columns together, and of what is filled last.
 _NEED_INDEXES = """
@@ -26,14 +26,14 @@ def gather(runner: Runner, programs: Programs, environment: Mapping[str, str], n
 
     `environment` leads the programs to the server.
     """
-    options = " ".join(filter(None, (environment.get("PGOPTIONS", ""), _NO_LIMITS)))
     if programs.has("vacuumdb"):
         words = [programs.path("vacuumdb"), "--analyze-only", "--jobs=%d" % jobs]
     else:
         words = [programs.path("psql"), "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--command=%s" % _ALL]
     words += ["--no-password", "--quiet", database_argument(name)]
     # Names go there and back as they are, also where they are in no encoding.
-    runner.run(Command(tuple(words), env={**environment, "PGOPTIONS": options, "PGCLIENTENCODING": "SQL_ASCII"}))
+    env = {**with_options(environment, _NO_LIMITS), "PGCLIENTENCODING": "SQL_ASCII"}
+    runner.run(Command(tuple(words), env=env))
 
 
 def complete(session: Session) -> None:

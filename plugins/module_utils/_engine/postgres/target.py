@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..core.manifest import Database
 from ..settings import Postgres
-from .connection import Server, Session, as_options, connect, program_environment, without_limits
+from .connection import Server, Session, as_options, connect, program_environment, with_options, without_limits
 from .tools import Programs
 
 # The first PostgreSQL that lets a session hear no event trigger, also none that hears of its login.
@@ -29,10 +29,12 @@ class Target:
     @property
     def environment(self) -> dict[str, str]:
         """What the programs get. Messages come in English where this role may ask for that: BENIGN knows no others."""
+        environment = program_environment(self.postgres)
         if not self.server.superuser:
-            return program_environment(self.postgres)
-        options = {"lc_messages": "C", **self._unheard, **without_limits(self.server.version_num)}
-        return {**program_environment(self.postgres), "PGOPTIONS": as_options(options)}
+            return environment
+        return with_options(
+            environment, {"lc_messages": "C", **self._unheard, **without_limits(self.server.version_num)}
+        )
 
     @property
     def _unheard(self) -> dict[str, str]:
@@ -63,7 +65,7 @@ class Target:
         if not self._unheard and (database.fingerprint or {}).get("event_triggers"):
             # All that comes after them, materialized views, would be heard. Those that hear a replica, too, stay so.
             wanted["session_replication_role"] = "replica"
-        return {**self.environment, "PGOPTIONS": "%s %s" % (self.environment["PGOPTIONS"], as_options(wanted))}
+        return with_options(self.environment, wanted)
 
 
 def as_transaction(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -15,16 +15,16 @@ import signal
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, Optional
 
 from ..context import Context
 from ..core.errors import CommandError, UnreachableError, UsageError
-from ..settings import Postgres
 from ..system.durable import adopt
 from ..system.runner import Command
-from .connection import connect, server_facts
+from .connection import connect_any, server_facts, with_database
+from .fencing import CopyLogin
 from .target import Target
 from .tools import Programs, pick
 
@@ -70,11 +70,18 @@ Fill = Callable[[Programs, Path, str], Mapping[str, str]]
 
 @contextlib.contextmanager
 def throwaway(
-    context: Context, folder: Path, *, major: int, superuser: str, fill: Optional[Fill] = None
+    context: Context,
+    folder: Path,
+    *,
+    major: int,
+    superuser: str,
+    fill: Optional[Fill] = None,
+    databases: Sequence[str] = (),
 ) -> Iterator[Target]:
     """Yield a fresh server of version `major` or the next newer, in `folder`, with the bootstrap role `superuser`.
 
-    With `fill`, its data directory is what that puts there, and the version is exactly `major`.
+    With `fill`, its data directory is what that puts there, and the version is exactly `major`; its `databases` are tried
+    where the usual ones take no logins.
     It listens on a socket in a private directory only. Raise UnreachableError if no server programs are installed or it
     does not start, UsageError if the account that is to run it is unknown, and what `fill` raises.
     """
@@ -98,10 +105,10 @@ def throwaway(
                 stream.write("%s = '%s'\n" % (name, value.replace("'", "''")))
         start_server(context, programs, data, account)
         try:
-            postgres = Postgres(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
-            with connect(postgres) as session:
+            postgres = CopyLogin(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
+            with connect_any(postgres, ("postgres", *databases)) as session:
                 server = server_facts(session)
-            yield Target(postgres, programs, server)
+            yield Target(with_database(postgres, session.database), programs, server)
         finally:
             stop_server(context, programs, data, account)
 

@@ -79,8 +79,9 @@ def rehearse_base(context: Context, chain: Sequence[Source], base: Base, folder:
 
     superuser = (source.manifest.roles or {}).get("bootstrap") or "postgres"
     major = source.manifest.server_version_num // 10000
+    names = [str(one["name"]) for one in base.databases]
     try:
-        with throwaway(context, folder, major=major, superuser=superuser, fill=fill) as target:
+        with throwaway(context, folder, major=major, superuser=superuser, fill=fill, databases=names) as target:
             tick[0] = lap(result, "recover", tick[0])
             result.checked["server_version"] = target.server.version
             with connect(target.postgres) as session:

@@ -25,7 +25,15 @@ from ..postgres.base_unpacking import (
     write_tablespace_map,
 )
 from ..postgres.connection import Session
-from ..postgres.fencing import NO_ARCHIVE, UNPROVEN, append_settings, fence_beside, forget_signals, write_file
+from ..postgres.fencing import (
+    NO_ARCHIVE,
+    UNPROVEN,
+    CopyLogin,
+    append_settings,
+    fence_beside,
+    forget_signals,
+    write_file,
+)
 from ..postgres.recovering import Recovery, ShortError, is_served
 from ..postgres.throwaway import give, socket_directory
 from ..postgres.unproven import (
@@ -39,7 +47,6 @@ from ..postgres.unproven import (
     unfinished,
     unmark,
 )
-from ..settings import Postgres
 from ..system.durable import sync_dir
 from ..system.runner import Command
 from ..wal.fetch import AHEAD
@@ -351,18 +358,20 @@ def _recovery(
     context: Context, work: Work, sockets: Optional[Path], alone: Optional[Path], least: Mapping[str, str]
 ) -> Recovery:
     superuser = (work.source.manifest.roles or {}).get("bootstrap") or "postgres"
+    # One of them takes logins, also where a hardened template1 does not.
+    databases = ["postgres", "template1", *(str(one["name"]) for one in work.base.databases)]
     # postgresql.conf may name another one, as on Debian, which -D does not outdo.
     options = ["-c data_directory=%s" % _quoted(str(work.data))]
     if sockets is not None:
-        postgres = Postgres(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
-        return Recovery(context, work.programs, work.data, work.account, postgres, options)
+        postgres = CopyLogin(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
+        return Recovery(context, work.programs, work.data, work.account, postgres, options, databases)
     if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
         options += ["-c %s=%s" % (name, _quoted(value)) for name, value in UNPROVEN.items()]
         options.append("-c unix_socket_directories=%s" % _quoted(str(alone)))
     options += ["-c %s=%s" % one for one in least.items()]
     if work.config_file:
         options.append("-c config_file=%s" % _quoted(work.config_file))
-    return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options)
+    return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options, databases)
 
 
 def _quoted(path: str) -> str:

@@ -225,7 +225,8 @@ def _begins(context: Context, request: Request) -> tuple[Catalog, dict[str, Mani
     if passed_over and not manifests:
         raise RefusedError(
             "No base backup in %s is taken by itself: %s." % (catalog.place.root, "; ".join(passed_over)),
-            hint="Look in the other place (--place), or name the one to take with --set: one whose verification failed may still do.",
+            hint="Look in the other place (--place), or name the one to take (pgops recover SET, set of the module and the playbook): one"
+            " whose verification failed may still do.",
         )
     if not manifests:
         raise RefusedError(

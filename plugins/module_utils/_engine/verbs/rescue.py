@@ -22,7 +22,8 @@ from ..core.errors import MissingError, RefusedError, UsageError
 from ..core.naming import qualified, split_qualified
 from ..core.recovery_target import Target
 from ..core.times import compact
-from ..postgres.connection import connect
+from ..postgres.connection import connect, connect_any
+from ..postgres.fencing import CopyLogin
 from ..postgres.preflight import check_names
 from ..postgres.throwaway import (
     account_of,
@@ -33,7 +34,7 @@ from ..postgres.throwaway import (
     home_for_server,
     room_for_server,
 )
-from ..settings import Backup, Config, Local, Postgres
+from ..settings import Backup, Config, Local
 from .backup import Request as BackupRequest
 from .backup import backup
 from .recover import Request as RecoverRequest
@@ -42,15 +43,29 @@ from .restore import GLOBALS, kept_name, restore
 from .restore import Request as RestoreRequest
 
 _LABEL = "rescue"
-# What there is of a table and its partitions, and theirs: they hold the rows.
-_WITH_PARTITIONS = """
+# What there is of a table, its partitions and what inherits from it: they hold rows of it; and what those inherit from,
+# without which they cannot be made. The same as with_relatives() finds.
+_WITH_RELATIVES = """
 WITH RECURSIVE found AS (
   SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   UNION
-  SELECT i.inhrelid FROM found f JOIN pg_class p ON p.oid = f.oid AND p.relkind = 'p' JOIN pg_inherits i ON i.inhparent = f.oid
+  SELECT i.inhrelid FROM found f JOIN pg_inherits i ON i.inhparent = f.oid
+), every AS (
+  SELECT oid FROM found
+  UNION
+  SELECT i.inhparent FROM every e JOIN pg_class c ON c.oid = e.oid AND NOT c.relispartition JOIN pg_inherits i ON i.inhrelid = c.oid
 )
-SELECT oid::bigint FROM found
+SELECT oid::bigint FROM every
+"""
+# What each view reads that is not asked for, but for what belongs to PostgreSQL.
+_NEEDED = """
+SELECT format('%%I.%%I', vn.nspname, v.relname), array_agg(DISTINCT format('%%I.%%I', n.nspname, c.relname))
+FROM pg_class v JOIN pg_namespace vn ON vn.oid = v.relnamespace JOIN pg_rewrite r ON r.ev_class = v.oid
+JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE v.relkind IN ('v', 'm') AND v.oid = ANY(%s::bigint[]::oid[]) AND c.oid <> ALL(%s::bigint[]::oid[])
+AND c.relkind <> 'S' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' GROUP BY 1 ORDER BY 1
 """
 _TABLES = """
 SELECT c.oid::bigint, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -232,15 +247,18 @@ def _home(context: Context, folder: Path) -> Iterator[Path]:
 def _dump(context: Context, request: Request, copy: dict[str, Any], folder: Path) -> str:
     """Dump what is asked for from the copy into a place in `folder` and return the id of the set."""
     own = context.config
+    login = CopyLogin(
+        login_unix_socket=copy["socket_directory"],
+        login_port=copy["port"],
+        login_user=copy["superuser"],
+        login_db="template1",
+        bin_dir=own.postgres.bin_dir,
+    )
+    with connect_any(login, copy["databases"]) as session:
+        login = dataclasses.replace(login, login_db=session.database)
     config = Config(
         instance=own.instance,
-        postgres=Postgres(
-            login_unix_socket=copy["socket_directory"],
-            login_port=copy["port"],
-            login_user=copy["superuser"],
-            login_db="template1",
-            bin_dir=own.postgres.bin_dir,
-        ),
+        postgres=login,
         local=Local(path=str(_sets(folder))),
         state_dir=str(folder / "state"),
         log_dir="",
@@ -268,7 +286,7 @@ def _sets(folder: Path) -> Path:
 def _others(context: Context, request: Request) -> list[str]:
     """Return the tables whose rows nobody asked for; their definitions come along, as what is asked for may need their types.
 
-    Raise MissingError that lists what the copy does not have.
+    Raise MissingError that lists what the copy does not have, RefusedError if a view needs more than is asked for.
     """
     with connect(context.config.postgres) as session:
         there = session.rows("SELECT 1 FROM pg_database WHERE datname = %s", (request.database,))
@@ -279,15 +297,22 @@ def _others(context: Context, request: Request) -> list[str]:
     if not request.tables:
         return []
     with connect(context.config.postgres, request.database) as session:
-        found = {table: session.rows(_WITH_PARTITIONS, split_qualified(table)) for table in request.tables}
+        found = {table: session.rows(_WITH_RELATIVES, split_qualified(table)) for table in request.tables}
         every = session.rows(_TABLES)
+        wanted = {row[0] for rows in found.values() for row in rows}
+        views = session.rows(_NEEDED, [sorted(wanted)] * 2)
     lacking = [table for table, rows in found.items() if not rows]
     if lacking:
         raise MissingError(
             "The database %r had no table %s at that moment." % (request.database, ", no table ".join(lacking)),
             hint="Names are case-sensitive; a table is written schema.table.",
         )
-    wanted = {row[0] for rows in found.values() for row in rows}
+    if views:
+        raise RefusedError(
+            "What is asked for needs more than that:\n%s"
+            % "\n".join("  - %s is a view, and needs %s" % (view, ", ".join(needed)) for view, needed in views),
+            hint="Name those, too (--table), or rescue the whole database, without --table. Nothing was touched.",
+        )
     return [qualified(schema, name) for oid, schema, name in every if oid not in wanted]
 
 

@@ -21,7 +21,7 @@ from ..core.fingerprint import Rules
 from ..core.globals_sql import select
 from ..core.manifest import Database
 from ..core.naming import split_qualified
-from ..core.selection import Wanted, missing, with_partitions
+from ..core.selection import Wanted, missing, with_relatives
 from ..core.sizes import human_size
 from ..core.times import compact
 from ..places.base import Place
@@ -209,7 +209,7 @@ def _prepare(context: Context, request: Request, session: Session, source: Sourc
     target = Target(with_database(context.config.postgres, session.database), programs, server)
     jobs = request.jobs or context.config.restore.jobs or min(os.cpu_count() or 1, 8)
     findings = preflight.check_names(session, names, request.mode, request.confirm, context.config.postgres)
-    wanted = _wanted(request, chosen)
+    wanted = _wanted(request, chosen, findings.remarks)
     existing = {row[0] for row in session.rows("SELECT datname FROM pg_database")}
     findings.refusals += preflight.check_ways(
         source, chosen, _room(context), ownership=request.ownership, part=wanted is not None
@@ -291,7 +291,8 @@ def _is_bare(database: Database) -> bool:
     )
 
 
-def _wanted(request: Request, chosen: list[Database]) -> Optional[Wanted]:
+def _wanted(request: Request, chosen: list[Database], remarks: list[str]) -> Optional[Wanted]:
+    """Return what of the database is asked for, None for all of it; add to `remarks` what comes along. Raise MissingError."""
     if not request.schemas and not request.tables:
         return None
     wanted = Wanted(request.schemas, tuple(split_qualified(t) for t in request.tables))
@@ -303,7 +304,12 @@ def _wanted(request: Request, chosen: list[Database]) -> Optional[Wanted]:
                 "The database %r in this set has no %s." % (chosen[0].name, ", no ".join(lacking)),
                 hint="Names are case-sensitive.",
             )
-        wanted = with_partitions(wanted, facts)
+        wanted, heirs = with_relatives(wanted, facts)
+        if heirs:
+            remarks.append(
+                "%s comes with %s, which it inherits from or which inherit from it."
+                % (", ".join(request.tables), ", ".join(heirs))
+            )
     return wanted
 
 

@@ -249,11 +249,11 @@ def _spool(context: Context, local: Held) -> tuple[Result, Room]:
     entries = [entry for lineage in local.lineages.values() for entry in lineage.entries()]
     fresh = [entry for entry in entries if entry.modified > now - _HOUR]
     growth = sum(entry.size for entry in fresh) / _HOUR.total_seconds()
-    path = Path(context.config.local.path)
+    path = context.local.home / "wal"  # which may be a disk of its own
     room = Room(free_bytes(path), parse_size(context.config.backup.min_free), growth)
     full_in = room.full_in
     return {
-        "path": str(context.local.home / "wal"),
+        "path": str(path),
         "files": len(entries),
         "bytes": sum(entry.size for entry in entries),
         "growth_bytes_per_hour": round(growth * 3600),

@@ -287,7 +287,7 @@ def test_what_may_lie_in_two_clusters_is_refused_until_one_is_named(target: Targ
     bases, held = upgraded()
     with pytest.raises(RefusedError, match="may lie in the cluster") as told:
         choose_base(target, bases, held if known else None, NOW)
-    assert "--set" in told.value.hint
+    assert "pgops recover SET" in told.value.hint
     for one in (bases[0], bases[2]):
         chosen = choose_base(target, bases, held if known else None, NOW, wanted=one.id)
         assert chosen.base == one

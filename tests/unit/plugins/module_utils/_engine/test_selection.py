@@ -14,7 +14,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.selectio
     Wanted,
     missing,
     select,
-    with_partitions,
+    with_relatives,
 )
 
 NAMES = st.text(
@@ -113,6 +113,7 @@ FACTS: dict[str, Any] = {
         "s.a": {"kind": "r"},
         "s.b": {"kind": "r"},
         "s.f": {"kind": "f"},
+        "s.free": {"kind": "S"},
         "s.p": {"kind": "p"},
         "s.p1": {"kind": "p", "parents": ["s.p"]},
         "s.p11": {"kind": "r", "parents": ["s.p1"]},
@@ -139,10 +140,33 @@ def test_a_foreign_key_to_what_stays_behind_stays_behind_with_its_comment() -> N
     assert len(lines) == 4 and left_out == []
 
 
-def test_partitions_come_with_their_table_and_heirs_do_not() -> None:
-    assert set(with_partitions(Wanted(tables=(("s", "p"),)), FACTS).tables) == {("s", "p"), ("s", "p1"), ("s", "p11")}
-    assert with_partitions(Wanted(tables=(("s", "a"),)), FACTS).tables == (("s", "a"),)
-    assert with_partitions(Wanted(schemas=("s",)), FACTS) == Wanted(schemas=("s",))
+def test_partitions_and_heirs_come_with_their_table_and_heirs_are_told() -> None:
+    assert set(with_relatives(Wanted(tables=(("s", "p"),)), FACTS)[0].tables) == {("s", "p"), ("s", "p1"), ("s", "p11")}
+    assert with_relatives(Wanted(tables=(("s", "a"),)), FACTS) == (
+        Wanted(tables=(("s", "a"), ("s", "child"))),
+        ["s.child"],
+    )
+    assert with_relatives(Wanted(tables=(("s", "child"),)), FACTS) == (
+        Wanted(tables=(("s", "child"), ("s", "a"))),
+        ["s.a"],
+    )
+    assert with_relatives(Wanted(tables=(("s", "p11"),)), FACTS) == (Wanted(tables=(("s", "p11"),)), [])
+    assert with_relatives(Wanted(schemas=("s",)), FACTS) == (Wanted(schemas=("s",)), [])
+
+
+def test_a_sequence_that_no_table_owns_comes_with_what_counts_by_it_and_may_fail() -> None:
+    listing = (
+        "0; 1 1 SEQUENCE s free o\n;\tdepends on: 9\n1; 1 1 SEQUENCE SET s free o\n2; 1 1 TABLE s a o\n;\tdepends on: 7 0\n"
+        "3; 1 1 ACL s SEQUENCE free o\n4; 1 1 TABLE s b o\n;\tdepends on: 10 11"
+    )
+    chosen = select(listing, Wanted(tables=(("s", "a"),)), FACTS)
+    assert [line[0] for line in chosen.lines] == ["0", "1", "2", "3"]
+    assert chosen.soft == {"0", "1", "3"}
+    other = select(listing, Wanted(tables=(("s", "b"),)), FACTS)
+    assert ([line[0] for line in other.lines], other.soft) == (["4"], set())
+    named = select(listing, Wanted(tables=(("s", "free"),)), FACTS)
+    assert (len(named.lines), named.soft) == (3, set())
+    assert select(listing, Wanted(schemas=("t",)), FACTS).lines == []
 
 
 def test_a_partition_alone_is_not_attached() -> None:

@@ -143,7 +143,9 @@ def test_the_time_until_the_disk_is_full(hours, severity):
     room = Room(GIB + hours * 3600 * 1000, GIB, 1000.0)
     assert found(room=room)["wal room"][0] == severity
     assert Room(5, GIB, 1.0).full_in == timedelta(0)
-    assert found(room=Room(5, GIB, 0.0))["wal room"][0] == "ok"
+    assert found(room=Room(GIB // 2, GIB, 0.0))["wal room"][0] == "ok"
+    full = found(room=Room(5, 0, 0.0))["wal room"]
+    assert (full[0], "a segment may need more" in full[1]) == ("critical", True)
 
 
 def test_what_is_wrong_in_a_place():
