@@ -11,12 +11,13 @@ from typing import Any, Optional
 
 from ..core.errors import PgopsError, RefusedError
 from ..core.manifest import Database, Manifest
-from ..core.naming import quote_literal
+from ..core.naming import quote_ident, quote_literal
 from ..core.sizes import human_size
 from ..settings import Postgres
 from ..source import Source
 from ..system.durable import free_bytes
 from .connection import Session, connect
+from .swapping import prepared, subscriptions
 from .target import Target
 
 
@@ -271,9 +272,28 @@ def check_names(
                 findings.refusals.append(
                     "Mode swap replaces the database %r. Confirm it by its exact name (confirm)." % name
                 )
+            hindrance = prepared(session, name)
+            findings.refusals += [hindrance] if hindrance else []
+            findings.remarks += _subscribed(session, name)
             if name in ("template0", "template1"):
                 findings.refusals.append("%r is a template of PostgreSQL and is not replaced." % name)
     return findings
+
+
+def _subscribed(session: Session, name: str) -> list[str]:
+    """Return what to say of the subscriptions of a database that will be kept beside its successor."""
+    return [
+        "%r has the subscription %s%s. It stays with the database that is kept, which %s; the restored one has it switched off."
+        % (
+            name,
+            quote_ident(found.name),
+            ", enabled" if found.enabled else "",
+            "goes on taking the changes of %s" % ("its slot %r" % found.slot if found.slot else "the publisher")
+            if found.enabled
+            else "cannot be dropped before it",
+        )
+        for found in subscriptions(session, name)
+    ]
 
 
 def _objects(postgres: Postgres, name: str) -> int:

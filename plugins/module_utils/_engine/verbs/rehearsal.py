@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -20,8 +21,8 @@ from ..core.sizes import human_size
 from ..postgres import inventory
 from ..postgres.comparison import compare_database
 from ..postgres.connection import Session, connect
-from ..postgres.databases import comment_on_database, create_database, finish_database
-from ..postgres.globals import load_globals
+from ..postgres.databases import comment_on_database, create_database, finish_database, without_refused
+from ..postgres.globals import ALL_ROLES, choose_globals, load_globals
 from ..postgres.loading import load_database
 from ..postgres.pg_restore import Loaded, Options
 from ..postgres.target import Target
@@ -144,15 +145,33 @@ def _roles(stage: Stage) -> bool:
         result.cannot.append("The set holds no globals, so owners and privileges cannot be proven.")
         return False
     try:
-        load_globals(stage.source, stage.target, overwrite=True)
+        chosen = choose_globals(stage.source, stage.session, stage.target.server, overwrite=True)
+        load_globals(stage.source, stage.target, chosen)
     except CommandError as error:
         _fault(stage, "The globals do not restore", error)
         return False
+    result.remarks += chosen.remarks
     if manifest.roles is not None:
         found = inventory.roles(stage.session)
-        result.findings += compare_roles(manifest.roles, found, passwords=manifest.globals_passwords)
+        wanted = _without_settings(manifest.roles, {(role, name) for role, name, _said in chosen.refused})
+        result.findings += compare_roles(wanted, found, passwords=manifest.globals_passwords)
         result.checked["roles"] = len(manifest.roles["roles"])
     return True
+
+
+def _without_settings(roles: dict[str, Any], refused: set[tuple[str, str]]) -> dict[str, Any]:
+    """Return the roles of a manifest without the settings that this host's server does not take: they prove nothing here."""
+
+    def fine(role: str, settings: list[str]) -> list[str]:
+        return [setting for setting in settings if (role, setting.partition("=")[0]) not in refused]
+
+    return {
+        **roles,
+        "settings": fine(ALL_ROLES, roles.get("settings", [])),
+        "roles": {
+            name: {**facts, "settings": fine(name, facts.get("settings", []))} for name, facts in roles["roles"].items()
+        },
+    }
 
 
 def _one(stage: Stage, database: Database, number: int) -> None:
@@ -165,6 +184,11 @@ def _one(stage: Stage, database: Database, number: int) -> None:
         )
         return
     tick = time.monotonic()
+    properties, said = without_refused(stage.session, database.properties, ownership=stage.ownership)
+    result.remarks += [
+        "%r was rehearsed without %s, as this host's server does not take it." % (database.name, s) for s in said
+    ]
+    database = dataclasses.replace(database, properties=properties)
     if database.name in ("postgres", "template1"):
         stage.session.execute("DROP DATABASE IF EXISTS %s" % quote_ident(database.name))
     _create(stage.session, database, target, result)
