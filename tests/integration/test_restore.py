@@ -705,7 +705,7 @@ UPDATE pg_db_role_setting SET setconfig = '{TimeZone=Mars/Olympus,work_mem=3MB}'
 """
 KEPT_SPACE = "SELECT spcacl::text, spcoptions::text, shobj_description(oid, 'pg_tablespace') FROM pg_tablespace WHERE spcname = 'far'"
 MEMBERS = """SELECT roleid::regrole::text, member::regrole::text, grantor::regrole::text FROM pg_auth_members
-WHERE member::regrole::text IN ('lead', '"my-app"', 'joe') ORDER BY 1, 2"""
+WHERE member::regrole::text IN ('lead', '"my-app"', 'joe') ORDER BY 1, 2, 3"""
 
 
 @pytest.fixture
@@ -831,6 +831,37 @@ def test_without_globals_missing_roles_are_named(mine: Site, bench: PostgresServ
     run_sql(bench, "postgres", ROLES)
     assert mine.restore(to=bench, globals="none")["roles_created"] == []
     assert same(mine.server, "shop", bench, "shop") == []
+
+
+NAMED = """
+CREATE ROLE "of policies"; CREATE ROLE grants; CREATE ROLE granted; CREATE ROLE sets; CREATE ROLE mapped;
+CREATE TABLE t AS SELECT 1 AS i; ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t TO "of policies";
+ALTER DEFAULT PRIVILEGES FOR ROLE grants GRANT SELECT ON TABLES TO granted;
+CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR mapped SERVER s;
+CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE needs (i int DEFAULT f());
+ALTER ROLE sets IN DATABASE named SET work_mem = '5MB';
+"""
+
+
+def test_roles_that_own_nothing_are_needed_too(
+    bench: PostgresServer, target: PostgresServer, make_site: MakeSite
+) -> None:
+    create_database(bench, "named", NAMED)
+    site = make_site(bench)
+    site.backup(databases=["named"])
+    asked: dict[str, Any] = {"to": target, "globals": "none", "dry_run": True}
+    (refusal,) = site.restore(**asked)["plan"]["refusals"]
+    assert "lacks the roles 'granted', 'grants', 'of policies', 'sets'. Restore the globals too" in refusal
+    # Policies and mappings are made without owners and privileges, too.
+    (refusal,) = site.restore(**asked, ownership=False)["plan"]["refusals"]
+    assert "lacks the role 'of policies', which policies are for. Restore the globals too" in refusal
+    run_sql(target, "postgres", 'CREATE ROLE "of policies"')
+    with pytest.raises(CommandError, match='role "mapped" does not exist') as caught:
+        site.restore(to=target, globals="none", ownership=False)
+    assert "Restore the globals too" in caught.value.hint and databases_of(target) == {"postgres"}
+    with pytest.raises(CommandError, match=r"function public\.f\(\) does not exist") as caught:
+        site.restore(to=target, databases=("named",), tables=("public.needs",))
+    assert "Add it (--table, --schema)" in caught.value.hint
 
 
 def test_a_role_that_even_the_globals_lack_is_named(mine: Site, bench: PostgresServer) -> None:
