@@ -91,8 +91,8 @@ def _remarks(chosen: globals_sql.Selected, refused: Sequence[tuple[str, str, str
         )
     if chosen.grantors:
         remarks.append(
-            "Memberships that %s had granted are granted by the server's own superuser: here %s may not."
-            % (", ".join(map(repr, chosen.grantors)), "that role" if len(chosen.grantors) == 1 else "those roles")
+            "Memberships that %s had granted come back without naming a grantor who may not grant them here."
+            % ", ".join(map(repr, chosen.grantors))
         )
     return remarks
 

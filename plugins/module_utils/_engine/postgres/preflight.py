@@ -18,6 +18,7 @@ from ..settings import Postgres
 from ..source import Source
 from ..system.durable import free_bytes
 from .connection import Session, connect
+from .databases import known_settings
 from .swapping import prepared, subscriptions
 from .target import Target
 
@@ -182,7 +183,9 @@ def _check_roles(
             needed |= {who for who in database.properties.get("acl", {}) if who != "public"}
             needed |= _roles_in(facts)
             if not part:
-                needed |= _roles_beside(facts) | {entry["role"] for entry in database.properties.get("settings", [])}
+                needed |= _roles_beside(facts)
+                settings = database.properties.get("settings", [])
+                needed |= {entry["role"] for entry in settings if known_settings(entry["settings"])}
     way = "Restore the globals too (globals: missing)" if will_create is None and manifest.globals else "Create them"
     lacking = sorted(((needed | of_policies) if ownership else of_policies) - known - {""})
     if lacking:

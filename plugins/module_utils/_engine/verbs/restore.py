@@ -222,6 +222,8 @@ def _prepare(context: Context, request: Request, session: Session, source: Sourc
     if request.mode != "into_empty":
         findings.refusals += preflight.check_locales(session, chosen)
         chosen = [_with_settings(session, database, request, findings) for database in chosen]
+    else:  # the settings of a database that is somebody's stay as they are, and need no roles
+        chosen = [dataclasses.replace(d, properties={**d.properties, "settings": []}) for d in chosen]
     coming = _coming_roles(source, session, server, request, findings)
     on_server = preflight.check_server(
         session,
