@@ -838,7 +838,6 @@ CREATE ROLE "of policies"; CREATE ROLE grants; CREATE ROLE granted; CREATE ROLE 
 CREATE TABLE t AS SELECT 1 AS i; ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t TO "of policies";
 ALTER DEFAULT PRIVILEGES FOR ROLE grants GRANT SELECT ON TABLES TO granted;
 CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR mapped SERVER s;
-CREATE TABLE parent (i int); CREATE TABLE child () INHERITS (parent);
 ALTER ROLE sets IN DATABASE named SET work_mem = '5MB';
 """
 
@@ -859,9 +858,6 @@ def test_roles_that_own_nothing_are_needed_too(
     with pytest.raises(CommandError, match='role "mapped" does not exist') as caught:
         site.restore(to=target, globals="none", ownership=False)
     assert "Restore the globals too" in caught.value.hint and databases_of(target) == {"postgres"}
-    with pytest.raises(CommandError, match=r'relation "public\.parent" does not exist') as caught:
-        site.restore(to=target, databases=("named",), tables=("public.child",))
-    assert "Add it (--table, --schema)" in caught.value.hint
 
 
 def test_a_role_that_even_the_globals_lack_is_named(mine: Site, bench: PostgresServer) -> None:

@@ -430,7 +430,7 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
     except CommandError as error:
         met = next((what for said, what in _SELF_MADE if said in error.message), None)
         if met is None or work.options.jobs < 2 or work.request.mode == "into_empty":
-            error.hint = error.hint or _what_lacks(error, work)
+            error.hint = error.hint or _what_lacks(error)
             raise
         context.warn("The parallel restore of %r %s; it was begun anew with one job." % (job.name, met))
         swapping.drop(session, job.temporary, work.target.postgres)
@@ -449,19 +449,13 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
         finish_database(session, job.temporary, job.database.properties, ownership=work.request.ownership)
 
 
-def _what_lacks(error: CommandError, work: _Work) -> str:
-    """Return what to do about something that what was loaded refers to, and that is not there; empty for other errors."""
-    if "does not exist" not in error.message:
-        return ""
-    if re.search(r'role ".*" does not exist', error.message):
-        # Who is mapped to a foreign server, or owns a publication, is in no fingerprint.
-        return "Restore the globals too (globals: missing), or create the role."
-    if work.wanted is not None:
-        return (
-            "What is restored needs it. Add it (--table, --schema), or restore the whole database under another name (--rename)"
-            " and copy from there."
-        )
-    return ""
+def _what_lacks(error: CommandError) -> str:
+    """Return what to do about a role that is not there; empty for other errors.
+
+    Who is mapped to a foreign server, or owns a publication, is in no fingerprint.
+    """
+    missing_role = re.search(r'role ".*" does not exist', error.message)
+    return "Restore the globals too (globals: missing), or create the role." if missing_role else ""
 
 
 def _fill(context: Context, work: _Work, job: _Job, session: Session, options: Options) -> None:
