@@ -91,6 +91,8 @@ options:
       - Which roles to restore first.
       - V(missing) - those that the server lacks. V(all) - existing ones are changed to what the set says, too.
         V(none) - none.
+      - Existing roles keep all that they have with V(missing), and get no membership or privilege back. So do existing
+        tablespaces, except for the privileges of roles that are made. No tablespace is made; the result tells what is left.
       - What C(ALTER ROLE ALL SET) had set concerns everybody on the server. It is set again with V(all), or on a server
         that holds no databases yet; otherwise it is left alone, and the result says so.
       - Defaults to V(missing); with O(recovery) to V(none), as a role that the server lacks there was dropped since.

@@ -90,7 +90,7 @@ class Servers:
         """Return the server for `purpose`; the purpose `filled` holds the data set of the demo, others nothing."""
         key = (purpose, major)
         if key not in self._running:
-            server = PostgresServer(bindir_of(major), self._root, settings=settings)
+            server = PostgresServer(bindir_of(major), self._root, settings={"max_prepared_transactions": 5, **settings})
             server.__enter__()
             self._running[key] = server
             if purpose == "filled":
@@ -149,6 +149,7 @@ def target(servers: Servers, filled: PostgresServer) -> PostgresServer:
 
 def empty(server: PostgresServer) -> None:
     """Drop every database and role that did not come with the server."""
+    _release(server)
     with cursor(server, "postgres") as asked:
         asked.execute("SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')")
         for (name,) in asked.fetchall():
@@ -158,6 +159,20 @@ def empty(server: PostgresServer) -> None:
         for (name,) in asked.fetchall():
             asked.execute(sql.SQL("DROP OWNED BY {role}; DROP ROLE {role}").format(role=sql.Identifier(name)))
         asked.execute("ALTER ROLE ALL RESET ALL")
+
+
+def _release(server: PostgresServer) -> None:
+    """End what keeps a database from being dropped: prepared transactions and subscriptions."""
+    prepared = run_sql(server, "postgres", "SELECT database, gid FROM pg_prepared_xacts")
+    for database, gid in prepared:
+        with cursor(server, database) as asked:
+            asked.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+    subscribed = "SELECT d.datname, s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid"
+    for database, name in run_sql(server, "postgres", subscribed):
+        with cursor(server, database) as asked:
+            asked.execute("SET default_transaction_read_only = off")
+            for statement in ("ALTER {} DISABLE", "ALTER {} SET (slot_name = NONE)", "DROP {}"):
+                asked.execute(sql.SQL(statement).format(sql.SQL("SUBSCRIPTION {}").format(sql.Identifier(name))))
 
 
 def same_superuser(one: PostgresServer, other: PostgresServer) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +425,99 @@ def test_swap_with_clients_that_come_back_at_once(changed: tuple[Site, PostgresS
     assert same(site.server, "shop", server, "shop") == []
 
 
+@pytest.fixture
+def in_doubt(changed: tuple[Site, PostgresServer]) -> tuple[Site, PostgresServer]:
+    """The same with a transaction that is prepared in the old database."""
+    site, server = changed
+    run_sql(server, "shop", "BEGIN; INSERT INTO since_then VALUES ('more'); PREPARE TRANSACTION 'it''s open'")
+    return site, server
+
+
+def test_a_prepared_transaction_is_named_before_anything_is_closed(in_doubt: tuple[Site, PostgresServer]) -> None:
+    site, server = in_doubt
+    said = r"'shop' cannot be renamed while transactions are prepared in it: 'it''s open' \(of postgres\)"
+    asked: dict[str, Any] = {"to": server, "mode": "swap", "confirm": ("shop",)}
+    (refusal,) = site.restore(**asked, dry_run=True)["plan"]["refusals"]
+    assert re.search(said, refusal)
+    with pytest.raises(RefusedError, match=said):
+        site.restore(**asked)
+    assert databases_of(server) == {"shop", "postgres"} and run_sql(server, "postgres", CLOSED) == []
+    run_sql(server, "shop", "COMMIT PREPARED 'it''s open'")
+    kept = site.restore(**asked)["databases"][0]["kept"]
+    assert run_sql(server, kept, "SELECT count(*) FROM since_then") == [(2,)]
+    run_sql(server, kept, "BEGIN; INSERT INTO since_then VALUES ('yet more'); PREPARE TRANSACTION 'kept'")
+    with pytest.raises(RefusedError, match=r"Nothing was rolled back.* 'kept'"):
+        roll_back(site, server, "shop")
+
+
+def test_one_that_is_prepared_meanwhile_closes_the_database_for_a_moment_only(
+    in_doubt: tuple[Site, PostgresServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, server = in_doubt
+    monkeypatch.setattr(preflight, "prepared", lambda *unused: "")
+    begun = time.monotonic()
+    with pytest.raises(PgopsError, match="End each there") as caught:
+        site.restore(to=server, mode="swap", confirm=("shop",))
+    assert time.monotonic() - begun < 60 and caught.value.exit_code == 1
+    assert databases_of(server) == {"shop", "postgres"} and run_sql(server, "postgres", CLOSED) == []
+
+
+def test_who_holds_on_to_a_database_ends_the_swap_in_time(
+    in_doubt: tuple[Site, PostgresServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, server = in_doubt
+    monkeypatch.setattr(swapping, "prepared", lambda *unused: "")  # what holds on may be another thing
+    monkeypatch.setattr(preflight, "prepared", lambda *unused: "")
+    monkeypatch.setattr(swapping, "_PATIENCE", 0.0)
+    with pytest.raises(PgopsError, match="being accessed by other users") as caught:
+        site.restore(to=server, mode="swap", confirm=("shop",))
+    assert "pg_stat_activity" in caught.value.hint and run_sql(server, "postgres", CLOSED) == []
+
+
+# Nobody answers on that port, and nobody is asked: what pg_dump writes connects nowhere by itself.
+SUBSCRIBED = (
+    "CREATE TABLE t (i int PRIMARY KEY); INSERT INTO t VALUES (1);"
+    " CREATE SUBSCRIPTION \"from it\" CONNECTION 'host=127.0.0.1 port=1 dbname=x password=not-shown-1' PUBLICATION p"
+    " WITH (connect = false, slot_name = 'live_slot'); ALTER SUBSCRIPTION \"from it\" ENABLE"
+)
+
+
+@pytest.fixture
+def subscribed(bench: PostgresServer, make_site: MakeSite) -> Site:
+    """A site with a set of a database that is subscribed to another."""
+    create_database(bench, "follower", SUBSCRIBED)
+    run_sql(bench, "postgres", "ALTER DATABASE follower SET default_transaction_read_only = on")
+    site = make_site(bench)
+    site.backup(databases=["follower"])
+    return site
+
+
+def test_a_swap_tells_which_database_goes_on_with_a_subscription(subscribed: Site) -> None:
+    asked: dict[str, Any] = {"mode": "swap", "confirm": ("follower",)}
+    remarks = "\n".join(subscribed.restore(**asked, dry_run=True)["plan"]["remarks"])
+    assert "'follower' has the subscription \"from it\", enabled" in remarks and "slot 'live_slot'" in remarks
+    kept = subscribed.restore(**asked)["databases"][0]["kept"]
+    enabled = (
+        "SELECT datname, subenabled, subslotname FROM pg_subscription JOIN pg_database d ON d.oid = subdbid ORDER BY 1"
+    )
+    assert run_sql(subscribed.server, "postgres", enabled) == [
+        ("follower", False, "live_slot"),
+        (kept, True, "live_slot"),
+    ]
+    assert "The subscription \"from it\" of 'follower' is switched off" in subscribed.warnings
+    assert 'The subscription "from it" of the kept %r goes on taking changes' % kept in subscribed.warnings
+    assert "not-shown-1" not in subscribed.warnings
+
+
+def test_a_failed_restore_of_a_subscriber_leaves_nothing(subscribed: Site) -> None:
+    subscribed.forge(subscribed.sets()[0], lambda m: m["databases"][0]["fingerprint"]["rows"].update({"public.t": 2}))
+    for _again in range(2):
+        with pytest.raises(DamagedError):
+            subscribed.restore(rename={"follower": "new"})
+        assert databases_of(subscribed.server) == {"follower", "postgres"}
+    assert "stays until the next restore" not in subscribed.warnings
+
+
 def test_a_swap_that_fails_at_the_last_step_brings_the_old_one_back(
     changed: tuple[Site, PostgresServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -720,6 +815,111 @@ def test_missing_globals_leave_existing_roles_alone(mine: Site, bench: PostgresS
     assert run_sql(bench, "postgres", "SELECT pg_has_role('chief', 'clerk', 'MEMBER')") == [(True,)]
 
 
+# A group whose memberships are granted by a member that may, a setting that no other system knows, privileges of all kinds.
+OF_THE_SERVER = """
+CREATE ROLE staff; CREATE ROLE lead LOGIN; CREATE ROLE "my-app" LOGIN; CREATE ROLE joe LOGIN;
+GRANT staff TO lead WITH ADMIN OPTION; GRANT staff TO "my-app"; GRANT pg_write_all_data TO "my-app";
+SET ROLE lead; GRANT staff TO joe; RESET ROLE;
+GRANT SET ON PARAMETER log_statement TO "my-app"; GRANT SET ON PARAMETER log_statement TO joe;
+GRANT SET ON PARAMETER log_duration TO PUBLIC;
+ALTER ROLE joe SET timezone = 'UTC'; ALTER ROLE joe SET work_mem = '3MB';
+UPDATE pg_db_role_setting SET setconfig = '{TimeZone=Mars/Olympus,work_mem=3MB}' WHERE setrole = 'joe'::regrole;
+"""
+KEPT_SPACE = "SELECT spcacl::text, spcoptions::text, shobj_description(oid, 'pg_tablespace') FROM pg_tablespace WHERE spcname = 'far'"
+MEMBERS = """SELECT roleid::regrole::text, member::regrole::text, grantor::regrole::text FROM pg_auth_members
+WHERE member::regrole::text IN ('lead', '"my-app"', 'joe') ORDER BY 1, 2, 3"""
+
+
+@pytest.fixture
+def of_the_server(bench: PostgresServer, target: PostgresServer, make_site: MakeSite) -> Iterator[Site]:
+    """A site with a set of roles and a tablespace; another server has some of them, and the tablespace."""
+    for server in (bench, target):
+        with cursor(server, "postgres") as asked:
+            asked.execute("SET allow_in_place_tablespaces = on")
+            asked.execute("CREATE TABLESPACE far LOCATION ''")
+    run_sql(bench, "postgres", OF_THE_SERVER)
+    run_sql(bench, "postgres", "GRANT CREATE ON TABLESPACE far TO joe, lead; COMMENT ON TABLESPACE far IS 'far away'")
+    run_sql(bench, "postgres", "ALTER TABLESPACE far SET (random_page_cost = 2)")
+    create_database(bench, "d", "CREATE TABLE t AS SELECT 1 AS i")
+    settings = "ALTER DATABASE d SET timezone = 'UTC'; ALTER DATABASE d SET work_mem = '4MB'; ALTER ROLE joe IN DATABASE d SET work_mem = '5MB'"
+    run_sql(bench, "postgres", settings)
+    of_database = "UPDATE pg_db_role_setting SET setconfig = '{TimeZone=Mars/Olympus,work_mem=4MB}' WHERE setrole = 0 AND setdatabase <> 0"
+    run_sql(bench, "postgres", of_database)
+    site = make_site(bench)
+    site.backup(databases=["d"])
+    run_sql(target, "postgres", 'CREATE ROLE staff; CREATE ROLE lead LOGIN; CREATE ROLE "my-app" LOGIN')
+    yield site
+    for server in (bench, target):
+        for (name,) in run_sql(server, "postgres", "SELECT datname FROM pg_database WHERE datname IN ('d', 'again')"):
+            run_sql(server, "postgres", "DROP DATABASE %s" % name)
+        run_sql(server, "postgres", "DROP TABLESPACE far")
+        run_sql(server, "postgres", "REVOKE SET ON PARAMETER log_duration FROM PUBLIC")
+
+
+def test_a_server_with_some_of_the_roles_gets_the_others(of_the_server: Site, target: PostgresServer) -> None:
+    """What existing roles lost stays lost, and who may not grant here what it granted there hinders nobody."""
+    create_database(target, "others")  # people work on it already
+    plan = of_the_server.restore(to=target, dry_run=True)["plan"]
+    assert plan["refusals"] == []
+    result = of_the_server.restore(to=target)
+    assert result["roles_created"] == ["joe"] and result["remarks"] == plan["remarks"]
+    assert run_sql(target, "postgres", MEMBERS) == [("staff", "joe", "postgres")]
+    acl = "SELECT parname, paracl::text FROM pg_parameter_acl ORDER BY 1"
+    assert run_sql(target, "postgres", acl) == [("log_statement", "{postgres=sA/postgres,joe=s/postgres}")]
+    assert run_sql(target, "postgres", KEPT_SPACE) == [("{postgres=C/postgres,joe=C/postgres}", None, None)]
+    for said in (
+        'does not take the setting TimeZone of the role \'joe\' (invalid value for parameter "TimeZone": "Mars/Olympus")',
+        "'d' comes back without the setting TimeZone=Mars/Olympus (invalid value",
+        "Memberships that 'lead' had granted come back without naming a grantor who may not grant them here",
+        "privileges of the tablespace 'far' stay as they are here",
+        "What everyone may do with the parameter log_duration stays as it is here",
+    ):
+        assert said in of_the_server.warnings
+    settings = "SELECT setrole::regrole::text, setconfig FROM pg_db_role_setting ORDER BY setdatabase <> 0, 1"
+    assert run_sql(target, "postgres", settings) == [
+        *(("joe", ["work_mem=3MB"]), ("-", ["work_mem=4MB"]), ("joe", ["work_mem=5MB"]))
+    ]
+    # With all of them, what is there becomes as it was.
+    of_the_server.restore(to=target, globals="all", rename={"d": "again"})
+    assert run_sql(target, "postgres", MEMBERS) == [
+        ("pg_write_all_data", '"my-app"', "postgres"),
+        *(("staff", '"my-app"', "postgres"), ("staff", "joe", "lead"), ("staff", "joe", "postgres")),
+        ("staff", "lead", "postgres"),
+    ]
+    assert run_sql(target, "postgres", acl)[0][0] == "log_duration"
+    ((privileges, options, comment),) = run_sql(target, "postgres", KEPT_SPACE)
+    assert "lead=C/postgres" in privileges and (options, comment) == ("{random_page_cost=2}", "far away")
+
+
+def test_globals_go_to_a_server_of_another_superuser(of_the_server: Site, target: PostgresServer) -> None:
+    """From PostgreSQL 16 on only the one of initdb, or who has the admin option, can be named as a grantor."""
+    run_sql(target, "postgres", "CREATE ROLE helper SUPERUSER LOGIN PASSWORD 'helps'")
+    own = password_of(target, "postgres")
+    helper = {"user": "helper", "password": "helps"}
+    with cursor(target, "postgres", **helper) as asked:
+        asked.execute("ALTER ROLE postgres RENAME TO boss")
+        asked.execute("CREATE ROLE postgres SUPERUSER LOGIN PASSWORD %s", (own,))
+    try:
+        of_the_server.restore(to=target)
+        assert run_sql(target, "postgres", MEMBERS) == [("staff", "joe", "boss")]
+        of_the_server.restore(to=target, globals="all", rename={"d": "again"})
+        found = run_sql(target, "postgres", MEMBERS)
+        assert ("staff", "lead", "boss") in found and ("staff", "joe", "lead") in found
+        assert "Memberships that 'postgres' had granted" in of_the_server.warnings
+    finally:
+        with cursor(target, "postgres", **helper) as asked:
+            asked.execute("REASSIGN OWNED BY postgres TO boss")
+            for name in ("d", "again"):
+                asked.execute("DROP DATABASE IF EXISTS %s" % name)
+            asked.execute("DROP OWNED BY postgres; DROP ROLE postgres; ALTER ROLE boss RENAME TO postgres")
+
+
+def test_a_setting_that_the_host_lacks_is_no_fault_of_the_set(of_the_server: Site) -> None:
+    (result,) = of_the_server.verify()["sets"]
+    assert result["outcome"] == "passed", result
+    assert sum("TimeZone" in remark for remark in result["remarks"]) == 2
+
+
 def test_all_globals_make_existing_roles_as_they_were(mine: Site, bench: PostgresServer) -> None:
     run_sql(bench, "postgres", "CREATE ROLE clerk NOLOGIN CREATEDB PASSWORD 'another'")
     own = password_of(bench, "postgres")
@@ -753,6 +953,33 @@ def test_without_globals_missing_roles_are_named(mine: Site, bench: PostgresServ
     run_sql(bench, "postgres", ROLES)
     assert mine.restore(to=bench, globals="none")["roles_created"] == []
     assert same(mine.server, "shop", bench, "shop") == []
+
+
+NAMED = """
+CREATE ROLE "of policies"; CREATE ROLE grants; CREATE ROLE granted; CREATE ROLE sets; CREATE ROLE mapped;
+CREATE TABLE t AS SELECT 1 AS i; ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t TO "of policies";
+ALTER DEFAULT PRIVILEGES FOR ROLE grants GRANT SELECT ON TABLES TO granted;
+CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR mapped SERVER s;
+ALTER ROLE sets IN DATABASE named SET work_mem = '5MB';
+"""
+
+
+def test_roles_that_own_nothing_are_needed_too(
+    bench: PostgresServer, target: PostgresServer, make_site: MakeSite
+) -> None:
+    create_database(bench, "named", NAMED)
+    site = make_site(bench)
+    site.backup(databases=["named"])
+    asked: dict[str, Any] = {"to": target, "globals": "none", "dry_run": True}
+    (refusal,) = site.restore(**asked)["plan"]["refusals"]
+    assert "lacks the roles 'granted', 'grants', 'of policies', 'sets'. Restore the globals too" in refusal
+    # Policies and mappings are made without owners and privileges, too.
+    (refusal,) = site.restore(**asked, ownership=False)["plan"]["refusals"]
+    assert "lacks the role 'of policies', which policies are for. Restore the globals too" in refusal
+    run_sql(target, "postgres", 'CREATE ROLE "of policies"')
+    with pytest.raises(CommandError, match='role "mapped" does not exist') as caught:
+        site.restore(to=target, globals="none", ownership=False)
+    assert "Restore the globals too" in caught.value.hint and databases_of(target) == {"postgres"}
 
 
 def test_a_role_that_even_the_globals_lack_is_named(mine: Site, bench: PostgresServer) -> None:

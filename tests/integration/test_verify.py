@@ -433,7 +433,7 @@ def test_one_database_that_does_not_restore_does_not_hide_the_others(mine: tuple
     def change(manifest: dict[str, Any]) -> None:
         (shop,) = manifest["databases"]
         broken = json.loads(json.dumps({**shop, "name": "broken"}))
-        broken["properties"]["settings"] = [{"role": "", "settings": ["no_such_setting=1"]}]
+        broken["properties"]["connection_limit"] = -5
         manifest["databases"].insert(0, broken)
 
     site.forge(set_id, change, {"globals.sql": (text + "\nGRANT nobody_knows TO clerk;\n").encode()})

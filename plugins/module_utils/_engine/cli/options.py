@@ -267,7 +267,7 @@ def _restore(parser: Parser) -> None:
         "--globals",
         choices=("missing", "all", "none"),
         default="missing",
-        help="which roles and tablespaces of the set are made first (default: missing)",
+        help="which roles of the set are made first; all: existing ones, and tablespaces, become as they were (default: missing)",
     )
     _loading(parser)
     parser.add(

@@ -7,26 +7,67 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Optional
 
 _IDENT = r'("(?:[^"]|"")+"|[^\s;"]+)'
+_END = r"(?=[\s;])"  # \b is no end: there is none between a closing quote and a semicolon
+_WORDS = "[A-Z, ]+"  # of privileges and options; a name that needs no quotes is in small letters
 _CREATE_ROLE = re.compile(r"CREATE ROLE %s;" % _IDENT, re.DOTALL)
-_ALTER_ROLE = re.compile(r"ALTER ROLE %s\s" % _IDENT, re.DOTALL)
-_COMMENT_ROLE = re.compile(r"COMMENT ON ROLE %s IS" % _IDENT, re.DOTALL)
-_GRANT_ROLE = re.compile(r"GRANT %s TO %s\b" % (_IDENT, _IDENT), re.DOTALL)
+_OF_ROLE = re.compile(
+    r"(?:ALTER ROLE|COMMENT ON ROLE|SECURITY LABEL FOR %s ON ROLE) (?P<role>%s)\s" % (_IDENT, _IDENT), re.DOTALL
+)
+_SETTING = re.compile(r"ALTER ROLE %s SET (?P<text>%s TO .*);" % (_IDENT, _IDENT), re.DOTALL)
+_GRANT_ROLE = re.compile(
+    r"GRANT %s TO %s(?: WITH (%s?))??(?: GRANTED BY %s)?;" % (_IDENT, _IDENT, _WORDS, _IDENT), re.DOTALL
+)
+_ON_PARAMETER = re.compile(
+    r"(?:GRANT|REVOKE) %s ON PARAMETER %s (?:TO|FROM) %s%s" % (_WORDS, _IDENT, _IDENT, _END), re.DOTALL
+)
+_MAKE_TABLESPACE = re.compile(r"CREATE TABLESPACE %s OWNER %s\s" % (_IDENT, _IDENT), re.DOTALL)
+_GRANT_TABLESPACE = re.compile(r"GRANT %s ON TABLESPACE %s TO %s%s" % (_WORDS, _IDENT, _IDENT, _END), re.DOTALL)
 _TABLESPACE = re.compile(
-    r"(?:CREATE|ALTER) TABLESPACE %s\s|(?:GRANT|REVOKE) .* ON TABLESPACE %s\s|COMMENT ON TABLESPACE %s IS"
-    % ((_IDENT,) * 3),
+    r"(?:(?:CREATE|ALTER|COMMENT ON) TABLESPACE|(?:GRANT|REVOKE) %s ON TABLESPACE|SECURITY LABEL FOR %s ON TABLESPACE)"
+    r" (?P<name>%s)\s" % (_WORDS, _IDENT, _IDENT),
     re.DOTALL,
 )
+_SESSION = re.compile(r"(?:RE)?SET SESSION AUTHORIZATION\b")
+_EVERYONE = "PUBLIC"  # without quotes; a role of that name has some
+
+
+@dataclass(frozen=True)
+class Here:
+    """What the server has: roles, tablespaces, and who may grant membership.
+
+    `bootstrap` is the role that initdb made, which may always grant; empty before PostgreSQL 16, where a grant may name
+    anybody as its grantor. `admins` are (role, member that may grant it). `new`: there is nobody yet whom a privilege for
+    everyone would concern.
+    """
+
+    roles: Collection[str] = ()
+    tablespaces: Collection[str] = ()
+    bootstrap: str = ""
+    admins: Collection[tuple[str, str]] = ()
+    new: bool = True
 
 
 @dataclass(frozen=True)
 class Selected:
-    """The statements to run, the roles that they create, and what was left out."""
+    """The statements to run, the roles that they create, and what differs from the script.
 
-    sql: str
+    `tablespaces` that the server has and that are left alone, `parameters` whose privileges for everyone are, and
+    `grantors` who may not grant here what they granted there.
+    """
+
+    statements: tuple[str, ...]
     creates: tuple[str, ...]
     tablespaces: tuple[str, ...]
+    parameters: tuple[str, ...]
+    grantors: tuple[str, ...]
+
+    @property
+    def sql(self) -> str:
+        """The statements as one script."""
+        return "\n".join(self.statements) + "\n"
 
 
 def statements(script: str) -> Iterator[str]:
@@ -79,45 +120,118 @@ def _string_end(script: str, position: int) -> int:
     return position
 
 
-def select(
-    script: str, *, existing: Collection[str], overwrite: bool, tablespaces: bool, keep: Collection[str] = ()
-) -> Selected:
-    """Return the part of `script` to run on a server that has the roles `existing`.
+def select(script: str, here: Here, *, overwrite: bool, keep: Collection[str] = ()) -> Selected:
+    """Return the part of `script` to run on a server that is as `here` says.
 
-    Existing roles keep their attributes, passwords, settings and memberships unless `overwrite` holds; a role that
-    exists is never created again, and those in `keep` stay as they are in any case. Tablespaces are left out unless `tablespaces` holds.
+    Roles and tablespaces that exist keep all that they have unless `overwrite` holds: attributes, passwords, settings,
+    memberships and privileges. What exists is never created again, a tablespace is not created at all, and the roles in
+    `keep` stay as they are in any case.
     """
-    kept: list[str] = []
-    created: list[str] = []
-    left: list[str] = []
-    for statement in statements(script):
-        tablespace = _TABLESPACE.match(statement)
-        if tablespace:
-            name = _unquote(next(g for g in tablespace.groups() if g))
-            if not tablespaces:
-                if name not in left:
-                    left.append(name)
-                continue
-        create = _CREATE_ROLE.match(statement)
-        if create:
-            name = _unquote(create.group(1))
-            if name in existing:
-                continue
-            created.append(name)
-        elif _subject(statement) in (keep if overwrite else existing):
-            continue
-        kept.append(statement)
-    return Selected("\n".join(kept) + "\n", tuple(created), tuple(left))
+    choice = _Choice(here, overwrite, keep)
+    kept = [run for run in map(choice.of, statements(script)) if run]
+    return Selected(
+        tuple(kept), tuple(choice.created), tuple(choice.spaces), tuple(choice.parameters), tuple(choice.redirected)
+    )
 
 
-def _subject(statement: str) -> str:
-    """Return the role that `statement` changes, empty if it changes none. A grant of a role changes its new member."""
-    for pattern in (_ALTER_ROLE, _COMMENT_ROLE):
-        match = pattern.match(statement)
-        if match:
-            return _unquote(match.group(1))
-    grant = _GRANT_ROLE.match(statement)
-    return _unquote(grant.group(2)) if grant else ""
+class _Choice:
+    """The choice among the statements of a script, one after the other."""
+
+    def __init__(self, here: Here, overwrite: bool, keep: Collection[str]) -> None:
+        self._here, self._overwrite = here, overwrite
+        self._untouched = keep if overwrite else here.roles
+        self._admins = set(here.admins)
+        self._given: dict[tuple[str, str], tuple[bool, ...]] = {}
+        self.created: list[str] = []
+        self.spaces: dict[str, None] = {}
+        self.parameters: dict[str, None] = {}
+        self.redirected: dict[str, None] = {}
+
+    def of(self, statement: str) -> str:
+        """Return what to run for `statement`; empty for nothing."""
+        for pattern, choose in (
+            (_CREATE_ROLE, self._create),
+            (_OF_ROLE, self._of_role),
+            (_GRANT_ROLE, self._membership),
+            (_ON_PARAMETER, self._parameter),
+            (_TABLESPACE, self._tablespace),
+            (_SESSION, self._session),
+        ):
+            match = pattern.match(statement)
+            if match:
+                return choose(match)
+        return statement
+
+    def _create(self, match: re.Match[str]) -> str:
+        name = _unquote(match[1])
+        if name in self._here.roles:
+            return ""
+        self.created.append(name)
+        return match.string
+
+    def _of_role(self, match: re.Match[str]) -> str:
+        return "" if _unquote(match["role"]) in self._untouched else match.string
+
+    def _parameter(self, match: re.Match[str]) -> str:
+        if match[2] != _EVERYONE:
+            return "" if _unquote(match[2]) in self._untouched else match.string
+        if self._overwrite or self._here.new:
+            return match.string
+        self.parameters[_unquote(match[1])] = None
+        return ""
+
+    def _tablespace(self, match: re.Match[str]) -> str:
+        name, statement = _unquote(match["name"]), match.string
+        made, granted = _MAKE_TABLESPACE.match(statement), _GRANT_TABLESPACE.match(statement)
+        if name not in self._here.tablespaces:
+            return ""
+        if self._overwrite:
+            return "ALTER TABLESPACE %s OWNER TO %s;" % made.groups() if made else statement
+        if granted and granted[2] != _EVERYONE and _unquote(granted[2]) not in self._here.roles:
+            return statement
+        if not made:
+            self.spaces[name] = None
+        return ""
+
+    def _session(self, match: re.Match[str]) -> str:
+        return match.string if self._overwrite else ""  # the grantor may not have here what it passed on there
+
+    def _membership(self, match: re.Match[str]) -> str:
+        """Return a grant of membership. Of a grantor who may not grant here, it is the server's own superuser who does.
+
+        From PostgreSQL 16 on, a grantor must have the admin option.
+        """
+        role, member, options, by = match.groups()
+        pair = (_unquote(role), _unquote(member))
+        if pair[1] in self._untouched:
+            return ""
+        bootstrap = self._here.bootstrap
+        grantor = _unquote(by) if by else bootstrap
+        allowed = (pair[0], grantor) in self._admins
+        if "ADMIN OPTION" in (options or ""):
+            self._admins.add(pair)
+        if not bootstrap or (allowed and grantor != bootstrap):
+            return match.string
+        if grantor != bootstrap:
+            self.redirected[grantor] = None
+        return "GRANT %s TO %s%s;" % (role, member, self._with(pair, options))
+
+    def _with(self, pair: tuple[str, str], options: Optional[str]) -> str:
+        """Return the options of a grant: the second of one grantor would take away what the first gave."""
+        if not options or "INHERIT" not in options:
+            return " WITH %s" % options if options else ""
+        asked = ("ADMIN OPTION" in options, "INHERIT TRUE" in options, "SET FALSE" not in options)
+        before = self._given.get(pair, (False, False, False))
+        admin, inherit, switch = self._given[pair] = tuple(a or b for a, b in zip(asked, before))
+        parts = ["ADMIN OPTION"] if admin else []
+        parts += ["INHERIT %s" % str(inherit).upper(), "SET %s" % str(switch).upper()]
+        return " WITH %s" % ", ".join(parts)
+
+
+def setting_of(statement: str) -> Optional[tuple[str, str, str]]:
+    """Return (role, setting, `setting TO value` as SQL) if `statement` sets something for a role."""
+    match = _SETTING.fullmatch(statement)
+    return (_unquote(match[1]), _unquote(match[3]), match["text"]) if match else None
 
 
 def _unquote(identifier: str) -> str:
@@ -126,4 +240,4 @@ def _unquote(identifier: str) -> str:
     return identifier
 
 
-__all__ = ("Selected", "select", "statements")
+__all__ = ("Here", "Selected", "select", "setting_of", "statements")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from ..core.errors import UsageError
+from ..core.errors import PgopsError, UsageError
 from ..core.naming import quote_ident, quote_literal
 from ..core.redaction import is_masked
 from .connection import Session
@@ -74,7 +74,10 @@ def comment_on_database(name: str, comment: Optional[str]) -> str:
 
 
 def finish_database(session: Session, name: str, properties: dict[str, Any], *, ownership: bool) -> None:
-    """Give the loaded database `name` its privileges, settings and limits; its comment stays as it is."""
+    """Give the loaded database `name` its privileges, settings and limits; its comment stays as it is.
+
+    The settings must be such as the server takes (without_refused).
+    """
     database = quote_ident(name)
     session.execute("ALTER DATABASE %s CONNECTION LIMIT %d" % (database, int(properties.get("connection_limit", -1))))
     if properties.get("is_template"):
@@ -88,8 +91,7 @@ def finish_database(session: Session, name: str, properties: dict[str, Any], *, 
             else "DATABASE %s" % database
         )
         for setting in known_settings(entry["settings"]):
-            key, _unused, value = setting.partition("=")
-            session.execute("ALTER %s SET %s TO %s" % (subject, setting_name(key), setting_value(key, value)))
+            session.execute("ALTER %s SET %s" % (subject, setting_text(setting)))
     if ownership:
         owner = properties["owner"]
         session.execute("REVOKE ALL ON DATABASE %s FROM PUBLIC, %s" % (database, quote_ident(owner)))
@@ -113,6 +115,67 @@ def known_settings(settings: Iterable[str]) -> list[str]:
     return [setting for setting in settings if not is_masked(setting)]
 
 
+def without_refused(
+    session: Session, properties: dict[str, Any], *, ownership: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the properties of a database without the settings that this server does not take, and what to say of each.
+
+    A newer major version may have lost a setting, another system a time zone. Those of roles count only with `ownership`.
+    """
+    entries = [entry for entry in properties.get("settings", []) if ownership or not entry["role"]]
+    refused = refused_settings(
+        session, [setting_text(setting) for entry in entries for setting in known_settings(entry["settings"])]
+    )
+    if not refused:
+        return properties, []
+    said, left = [], []
+    for entry in entries:
+        fine = []
+        for setting in entry["settings"]:
+            reason = "" if is_masked(setting) else refused.get(setting_text(setting), "")
+            if reason:
+                whose = " of the role %r" % entry["role"] if entry["role"] else ""
+                said.append("the setting %s%s (%s)" % (setting, whose, reason))
+            else:
+                fine.append(setting)
+        left += [{**entry, "settings": fine}] if fine else []
+    return {**properties, "settings": left}, said
+
+
+# The value is none, the parameter is unknown, its name cannot be one, it cannot be changed for a session.
+_NOT_HERE = ("22023", "42704", "42602", "55P02")
+
+
+def refused_settings(session: Session, texts: Iterable[str]) -> dict[str, str]:
+    """Return which settings, written as SQL (setting_text), this server does not take, and what it says of each.
+
+    Each is tried on the role that we log in as, and taken back.
+    """
+    refused = {}
+    wanted = list(dict.fromkeys(texts))
+    if not wanted:
+        return {}
+    session.execute("BEGIN")
+    try:
+        for text in wanted:
+            session.execute("SAVEPOINT pgops")
+            try:
+                session.execute("ALTER ROLE CURRENT_USER SET %s" % text)
+            except PgopsError as error:
+                if getattr(error, "sqlstate", None) in _NOT_HERE:
+                    refused[text] = error.message.partition(" the server said: ")[2].rstrip(".")
+            session.execute("ROLLBACK TO SAVEPOINT pgops")
+    finally:
+        session.execute("ROLLBACK")
+    return refused
+
+
+def setting_text(setting: str) -> str:
+    """Return `name=value` as it follows SET in SQL."""
+    key, _unused, value = setting.partition("=")
+    return "%s TO %s" % (setting_name(key), setting_value(key, value))
+
+
 def setting_name(key: str) -> str:
     return ".".join(quote_ident(part) for part in key.split("."))
 
@@ -130,6 +193,9 @@ __all__ = (
     "create_database",
     "finish_database",
     "known_settings",
+    "refused_settings",
     "setting_name",
+    "setting_text",
     "setting_value",
+    "without_refused",
 )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any, Optional
 
 from ..core.errors import PgopsError, RefusedError
 from ..core.manifest import Database, Manifest
-from ..core.naming import quote_literal
+from ..core.naming import quote_ident, quote_literal
 from ..core.sizes import human_size
 from ..settings import Postgres
 from ..source import Source
 from ..system.durable import free_bytes
 from .connection import Session, connect
+from .databases import known_settings
+from .swapping import prepared, subscriptions
 from .target import Target
 
 
@@ -69,7 +72,7 @@ def check_server(
         findings.remarks.append(
             "The role %r is no superuser: objects of roles that it does not belong to will fail." % server.user
         )
-    _check_roles(session, manifest, databases, findings, ownership=ownership, will_create=will_create)
+    _check_roles(session, manifest, databases, findings, ownership=ownership, will_create=will_create, part=part)
     whole = Findings()
     _check_extensions(session, databases, whole)
     free_connections = server.max_connections - server.used_connections
@@ -167,24 +170,53 @@ def _check_roles(
     *,
     ownership: bool,
     will_create: Optional[set[str]],
+    part: bool,
 ) -> None:
-    if not ownership:
-        return
-    existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
+    known = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")} | (will_create or set())
     needed: set[str] = set()
+    of_policies: set[str] = set()
     for database in databases:
-        needed.add(str(database.properties["owner"]))
-        needed |= {who for who in database.properties.get("acl", {}) if who != "public"}
-        needed |= _roles_in(database.fingerprint or {})
-    lacking = sorted(needed - existing - (will_create or set()))
+        facts = database.fingerprint or {}
+        of_policies |= set() if part else _roles_of_policies(facts)
+        if ownership:
+            needed.add(str(database.properties["owner"]))
+            needed |= {who for who in database.properties.get("acl", {}) if who != "public"}
+            needed |= _roles_in(facts)
+            if not part:
+                needed |= _roles_beside(facts)
+                settings = database.properties.get("settings", [])
+                needed |= {entry["role"] for entry in settings if known_settings(entry["settings"])}
+    way = "Restore the globals too (globals: missing)" if will_create is None and manifest.globals else "Create them"
+    lacking = sorted(((needed | of_policies) if ownership else of_policies) - known - {""})
     if lacking:
-        way = (
-            "Restore the globals too (globals: missing)" if will_create is None and manifest.globals else "Create them"
-        )
         findings.refusals.append(
-            "The server lacks the role%s %s. %s, or restore without owners and privileges."
-            % ("" if len(lacking) == 1 else "s", ", ".join(repr(r) for r in lacking), way)
+            "The server lacks the role%s %s%s. %s%s."
+            % (
+                "" if len(lacking) == 1 else "s",
+                ", ".join(repr(r) for r in lacking),
+                "" if ownership else ", which policies are for",
+                way,
+                ", or restore without owners and privileges"
+                if ownership and not of_policies.intersection(lacking)
+                else "",
+            )
         )
+
+
+def _roles_of_policies(facts: dict[str, Any]) -> set[str]:
+    return {role for policy in facts.get("policies", {}).values() for role in policy.get("roles", [])} - {"public"}
+
+
+def _roles_beside(facts: dict[str, Any]) -> set[str]:
+    """Return the roles that default privileges are of and for, and those that own statistics."""
+    found = {str(value["owner"]) for value in facts.get("statistics", {}).values() if value.get("owner")}
+    for key, value in facts.get("default_privileges", {}).items():
+        role = re.match(r'"(?:[^"]|"")+"|\S+', key)
+        if role:
+            name = role[0]
+            found.add(name[1:-1].replace('""', '"') if name.startswith('"') else name)
+        found |= set(value.get("acl", {}))
+    return found - {"public"}
 
 
 def _roles_in(facts: dict[str, Any]) -> set[str]:
@@ -271,9 +303,28 @@ def check_names(
                 findings.refusals.append(
                     "Mode swap replaces the database %r. Confirm it by its exact name (confirm)." % name
                 )
+            hindrance = prepared(session, name)
+            findings.refusals += [hindrance] if hindrance else []
+            findings.remarks += _subscribed(session, name)
             if name in ("template0", "template1"):
                 findings.refusals.append("%r is a template of PostgreSQL and is not replaced." % name)
     return findings
+
+
+def _subscribed(session: Session, name: str) -> list[str]:
+    """Return what to say of the subscriptions of a database that will be kept beside its successor."""
+    return [
+        "%r has the subscription %s%s. It stays with the database that is kept, which %s; the restored one has it switched off."
+        % (
+            name,
+            quote_ident(found.name),
+            ", enabled" if found.enabled else "",
+            "goes on taking the changes of %s" % ("its slot %r" % found.slot if found.slot else "the publisher")
+            if found.enabled
+            else "cannot be dropped before it",
+        )
+        for found in subscriptions(session, name)
+    ]
 
 
 def _objects(postgres: Postgres, name: str) -> int:

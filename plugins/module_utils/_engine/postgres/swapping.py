@@ -8,15 +8,18 @@ import hashlib
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..core.errors import PgopsError
-from ..core.naming import quote_ident
+from ..core.naming import quote_ident, quote_literal
 from ..settings import Postgres
 from .connection import Session, connect
 from .databases import comment_on_database
 
 _CLOSED = " (closed: "
 _TRIES = 20
+# Seconds in which databases must become free; each try waits in the server for up to 5 of them.
+_PATIENCE = 30.0
 
 
 def give_name(session: Session, temporary: str, name: str, *, comment: str) -> None:
@@ -114,11 +117,57 @@ def abandoned(session: Session, prefix: str, mark: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def drop(session: Session, name: str) -> None:
-    """Drop the database `name` if there is one, also when it is a template already."""
+def drop(session: Session, name: str, postgres: Postgres) -> None:
+    """Drop the database `name`, which a restore made, if there is one: also when it is a template already, or has subscriptions."""
     if session.rows("SELECT 1 FROM pg_database WHERE datname = %s AND datistemplate", (name,)):
         session.execute("ALTER DATABASE %s WITH IS_TEMPLATE false" % quote_ident(name))
+    if subscriptions(session, name):
+        _drop_subscriptions(session, name, postgres)
     session.execute("DROP DATABASE IF EXISTS %s WITH (FORCE)" % quote_ident(name))
+
+
+def _drop_subscriptions(session: Session, name: str, postgres: Postgres) -> None:
+    """Drop the subscriptions of a restored database: they hinder its end. Their slots at the publisher are another's, and stay."""
+    with connect(postgres, name) as inside:
+        inside.execute("SET default_transaction_read_only = off")
+        for found in subscriptions(session, name):
+            subscription = quote_ident(found.name)
+            inside.execute("ALTER SUBSCRIPTION %s DISABLE" % subscription)
+            inside.execute("ALTER SUBSCRIPTION %s SET (slot_name = NONE)" % subscription)
+            inside.execute("DROP SUBSCRIPTION %s" % subscription)
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A subscription of a database; `slot` is that of the publisher it takes changes from, empty for none."""
+
+    name: str
+    enabled: bool
+    slot: str
+
+
+def subscriptions(session: Session, database: str) -> list[Subscription]:
+    """Return the subscriptions of `database`, by name."""
+    rows = session.allowed(
+        "SELECT s.subname, s.subenabled, coalesce(s.subslotname, '') FROM pg_subscription s"
+        " JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = %s ORDER BY 1",
+        (database,),
+    )
+    return [Subscription(*row) for row in rows or []]
+
+
+def prepared(session: Session, database: str) -> str:
+    """Return what to say of the prepared transactions that are open in `database`, and hinder its renaming; empty for none."""
+    rows = session.rows(
+        "SELECT gid, owner::text FROM pg_prepared_xacts WHERE database = %s ORDER BY prepared, gid", (database,)
+    )
+    if not rows:
+        return ""
+    return (
+        "The database %r cannot be renamed while transactions are prepared in it: %s. End each there"
+        " (COMMIT PREPARED or ROLLBACK PREPARED and its name), then run it again."
+        % (database, ", ".join("%s (of %s)" % (quote_literal(gid).strip(), owner) for gid, owner in rows))
+    )
 
 
 def _rename(old: str, new: str) -> str:
@@ -127,7 +176,12 @@ def _rename(old: str, new: str) -> str:
 
 def _together(session: Session, names: Sequence[str], statements: Sequence[str]) -> None:
     """Run `statements` as one transaction while nobody is connected to `names`. Who still is gets ended, a few times."""
-    for attempt in range(_TRIES):
+    end = time.monotonic() + _PATIENCE
+    while True:
+        for name in names:
+            hindrance = prepared(session, name)
+            if hindrance:
+                raise PgopsError(hindrance)
         session.rows(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> pg_backend_pid()",
             (list(names),),
@@ -136,9 +190,24 @@ def _together(session: Session, names: Sequence[str], statements: Sequence[str])
             session.execute("; ".join(statements))  # sent at once, they are one transaction
             return
         except PgopsError as error:
-            if getattr(error, "sqlstate", None) != "55006" or attempt == _TRIES - 1:
+            if getattr(error, "sqlstate", None) != "55006":
+                raise
+            if time.monotonic() > end:
+                error.hint = "See who holds on to it (SELECT * FROM pg_stat_activity), end that, then run it again."
                 raise
             time.sleep(0.2)
 
 
-__all__ = ("abandoned", "drop", "exchange", "give_name", "left_closed", "reopen", "swap", "temporary_name")
+__all__ = (
+    "Subscription",
+    "abandoned",
+    "drop",
+    "exchange",
+    "give_name",
+    "left_closed",
+    "prepared",
+    "reopen",
+    "subscriptions",
+    "swap",
+    "temporary_name",
+)

@@ -18,11 +18,11 @@ from ..core.fingerprint import Rules, compare_roles
 from ..core.manifest import Database
 from ..core.naming import database_argument, quote_ident
 from ..core.sizes import human_size
-from ..postgres import inventory
+from ..postgres import inventory, swapping
 from ..postgres.comparison import compare_database
 from ..postgres.connection import Session, connect
-from ..postgres.databases import comment_on_database, create_database, finish_database
-from ..postgres.globals import load_globals
+from ..postgres.databases import comment_on_database, create_database, finish_database, without_refused
+from ..postgres.globals import ALL_ROLES, choose_globals, load_globals
 from ..postgres.loading import load_database
 from ..postgres.pg_restore import Loaded, Options, self_made
 from ..postgres.target import Target
@@ -145,15 +145,33 @@ def _roles(stage: Stage) -> bool:
         result.cannot.append("The set holds no globals, so owners and privileges cannot be proven.")
         return False
     try:
-        load_globals(stage.source, stage.target, overwrite=True)
+        chosen = choose_globals(stage.source, stage.session, stage.target.server, overwrite=True)
+        load_globals(stage.source, stage.target, chosen)
     except CommandError as error:
         _fault(stage, "The globals do not restore", error)
         return False
+    result.remarks += chosen.remarks
     if manifest.roles is not None:
         found = inventory.roles(stage.session)
-        result.findings += compare_roles(manifest.roles, found, passwords=manifest.globals_passwords)
+        wanted = _without_settings(manifest.roles, {(role, name) for role, name, _said in chosen.refused})
+        result.findings += compare_roles(wanted, found, passwords=manifest.globals_passwords)
         result.checked["roles"] = len(manifest.roles["roles"])
     return True
+
+
+def _without_settings(roles: dict[str, Any], refused: set[tuple[str, str]]) -> dict[str, Any]:
+    """Return the roles of a manifest without the settings that this host's server does not take: they prove nothing here."""
+
+    def fine(role: str, settings: list[str]) -> list[str]:
+        return [setting for setting in settings if (role, setting.partition("=")[0]) not in refused]
+
+    return {
+        **roles,
+        "settings": fine(ALL_ROLES, roles.get("settings", [])),
+        "roles": {
+            name: {**facts, "settings": fine(name, facts.get("settings", []))} for name, facts in roles["roles"].items()
+        },
+    }
 
 
 def _one(stage: Stage, database: Database, number: int) -> None:
@@ -168,6 +186,11 @@ def _one(stage: Stage, database: Database, number: int) -> None:
     tick = time.monotonic()
     if database.dump.format == "plain":
         _make_tablespaces(stage)
+    properties, said = without_refused(stage.session, database.properties, ownership=stage.ownership)
+    result.remarks += [
+        "%r was rehearsed without %s, as this host's server does not take it." % (database.name, s) for s in said
+    ]
+    database = dataclasses.replace(database, properties=properties)
     _create(stage.session, database, target, result)
     options = Options(jobs=min(os.cpu_count() or 1, 8), ownership=stage.ownership, tablespaces=False)
     context.reporter.phase("rehearsing %s" % database.name, stage.source.size(database.dump))
@@ -233,7 +256,7 @@ def _make_tablespaces(stage: Stage) -> None:
 def _create(session: Session, database: Database, target: Target, result: Rehearsal) -> None:
     """Create the empty database, in the place of one that stands there."""
     comment = "a rehearsed restore"
-    session.execute("DROP DATABASE IF EXISTS %s" % quote_ident(database.name))
+    swapping.drop(session, database.name, target.postgres)
     ownership = database.properties["owner"] in {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
     try:
         create_database(session, database.name, database.properties, target, ownership=ownership, comment=comment)

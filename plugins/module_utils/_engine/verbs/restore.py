@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import re
 import time
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,8 @@ from typing import Any, Optional
 from ..context import Context
 from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UnreachableError, UsageError
 from ..core.fingerprint import Rules
-from ..core.globals_sql import select
 from ..core.manifest import Database
-from ..core.naming import split_qualified
+from ..core.naming import quote_ident, split_qualified
 from ..core.selection import Wanted, missing, with_relatives
 from ..core.sizes import human_size
 from ..core.times import compact
@@ -30,9 +30,9 @@ from ..places.chains import refuse_entwined
 from ..places.evidence import Proof, proofs
 from ..postgres import preflight, statistics, swapping
 from ..postgres.comparison import compare_database
-from ..postgres.connection import LostError, Session, TurnedAwayError, connect, server_facts, with_database
-from ..postgres.databases import comment_on_database, create_database, finish_database
-from ..postgres.globals import load_globals, settings_left_alone
+from ..postgres.connection import LostError, Server, Session, TurnedAwayError, connect, server_facts, with_database
+from ..postgres.databases import comment_on_database, create_database, finish_database, without_refused
+from ..postgres.globals import choose_globals, load_globals, settings_left_alone
 from ..postgres.loading import load_database
 from ..postgres.pg_restore import Loaded, Options, self_made
 from ..postgres.preflight import Findings
@@ -216,7 +216,10 @@ def _prepare(context: Context, request: Request, session: Session, source: Sourc
     )
     if request.mode != "into_empty":
         findings.refusals += preflight.check_locales(session, chosen)
-    coming = _coming_roles(source, session, request, findings)
+        chosen = [_with_settings(session, database, request, findings) for database in chosen]
+    else:  # the settings of a database that is somebody's stay as they are, and need no roles
+        chosen = [dataclasses.replace(d, properties={**d.properties, "settings": []}) for d in chosen]
+    coming = _coming_roles(source, session, server, request, findings)
     on_server = preflight.check_server(
         session,
         source.manifest,
@@ -249,6 +252,15 @@ def _prepare(context: Context, request: Request, session: Session, source: Sourc
         for d in chosen
     ]
     return _Work(request, source, target, work_jobs, findings, options, wanted)
+
+
+def _with_settings(session: Session, database: Database, request: Request, findings: Findings) -> Database:
+    """Return `database` without those settings of its own that the server does not take: they are left out."""
+    properties, said = without_refused(session, database.properties, ownership=request.ownership)
+    findings.remarks += [
+        "%r comes back without %s, as this server does not take it." % (database.name, s) for s in said
+    ]
+    return dataclasses.replace(database, properties=properties)
 
 
 def _room(context: Context) -> Path:
@@ -313,7 +325,9 @@ def _wanted(request: Request, chosen: list[Database], remarks: list[str]) -> Opt
     return wanted
 
 
-def _coming_roles(source: Source, session: Session, request: Request, findings: Findings) -> Optional[set[str]]:
+def _coming_roles(
+    source: Source, session: Session, server: Server, request: Request, findings: Findings
+) -> Optional[set[str]]:
     """Return the roles that the globals will bring, None when they are not restored."""
     if request.globals == "none":
         return None
@@ -330,9 +344,9 @@ def _coming_roles(source: Source, session: Session, request: Request, findings: 
             "What the set has for all roles of the server was left alone: %s. Use globals: all, or ALTER ROLE ALL SET."
             % ", ".join(alone)
         )
-    script = source.content_of(source.manifest.globals).decode("utf-8", "surrogateescape")
-    existing = {row[0] for row in session.rows("SELECT rolname FROM pg_roles")}
-    return set(select(script, existing=existing, overwrite=False, tablespaces=False).creates)
+    chosen = choose_globals(source, session, server, overwrite=request.globals == "all")
+    findings.remarks += chosen.remarks
+    return set(chosen.creates)
 
 
 def _has_tablespaces(source: Source, chosen: list[Database], session: Session, findings: Findings) -> bool:
@@ -384,7 +398,9 @@ def _perform(context: Context, work: _Work, session: Session) -> dict[str, Any]:
     roles: list[str] = []
     if request.globals != "none":
         context.reporter.note("restoring roles")
-        roles, _lacking = load_globals(work.source, work.target, overwrite=request.globals == "all")
+        chosen = choose_globals(work.source, session, work.target.server, overwrite=request.globals == "all")
+        load_globals(work.source, work.target, chosen)
+        roles = list(chosen.creates)
     try:
         for job in work.jobs:
             _load(context, work, job, session)
@@ -392,6 +408,8 @@ def _perform(context: Context, work: _Work, session: Session) -> dict[str, Any]:
         if request.mode != "into_empty":
             for job in work.jobs:
                 _give_name(context, work, job, session)
+        for job in work.jobs:
+            _tell_subscriptions(context, job, session)
     except BaseException as error:
         if request.mode != "into_empty":
             _discard(context, [job.temporary for job in work.jobs if not job.closed], session, work.target)
@@ -419,9 +437,10 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
     except CommandError as error:
         met = self_made(error, work.options)
         if not met or work.request.mode == "into_empty":
+            error.hint = error.hint or _what_lacks(error)
             raise
         context.warn("The parallel restore of %r %s; it was begun anew with one job." % (job.name, met))
-        swapping.drop(session, job.temporary)
+        swapping.drop(session, job.temporary, work.target.postgres)
         _fill(context, work, job, session, dataclasses.replace(work.options, jobs=1))
     context.reporter.done()
     job.phases["load"] = round(time.monotonic() - tick, 3)
@@ -435,6 +454,15 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
         job.phases["analyze"] = round(time.monotonic() - tick, 3)
     if work.request.mode != "into_empty":
         finish_database(session, job.temporary, job.database.properties, ownership=work.request.ownership)
+
+
+def _what_lacks(error: CommandError) -> str:
+    """Return what to do about a role that is not there; empty for other errors.
+
+    Who is mapped to a foreign server, or owns a publication, is in no fingerprint.
+    """
+    missing_role = re.search(r'role ".*" does not exist', error.message)
+    return "Restore the globals too (globals: missing), or create the role." if missing_role else ""
 
 
 def _fill(context: Context, work: _Work, job: _Job, session: Session, options: Options) -> None:
@@ -502,6 +530,27 @@ def _give_name(context: Context, work: _Work, job: _Job, session: Session) -> No
     context.warn("The old %r is kept as %r; drop it when you no longer need it." % (job.name, job.kept))
 
 
+def _tell_subscriptions(context: Context, job: _Job, session: Session) -> None:
+    """Tell of subscriptions that came back, as none of them acts, and of those that go on in the database that was kept."""
+    for found in swapping.subscriptions(session, job.name):
+        name = quote_ident(found.name)
+        context.warn(
+            "The subscription %s of %r is switched off, so that two databases do not take changes from one slot. When nobody"
+            " else uses its slot%s: in %r, ALTER SUBSCRIPTION %s ENABLE, then ALTER SUBSCRIPTION %s REFRESH PUBLICATION WITH"
+            " (copy_data = false). What the publisher sent since the backup is not in it: compare, or copy the tables anew."
+            % (name, job.name, " %r" % found.slot if found.slot else "", job.name, name, name)
+        )
+    for found in swapping.subscriptions(session, job.kept) if job.kept else []:
+        name = quote_ident(found.name)
+        does = "goes on taking changes for it" if found.enabled else "is still there"
+        first = "ALTER SUBSCRIPTION %s DISABLE, then " % name if found.enabled else ""
+        context.warn(
+            "The subscription %s of the kept %r %s. Before its slot%s serves another, and before the database is dropped: in %r,"
+            " %sALTER SUBSCRIPTION %s SET (slot_name = NONE), then DROP SUBSCRIPTION %s."
+            % (name, job.kept, does, " %r" % found.slot if found.slot else "", job.kept, first, name, name)
+        )
+
+
 def _tell_state(error: PgopsError, work: _Work) -> None:
     """Let `error` say what stays although the restore failed."""
     done = [job for job in work.jobs if job.done]
@@ -557,7 +606,7 @@ def _drop_abandoned(context: Context, session: Session) -> None:
         return  # its mark is the only trace of a database that is still closed
     for name in swapping.abandoned(session, _PREFIX, mark):
         try:
-            swapping.drop(session, name)
+            swapping.drop(session, name, with_database(context.config.postgres, session.database))
         except PgopsError as error:
             context.warn("%r, which a restore that was cut short left behind, stays: %s" % (name, error.message))
             continue
@@ -568,11 +617,11 @@ def _discard(context: Context, names: list[str], session: Session, target: Targe
     """Drop what this restore made, as far as that goes: what went wrong before is what gets told."""
     for name in names:
         try:
-            swapping.drop(session, name)
+            swapping.drop(session, name, target.postgres)
         except UnreachableError:
             try:
                 with connect(target.postgres) as another:
-                    swapping.drop(another, name)
+                    swapping.drop(another, name, target.postgres)
             except PgopsError as error:
                 context.warn("%r stays until the next restore: %s" % (name, error.message))
         except PgopsError as error:

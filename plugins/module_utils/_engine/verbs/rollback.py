@@ -74,6 +74,11 @@ def _plan(context: Context, session: Session, request: Request) -> list[dict[str
             "We are connected to %r ourselves, so that it cannot be renamed." % session.database,
             hint="Log in to another database (postgres.login_db).",
         )
+    hindrances = [
+        text for step in plan for name in (step["database"], step["kept"]) if (text := swapping.prepared(session, name))
+    ]
+    if hindrances:
+        raise RefusedError("Nothing was rolled back. %s" % " ".join(hindrances))
     return plan
 
 

@@ -87,7 +87,7 @@ def _check_globals(source: Source) -> list[str]:
         script = source.content_of(source.manifest.globals).decode("utf-8", "surrogateescape")
     except CommandError as error:
         return ["The globals cannot be read: %s" % error.message]
-    held: set[str] = set(globals_sql.select(script, existing=(), overwrite=True, tablespaces=False).creates)
+    held: set[str] = set(globals_sql.select(script, globals_sql.Here(), overwrite=True).creates)
     lost = sorted(set((source.manifest.roles or {}).get("roles", {})) - held)
     return ["The globals do not create the role %r." % name for name in lost]
 
