@@ -38,6 +38,13 @@ options:
     elements: str
     choices: [local, s3]
     default: []
+  clusters:
+    description:
+      - System identifiers of earlier clusters of the instance whose WAL is to go whole, from all places. RV(wal_clusters) of a run
+        names those of which that may be. Any other is refused, and so is O(places) beside it.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: pgops.backup.backup_info
   - module: pgops.backup.backup_pin
@@ -132,8 +139,9 @@ places:
       returned: success
 wal_clusters:
   description: >-
-    With C(wal.enabled), the earlier clusters of which no place has a base backup any more, and whose WAL went whole, each with C(place),
-    C(system_identifier), C(files), C(bytes), and C(newest), when the last of them came. RV(places.wal_removed) counts them, too.
+    With C(wal.enabled), the earlier clusters of which no place has a base backup any more, and whose WAL nobody comes to need, each
+    with C(place), C(system_identifier), C(files), C(bytes), C(newest), when the last of them came, and C(removed), whether it was
+    asked for by O(clusters) and went. RV(places.wal_removed) counts these, too.
   returned: success
   type: list
   elements: dict
@@ -223,7 +231,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune i
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import chosen
 
 OWN: dict[str, dict[str, Any]] = {
-    "places": {"type": "list", "elements": "str", "choices": ["local", "s3"], "default": []}
+    "places": {"type": "list", "elements": "str", "choices": ["local", "s3"], "default": []},
+    "clusters": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -236,7 +245,7 @@ def main() -> None:
     """Run the module."""
     task = Task("prune", bindings(), own=OWN)
     places = tuple(task.params["places"])
-    request = Request(places=places, dry_run=task.check_mode)
+    request = Request(places=places, clusters=tuple(task.params["clusters"]), dry_run=task.check_mode)
 
     def look(context: Context) -> dict[str, list[str]]:
         return sets_of(context, chosen(context, places))

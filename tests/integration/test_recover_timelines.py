@@ -442,10 +442,10 @@ def test_the_wal_of_a_cluster_that_is_no_more_goes_from_s3_and_nothing_else(node
     def stored() -> set[str]:
         return {item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]}
 
-    def pruned(days: int, *, dry_run: bool = False) -> list[Any]:
+    def pruned(days: int, *clusters: str, dry_run: bool = False) -> list[Any]:
         context = told.site.engine()
         context.clock = lambda: datetime.now(UTC) + timedelta(days=days)
-        request = PruneRequest(dry_run=dry_run)
+        request = PruneRequest(dry_run=dry_run, clusters=clusters)
         found = runs.perform(context, "prune", lambda c: prune(c, request), dry_run=dry_run)["wal_clusters"]
         return [(one["place"], one["system_identifier"]) for one in found]
 
@@ -456,9 +456,10 @@ def test_the_wal_of_a_cluster_that_is_no_more_goes_from_s3_and_nothing_else(node
     assert nodes.two.json("wal", "ship")["pending"] == 0
     before = stored()
     assert pruned(20) == []
-    assert pruned(40, dry_run=True) == [("local", ended), ("s3", ended)]
+    for asked in ((), (ended,)):
+        assert pruned(40, *asked, dry_run=True) == [("local", ended), ("s3", ended)]
     assert stored() == before
-    assert pruned(40) == [("local", ended), ("s3", ended)]
+    assert pruned(40, ended) == [("local", ended), ("s3", ended)]
     recorded = [one["wal_clusters"] for one in told.site.records() if one["verb"] == "prune"]
     assert [[one["files"] for one in clusters] for clusters in recorded] == [[], [1, 3]]
     assert not spooled.exists()

@@ -81,7 +81,7 @@ def _rescue(run: Run) -> Answer:
 def _prune(run: Run) -> Answer:
     from ..verbs import prune
 
-    request = prune.Request(places=tuple(run.options.place), dry_run=run.dry_run)
+    request = prune.Request(places=tuple(run.options.place), clusters=tuple(run.options.cluster), dry_run=run.dry_run)
     result = run.perform(lambda context: prune.prune(context, request))
     return Answer(result, lambda: show.prune(result, config_file=run.config_file))
 

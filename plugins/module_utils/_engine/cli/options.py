@@ -436,6 +436,14 @@ def _count(text: str) -> int:
 
 def _prune(parser: Parser) -> None:
     _place(parser, default="", many=True)
+    parser.add(
+        "--cluster",
+        metavar="NUMBER",
+        action="append",
+        default=[],
+        help="also the WAL of this earlier cluster, by its system identifier, from all places: one that --dry-run names"
+        " (may be repeated)",
+    )
     _wait(parser)
     _dry_run(parser)
 
@@ -699,7 +707,7 @@ VERBS: tuple[_Verb, ...] = (
         "prune",
         "remove the sets that retention does not keep",
         _prune,
-        "pgops prune --dry-run\npgops prune --place local",
+        "pgops prune --dry-run\npgops prune --place local\npgops prune --cluster 7712533533113469207",
     ),
     (
         "catch-up",

@@ -247,12 +247,19 @@ def prune(result: Result, *, config_file: str = "") -> str:
         lines += _table(rows, right=(1,))
         if place.get("wal_removed"):
             lines.append("  %s that no base backup needs" % _plural(place["wal_removed"], "WAL file"))
-        lines += [
-            "    of them all %d of the cluster %s (%s), the last of %s: no place has a base backup of it any more"
-            % (one["files"], one["system_identifier"], human_size(one["bytes"]), one["newest"])
-            for one in result.get("wal_clusters", ())
-            if one["place"] == place["place"]
-        ]
+        for one in result.get("wal_clusters", ()):
+            if one["place"] == place["place"]:
+                what = (
+                    _plural(one["files"], "WAL file"),
+                    one["system_identifier"],
+                    human_size(one["bytes"]),
+                    one["newest"],
+                )
+                said = "of them all %s of the cluster %s (%s), the last of %s" % what
+                if not one["removed"]:
+                    said = "%s of the cluster %s (%s), the last of %s, that no base backup needs: " % what
+                    said += "pgops prune --cluster %s removes them" % one["system_identifier"]
+                lines.append("    " + said)
     return _text(lines)
 
 

@@ -14,7 +14,7 @@ from .sizes import human_size
 from .times import human_span, iso
 
 _SOON, _AT_ONCE = timedelta(days=1), timedelta(hours=2)
-_SEGMENT = 16 * 1024 * 1024
+_SEGMENT = 16 * 1024 * 1024  # PostgreSQL's default, where the server does not say
 _APART = timedelta(minutes=1)  # clocks that differ by less do no harm
 
 
@@ -148,7 +148,7 @@ def judge(
     if shipping is not None:
         found.append(_shipping(shipping, bounds, now))
         found += _contested(shipping)
-    found.append(_room(room))
+    found.append(_room(room, server.segment_size if server is not None else _SEGMENT))
     found += _disputed(holdings)
     somewhere = any(holding.recoverable_to is not None for holding in holdings)
     for holding in holdings:
@@ -255,8 +255,8 @@ def _contested(shipping: Shipping) -> Iterator[Finding]:
         yield Finding("wal contradiction", CRITICAL, text)
 
 
-def _room(room: Room) -> Finding:
-    if room.free < _SEGMENT:
+def _room(room: Room, segment_size: int) -> Finding:
+    if room.free < segment_size:
         text = "%s are free for WAL, and a segment may need more: what does not fit is not archived."
         return Finding("wal room", CRITICAL, text % human_size(room.free))
     full_in = room.full_in

@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..context import Context
-from ..core.errors import PgopsError, UnreachableError
+from ..core.errors import PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.lineages import Taken, over
 from ..core.naming import is_physical
 from ..core.retention import reach
 from ..core.sizes import human_size
 from ..core.times import iso
-from ..places.base import SETS, Place
+from ..places.base import SETS, Entry, Place
 from ..places.catalog import Catalog, readable
 from ..places.local import LocalPlace
 from ..wal.holdings import bases_of, lineages, spare
@@ -30,23 +30,29 @@ _UNFINISHED_AFTER = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Request:
-    """Which places to prune (all configured ones when empty), and whether only to show what would go."""
+    """Which places to prune (all configured ones when empty), and whether only to show what would go.
+
+    `clusters` are the system identifiers of earlier clusters whose WAL is to go whole, from all places.
+    """
 
     places: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
     dry_run: bool = False
 
 
 def prune(context: Context, request: Request) -> dict[str, Any]:
     """Prune the places and return `changed` and, per place, what was kept and removed with the reasons.
 
-    `wal_clusters` are the earlier clusters whose WAL went whole, as _clear_wal() tells them.
+    `wal_clusters` are the earlier clusters whose WAL nobody comes to need any more, as _clear_wal() tells them. It goes only where
+    somebody asks for it: that no place has a base backup of a cluster is also what a disk that is not mounted looks like.
 
     In a group of servers only the chosen node prunes the S3 place; on the others `skipped` of that place says who does, and
     of the result, too, where there is nothing else to prune.
 
     A place that fails does not keep the others from being pruned. Raise BusyError while a backup, sync, verification
-    or restore runs; UsageError for a place that is not configured; and at the end, if a place failed, an error that
-    says how every place fared: UnreachableError if all that failed were out of reach, else PgopsError.
+    or restore runs; UsageError for a place that is not configured; RefusedError for a cluster with which it is not
+    over; and at the end, if a place failed, an error that says how every place fared: UnreachableError if all that failed
+    were out of reach, else PgopsError.
     """
     with _locks(context, request.dry_run):
         results: list[dict[str, Any]] = []
@@ -54,6 +60,7 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
         ended: list[dict[str, Any]] = []
         turn = Turn()
         places = survey(context, request.places, remember=not request.dry_run)
+        _refuse_needed(context, places, request)
         for surveyed in places:
             context.reporter.phase("prune %s" % surveyed.name)
             result = _empty(surveyed)
@@ -66,7 +73,7 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
                         continue
                 _prune_place(context, surveyed, result, request.dry_run)
                 if context.config.wal.enabled:
-                    ended += _clear_wal(context, places, results, request.dry_run)
+                    ended += _clear_wal(context, places, results, request)
             except PgopsError as error:
                 failures[surveyed.name] = error
             except OSError as error:
@@ -82,6 +89,26 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
         "wal_clusters": ended,
         **turn.facts,
     }
+
+
+def _refuse_needed(context: Context, places: list[Surveyed], request: Request) -> None:
+    """Refuse to remove the WAL of a cluster that somebody may come to need, before anything is removed."""
+    if not request.clusters:
+        return
+    if request.places or not context.config.wal.enabled:
+        raise UsageError(
+            "The WAL of a cluster goes from all places at once, and only where wal.enabled is set.",
+            hint="Name no place beside it.",
+        )
+    ended = _ended(context, places, [])
+    for identifier in request.clusters:
+        if identifier not in ended:
+            raise RefusedError(
+                "Somebody may need the WAL of the cluster %s: it is the one in use, some place has a base backup of it, not all"
+                " places could be read, or something of it came within the time that the retention rules reach back."
+                % identifier,
+                hint="pgops prune --dry-run names the clusters whose WAL nobody needs. Nothing was removed.",
+            )
 
 
 @contextlib.contextmanager
@@ -140,10 +167,11 @@ def _prune_place(context: Context, surveyed: Surveyed, result: dict[str, Any], d
 
 
 def _clear_wal(
-    context: Context, places: list[Surveyed], results: list[dict[str, Any]], dry_run: bool
+    context: Context, places: list[Surveyed], results: list[dict[str, Any]], request: Request
 ) -> list[dict[str, Any]]:
-    """Remove from the place that was pruned last the WAL that lies before every base backup that stays, and that of clusters with
-    which it is over. Return these: a list of {place, system_identifier, files, bytes, newest}. In doubt about one, all of it stays.
+    """Remove from the place that was pruned last the WAL that lies before every base backup that stays, and that of the clusters
+    that somebody asks for and with which it is over. Return those with which it is: a list of {place, system_identifier, files,
+    bytes, newest, removed}. In doubt about one, all of it stays.
 
     Where there is S3, the spool of this host is else cleared by wal ship, which knows what has arrived there.
     """
@@ -166,17 +194,20 @@ def _clear_wal(
     if not set(held) <= {base.system_identifier for base in bases}:
         ended = _ended(context, places, results)
     for identifier, lineage in sorted(held.items()):
+        entries: list[Entry] = []
         if identifier in ended:
             entries = [*lineage.entries(), *lineage.marks]
             newest, size = max(entry.modified for entry in entries), sum(entry.size for entry in entries)
             facts = {"system_identifier": identifier, "files": len(entries), "bytes": size, "newest": iso(newest)}
-            told.append({"place": surveyed.name, **facts})
+            told.append({"place": surveyed.name, **facts, "removed": identifier in request.clusters})
+            if identifier not in request.clusters:
+                continue
         elif is_spool:
             continue
         else:
             names = spare(catalog.place, lineage, bases)
             entries = [entry for name in sorted(names) for entry in lineage.files[name]]
-        if entries and not dry_run:
+        if entries and not request.dry_run:
             catalog.place.delete(entry.path for entry in entries)
         result["wal_removed"] += len(entries)
         result["freed_bytes"] += sum(entry.size for entry in entries)
@@ -191,7 +222,7 @@ def _staying(catalog: Catalog, result: dict[str, Any]) -> list[str]:
 
 def _ended(context: Context, places: list[Surveyed], results: list[dict[str, Any]]) -> tuple[str, ...]:
     """Return the clusters whose WAL nobody comes to need any more, by what all places hold; none where one cannot be read."""
-    newest: dict[str, datetime] = {}
+    ages: dict[str, dict[str, datetime]] = {}
     sets: list[Taken] = []
     based: set[str] = set()
     try:
@@ -208,12 +239,15 @@ def _ended(context: Context, places: list[Surveyed], results: list[dict[str, Any
                     sets.append(Taken(set_id, manifest.begun, manifest.system_identifier))
                     based |= {manifest.system_identifier} if is_physical(set_id) else set()
             for identifier, lineage in lineages(catalog.place).items():
-                moments = [entry.modified for entry in (*lineage.entries(), *lineage.marks)]
-                newest[identifier] = max([*moments, *([newest[identifier]] if identifier in newest else [])])
+                # A file that came to one place late is as old as another one says that had it before.
+                of_it = ages.setdefault(identifier, {})
+                for entry in (*lineage.entries(), *lineage.marks):
+                    of_it[entry.path] = min(entry.modified, of_it.get(entry.path, entry.modified))
     except (PgopsError, OSError) as error:
         context.warn("Whether WAL of earlier clusters is needed was not found out, so it stays: %s" % error)
         return ()
     span = max(reach(rules(context, name)) for name in configured(context))
+    newest = {identifier: max(of_it.values()) for identifier, of_it in ages.items() if of_it}
     return over(newest, sets, based, context.clock(), span)
 
 

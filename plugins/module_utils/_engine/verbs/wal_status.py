@@ -216,8 +216,10 @@ def _reaches(
         os.path.join(directory, "pg_wal") if directory else "",
     )
     places = {name: one.place for name, one in surveyed.items() if one.place is not None}
-    found = {name: newest.reach(name, held, places) for name in surveyed}
-    newest.keep()
+    found: dict[str, Reach] = {}
+    for name in surveyed:
+        found[name] = newest.reach(name, held, places)
+        newest.keep()  # who is ended while the next place is slow need not begin anew
     return found
 
 
@@ -250,7 +252,11 @@ def _spool(context: Context, local: Held) -> tuple[Result, Room]:
     fresh = [entry for entry in entries if entry.modified > now - _HOUR]
     growth = sum(entry.size for entry in fresh) / _HOUR.total_seconds()
     path = context.local.home / "wal"  # which may be a disk of its own
-    room = Room(free_bytes(path), parse_size(context.config.backup.min_free), growth)
+    try:
+        free = free_bytes(path)
+    except PermissionError:
+        free = free_bytes(Path(context.config.local.path))
+    room = Room(free, parse_size(context.config.backup.min_free), growth)
     full_in = room.full_in
     return {
         "path": str(path),

@@ -24,6 +24,8 @@ from .proofs import Decrypt
 from .spool import opened, read_file, sha256
 
 TRANSACTION, SEGMENT, ARRIVAL = "transaction", "segment", "arrival"
+# What is larger is not fetched to look into it: who asks how things stand waits.
+_MOST_FETCHED = 16 << 20
 _FILE, _FORMAT = "wal-newest.json", 1
 
 
@@ -92,7 +94,8 @@ class Newest:
         self, name: str, identifier: str, stretch: Stretch, held: Mapping[str, Held], places: Mapping[str, Place]
     ) -> _Known:
         # A contradiction is in no stretch, so that all of them have one content.
-        paths = sorted(entry.path for entry in held[name].lineages[identifier].files[stretch.last])
+        entries = held[name].lineages[identifier].files[stretch.last]
+        paths = sorted(entry.path for entry in entries)
         key = "%s-%s" % parse_stored(paths[0].rpartition("/")[2])[:2]
         # The same content may have been seen in another place.
         known = dict([*self._before.values(), *self._found.values()]).get(key, _Known())
@@ -102,13 +105,14 @@ class Newest:
         if known.read:
             known = _Known(True, known.commit, written)
         else:
-            content = next(self._contents(key, paths, places, name), None)
+            fetched = sorted(entry.path for entry in entries if entry.size <= _MOST_FETCHED)
+            content = next(self._contents(key, paths, fetched, places, name), None)
             known = _Known(content is not None, newest_commit(content) if content is not None else None, written)
         self._found[name] = key, known
         return known
 
     def _contents(
-        self, key: str, paths: list[str], places: Mapping[str, Place], name: str
+        self, key: str, paths: list[str], fetched: list[str], places: Mapping[str, Place], name: str
     ) -> Iterator[Union[bytes, bytearray]]:
         """Yield the content of the segment from where it can be had for the least first, as long as its hash is the right one."""
         if "local" in places:
@@ -122,7 +126,7 @@ class Newest:
             if sha256(content) == digest:
                 yield content
         if name != "local" and name in places:
-            yield from self._stored(paths, places[name])
+            yield from self._stored(fetched, places[name])
 
     def _stored(self, paths: list[str], place: Place) -> Iterator[Union[bytes, bytearray]]:
         for path in paths:

@@ -804,9 +804,13 @@ def test_wal_of_a_cluster_that_is_no_more_goes_from_both_places(archive):
     archive.base("s3", NOW - timedelta(days=1), 3)
     here = archive.here()
     assert sum(OLD in path for path in here) == 2, "what S3 has goes from here by itself, but for what is small"
-    planned = prune(archive.world.context(), Prune(dry_run=True))
+    told = prune(archive.world.context(), Prune())
+    assert [one["removed"] for one in told["wal_clusters"]] == [False, False]
+    assert told["changed"] is False
+    assert "pgops prune --cluster %s removes them" % OLD in show.prune({**told, "dry_run": False})
+    planned = prune(archive.world.context(), Prune(dry_run=True, clusters=(OLD,)))
     assert (archive.there(), archive.here()) == (sorted([*paths, mine]), here)
-    result = prune(archive.world.context(), Prune())
+    result = prune(archive.world.context(), Prune(clusters=(OLD,)))
     assert (planned["places"], planned["wal_clusters"]) == (result["places"], result["wal_clusters"])
     for place, told, files in zip(result["places"], result["wal_clusters"], (2, 4), strict=True):
         assert (told["place"], told["system_identifier"]) == (place["place"], OLD)
@@ -815,8 +819,7 @@ def test_wal_of_a_cluster_that_is_no_more_goes_from_both_places(archive):
         assert place["freed_bytes"] == told["bytes"] > 0
     assert archive.there() == archive.here() == [mine]
     said = show.prune({**result, "dry_run": False})
-    assert "of them all 4 of the cluster %s" % OLD in said
-    assert "no place has a base backup of it any more" in said
+    assert "of them all 4 WAL files of the cluster %s" % OLD in said
     assert prune(archive.world.context(), Prune())["changed"] is False
     assert archive.ship()["sent"] == 0, "nothing comes back"
 
@@ -834,6 +837,10 @@ def test_a_base_backup_in_any_place_keeps_the_wal_of_its_cluster_everywhere(arch
     here = archive.here()
     for asked in ((), ("local",), ("s3",)):
         assert prune(archive.world.context(), Prune(places=asked))["wal_clusters"] == [], asked
+    with pytest.raises(RefusedError, match="Somebody may need the WAL of the cluster %s" % OLD):
+        prune(archive.world.context(), Prune(clusters=(OLD,)))
+    with pytest.raises(UsageError, match="from all places at once"):
+        prune(archive.world.context(), Prune(clusters=(OLD,), places=("s3",)))
     assert set(paths) <= set(archive.there())
     assert archive.here() == here
 
@@ -855,6 +862,8 @@ def test_in_doubt_about_another_place_the_wal_of_a_cluster_stays(archive):
     archive.world.memory.down = True
     with pytest.raises(UnreachableError):
         prune(archive.world.context(), Prune())
+    with pytest.raises(RefusedError, match="not all places could be read"):
+        prune(archive.world.context(), Prune(clusters=(OLD,)))
     context = archive.world.context()
     assert prune(context, Prune(places=("local",)))["changed"] is False
     assert any("WAL of earlier clusters" in warning for warning in context.warnings)
