@@ -235,6 +235,19 @@ def test_a_set_that_another_host_prunes_while_it_is_restored(
 
 
 NOISE = "CREATE TABLE noise AS SELECT i, gen_random_uuid() AS id FROM generate_series(1, 300000) i"
+
+
+def one_by_one(faults: list[Fault], concerns: Callable[[Asked], bool]) -> Callable[[Asked], Fault]:
+    """Have each request that it concerns meet the next of `faults`, which are taken out, and none when there is none left."""
+    lock = threading.Lock()
+
+    def hurt(asked: Asked) -> Fault:
+        with lock:
+            return faults.pop(0) if faults and concerns(asked) else None
+
+    return hurt
+
+
 BREAKS = (CutAnswer(MIB), Refuse(503, "SlowDown"), CutAnswer(0), CutAnswer(200_000))
 
 
@@ -262,13 +275,8 @@ def test_a_restore_whose_connections_break_goes_on_at_the_broken_byte(
         subprocess.run(["rm", "-r", str(site.home)], check=True)
         for jobs, way in (("1", "stream"), ("2", "file")):
             restore = ("restore", "latest", "--rename", "noisy", "again", "--yes", "--place", "s3", "--jobs", jobs)
-            breaks, lock = list(BREAKS), threading.Lock()
-
-            def hurt(asked: Asked, breaks: list[Fault] = breaks, lock: threading.Lock = lock) -> Fault:
-                with lock:
-                    return breaks.pop(0) if breaks and is_dump(asked) else None
-
-            proxy.hurt(hurt)
+            breaks = list(BREAKS)
+            proxy.hurt(one_by_one(breaks, is_dump))
             (restored,) = program.json(*restore)["databases"]
             assert (restored["way"], breaks) == (way, [])
             begins = [begin_of(asked) for asked in proxy.asked if is_dump(asked)]

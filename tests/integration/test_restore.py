@@ -1107,6 +1107,8 @@ DO $$ BEGIN
 EXECUTE format('CREATE TABLE %I (%I int, n text)', E'caf\351', E'\344');
 EXECUTE format('INSERT INTO %I VALUES (1, %L)', E'caf\351', E'\377');
 EXECUTE format('COMMENT ON TABLE t IS %L', E'd\351j\340');
+EXECUTE format('COMMENT ON DATABASE latin IS %L', E'd\351j\340');
+EXECUTE format('ALTER DATABASE latin SET my.word = %L', E'caf\351');
 EXECUTE format('CREATE FUNCTION said() RETURNS text LANGUAGE sql AS %L', E'SELECT ''\351''::text');
 EXECUTE format('CREATE TABLE %I (i int)', E'na\357ve');
 EXECUTE format('CREATE TABLE %I (i int)', E'gr\303\266\303\237e');
@@ -1144,6 +1146,8 @@ def test_what_the_server_and_the_databases_have_in_the_way(
         assert {name: settings[name] for name in LIMITS} == dict.fromkeys(LIMITS, "0")
         assert settings["event_triggers"] == "off"
         assert run_sql(bench, "latin 2", BYTES) == run_sql(bench, "latin", BYTES)
+        comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'latin 2'"
+        assert run_sql(bench, "postgres", comment) == [(r"d\xe9j\xe0",)]
         if form == "custom":
             site.restore(databases=("latin",), rename={"latin": "part"}, tables=('public."caf\udce9"',))
             tables = "SELECT array_agg(relnatts) FROM pg_class WHERE relkind = 'r' AND oid >= 16384"

@@ -55,7 +55,7 @@ def _fills_its_own(toc: bytes, after: int, start: int, end: int, command: bytes)
     """Tell whether the command fills the table that its entry is about: the name comes before it, the schema behind."""
     kind = toc.rfind(_string(_KIND), after, start)
     schema, name = copied_table(command.rstrip())
-    return kind >= 0 and toc[:kind].endswith(_string(name)) and (not schema or toc.startswith(_string(schema), end))
+    return kind >= 0 and toc.endswith(_string(name), 0, kind) and (not schema or toc.startswith(_string(schema), end))
 
 
 def _string(text: bytes) -> bytes:

@@ -116,8 +116,8 @@ def _take_over_not_null(expected: Facts, actual: Facts, result: Comparison) -> N
         was, now = set(value.get("not_null", ())), set(found.get("not_null", ()))
         parents = value.get("parents", ())
         above = {column for parent in parents for column in actual.get(parent, {}).get("not_null", ())}
-        alike = value.get("nullable_columns") == found.get("nullable_columns") is not None
-        if alike and was < now <= was | above:
+        columns = found.get("nullable_columns")
+        if columns is not None and columns == value.get("nullable_columns") and was < now <= was | above:
             expected[key] = {**value, "columns": found.get("columns")}
             text = "relation %s: column %s is NOT NULL now, as in its parent"
             result.remarks += [text % (key, column) for column in sorted(now - was)]

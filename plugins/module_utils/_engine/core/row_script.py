@@ -146,7 +146,9 @@ def _next_table(
 def _through_root(heading: bytes, copy: bytes) -> bool:
     """Tell whether the command fills another table than that whose rows the heading announces."""
     schema, name = (re.sub(rb"[\r\n]", b" ", part) for part in copied_table(copy))
-    return bool(heading) and not heading.startswith(b"%s%s; Type: TABLE DATA; Schema: %s" % (_HEADING, name, schema))
+    return bool(heading) and not heading.startswith(
+        b"%s%s; Type: TABLE DATA; Schema: %s; Owner: " % (_HEADING, name, schema)
+    )
 
 
 def copied_table(copy: bytes) -> tuple[bytes, bytes]:

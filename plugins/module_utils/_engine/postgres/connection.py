@@ -18,6 +18,7 @@ from typing import Any, Callable, Optional
 
 from ..core.errors import DISK_FULL, CommandError, MissingError, PgopsError, UnreachableError, UsageError
 from ..settings import Postgres
+from ..system.interrupts import wait_for_cancels
 
 Row = tuple[Any, ...]
 
@@ -216,9 +217,16 @@ class Session:
     def _execute(self, cursor: Any, sql: str, parameters: Optional[Sequence[Any]]) -> None:
         if not self.has_encoding:
             sql, parameters = _each(sql, _to_bytes), _each(parameters, _to_bytes)
+        wait_for_cancels()
         try:
             self._since = time.monotonic()
             cursor.execute(sql, parameters)
+        except UnicodeEncodeError:
+            raise PgopsError(
+                "A statement for the database %r holds bytes that are no UTF-8, which only a database without an encoding takes."
+                % self.database,
+                hint="Rename what is called so, or give it another comment or setting, where it was backed up.",
+            ) from None
         except self._driver.Error as error:
             kind: type[PgopsError] = UnreachableError if self._raw.closed else PgopsError
             said = (error.diag.message_primary if error.diag else None) or str(error).strip() or type(error).__name__

@@ -126,7 +126,8 @@ _OF_RELATIONS: dict[str, str] = {
           'nullable_columns', CASE WHEN """
     + _INHERITS
     + """ THEN (SELECT md5(string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
-             a.attidentity, a.attgenerated, a.atthasdef, a.attcollation::regcollation), ',' ORDER BY a.attname COLLATE "C"))
+             a.attidentity, a.attgenerated, a.atthasdef, (SELECT collname FROM pg_collation l WHERE l.oid = a.attcollation)),
+             ',' ORDER BY a.attname COLLATE "C"))
              FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END)
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND """
@@ -242,7 +243,10 @@ _SCHEMA_OF = {
 _BROUGHT = (
     ("pg_constraint", "x.contype = 'c' AND x.conrelid <> 0 AND NOT x.conislocal"),
     ("pg_constraint", "x.contype = 'f' AND x.conparentid <> 0"),
-    ("pg_trigger", "EXISTS (SELECT 1 FROM pg_trigger p WHERE p.oid = x.tgparentid AND p.tgenabled = x.tgenabled)"),
+    (  # PostgreSQL 12 has no such column
+        "pg_trigger",
+        "EXISTS (SELECT 1 FROM pg_trigger p WHERE p.oid = (to_jsonb(x) ->> 'tgparentid')::oid AND p.tgenabled = x.tgenabled)",
+    ),
     ("pg_rewrite", "x.rulename = '_RETURN'"),
 )
 # The types of relations, of arrays and of many ranges; indexes that are no good, which pg_dump leaves out.
@@ -507,9 +511,14 @@ def database_properties(session: Session, database: str) -> dict[str, Any]:
         "is_template": row["datistemplate"],
         "tablespace": tablespace,
         "acl": _sorted_acl(acl or {}),
-        "settings": [{"role": role, "settings": _public(config)} for role, config in settings],
-        "comment": comment,
+        "settings": [{"role": role, "settings": [_shown(c) for c in _public(config)]} for role, config in settings],
+        "comment": comment and _shown(comment),
     }
+
+
+def _shown(text: str) -> str:
+    """Return what is written anew from another database, such that each can take it: bytes of no encoding as they are shown."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def roles(session: Session) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Optional
 
@@ -21,6 +22,7 @@ from .sections import Work, load_in_sections
 from .target import Target, as_transaction
 
 _WITH_NEEDS = "--verbose"  # with what each entry depends on
+_LACKS = re.compile(r'^(?!.*\brole ".*" does not exist).* does not exist', re.MULTILINE)
 _A_PART = "It may need more than what was asked for: name that, too, or restore the whole database, without tables and schemas."
 
 
@@ -42,7 +44,7 @@ def load_database(
             _drop_schemas(target, into, made)
         if isinstance(error, CommandError) and NO_LOCKS in error.stderr:
             error.hint = MORE_LOCKS
-        elif isinstance(error, CommandError) and options.wanted is not None and "does not exist" in error.stderr:
+        elif isinstance(error, CommandError) and options.wanted is not None and _LACKS.search(error.stderr):
             error.hint = error.hint or _A_PART
         raise
 

@@ -20,6 +20,7 @@ _CLOSED = " (closed: "
 _TRIES = 20
 # Seconds in which databases must become free; each try waits in the server for up to 5 of them.
 _PATIENCE = 30.0
+_FORCED = 130000  # the first PostgreSQL whose DROP DATABASE ends sessions itself
 
 
 def give_name(session: Session, temporary: str, name: str, *, comment: str) -> None:
@@ -123,7 +124,8 @@ def drop(session: Session, name: str, postgres: Postgres) -> None:
         session.execute("ALTER DATABASE %s WITH IS_TEMPLATE false" % quote_ident(name))
     if subscriptions(session, name):
         _drop_subscriptions(session, name, postgres)
-    session.execute("DROP DATABASE IF EXISTS %s WITH (FORCE)" % quote_ident(name))
+    force = " WITH (FORCE)" if int(session.value("SELECT current_setting('server_version_num')")) >= _FORCED else ""
+    session.execute("DROP DATABASE IF EXISTS %s%s" % (quote_ident(name), force))
 
 
 def _drop_subscriptions(session: Session, name: str, postgres: Postgres) -> None:

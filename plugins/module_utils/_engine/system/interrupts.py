@@ -42,9 +42,7 @@ def interruptible() -> Iterator[None]:
         del number, frame
         count[0] += 1
         if count[0] == 1:
-            # What begins from now on is the clean-up's, and no query of it may meet a cancel that is on its way.
-            _heard.at = time.monotonic()
-            _heard.hushed.wait(_HUSH_SECONDS)
+            _heard.at = time.monotonic()  # what begins from now on is the clean-up's
         if count[0] != 2:
             raise KeyboardInterrupt
 
@@ -58,6 +56,12 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wait_for_cancels() -> None:
+    """Wait, in the clean-up, until no cancel of what ran before it is on its way, as it would meet the next query."""
+    if _heard.at and threading.current_thread() is threading.main_thread():
+        _heard.hushed.wait(_HUSH_SECONDS)
 
 
 @contextlib.contextmanager
@@ -94,4 +98,4 @@ def cancelling_queries() -> Iterator[None]:
         os.close(reading)
 
 
-__all__ = ("cancelling_queries", "interruptible")
+__all__ = ("cancelling_queries", "interruptible", "wait_for_cancels")

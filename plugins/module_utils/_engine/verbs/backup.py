@@ -188,7 +188,8 @@ def _plan(context: Context, session: Session) -> _Plan:
     for warning in warnings:
         context.warn(warning)
     names, uncovered = _databases(config.backup, session)
-    uncovered += _template(context)
+    # Others may come through a pooler, which keeps the connection, and nobody could make a database meanwhile.
+    uncovered += _template(context) if server.superuser else []
     plan = _Plan(server, programs, [], uncovered)
     native = dump_compressions(context.runner, programs)
     available = frozenset(name for name in codec.SUFFIXES if context.runner.find(name))

@@ -532,7 +532,14 @@ def _give_name(context: Context, work: _Work, job: _Job, session: Session) -> No
 
 def _tell_subscriptions(context: Context, job: _Job, session: Session) -> None:
     """Tell of subscriptions that came back, as none of them acts, and of those that go on in the database that was kept."""
-    for found in swapping.subscriptions(session, job.name):
+    try:
+        came, goes_on = swapping.subscriptions(session, job.name), swapping.subscriptions(session, job.kept or job.name)
+    except PgopsError as error:  # all is done by now
+        context.warn(
+            "Whether %r has subscriptions, none of which acts, could not be asked: %s" % (job.name, error.message)
+        )
+        return
+    for found in came:
         name = quote_ident(found.name)
         context.warn(
             "The subscription %s of %r is switched off, so that two databases do not take changes from one slot. When nobody"
@@ -540,7 +547,7 @@ def _tell_subscriptions(context: Context, job: _Job, session: Session) -> None:
             " (copy_data = false). What the publisher sent since the backup is not in it: compare, or copy the tables anew."
             % (name, job.name, " %r" % found.slot if found.slot else "", job.name, name, name)
         )
-    for found in swapping.subscriptions(session, job.kept) if job.kept else []:
+    for found in goes_on if job.kept else []:
         name = quote_ident(found.name)
         does = "goes on taking changes for it" if found.enabled else "is still there"
         first = "ALTER SUBSCRIPTION %s DISABLE, then " % name if found.enabled else ""

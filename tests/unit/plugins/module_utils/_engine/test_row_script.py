@@ -96,10 +96,15 @@ def test_rows_that_go_through_the_root_of_their_table_are_told_from_the_others(s
         return ("%sCOPY %s (a) FROM stdin;\n1\n\\.\n\n" % (heading, filled)).encode()
 
     script = (
-        HEAD + table("s", "leaf 0", 's."ro""ot"') + table("s", 'ro"ot', 'o."ro""ot"') + table("s", "t", "s.t") + FOOT
+        HEAD
+        + table("s", "leaf 0", 's."ro""ot"')
+        + table("s", 'ro"ot', 'o."ro""ot"')
+        + table("s_2024", "t", "s.t")
+        + table("s", "t", "s.t")
+        + FOOT
     )
     begun = [event for event in split(_cut(script, size)) if isinstance(event, Begin)]
-    assert [event.through_root for event in begun] == [True, True, False]
+    assert [event.through_root for event in begun] == [True, True, True, False]
 
 
 def test_another_statement_among_the_rows_is_told() -> None:
