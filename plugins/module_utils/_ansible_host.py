@@ -33,7 +33,7 @@ def checked(
     wrong = ["%s: %s" % (_named(keys, names or {}), text) for keys, text in _faults(spec, given)]
     if wrong:
         raise UsageError("\n".join(["%s cannot be so:" % what, *("  - %s" % line for line in wrong)]))
-    result = ArgumentSpecValidator(spec).validate(given)
+    result = ArgumentSpecValidator(copy.deepcopy(spec)).validate(given)  # it writes into defaults
     if result.error_messages:  # no words of Ansible's, which may quote a secret
         raise UsageError("%s cannot be so." % what, hint="Look for a slip in names and values.")
     found: dict[str, Any] = result.validated_parameters
