@@ -1353,6 +1353,10 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
             "DROP TABLE orders; CREATE TABLE orders (i int PRIMARY KEY, t text) PARTITION BY RANGE (i); CREATE TABLE part PARTITION OF orders DEFAULT",
             "(1, 'a'), (2, 'b'), (3, NULL)",
         ),
+        (
+            'ALTER TABLE orders ADD CONSTRAINT "the $key" PRIMARY KEY (i), ADD UNIQUE (t) DEFERRABLE',
+            "(1, 'a'), (2, 'b'), (3, NULL)",
+        ),
     ],
 )
 def test_the_rows_are_put_back_once_whatever_the_key(archived: Story, tmp_path: Path, made: str, rows: str) -> None:
@@ -1374,6 +1378,12 @@ def test_the_rows_are_put_back_once_whatever_the_key(archived: Story, tmp_path: 
             assert done.returncode == 0, done.stderr
             shown = "SELECT i, t FROM orders ORDER BY i, t"
             assert run_sql(server, "now", shown) == run_sql(server, "earlier", shown)
+        if "UNIQUE (t)" in made:  # another row has taken what one that is missing had
+            run_sql(server, "now", "DELETE FROM orders WHERE i > 1; INSERT INTO orders VALUES (9, 'b')")
+            done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode != 0
+            assert "orders_t_key" in done.stderr
+            assert run_sql(server, "now", "SELECT i FROM orders ORDER BY i") == [(1,), (9,)]
     finally:
         run_sql(server, "postgres", "DROP DATABASE now")
         run_sql(server, "postgres", "DROP DATABASE IF EXISTS earlier")

@@ -84,7 +84,7 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
         try:
             return _perform(context, work)
         except DroppedError as dropped:
-            if dropped.earlier is None:
+            if dropped.earlier is None or is_served(work.data):  # nothing is removed under one that does not end
                 raise
             text = once_more(dropped.earlier)
             context.warn(text)
@@ -344,7 +344,9 @@ def _too_low(context: Context, work: Work) -> dict[str, str]:
     Where it cannot be asked, as it has a fault, the server will say so itself.
     """
     needed = least_settings(context, work.programs, work.data, work.account)
-    more = ("-c", "config_file=%s" % work.config_file) if work.config_file else ()
+    # As the server gets them: from its data directory comes what was said by ALTER SYSTEM.
+    more = ["-c", "data_directory=%s" % work.data]
+    more += ["-c", "config_file=%s" % work.config_file] if work.config_file else []
     found = {}
     for name, value in needed.items():
         asked = Command((work.programs.path("postgres"), "-C", name, "-D", str(work.data), *more), user=work.account)
