@@ -81,7 +81,7 @@ def once_more(earlier: Earlier) -> str:
         "%s, and PostgreSQL removes the files before that ends: it is recovered once more, to %s, where %s still whole%s."
         " No transaction ended between that and the target."
         % (
-            "; ".join(said),
+            ". ".join(said),
             earlier.target.shown,
             "they are" if len(earlier.databases) + len(earlier.begun) > 1 else "it is",
             ", unless a removal had begun by then" if earlier.begun else "",

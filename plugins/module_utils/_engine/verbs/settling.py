@@ -159,11 +159,11 @@ def lay_missing(data: Path, session: Session) -> list[str]:
     """Give each tablespace of the server that has no link an empty directory again, and return what is to be told of that.
 
     PostgreSQL replays that one is dropped, which is empty then, before the commit at which it stops. Where it lay was remembered when
-    the base backup was unpacked, or when the WAL made it. Raise OSError.
+    the base backup was unpacked, or when the WAL made it. Raise OSError, or DamagedError if that cannot be read.
     """
     links, told = data / _LINKS_LIE, []
     lacking = [(str(oid), str(name)) for oid, name in session.rows(_OWN) if not os.path.lexists(links / str(oid))]
-    remembered, owner = places_by_number(data), data.stat()
+    remembered, owner = places_by_number(data) if lacking else {}, data.stat()
     for oid, name in lacking:
         if oid not in remembered:
             told.append(

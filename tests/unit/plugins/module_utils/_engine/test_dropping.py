@@ -135,7 +135,7 @@ def test_of_those_both_the_certain_one_is_held_to_be_whole_then(data: Path) -> N
     assert (earlier.databases, earlier.begun) == (("gone",), ("along",))
     said = once_more(earlier)
     assert (
-        "'gone' was dropped by the first transaction that ended behind the target; The database 'along' was being"
+        "'gone' was dropped by the first transaction that ended behind the target. The database 'along' was being"
         in said
     )
     with pytest.raises(DroppedError, match="without the database 'gone', which"):
