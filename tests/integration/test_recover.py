@@ -39,13 +39,14 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.sizes import human_size
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespace_records import found_in
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import debian, fencing, recovering, unproven
-from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.connection import connect, server_facts
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
     backup,
     recover,
     recovery_plan,
     rescue,
     rollback_data,
+    settling,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_status import wal_findings
 from demo.servers import PostgresServer, free_port, wheel_bindir
@@ -1243,6 +1244,21 @@ def test_a_table_is_rescued_with_all_that_a_query_of_it_shows(archived: Story) -
     assert left_behind(archived) == []
 
 
+def test_a_view_needs_nothing_by_name_that_its_extension_brings(archived: Story) -> None:
+    made = "CREATE TABLE own (i int); CREATE TABLE brought (i int); CREATE VIEW seen AS SELECT i FROM own JOIN brought USING (i)"
+    create_database(archived.server, "extended", made)
+    asked: dict[str, Any] = {"database": "extended", "target": parse_target({"immediate": "yes"})}
+    context = archived.site.engine()
+    try:
+        run_sql(archived.server, "extended", "ALTER EXTENSION plpgsql ADD TABLE brought")
+        with pytest.raises(RefusedError, match=r"needs public\.own(?!,)"):
+            rescue._others(context, rescue.Request(**asked, tables=("public.seen",)))
+        both = rescue.Request(**asked, tables=("public.seen", "public.own"))
+        assert rescue._others(context, both) == ['"public"."brought"']
+    finally:
+        run_sql(archived.server, "postgres", "DROP DATABASE extended")
+
+
 def test_the_program_rescues(archived: Story, tmp_path: Path) -> None:
     program = Program(tmp_path / "program", archived.site)
     common = [
@@ -1353,6 +1369,10 @@ def test_every_command_of_the_runbook_page_runs_as_it_stands(archived: Story, tm
             "DROP TABLE orders; CREATE TABLE orders (i int PRIMARY KEY, t text) PARTITION BY RANGE (i); CREATE TABLE part PARTITION OF orders DEFAULT",
             "(1, 'a'), (2, 'b'), (3, NULL)",
         ),
+        (
+            'ALTER TABLE orders ADD CONSTRAINT "the $key" PRIMARY KEY (i), ADD UNIQUE (t) DEFERRABLE',
+            "(1, 'a'), (2, 'b'), (3, NULL)",
+        ),
     ],
 )
 def test_the_rows_are_put_back_once_whatever_the_key(archived: Story, tmp_path: Path, made: str, rows: str) -> None:
@@ -1374,6 +1394,12 @@ def test_the_rows_are_put_back_once_whatever_the_key(archived: Story, tmp_path: 
             assert done.returncode == 0, done.stderr
             shown = "SELECT i, t FROM orders ORDER BY i, t"
             assert run_sql(server, "now", shown) == run_sql(server, "earlier", shown)
+        if "UNIQUE (t)" in made:  # another row has taken what one that is missing had
+            run_sql(server, "now", "DELETE FROM orders WHERE i > 1; INSERT INTO orders VALUES (9, 'b')")
+            done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode != 0
+            assert "orders_t_key" in done.stderr
+            assert run_sql(server, "now", "SELECT i FROM orders ORDER BY i") == [(1,), (9,)]
     finally:
         run_sql(server, "postgres", "DROP DATABASE now")
         run_sql(server, "postgres", "DROP DATABASE IF EXISTS earlier")
@@ -1429,6 +1455,23 @@ def test_just_before_a_tablespace_is_made_or_dropped_the_server_has_its_links(ar
             assert any(said in text for text in result["remarks"])
             assert not any("was not found out" in text for text in result["remarks"])
             if has and action == "promote":
+                ask(result, "CREATE TABLE there (i int) TABLESPACE brief; SELECT 1")
+            if action == "pause":  # and a person starts it again, and promotes it
+                assert any("such a directory is gone again" in text for text in result["remarks"])
+                archived.stop(folder)
+                words = ["start", "--wait", "-t", "60", "-D", str(data), "-l", str(folder / "log")]
+                archived.control(*words).check_returncode()
+                wait_for(lambda made=result: ask(made, "SELECT pg_get_wal_replay_pause_state()") == [("paused",)])
+                assert ask(result, "SELECT pg_promote()") == [(True,)]
+                with pytest.raises(psycopg2.OperationalError):
+                    ask(result, names)
+                reach = {"login_host": None, "login_unix_socket": result["socket_directory"]}
+                reach.update(login_port=result["port"], login_user="postgres")
+                context = archived.site.engine(postgres=reach)
+                with connect(context.config.postgres) as session:
+                    settling.settle_promoted(context, session, server_facts(session), dry_run=False)
+                assert ask(result, names) == found
+                assert not (data / "pgops_tablespaces").exists()
                 ask(result, "CREATE TABLE there (i int) TABLESPACE brief; SELECT 1")
         finally:
             archived.stop(folder)

@@ -63,7 +63,7 @@ def _unusable(place: Path, data: Path) -> Iterator[str]:
     """Yield why nothing can be laid there: only a directory that is empty, or that a recovery that was cut short left, will do."""
     if place.is_symlink():
         yield "%s is a symbolic link: name the directory itself, %s." % (place, os.path.realpath(place))
-    elif place.is_dir() and not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+    elif place.is_dir() and not _is_ours(place):
         yield "%s does not belong to this account, so the WAL cannot lie in it." % place
     elif place.is_dir() and any(place.iterdir()) and rests(data, [place])[:1] != [place]:
         yield "The directory %s is not empty, so the WAL cannot lie in it: give it another one." % place
@@ -71,6 +71,13 @@ def _unusable(place: Path, data: Path) -> Iterator[str]:
         yield "%s is no directory, so the WAL cannot lie in it." % place
     elif not place.parent.is_dir():
         yield "%s does not exist, so the WAL cannot lie in it." % place.parent
+    elif not place.is_dir() and not os.access(place.parent, os.W_OK | os.X_OK):
+        yield "%s does not belong to this account, so %s cannot be made in it." % (place.parent, place.name)
+
+
+def _is_ours(place: Path) -> bool:
+    """Tell whether this account may fill the directory `place`, and shut others out of it."""
+    return os.access(place, os.R_OK | os.W_OK | os.X_OK) and os.geteuid() in (0, place.stat().st_uid)
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -78,8 +85,12 @@ def _overlap(one: Path, other: Path) -> bool:
 
 
 def move(context: Context, data: Path, place: Path, account: str) -> None:
-    """Move the WAL of the new data directory `data` to `place`, which is there, and let a link lead to it. Raise CommandError."""
+    """Move the WAL of the new data directory `data` to `place`, which is there, and let a link lead to it. Raise CommandError.
+
+    Others could read it where it was made by hand, so it is shut, as initdb does.
+    """
     inner = data / NAME
+    place.chmod(0o700)
     files = sorted(str(path) for path in inner.iterdir())
     for first in range(0, len(files), _AT_ONCE):
         some = files[first : first + _AT_ONCE]

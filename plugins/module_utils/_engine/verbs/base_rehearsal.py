@@ -72,7 +72,8 @@ def rehearse_base(context: Context, chain: Sequence[Source], base: Base, folder:
             raise _BrokenError(error.message) from None
         tick[0] = lap(result, "pg_verifybackup", tick[0])
         places = {t.path: str(locations[t.oid]) for t in base.tablespaces}
-        lay(data, account, home=data, places={}, ours=places, others=str(data.parent / "tablespace-new"))
+        others = str(data.parent / "tablespace-new")
+        lay(data, account, home=data, places={}, ours=places, others=others, numbers={})
         look_into_all(data, account)
         fenced = fence_copy(data, account)
         return {**fenced, **least_settings(context, programs, data, account)}

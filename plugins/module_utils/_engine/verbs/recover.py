@@ -84,7 +84,7 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
         try:
             return _perform(context, work)
         except DroppedError as dropped:
-            if dropped.earlier is None:
+            if dropped.earlier is None or is_served(work.data):  # nothing is removed under one that does not end
                 raise
             text = once_more(dropped.earlier)
             context.warn(text)
@@ -290,7 +290,8 @@ def _configure(context: Context, work: Work, data: Path, sockets: Optional[Path]
     append_settings(data, work.account, settings)
     write_file(data / "recovery.signal", "", work.account)
     ours = {t.path: str(work.locations[t.oid]) for t in work.base.tablespaces}
-    lay(data, work.account, home=work.data, places=work.places, ours=ours, others=request.others)
+    numbers = {oid: str(path) for oid, path in work.locations.items()}
+    lay(data, work.account, home=work.data, places=work.places, ours=ours, others=request.others, numbers=numbers)
 
 
 def _put_in_place(context: Context, work: Work, unpacked: Path, undo: contextlib.ExitStack) -> Optional[Path]:
@@ -344,7 +345,9 @@ def _too_low(context: Context, work: Work) -> dict[str, str]:
     Where it cannot be asked, as it has a fault, the server will say so itself.
     """
     needed = least_settings(context, work.programs, work.data, work.account)
-    more = ("-c", "config_file=%s" % work.config_file) if work.config_file else ()
+    # As the server gets them: from its data directory comes what was said by ALTER SYSTEM.
+    more = ["-c", "data_directory=%s" % work.data]
+    more += ["-c", "config_file=%s" % work.config_file] if work.config_file else []
     found = {}
     for name, value in needed.items():
         asked = Command((work.programs.path("postgres"), "-C", name, "-D", str(work.data), *more), user=work.account)
@@ -505,15 +508,22 @@ def _open(context: Context, work: Work, kept: Optional[Path]) -> None:
 # --- settle -----------------------------------------------------------------------------------------------------------
 
 
+_TAKEN = (
+    "The server replays that each time that it is started before it is promoted, and such a directory is gone again: the first"
+    " pgops backup --kind base behind the promotion lays it once more."
+)
+
+
 def _settle(work: Work, recovery: Recovery, stopped: Stopped) -> list[str]:
     """Take back what only the recovery needed, and return what is left to do by hand. It is proven: nothing here undoes it."""
     mended: list[str] = []
     try:
         with recovery.session() as session:
-            mended = lay_missing(work.data, session, work.account, work.locations)
+            mended = lay_missing(work.data, session)
+            mended += [_TAKEN] if mended and not stopped.promoted else []
             left = _forget_target(work, session, stopped) if work.request.mode == "in_place" else ""
             named = session.allowed(_NAMED_DIRECTORY)
-            if stopped.promoted and has_links(work.data):
+            if stopped.promoted and (mended or has_links(work.data)):  # a server that crashes replays it all again
                 session.execute("CHECKPOINT")
             unseen = _unseen(work, session)
             settle(work.data, promoted=stopped.promoted)

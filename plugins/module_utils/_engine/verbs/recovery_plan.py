@@ -92,12 +92,14 @@ class Request:
 class Earlier:
     """A `target` behind which nothing was committed up to the one that was asked for, and before the removal of `databases`.
 
-    `ended`: when the last transaction ended before both, None where none did since the base backup.
+    `ended`: when the last transaction ended before both, None where none did since the base backup. `begun` are databases whose
+    removal was under way where the server stopped, and may have been at `target`.
     """
 
     target: Target
     databases: tuple[str, ...]
     ended: Optional[datetime]
+    begun: tuple[str, ...] = ()
 
 
 @dataclass

@@ -58,14 +58,17 @@ WITH RECURSIVE found AS (
 )
 SELECT oid::bigint FROM every
 """
-# What each view reads that is not asked for, but for what belongs to PostgreSQL.
+# What each view reads that is not asked for, but for what belongs to PostgreSQL, or to an extension, which comes with it.
 _NEEDED = """
 SELECT format('%%I.%%I', vn.nspname, v.relname), array_agg(DISTINCT format('%%I.%%I', n.nspname, c.relname))
 FROM pg_class v JOIN pg_namespace vn ON vn.oid = v.relnamespace JOIN pg_rewrite r ON r.ev_class = v.oid
 JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
 JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE v.relkind IN ('v', 'm') AND v.oid = ANY(%s::bigint[]::oid[]) AND c.oid <> ALL(%s::bigint[]::oid[])
-AND c.relkind <> 'S' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' GROUP BY 1 ORDER BY 1
+AND c.relkind <> 'S' AND NOT EXISTS (
+  SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'
+)
+AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' GROUP BY 1 ORDER BY 1
 """
 _TABLES = """
 SELECT c.oid::bigint, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

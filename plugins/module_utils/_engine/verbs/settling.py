@@ -8,7 +8,7 @@ Nobody was there at that promotion. A base backup would take such a link for the
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Optional
 
@@ -18,10 +18,9 @@ from ..core.naming import quote_ident
 from ..core.segments import timeline_of
 from ..postgres.connection import Server, Session
 from ..postgres.recovering import is_served
-from ..postgres.throwaway import give
 from ..postgres.unproven import is_marked, unmark
 from ..settings import Postgres
-from ..wal.tablespaces import FILE, all_places, home_of, made_by_wal, places_by_number, settle
+from ..wal.tablespaces import FILE, home_of, made_by_wal, places_by_number, settle
 
 _LINKS = "SELECT spcname FROM pg_tablespace WHERE pg_tablespace_location(oid) ~ '^t[0-9]{1,3}$' ORDER BY spcname"
 _KNOWN = "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace"
@@ -35,7 +34,7 @@ _HERE = ("", "localhost", "127.0.0.1", "::1")
 
 def unsettled(postgres: Postgres, session: Session, *, data_directory: str, in_recovery: bool) -> str:
     """Return what a recovery that is over left in the server's data directory, as a sentence; empty if nothing, or nobody can tell."""
-    links = [] if in_recovery else session.rows(_LINKS)
+    links = [] if in_recovery else session.allowed(_LINKS) or []  # none where one of its tablespaces has no link
     data = _directory(postgres, data_directory)
     if in_recovery or (data is None and not links):
         return ""
@@ -50,8 +49,10 @@ def settle_promoted(context: Context, session: Session, server: Server, *, dry_r
 
     Raise RefusedError where they cannot: a base backup would not hold those tablespaces.
     """
-    names = [str(row[0]) for row in session.rows(_LINKS)]
     data = _directory(context.config.postgres, server.data_directory)
+    if data is not None and not server.in_recovery and not dry_run:
+        _lay_again(context, data, session)
+    names = [str(row[0]) for row in session.allowed(_LINKS) or []]
     if server.in_recovery:
         if names:
             raise _refusal(names, "that recovery has not come to its end", "Promote the server, and run this again.")
@@ -75,7 +76,7 @@ def settle_promoted(context: Context, session: Session, server: Server, *, dry_r
             "What a recovery left in %s, whose server was promoted since, could not be settled (%s)." % (data, why)
         )
         return
-    left = [str(row[0]) for row in session.rows(_LINKS)]
+    left = [str(row[0]) for row in session.allowed(_LINKS) or []]
     if left:
         hint = "Stop the server, and let the links in %s/pg_tblspc lead to the directories themselves." % data
         raise _refusal(left, "where those lead is not known", hint)
@@ -83,6 +84,20 @@ def settle_promoted(context: Context, session: Session, server: Server, *, dry_r
         "What a recovery had left in %s, whose server was promoted since, was settled: the links of its tablespaces lead to the"
         " directories themselves now." % data
     )
+
+
+def _lay_again(context: Context, data: Path, session: Session) -> None:
+    """Lay the links that a start before the promotion took away again; see lay_missing(). Raise RefusedError where that cannot be."""
+    try:
+        told = lay_missing(data, session)
+    except OSError as error:
+        raise RefusedError(
+            "A tablespace of the server has no directory any more, since a recovery that stopped while it was being dropped, and"
+            " cannot be given one: %s: %s." % (error.filename or data, error.strerror),
+            hint="Run this as the account of the server, or drop that tablespace.",
+        ) from error
+    for text in told:
+        context.warn(text)
 
 
 def on_this_host(postgres: Postgres) -> bool:
@@ -117,7 +132,7 @@ def _forget_replay(session: Session, names: list[str]) -> None:
 def _settle(data: Path, session: Session) -> None:
     home = Path(home_of(data))
     settle(data, promoted=False)  # before anything goes by which the directories are known
-    forget_dropped(data, session, laid=all_places(data))  # that of one that was being made as well
+    forget_dropped(data, session, laid=places_by_number(data))  # that of one that was being made as well
     unmark(path for path in map(Path, made_by_wal(data).values()) if is_marked(path, home))
     settle(data, promoted=True)
 
@@ -127,42 +142,41 @@ def forget_dropped(data: Path, session: Session, *, every: bool = False, laid: C
 
     PostgreSQL leaves such a link where a tablespace was being made when the recovery ended, and where it replays twice that one was
     dropped and another one got its directory. Where it is not `every` link, as somebody may make a tablespace at this moment,
-    only those go that lead to a tablespace that the server has, or to one of the directories `laid`.
+    only those go that lead to a tablespace that the server has, or whose number is one of those that a recovery has `laid`.
     """
     known = {str(oid): str(path) for oid, path in session.rows(_KNOWN)}
-    ours = {*known.values(), *laid}
     gone = []
     for entry in sorted((data / _LINKS_LIE).iterdir()):
         if entry.name.isdecimal() and entry.name not in known and entry.is_symlink():
             where = os.readlink(entry)
-            if every or where in ours:
+            if every or where in known.values() or entry.name in laid:
                 entry.unlink()
                 gone += [where] if where not in known.values() else []
     return gone
 
 
-def lay_missing(data: Path, session: Session, account: str, places: Mapping[str, Path]) -> list[str]:
+def lay_missing(data: Path, session: Session) -> list[str]:
     """Give each tablespace of the server that has no link an empty directory again, and return what is to be told of that.
 
-    PostgreSQL replays that one is dropped, which is empty then, before the commit at which it stops. `places` are the directories of
-    those of the base backup, by their numbers; those of the others were remembered when the WAL made them.
+    PostgreSQL replays that one is dropped, which is empty then, before the commit at which it stops. Where it lay was remembered when
+    the base backup was unpacked, or when the WAL made it. Raise OSError, or DamagedError if that cannot be read.
     """
     links, told = data / _LINKS_LIE, []
     lacking = [(str(oid), str(name)) for oid, name in session.rows(_OWN) if not os.path.lexists(links / str(oid))]
-    remembered = {oid: Path(path) for oid, path in places_by_number(data).items()}
+    remembered, owner = places_by_number(data) if lacking else {}, data.stat()
     for oid, name in lacking:
-        place = remembered.get(oid) or places.get(oid)
-        if place is None:
+        if oid not in remembered:
             told.append(
                 "The tablespace %s was being dropped at that moment: it was empty, and has no directory any more. No backup works"
                 " until it is dropped: DROP TABLESPACE %s." % (name, quote_ident(name))
             )
             continue
-        version = "PG_%d_%d" % session.rows(_VERSION)[0]
+        place, version = Path(remembered[oid]), "PG_%d_%d" % session.rows(_VERSION)[0]
         for path in (place, place / version):
             if not path.is_dir():
                 path.mkdir(mode=0o700)
-                give(account, path)
+                if os.geteuid() == 0:
+                    os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
         (links / oid).symlink_to(place)
         told.append(
             "The tablespace %s was being dropped at that moment: it was empty, and lies in %s, empty, again."

@@ -34,15 +34,22 @@ _FOLLOWS = "standby.signal"  # what has become a standby since is nobody's copy
 
 
 def lay(
-    data: Path, account: str, *, home: Path, places: Mapping[str, str], ours: Mapping[str, str], others: str
+    data: Path,
+    account: str,
+    *,
+    home: Path,
+    places: Mapping[str, str],
+    ours: Mapping[str, str],
+    others: str,
+    numbers: Mapping[str, str],
 ) -> None:
     """Say in the data directory `data`, whose name will be `home`, where tablespaces may lie, by their original directories.
 
-    `places` are those for which somebody gave a directory, `ours` those of the base backup, whose directories hold them already. Any
-    other gets the directory `others` with a number behind it; without that its own, if nothing is in it.
+    `places` are those for which somebody gave a directory, `ours` those of the base backup, whose directories hold them already (by
+    their `numbers` as well). Any other gets the directory `others` with a number behind it; without that its own, if nothing is in it.
     """
     state = {"home": str(home), "places": dict(places), "made": dict(ours), "fresh": [], "links": {}, "refused": []}
-    _write(str(data), {**state, "base": sorted(ours), "others": others}, account)
+    _write(str(data), {**state, "base": sorted(ours), "others": others, "numbers": dict(numbers)}, account)
 
 
 def look_into(data: str, name: str, path: str, account: str = "") -> None:
@@ -133,13 +140,8 @@ def made_by_wal(data: Path) -> dict[str, str]:
     return {path: place for path, place in sorted(state.get("made", {}).items()) if path not in state["base"]}
 
 
-def all_places(data: Path) -> list[str]:
-    """Return where all tablespaces lie that a recovery laid here, those of the base backup as well."""
-    return sorted(_read(str(data)).get("made", {}).values())
-
-
 def places_by_number(data: Path) -> dict[str, str]:
-    """Return where the tablespaces lie that the WAL made, by their numbers."""
+    """Return where the tablespaces lie that a recovery laid here, by their numbers: those of the base backup, and that the WAL made."""
     return dict(_read(str(data)).get("numbers", {}))
 
 
@@ -303,7 +305,6 @@ def _give(path: str, account: str) -> None:
 
 __all__ = (
     "FILE",
-    "all_places",
     "has_links",
     "home_of",
     "lay",

@@ -236,7 +236,7 @@ def data(tmp_path: Path) -> Path:
 
 def laid(data: Path, places: dict[str, str] | None = None, others: str = "") -> None:
     ours = {"/was/there": str(data.with_name("moved"))}
-    tablespaces.lay(data, "", home=data, places=places or {}, ours=ours, others=others)
+    tablespaces.lay(data, "", home=data, places=places or {}, ours=ours, others=others, numbers={})
 
 
 def look(data: Path, *paths: str) -> list[str]:

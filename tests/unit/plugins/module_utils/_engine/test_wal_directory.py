@@ -96,8 +96,14 @@ def test_what_a_recovery_left_that_was_cut_short_may_be_filled_anew(tmp_path: Pa
 
 def test_who_may_not_write_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wal").mkdir()
+    with monkeypatch.context() as patched:  # as it is group-writable, and somebody else's
+        patched.setattr(wal_directory.os, "geteuid", lambda: (tmp_path / "wal").stat().st_uid + 1)
+        assert "/wal does not belong to this account" in refused(tmp_path / "wal", tmp_path / "data")
+        assert refused(tmp_path / "new", tmp_path / "data") == ""
     monkeypatch.setattr(wal_directory.os, "access", lambda *_unused: False)
-    assert "does not belong to this account" in refused(tmp_path / "wal", tmp_path / "data")
+    assert "/wal does not belong to this account" in refused(tmp_path / "wal", tmp_path / "data")
+    said = "%s does not belong to this account, so new cannot be made in it." % tmp_path
+    assert refused(tmp_path / "new", tmp_path / "data") == said
 
 
 @pytest.mark.parametrize("before", [None, "", "/disk/main"])
@@ -124,8 +130,10 @@ def test_all_of_it_is_moved_whatever_it_is_called(
     inner, place = tmp_path / "data" / "pg_wal", tmp_path / "a place"
     inner.mkdir(parents=True)
     place.mkdir()
+    place.chmod(0o777)
     for name in names:
         (inner / name).mkdir() if "status" in name else (inner / name).write_text(name)
     wal_directory.move(world.context(), tmp_path / "data", place, "")
     assert inner.readlink() == place
+    assert place.stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in inner.iterdir()) == sorted(names)
