@@ -36,6 +36,9 @@ class Answers:
     def rows(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         return next((rows for part, rows in self._answers.items() if part in sql), [])
 
+    def allowed(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        return self.rows(sql, parameters)
+
     def value(self, sql: str, parameters: Any = None) -> Any:
         rows = self.rows(sql)
         return rows[0][0] if rows else None
