@@ -90,7 +90,7 @@ class Servers:
         """Return the server for `purpose`; the purpose `filled` holds the data set of the demo, others nothing."""
         key = (purpose, major)
         if key not in self._running:
-            server = PostgresServer(bindir_of(major), self._root, settings={"max_prepared_transactions": 5, **settings})
+            server = PostgresServer(bindir_of(major), self._root, settings=settings)
             server.__enter__()
             self._running[key] = server
             if purpose == "filled":
@@ -133,7 +133,7 @@ def shop(servers: Servers) -> PostgresServer:
 @pytest.fixture
 def bench(servers: Servers) -> Iterator[PostgresServer]:
     """PostgreSQL 18 for what a test needs; it is empty before each."""
-    server = servers.get("bench", 18)
+    server = servers.get("bench", 18, max_prepared_transactions=5)
     empty(server)
     yield server
 
