@@ -79,6 +79,10 @@ def _no_foreign_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- servers ----------------------------------------------------------------------------------------------------------
 
 
+# What the server `bench` has beside the defaults, and so any standby of it.
+BENCH = {"max_prepared_transactions": 5}
+
+
 class Servers:
     """PostgreSQL servers by purpose and version, each started when it is first asked for."""
 
@@ -90,7 +94,9 @@ class Servers:
         """Return the server for `purpose`; the purpose `filled` holds the data set of the demo, others nothing."""
         key = (purpose, major)
         if key not in self._running:
-            server = PostgresServer(bindir_of(major), self._root, settings=settings)
+            server = PostgresServer(
+                bindir_of(major), self._root, settings={**(BENCH if purpose == "bench" else {}), **settings}
+            )
             server.__enter__()
             self._running[key] = server
             if purpose == "filled":
@@ -133,7 +139,7 @@ def shop(servers: Servers) -> PostgresServer:
 @pytest.fixture
 def bench(servers: Servers) -> Iterator[PostgresServer]:
     """PostgreSQL 18 for what a test needs; it is empty before each."""
-    server = servers.get("bench", 18, max_prepared_transactions=5)
+    server = servers.get("bench", 18)
     empty(server)
     yield server
 

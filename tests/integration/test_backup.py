@@ -30,6 +30,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres impo
 from demo import compare, dataset
 from demo.servers import PostgresServer
 from tests.integration.conftest import (
+    BENCH,
     Poll,
     Servers,
     Site,
@@ -343,6 +344,7 @@ def parts(bench: PostgresServer) -> PostgresServer:
 
 def test_databases_that_are_not_backed_up_are_uncovered(parts: PostgresServer, make_site: MakeSite) -> None:
     run_sql(parts, "postgres", "CREATE DATABASE closed ALLOW_CONNECTIONS false")
+    run_sql(parts, "template1", "CREATE TEMPORARY TABLE of_nobody (i int)")
     result = make_site(parts).backup(databases=["parts"])
     assert [d["name"] for d in result["databases"]] == ["parts"]
     assert {u["what"]: u["why"] for u in result["uncovered"]} == {
@@ -554,7 +556,7 @@ def standby(bench: PostgresServer, tmp_path: Path) -> Iterator[PostgresServer]:
         "shop",
         "CREATE UNLOGGED TABLE shop.scratch (id serial, t text); INSERT INTO shop.scratch (t) SELECT 'x' FROM generate_series(1, 9)",
     )
-    other = PostgresServer(bench.bindir, tmp_path)
+    other = PostgresServer(bench.bindir, tmp_path, settings=BENCH)
     other.password = bench.password
     account: dict[str, Any] = {}
     if other.account:

@@ -21,7 +21,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import lock_waits
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system import following
 from demo.servers import PostgresServer
-from tests.integration.conftest import Servers, Site, create_database, empty, run_sql, wait_for
+from tests.integration.conftest import BENCH, Servers, Site, create_database, empty, run_sql, wait_for
 from tests.integration.test_versions import VERSIONS
 
 MakeSite = Callable[..., Site]
@@ -525,7 +525,7 @@ def test_a_pooler_that_hides_names_does_not_hide_the_queue(
 def test_a_dump_of_a_standby_is_watched_without_a_word(
     server: PostgresServer, make_site: MakeSite, looks: list[bool], tmp_path: Path
 ) -> None:
-    other = PostgresServer(server.bindir, tmp_path)
+    other = PostgresServer(server.bindir, tmp_path, settings=BENCH)
     other.password = server.password
     account: dict[str, Any] = {}
     if other.account:

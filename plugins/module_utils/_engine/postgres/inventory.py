@@ -445,6 +445,8 @@ def holds_objects(session: Session) -> bool:
         sql = "SELECT 1 FROM %s x WHERE x.oid >= 16384" % catalog
         if catalog in _SCHEMA_OF:
             sql += " AND x.%s NOT IN (SELECT n.oid FROM pg_namespace n WHERE %s)" % (_SCHEMA_OF[catalog], _SYSTEM)
+        if catalog == "pg_namespace":  # those of temporary tables stay, as of each vacuumdb
+            sql += " AND x.nspname !~ '^pg_'"
         parts.append("EXISTS (%s)" % sql)
     return bool(session.value("SELECT " + " OR ".join(parts)))
 
