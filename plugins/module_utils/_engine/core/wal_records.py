@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""When the newest transaction in a WAL segment was committed, as its own records say. Pure: bytes in, a moment out.
-
-A segment is a row of pages; a page begins with a header, which tells how much of a record that began earlier goes on behind it.
-So one page after the other can be read from the end. That layout is the same from PostgreSQL 9.5 to 18 (access/xlogrecord.h,
-access/xlog_internal.h, access/xact.h), in the byte order of its machine.
-"""
+"""The records of a WAL segment by which transactions end: where the last one does, and when the newest was committed. Pure."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Optional, Union
 
+from .wal_pages import HEADER, INFO, MANAGER, Pages, aligned, int_at
+
 _EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
-# magic, flags, timeline, address of the page, what is left of the record that began before
-_PAGE = struct.Struct("=HHIQI4x")
-_LONG_PAGE = 40
-_GOES_ON, _IS_LONG = 0x0001, 0x0002
-# length, transaction, position of the record before, info, resource manager, checksum
-_RECORD = struct.Struct("=IIQBB2xI")
-_RM_XACT, _WHAT, _COMMITS = 1, 0x70, (0x00, 0x30)
+_TRANSACTIONS = 1  # the resource manager
+# access/xact.h: of prepared ones as well
+_WHAT, _COMMITS, _ABORTS = 0x70, (0x00, 0x30), (0x20, 0x40)
 # Behind the header of such a record: where it came from, the transaction above it, and then how long its own data is.
 _ORIGIN, _ABOVE, _SHORT, _LONG = 253, 252, 255, 254
 _SKIPPED = {_ORIGIN: 3, _ABOVE: 5, _SHORT: 2, _LONG: 5}
@@ -29,85 +21,58 @@ _SKIPPED = {_ORIGIN: 3, _ABOVE: 5, _SHORT: 2, _LONG: 5}
 Content = Union[bytes, bytearray]
 
 
+def last_end(content: Content, start: int, before: int) -> Optional[int]:
+    """Return the LSN behind the last record of the segment before the LSN `before` by which a transaction ends; `start` if none does.
+
+    None if the segment cannot be read up to there.
+    """
+    pages = Pages(content, start)
+    plain, last, reach = pages.plain, start, start
+    for at in pages.records_from(0) if plain else ():
+        if start + pages.raw(at) >= before or len(plain) - at < HEADER:
+            break
+        reach = start + pages.raw(at + aligned(int_at(plain, at, 4)))
+        if _ends(plain, at, (*_COMMITS, *_ABORTS)):
+            last = reach
+    return last if reach >= before else None
+
+
 def newest_commit(content: Content) -> Optional[datetime]:
     """Return when the last transaction whose commit lies wholly in the segment was committed; None if there is none.
 
     It is the server's clock that says so. What is no segment has none either.
     """
-    if len(content) < _LONG_PAGE:
-        return None
-    magic, flags, _timeline, start, _left = _PAGE.unpack_from(content)
-    (page_size,) = struct.unpack_from("=I", content, _LONG_PAGE - 4)
-    if not flags & _IS_LONG or page_size < 1024 or page_size & (page_size - 1) or len(content) % page_size:
-        return None
-    segment = _Segment(content, page_size, magic, start)
-    for number in range(len(content) // page_size - 1, -1, -1):
+    pages = Pages(content, int_at(content, 8, 8))
+    for page in range(pages.count - 1, -1, -1):
         found = None
-        for at, length in segment.records(number):
-            found = segment.committed(at, length) or found
+        for at in pages.records_in(page):
+            found = _committed(pages.plain, at) or found
         if found is not None:
             return found
     return None
 
 
-class _Segment:
-    def __init__(self, content: Content, page_size: int, magic: int, start: int) -> None:
-        self._content, self._page_size, self._magic, self._start = content, page_size, magic, start
-
-    def records(self, number: int) -> Iterator[tuple[int, int]]:
-        """Yield where in the segment each record begins that begins in the page, and its length."""
-        begin = number * self._page_size
-        magic, flags, _timeline, address, left = _PAGE.unpack_from(self._content, begin)
-        if magic != self._magic or address != self._start + begin:
-            return  # nothing was written there
-        at = begin + self._header(number) + (_aligned(left) if flags & _GOES_ON else 0)
-        end = begin + self._page_size
-        while at + 4 <= end:
-            (length,) = struct.unpack_from("=I", self._content, at)
-            if length < _RECORD.size:
-                return
-            yield at, length
-            at += _aligned(length)
-
-    def committed(self, at: int, length: int) -> Optional[datetime]:
-        """Return when the transaction was committed if the record is a whole commit; None for any other."""
-        head = self._read(at, min(length, 64))
-        if len(head) < _RECORD.size:
-            return None
-        _length, _xid, _before, info, manager, _crc = _RECORD.unpack_from(head)
-        if manager != _RM_XACT or info & _WHAT not in _COMMITS or len(self._read(at, length)) < length:
-            return None
-        where = _RECORD.size
-        while where < len(head):
-            kind = head[where]
-            where += _SKIPPED.get(kind, len(head))
-            if kind in (_SHORT, _LONG):
-                break
-        if where + 8 > len(head):
-            return None
-        (microseconds,) = struct.unpack_from("=q", head, where)
-        try:
-            return _EPOCH + timedelta(microseconds=microseconds)
-        except OverflowError:
-            return None
-
-    def _read(self, at: int, length: int) -> bytes:
-        """Return so much of a record, without the headers of the pages over which it goes; less where the segment ends."""
-        parts = []
-        while length and at < len(self._content):
-            number = at // self._page_size
-            end = min(at + length, (number + 1) * self._page_size)
-            parts.append(bytes(self._content[at:end]))
-            length -= end - at
-            at = end + self._header(number + 1)
-        return b"".join(parts)
-
-    def _header(self, number: int) -> int:
-        return _PAGE.size if number else _LONG_PAGE
+def _ends(plain: bytes, at: int, how: tuple[int, ...]) -> bool:
+    """Tell whether it is one of these ends of a transaction whose record begins there."""
+    return plain[at + MANAGER] == _TRANSACTIONS and plain[at + INFO] & _WHAT in how
 
 
-def _aligned(length: int) -> int:
-    return (length + 7) & ~7
+def _committed(plain: bytes, at: int) -> Optional[datetime]:
+    """Return when the transaction was committed if the record is a whole commit; None for any other."""
+    end = at + int_at(plain, at, 4)
+    if end > len(plain) or not _ends(plain, at, _COMMITS):
+        return None
+    where, kind = at + HEADER, 0
+    while where < end and kind not in (_SHORT, _LONG):
+        kind = plain[where]
+        where += _SKIPPED.get(kind, end)
+    if where + 8 > end:
+        return None
+    (microseconds,) = struct.unpack_from("=q", plain, where)
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return None
 
 
-__all__ = ("newest_commit",)
+__all__ = ("Content", "last_end", "newest_commit")

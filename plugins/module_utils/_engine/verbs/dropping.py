@@ -14,7 +14,7 @@ from typing import Optional
 from ..core.errors import DamagedError, PgopsError
 from ..core.recovery_target import Stopped, transaction_ahead
 from ..core.segments import SEGMENT, kind, number_before, number_of, start_of
-from ..core.tablespace_records import last_end
+from ..core.wal_records import last_end
 from ..postgres.connection import Session
 from .recovery_plan import Earlier, Work
 

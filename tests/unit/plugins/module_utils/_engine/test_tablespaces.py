@@ -20,10 +20,10 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.tablespa
     ended,
     ended_with,
     found_in,
-    last_end,
     led_to,
     made_in,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_records import last_end
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import unproven
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import tablespaces
 
