@@ -532,23 +532,30 @@ def paused_at_the_end(log: str) -> bool:
     return bool(said_at_the_end(log)) or "pausing at the end of recovery" in log
 
 
+# Why the WAL may end before a target of that kind, and what to ask for instead.
+_SHORT = {
+    "xid": (
+        (
+            "no transaction of that number has ended behind the base backup: it may go on or wait as a prepared one, have ended"
+            " before, or be part of another one (a subtransaction)"
+        ),
+        "Ask for the transaction that it belongs to, for a moment",
+    ),
+    "name": (
+        "there is no restore point of that name behind the base backup; upper and lower case differ",
+        "Ask for a moment",
+    ),
+    "lsn": ("no record begins at that LSN or behind it", "Ask for an earlier one"),
+}
+
+
 def why_short(target: Target, gap: str = "") -> str:
     """Return what it may mean that the WAL ended before the target, and what to ask for instead; `gap` is as of Chosen."""
     if gap:
         return (
             "The archive breaks off there%s. Bring them back, or ask for the end at the gap (--to-end --to-gap)." % gap
         )
-    why = {
-        "xid": "no transaction of that number has ended behind the base backup: it may go on or wait as a prepared one, have ended"
-        " before, or be part of another one (a subtransaction)",
-        "name": "there is no restore point of that name behind the base backup; upper and lower case differ",
-        "lsn": "no record begins at that LSN or behind it",
-    }.get(target.kind, "nothing was committed after that moment")
-    instead = {
-        "xid": "Ask for the transaction that it belongs to, for a moment",
-        "name": "Ask for a moment",
-        "lsn": "Ask for an earlier one",
-    }.get(target.kind, "Ask for an earlier one")
+    why, instead = _SHORT.get(target.kind, ("nothing was committed after that moment", "Ask for an earlier one"))
     return (
         "Either WAL is missing, or %s. %s, or for the end (--to-end), which brings back all that the archive has."
         % (

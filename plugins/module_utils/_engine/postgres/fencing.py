@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..settings import Postgres
+from .connection import as_options
 
 HBA, IDENT, PID = "pgops_hba.conf", "pgops_ident.conf", "pgops.pid"
 # No copy may write into the archive of the original, nor clear it, whatever becomes of it.
@@ -49,7 +50,7 @@ ALONE = {
 class CopyLogin(Postgres):
     """How to log in to a copy, as its superuser: what a database or a role has its sessions load, this host may lack."""
 
-    options: str = "-c session_preload_libraries= -c local_preload_libraries="
+    options: str = as_options({"session_preload_libraries": "", "local_preload_libraries": ""})
 
 
 def fence_copy(data: Path, account: str) -> dict[str, str]:

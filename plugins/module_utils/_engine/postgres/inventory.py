@@ -17,9 +17,8 @@ from ..core.redaction import without_secret
 from .connection import INVALID, NO_DATABASE, Session
 
 _BATCH = 100
-_COUNTED_AT_ONCE = (
-    20  # tables: with the indexes of each, as many locks as a server has room for beside those of the tables
-)
+# Tables: with the indexes of each, as many locks as a server has room for beside those of all tables.
+_COUNTED_AT_ONCE = 20
 
 # What a server says that has no room for the locks of so many tables, and what helps.
 NO_LOCKS = "out of shared memory"
@@ -83,7 +82,7 @@ def _ours(catalog: str, alias: str) -> str:
 
 
 _USER = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
-_SYSTEM = "n.nspname ~ '^pg_' OR n.nspname = 'information_schema'"
+_SYSTEM = "NOT (%s)" % _USER
 # Whether a table inherits from others or others from it, but as a partition.
 _INHERITS = (
     "c.relkind = 'r' AND NOT c.relispartition"

@@ -22,7 +22,8 @@ from .sections import Work, load_in_sections
 from .target import Target, as_transaction
 
 _WITH_NEEDS = "--verbose"  # with what each entry depends on
-_LACKS = re.compile(r'^(?!.*\brole ".*" does not exist).* does not exist', re.MULTILINE)
+_NO_ROLE = re.compile(r'\brole ".*" does not exist')
+_A_ROLE = "Restore the globals too (globals: missing), or create the role."
 _A_PART = "It may need more than what was asked for: name that, too, or restore the whole database, without tables and schemas."
 
 
@@ -42,11 +43,21 @@ def load_database(
     except BaseException as error:
         if options.single_transaction:
             _drop_schemas(target, into, made)
-        if isinstance(error, CommandError) and NO_LOCKS in error.stderr:
-            error.hint = MORE_LOCKS
-        elif isinstance(error, CommandError) and options.wanted is not None and _LACKS.search(error.stderr):
-            error.hint = error.hint or _A_PART
+        if isinstance(error, CommandError):
+            error.hint = error.hint or _hint(error.stderr, options)
         raise
+
+
+def _hint(said: str, options: Options) -> str:
+    """Return what to do about an error, empty where nobody knows.
+
+    Who is mapped to a foreign server, or owns a publication, is in no fingerprint, so that nothing told of that role before.
+    """
+    if NO_LOCKS in said:
+        return MORE_LOCKS
+    if _NO_ROLE.search(said):
+        return _A_ROLE
+    return _A_PART if options.wanted is not None and "does not exist" in said else ""
 
 
 def _load(source: Source, database: Database, target: Target, into: str, options: Options, folder: Path) -> Loaded:

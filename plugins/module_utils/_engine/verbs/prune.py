@@ -95,11 +95,13 @@ def _refuse_needed(context: Context, places: list[Surveyed], request: Request) -
     """Refuse to remove the WAL of a cluster that somebody may come to need, before anything is removed."""
     if not request.clusters:
         return
-    if request.places or not context.config.wal.enabled:
+    if not context.config.wal.enabled:
         raise UsageError(
-            "The WAL of a cluster goes from all places at once, and only where wal.enabled is set.",
-            hint="Name no place beside it.",
+            "The WAL of a cluster is only looked at where wal.enabled is set.",
+            hint="Set it for this run: --set wal.enabled=true.",
         )
+    if request.places:
+        raise UsageError("The WAL of a cluster goes from all places at once.", hint="Name no place beside it.")
     ended = _ended(context, places, [])
     for identifier in request.clusters:
         if identifier not in ended:
@@ -228,10 +230,9 @@ def _ended(context: Context, places: list[Surveyed], results: list[dict[str, Any
     try:
         for name in configured(context):
             surveyed = next((one for one in places if one.name == name), None)
-            if surveyed is not None and surveyed.catalog is None:
+            catalog = surveyed.catalog if surveyed is not None else Catalog(context.place(name))
+            if catalog is None:
                 return ()
-            catalog = surveyed.catalog if surveyed is not None else None
-            catalog = catalog or Catalog(context.place(name))
             pruned = next((one for one in results if one["place"] == name), None)
             for set_id in _staying(catalog, pruned) if pruned is not None else catalog.ids():
                 if is_physical(set_id) or readable(catalog, set_id) is None:

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import itertools
 import os
-import re
 import time
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -437,7 +436,6 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
     except CommandError as error:
         met = self_made(error, work.options)
         if not met or work.request.mode == "into_empty":
-            error.hint = error.hint or _what_lacks(error)
             raise
         context.warn("The parallel restore of %r %s; it was begun anew with one job." % (job.name, met))
         swapping.drop(session, job.temporary, work.target.postgres)
@@ -454,15 +452,6 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
         job.phases["analyze"] = round(time.monotonic() - tick, 3)
     if work.request.mode != "into_empty":
         finish_database(session, job.temporary, job.database.properties, ownership=work.request.ownership)
-
-
-def _what_lacks(error: CommandError) -> str:
-    """Return what to do about a role that is not there; empty for other errors.
-
-    Who is mapped to a foreign server, or owns a publication, is in no fingerprint.
-    """
-    missing_role = re.search(r'role ".*" does not exist', error.message)
-    return "Restore the globals too (globals: missing), or create the role." if missing_role else ""
 
 
 def _fill(context: Context, work: _Work, job: _Job, session: Session, options: Options) -> None:

@@ -144,6 +144,9 @@ def test_the_time_until_the_disk_is_full(hours, severity):
     assert found(room=room)["wal room"][0] == severity
     assert Room(5, GIB, 1.0).full_in == timedelta(0)
     assert found(room=Room(GIB // 2, GIB, 0.0))["wal room"][0] == "ok"
+    large = server(segment_size=GIB)
+    assert found(server=large, room=Room(GIB - 1, GIB, 0.0))["wal room"][0] == "critical", "no room for the next one"
+    assert found(server=large, room=Room(GIB, GIB, 0.0))["wal room"][0] == "ok"
     full = found(room=Room(5, 0, 0.0))["wal room"]
     assert (full[0], "a segment may need more" in full[1]) == ("critical", True)
 

@@ -98,6 +98,16 @@ def test_s3_alone_is_asked_where_this_host_has_nothing(written):
     assert written.look("local") == Reach()
 
 
+def test_a_large_segment_is_not_fetched_to_look_into_it(written, monkeypatch):
+    written.ship()
+    blob = (written.home / written.path).stat().st_size
+    (written.home / written.path).unlink()
+    monkeypatch.setattr(newest, "_MOST_FETCHED", blob - 1)
+    assert written.look("s3", places=("s3",)).by == "arrival"
+    monkeypatch.setattr(newest, "_MOST_FETCHED", blob)
+    assert written.look("s3", places=("s3",)) == Reach(COMMITTED, "transaction")
+
+
 def test_without_a_commit_it_is_when_the_server_wrote_it(written):
     written.keep(segment_name(1, 2, SIZE), written.made(2, None), age=HOUR / 2)
     written.ship()

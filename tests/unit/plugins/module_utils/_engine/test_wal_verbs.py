@@ -627,6 +627,18 @@ def test_while_archiving_fails_the_time_is_that_of_the_disk_of_pg_wal(archive, m
     assert result["server"]["pg_wal_free_bytes"] == 1800 * SIZE
 
 
+def test_a_directory_that_only_others_may_look_into_is_no_end_of_the_look(archive, monkeypatch):
+    """As root, nothing is refused us."""
+
+    def free(path):
+        if str(path) != archive.world.config.local.path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return 1800 * SIZE
+
+    monkeypatch.setattr(wal_status, "free_bytes", free)
+    assert wal_status.wal_status(archive.world.context())["spool"]["free_bytes"] == 1800 * SIZE
+
+
 @pytest.mark.parametrize(
     ("values", "options"),
     [
