@@ -103,24 +103,42 @@ def test_a_signal_ends_a_query_that_runs(shop: Program) -> None:
     assert "KeyboardInterrupt" in err
 
 
+SPARED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from pgops import config
+from pgops.postgres import connection
+from pgops.system import interrupts
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def late(session, cancel=connection.Session.cancel):
+    time.sleep(0.6)
+    cancel(session)
+
+loaded = config.load(Path(sys.argv[1]), environ={}, host='h')
+with connection.connect(loaded.postgres) as session:
+    for number in range(201):
+        with interrupts.interruptible(), interrupts.cancelling_queries():
+            try:
+                if number:
+                    interrupt()
+                else:
+                    # The query ends by itself before its cancel is on its way.
+                    connection.Session.cancel = late
+                    threading.Timer(0.2, interrupt).start()
+                    session.rows('SELECT pg_sleep(0.4)')
+                raise SystemExit('no signal')
+            except KeyboardInterrupt:
+                session.rows('SELECT pg_sleep(%s)', (0.01 if number else 1,))
+"""
+
+
 def test_a_signal_spares_the_queries_of_the_clean_up(shop: Program) -> None:
     """Python may hear of a signal before the thread that cancels does: DROP DATABASE is not what was to be ended."""
-    script = (
-        "import os, signal, sys; from pathlib import Path; from pgops import config; from pgops.postgres import connection\n"
-        "from pgops.system import interrupts\n"
-        "loaded = config.load(Path(sys.argv[1]), environ={}, host='h')\n"
-        "with connection.connect(loaded.postgres) as session:\n"
-        "    for _ in range(200):\n"
-        "        with interrupts.interruptible(), interrupts.cancelling_queries():\n"
-        "            try:\n"
-        "                os.kill(os.getpid(), signal.SIGINT)\n"
-        "                raise SystemExit('no signal')\n"
-        "            except KeyboardInterrupt:\n"
-        "                session.rows('SELECT pg_sleep(0.01)')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(shop.config)], env=shop.environ, capture_output=True, text=True, check=False
-    )
+    argv = [sys.executable, "-c", SPARED, str(shop.config)]
+    done = subprocess.run(argv, env=shop.environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

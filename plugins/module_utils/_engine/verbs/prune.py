@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Callable
 
 from ..context import Context
 from ..core.errors import PgopsError, RefusedError, UnreachableError, UsageError
@@ -17,7 +18,7 @@ from ..core.naming import is_physical
 from ..core.retention import reach
 from ..core.sizes import human_size
 from ..core.times import iso
-from ..places.base import SETS, Entry, Place
+from ..places.base import SETS, Place
 from ..places.catalog import Catalog, readable
 from ..places.local import LocalPlace
 from ..wal.holdings import bases_of, lineages, spare
@@ -57,10 +58,12 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
     with _locks(context, request.dry_run):
         results: list[dict[str, Any]] = []
         failures: dict[str, PgopsError] = {}
-        ended: list[dict[str, Any]] = []
+        told: list[dict[str, Any]] = []
         turn = Turn()
         places = survey(context, request.places, remember=not request.dry_run)
-        _refuse_needed(context, places, request)
+        # By what all places hold before anything goes: once, and where somebody has to know.
+        ended = functools.cache(functools.partial(_ended, context, places))
+        _refuse_needed(context, request, ended)
         for surveyed in places:
             context.reporter.phase("prune %s" % surveyed.name)
             result = _empty(surveyed)
@@ -73,25 +76,25 @@ def prune(context: Context, request: Request) -> dict[str, Any]:
                         continue
                 _prune_place(context, surveyed, result, request.dry_run)
                 if context.config.wal.enabled:
-                    ended += _clear_wal(context, places, results, request)
+                    told += _clear_wal(context, surveyed, result, request, ended)
             except PgopsError as error:
                 failures[surveyed.name] = error
             except OSError as error:
                 failures[surveyed.name] = PgopsError("%s: %s." % (error.filename or surveyed.root, error.strerror))
             context.reporter.done()
     if failures:
-        raise _failure(results, failures, ended)
+        raise _failure(results, failures, told)
     if all(result["skipped"] for result in results):
         return turn.skipped()
     return {
         "changed": any(_changed(result) for result in results),
         "places": results,
-        "wal_clusters": ended,
+        "wal_clusters": told,
         **turn.facts,
     }
 
 
-def _refuse_needed(context: Context, places: list[Surveyed], request: Request) -> None:
+def _refuse_needed(context: Context, request: Request, ended: Callable[[], tuple[str, ...]]) -> None:
     """Refuse to remove the WAL of a cluster that somebody may come to need, before anything is removed."""
     if not request.clusters:
         return
@@ -102,9 +105,8 @@ def _refuse_needed(context: Context, places: list[Surveyed], request: Request) -
         )
     if request.places:
         raise UsageError("The WAL of a cluster goes from all places at once.", hint="Name no place beside it.")
-    ended = _ended(context, places, [])
     for identifier in request.clusters:
-        if identifier not in ended:
+        if identifier not in ended():
             raise RefusedError(
                 "Somebody may need the WAL of the cluster %s: it is the one in use, some place has a base backup of it, not all"
                 " places could be read, or something of it came within the time that the retention rules reach back."
@@ -169,21 +171,24 @@ def _prune_place(context: Context, surveyed: Surveyed, result: dict[str, Any], d
 
 
 def _clear_wal(
-    context: Context, places: list[Surveyed], results: list[dict[str, Any]], request: Request
+    context: Context,
+    surveyed: Surveyed,
+    result: dict[str, Any],
+    request: Request,
+    ended: Callable[[], tuple[str, ...]],
 ) -> list[dict[str, Any]]:
-    """Remove from the place that was pruned last the WAL that lies before every base backup that stays, and that of the clusters
-    that somebody asks for and with which it is over. Return those with which it is: a list of {place, system_identifier, files,
-    bytes, newest, removed}. In doubt about one, all of it stays.
+    """Remove from a place that was pruned the WAL that lies before every base backup that stays, and that of the clusters that
+    somebody asks for and with which it is over. Return those with which it is: a list of {place, system_identifier, files, bytes,
+    newest, removed}. In doubt about one, all of it stays.
 
     Where there is S3, the spool of this host is else cleared by wal ship, which knows what has arrived there.
     """
-    result = results[-1]
-    surveyed = next(one for one in places if one.name == result["place"])
     catalog = surveyed.catalog
     if catalog is None:
         return []
     is_spool = isinstance(catalog.place, LocalPlace) and context.config.s3 is not None
-    bases, unread = bases_of(catalog, _staying(catalog, result))
+    removed = {entry["set"] for entry in result["removed"]}
+    bases, unread = bases_of(catalog, [set_id for set_id in catalog.ids() if set_id not in removed])
     if unread:
         if not is_spool:
             context.warn(
@@ -191,13 +196,10 @@ def _clear_wal(
             )
         return []
     held = lineages(catalog.place)
-    ended: tuple[str, ...] = ()
+    based = {base.system_identifier for base in bases}
     told: list[dict[str, Any]] = []
-    if not set(held) <= {base.system_identifier for base in bases}:
-        ended = _ended(context, places, results)
     for identifier, lineage in sorted(held.items()):
-        entries: list[Entry] = []
-        if identifier in ended:
+        if identifier not in based and identifier in ended():
             entries = [*lineage.entries(), *lineage.marks]
             newest, size = max(entry.modified for entry in entries), sum(entry.size for entry in entries)
             facts = {"system_identifier": identifier, "files": len(entries), "bytes": size, "newest": iso(newest)}
@@ -216,13 +218,7 @@ def _clear_wal(
     return told
 
 
-def _staying(catalog: Catalog, result: dict[str, Any]) -> list[str]:
-    """Return the ids of the sets that a place keeps; `result` says what went, or would go."""
-    removed = {entry["set"] for entry in result["removed"]}
-    return [set_id for set_id in catalog.ids() if set_id not in removed]
-
-
-def _ended(context: Context, places: list[Surveyed], results: list[dict[str, Any]]) -> tuple[str, ...]:
+def _ended(context: Context, places: list[Surveyed]) -> tuple[str, ...]:
     """Return the clusters whose WAL nobody comes to need any more, by what all places hold; none where one cannot be read."""
     ages: dict[str, dict[str, datetime]] = {}
     sets: list[Taken] = []
@@ -233,8 +229,7 @@ def _ended(context: Context, places: list[Surveyed], results: list[dict[str, Any
             catalog = surveyed.catalog if surveyed is not None else Catalog(context.place(name))
             if catalog is None:
                 return ()
-            pruned = next((one for one in results if one["place"] == name), None)
-            for set_id in _staying(catalog, pruned) if pruned is not None else catalog.ids():
+            for set_id in catalog.ids():
                 if is_physical(set_id) or readable(catalog, set_id) is None:
                     manifest = catalog.manifest(set_id)
                     sets.append(Taken(set_id, manifest.begun, manifest.system_identifier))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_pages import Pages
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_records import newest_commit
 
 PAGE, PAGES, START = 8192, 4, 5 << 20
@@ -143,6 +144,15 @@ def test_what_is_no_segment_tells_nothing() -> None:
     never.add(XACT, COMMIT, struct.pack("=q", (1 << 63) - 1))
     never.add(XACT, COMMIT, bytes(3))
     assert newest_commit(never.content) is None
+
+
+@given(st.integers(0, 2 * PAGE), st.lists(st.integers(0, 3 * PAGE), max_size=30))
+def test_each_record_begins_in_one_page(before: int, sizes: list[int]) -> None:
+    segment = Segment(before=before)
+    for size in sizes:
+        segment.add(HEAP, 0, bytes(size))
+    pages = Pages(segment.content, START)
+    assert [at for page in range(pages.count) for at in pages.records_in(page)] == list(pages.records_from(0))
 
 
 @given(st.lists(st.tuples(st.integers(0, PAGE * PAGES - 1), st.integers(0, 255)), max_size=20))
