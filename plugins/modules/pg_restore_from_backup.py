@@ -469,6 +469,67 @@ plan:
       type: list
       elements: str
       returned: success
+    target:
+      description: Where it is to stop, as RV(target).
+      type: dict
+      returned: with O(recovery)
+    data_directory:
+      description: Where the data directory is to be.
+      type: str
+      returned: with O(recovery)
+    replaces:
+      description: Whether a data directory is there, which is kept under another name.
+      type: bool
+      returned: with O(recovery)
+    rests:
+      description: What a recovery that was cut short left there, which is removed.
+      type: list
+      elements: str
+      returned: with O(recovery)
+    to_make:
+      description: >-
+        The directories that are not there, and that this account cannot make. Each is one of RV(plan.refusals); who may, as root, makes
+        them first, as the playbook restore does.
+      type: list
+      elements: str
+      returned: with O(recovery)
+    served:
+      description: Whether a server runs on the data directory. That is one of RV(plan.refusals), too.
+      type: bool
+      returned: with O(recovery)
+    service:
+      description: The service that runs it, where it is known.
+      type: str
+      returned: with O(recovery)
+    chain:
+      description: What an incremental base backup builds on, the full one first.
+      type: list
+      elements: str
+      returned: with O(recovery)
+    bytes:
+      description: What comes there, unpacked, with the WAL that is replayed.
+      type: int
+      returned: with O(recovery)
+    stored_bytes:
+      description: What the base backups have in the place.
+      type: int
+      returned: with O(recovery)
+    base_stopped:
+      description: When the base backup was whole.
+      type: str
+      returned: with O(recovery)
+    tablespaces:
+      description: Where each tablespace is to lie.
+      type: dict
+      returned: with O(recovery)
+    wal_directory:
+      description: Where C(pg_wal) is to lie; empty for inside the data directory.
+      type: str
+      returned: with O(recovery)
+    original_wal_directory:
+      description: Where it lay; empty for inside the data directory, null where that is not known.
+      type: str
+      returned: with O(recovery)
 chain:
   description: What the set of an incremental base backup builds on, the full one first. Empty for a full one. A plan has it, too.
   returned: success, not in check mode, with O(recovery)

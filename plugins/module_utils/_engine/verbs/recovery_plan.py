@@ -117,6 +117,7 @@ class Work:
     cluster: Optional[Cluster] = None
     served: bool = False
     rests: list[Path] = field(default_factory=list)
+    to_make: list[Path] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     instead: Optional[Earlier] = None
@@ -403,6 +404,8 @@ def _check_directories(context: Context, work: Work) -> None:
         _check_moved(work)
     _check_tablespaces(work)
     _check_wal(work)
+    _check_rights(work)
+    refusals += _closed_sockets(request)
     work.remarks += [*_younger(work), *_wal_inside(work)]
     if request.config_file and not Path(request.config_file).is_file():
         refusals.append("There is no configuration file %s." % request.config_file)
@@ -523,6 +526,36 @@ def _check_wal(work: Work) -> None:
         work.refusals += wal_directory.refusals(place, work.data, taken)
 
 
+def _check_rights(work: Work) -> None:
+    """Find the directories that this account cannot make, though another one, as root, could do so before."""
+    for path in dict.fromkeys([work.data, *work.locations.values(), *map(Path, work.places.values()), *work.wal_alone]):
+        if not os.path.lexists(path) and path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
+            work.to_make.append(path)
+            work.refusals.append(
+                "%s does not belong to this account, so %s cannot be made in it: make it first, as this account's."
+                % (path.parent, path.name)
+            )
+
+
+def _closed_sockets(request: Request) -> Iterator[str]:
+    """Yield why the socket of a copy cannot lie in the directory that was named."""
+    path = Path(request.socket_directory)
+    if request.mode != "beside" or not request.socket_directory:
+        return
+    if path.is_dir():
+        if path.stat().st_mode & 0o077:
+            yield (
+                "Others can reach the socket in %s, and the copy lets everybody in who can: name a directory of mode 0700."
+                % path
+            )
+    elif os.path.lexists(path):
+        yield "%s is no directory, so no socket can lie in it." % path
+    elif not path.parent.is_dir():
+        yield "%s does not exist, so no socket can lie in %s." % (path.parent, path.name)
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        yield "%s does not belong to this account, so no socket can lie in %s." % (path.parent, path.name)
+
+
 def _wal_inside(work: Work) -> Iterator[str]:
     """Yield that pg_wal will lie inside the data directory, where the original has it elsewhere."""
     replaced = wal_directory.outside(work.data) if work.replaces and not is_rest(work.data) else ""
@@ -566,6 +599,7 @@ def plan(work: Work) -> dict[str, Any]:
         "data_directory": request.data_directory,
         "replaces": work.replaces,
         "rests": [str(path) for path in work.rests],
+        "to_make": [str(path) for path in work.to_make],
         "served": work.served,
         "service": work.service,
         "bytes": work.base.bytes + wal_bytes(work.source),

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a recovery lays things: what its account cannot make is told before anything is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Base, Payload
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recovery_plan
+
+
+def work_of(data: Path, locations: dict[str, Path], **asked: Any) -> recovery_plan.Work:
+    """What would be done; only its directories are looked at."""
+    base = Base(Payload("x", "tar"), "2026-11-22T08:00:00+00:00", 1, 1 << 24, 0, True, "SHA256")
+    nothing: Any = None
+    request = recovery_plan.Request(Target("end"), str(data), **asked)
+    return recovery_plan.Work(request, [], base, nothing, nothing, "", locations, "", False, [])
+
+
+def test_directories_that_only_root_can_make_are_told_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    locations = {"1": there, "2": tmp_path / "far", "3": tmp_path / "no" / "parent"}
+    work = work_of(tmp_path / "data", locations, wal_directory=str(tmp_path / "wal"))
+    work.places = {"/later": str(tmp_path / "later"), "/again": str(tmp_path / "far")}
+    recovery_plan._check_rights(work)
+    assert (work.to_make, work.refusals) == ([], [])
+    monkeypatch.setattr(recovery_plan.os, "access", lambda path, _mode: path != tmp_path)
+    recovery_plan._check_rights(work)
+    assert work.to_make == [tmp_path / name for name in ("data", "far", "later", "wal")]
+    assert work.refusals == [
+        "%s does not belong to this account, so %s cannot be made in it: make it first, as this account's."
+        % (tmp_path, name)
+        for name in ("data", "far", "later", "wal")
+    ]
+
+
+def test_a_directory_of_the_socket_that_cannot_be_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(name: str, **asked: Any) -> list[str]:
+        return [*recovery_plan._closed_sockets(work_of(tmp_path, {}, socket_directory=name, **asked).request)]
+
+    shut, opened = tmp_path / "shut", tmp_path / "opened"
+    shut.mkdir(mode=0o700)
+    opened.mkdir(mode=0o700)
+    opened.chmod(0o750)
+    (tmp_path / "file").touch()
+    assert said("") == said(str(shut)) == said(str(tmp_path / "new")) == []
+    assert said(str(opened), mode="in_place") == []  # it has a private one until it is proven
+    assert "name a directory of mode 0700" in said(str(opened))[0]
+    assert "is no directory" in said(str(tmp_path / "file"))[0]
+    assert "%s does not exist" % (tmp_path / "no") in said(str(tmp_path / "no" / "sockets"))[0]
+    monkeypatch.setattr(recovery_plan.os, "access", lambda *_unused: False)
+    assert "does not belong to this account" in said(str(tmp_path / "new"))[0]
