@@ -23,9 +23,8 @@ import pytest
 from sentry_relay.processing import StoreNormalizer
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channel import Beat, Channel
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channels import (
-    Beat,
-    Channel,
     channels,
     secrets_of,
     trouble_with_channels,

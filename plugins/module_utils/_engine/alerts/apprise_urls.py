@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from ..core.notices import Notice
-from .channels import Channel
+from .channel import Channel
 from .http import Answer, DeliveryError
 
 

@@ -14,7 +14,7 @@ from ..core.incidents import REPEATED
 from ..core.notices import EACH, SEVERAL, Notice, bundle
 from ..core.redaction import Redactor
 from ..core.times import Clock
-from .channels import Channel
+from .channel import Channel
 from .http import Answer, DeliveryError
 from .state import Health, State, Waiting
 

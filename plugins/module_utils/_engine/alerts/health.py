@@ -11,7 +11,8 @@ from ..core.freshness import CRITICAL, OK, WARNING, Finding
 from ..core.incidents import Incident
 from ..core.open_troubles import Way
 from ..core.times import human_span, iso, parse_iso
-from .channels import Channel, channels
+from .channel import Channel
+from .channels import channels
 from .http import DeliveryError
 from .state import State
 

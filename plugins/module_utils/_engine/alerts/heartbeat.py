@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ..core.notices import Notice
 from ..settings import HEARTBEAT
-from .channels import Beat, Channel
+from .channel import Beat, Channel
 from .http import Answer, DeliveryError
 
 _ENDS = {"start": "/start", "ok": "", "fail": "/fail", "log": "/log"}

@@ -18,7 +18,7 @@ from typing import Any, Optional
 from ..core.errors import PgopsError
 from ..core.notices import Notice
 from ..system.runner import Command
-from .channels import Channel
+from .channel import Channel
 from .http import Answer, DeliveryError, to_body
 
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.notices import Notice
-from .channels import Channel
+from .channel import Channel
 from .http import AGENT, Answer
 
 _SUMMARY, _KEY = 1024, 255

@@ -17,7 +17,7 @@ from typing import Callable, Optional
 
 from ..core.redaction import Redactor
 from ..core.times import Clock
-from .channels import Beat, Channel
+from .channel import Beat, Channel
 from .delivery import accepted, failed, patiently
 from .http import Answer, DeliveryError
 from .state import State, Unheard

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..core.notices import Notice
 from ..settings import SENTRY_MONITOR
-from .channels import Beat, Channel
+from .channel import Beat, Channel
 from .http import AGENT, Answer, DeliveryError, to_body
 
 _LEVELS = {"critical": "error", "warning": "warning", "info": "info"}

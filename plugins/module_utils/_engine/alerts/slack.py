@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.notices import Notice
-from .channels import Channel
+from .channel import Channel
 from .http import Answer, DeliveryError
 
 _COLOURS = {"info": "#439fe0", "warning": "#daa038", "critical": "#a30200"}

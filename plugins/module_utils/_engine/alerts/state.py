@@ -18,7 +18,7 @@ from ..core.incidents import Incident
 from ..core.notices import Notice
 from ..core.times import compact, iso, parse_iso
 from ..system.durable import make_dirs, to_json, write_bytes
-from .channels import Beat
+from .channel import Beat
 
 NAME = "alerts.json"
 COPY = "alerts.json.copy"

@@ -9,7 +9,7 @@ import hmac
 import time
 
 from ..core.notices import Notice
-from .channels import Channel
+from .channel import Channel
 from .http import Answer, to_body
 
 

@@ -10,7 +10,6 @@ import errno
 import math
 import os
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Any, Callable, Optional
 
 from ..core.errors import DISK_FULL, CommandError, MissingError, PgopsError, UnreachableError, UsageError
 from ..settings import Postgres
-from ..system.interrupts import wait_for_cancels
+from ..system.interrupts import cancelled_at_a_signal, wait_for_cancels
 
 Row = tuple[Any, ...]
 
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 _NAMES = {
     "login_host": ("host", "PGHOST"),
@@ -178,7 +176,7 @@ class Session:
         self._raw, self._driver, self.database = raw, driver, database
         self._since = math.inf
         self.has_encoding = raw.get_parameter_status("server_encoding") != _NO_ENCODING
-        _sessions.add(self)
+        cancelled_at_a_signal(self)
 
     @property
     def busy(self) -> bool:
@@ -294,16 +292,6 @@ class Session:
 
     def __exit__(self, *_unused: object) -> None:
         self.close()
-
-
-def cancel_queries(*, before: float) -> None:
-    """Cancel every query of this process that runs now and began before that moment. Callable from another thread.
-
-    Python hears a signal only when libpq returns, so for Ctrl-C to end a long query, somebody must have the server end it.
-    """
-    for session in list(_sessions):
-        if session.runs_since(before):
-            session.cancel()
 
 
 def connect(postgres: Postgres, database: str = "", *, options: str = "") -> Session:
@@ -533,7 +521,6 @@ __all__ = (
     "Session",
     "TurnedAwayError",
     "as_options",
-    "cancel_queries",
     "connect",
     "connect_any",
     "explained",

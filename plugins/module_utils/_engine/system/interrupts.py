@@ -10,8 +10,9 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 # How long the clean-up waits for the cancelling of what ran before it, which asks the server. Seconds.
 _HUSH_SECONDS = 5
@@ -27,6 +28,19 @@ class _Heard:
 
 
 _heard = _Heard()
+
+
+class Queries(Protocol):
+    """A session whose query can be cancelled, also from another thread."""
+
+    def runs_since(self, moment: float) -> bool:
+        """Tell whether a query runs now that began before `moment` (of time.monotonic())."""
+
+    def cancel(self) -> None:
+        """Have the server end that query."""
+
+
+_sessions: weakref.WeakSet[Queries] = weakref.WeakSet()
 
 
 @contextlib.contextmanager
@@ -64,17 +78,27 @@ def wait_for_cancels() -> None:
         _heard.hushed.wait(_HUSH_SECONDS)
 
 
+def cancelled_at_a_signal(session: Queries) -> None:
+    """Have the query of `session` cancelled when a signal ends the run (cancelling_queries), for as long as the session is there."""
+    _sessions.add(session)
+
+
+def _cancel(before: float) -> None:
+    """Cancel every query of this process that runs now and began before that moment."""
+    for session in list(_sessions):
+        if session.runs_since(before):
+            session.cancel()
+
+
 @contextlib.contextmanager
 def cancelling_queries() -> Iterator[None]:
-    """At a signal, have the server end the queries that run: until they end, Python does not hear of the signal.
+    """At a signal, have the server end the queries that run: Python hears of it only when libpq returns.
 
     Other threads' queries too, but none that began after Python had heard of it: those clean up.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    from ..postgres.connection import cancel_queries  # not in the thread: what is interrupted may be an import
-
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
@@ -82,7 +106,7 @@ def cancelling_queries() -> Iterator[None]:
         if os.read(reading, 1):
             _heard.hushed.clear()
             try:
-                cancel_queries(before=_heard.at or math.inf)
+                _cancel(_heard.at or math.inf)
             finally:
                 _heard.hushed.set()
 
@@ -98,4 +122,4 @@ def cancelling_queries() -> Iterator[None]:
         os.close(reading)
 
 
-__all__ = ("cancelling_queries", "interruptible", "wait_for_cancels")
+__all__ = ("Queries", "cancelled_at_a_signal", "cancelling_queries", "interruptible", "wait_for_cancels")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Callable, Optional
 
-from ..alerts.channels import Channel
+from ..alerts.channel import Channel
 from ..alerts.delivery import Outcome, accepted, failed, patiently
 from ..alerts.health import shown
 from ..alerts.http import Answer, DeliveryError

@@ -10,7 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Optional
 
-from ..alerts.channels import Channel, channels, secrets_of
+from ..alerts.channel import Channel
+from ..alerts.channels import channels, secrets_of
 from ..alerts.delivery import Outcome, deliver, enqueue
 from ..alerts.marks import Marks
 from ..alerts.state import COPIED, NAME, State, load, save, save_copy, set_aside

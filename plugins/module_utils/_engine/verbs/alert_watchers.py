@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from ..alerts.channels import Beat, Channel
+from ..alerts.channel import Beat, Channel
 from ..alerts.pings import Ping, Since, ping, retell
 from ..alerts.state import State
 from ..context import Context

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
-from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channels import Channel
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channel import Channel
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.delivery import deliver
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import State, Waiting

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channels import Beat
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channel import Beat
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.pings import Since, late
 
 ENDED = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)

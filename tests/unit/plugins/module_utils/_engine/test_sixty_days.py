@@ -25,7 +25,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import state
-from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channels import Channel
+from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.channel import Channel
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.delivery import deliver, enqueue
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.http import Answer, DeliveryError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import (
