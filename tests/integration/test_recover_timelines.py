@@ -322,6 +322,16 @@ def test_a_recovery_gets_across_the_switch_from_s3_alone(nodes: Nodes) -> None:
     assert not (nodes.empty.root / "backups" / FAILOVER).exists()
 
 
+def test_a_key_that_one_recovery_is_given_opens_the_wal_as_well(nodes: Nodes) -> None:
+    """It is brought for as long as it takes (--identity-file): the configuration, which the server's own calls read, has none."""
+    told, host = nodes.told, nodes.empty
+    try:
+        host.configure(instance=FAILOVER, s3=s3_of(nodes.store), **sealed(nodes.key, private=False))
+        assert rows_at(told, time=told.moments[7].isoformat()) == (upto(7), 3)
+    finally:
+        host.configure(instance=FAILOVER, s3=s3_of(nodes.store), **sealed(nodes.key, private=True))
+
+
 def test_the_wal_of_both_nodes_is_read_again_in_s3(nodes: Nodes) -> None:
     site = nodes.told.site
 

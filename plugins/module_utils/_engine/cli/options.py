@@ -613,6 +613,12 @@ def _wal(parser: Parser) -> None:
         help="for fetch: the instance whose archive it is, when it is not that of the configuration",
     )
     parser.add(
+        "--identity-file",
+        metavar="FILE",
+        complete="file",
+        help="for fetch: private age or SSH key, for encrypted WAL (default: restore.identity_file of the configuration)",
+    )
+    parser.add(
         "--look",
         action="store_true",
         help="for fetch: another command has brought the file; only see to the tablespaces that it makes",

@@ -34,6 +34,7 @@ _OPTIONS = {
     "--system-identifier": "system_identifier",
     "--place": "place",
     "--instance": "instance",
+    "--identity-file": "identity_file",
 }
 _FLAGS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--look": "look"}
 _WORDS = {"archive": ("PATH",), "fetch": ("NAME", "TARGET")}
@@ -112,6 +113,8 @@ def carry_out(
             from ..core.naming import check_instance
 
             brief = brief.of(check_instance(options["instance"]))
+        if options["identity_file"]:
+            brief = brief.opened_by(options["identity_file"])
         if bring is None:
             from ..wal.fetch import fetch
 
@@ -159,6 +162,7 @@ def parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[
         "system_identifier": "",
         "place": "",
         "instance": "",
+        "identity_file": "",
         "quiet": "",
         "verbose": "",
         "look": "",
@@ -180,9 +184,9 @@ def parsed(action: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[
         raise _misused(action, "it takes %s, not %d words" % (" and ".join(_WORDS[action]), len(words)))
     if options["place"] and (action == "archive" or options["place"] not in ("auto", "local", "s3")):
         raise _misused(action, "--place %s is not known here" % options["place"])
-    for option in ("instance", "look"):
+    for option in ("instance", "identity_file", "look"):
         if options[option] and action == "archive":
-            raise _misused(action, "--%s is for fetch alone" % option)
+            raise _misused(action, "--%s is for fetch alone" % option.replace("_", "-"))
     return options, words
 
 

@@ -264,6 +264,9 @@ def _our_command(context: Context, manifest: Manifest, refusals: list[str], *, l
             more = ["--instance", context.config.instance]
         if _archive_of(written) != _archive_of(context.config):
             why = "%s leads to another archive than what the options lay over it" % path
+        key = context.config.restore.identity_file
+        if key and key != written.restore.identity_file:  # brought for this recovery alone
+            more += ["--identity-file", key]
     if why:
         refusals.append(
             "The server would fetch its WAL by pgops wal fetch, which reads a configuration file, and %s. Name one (config) that"

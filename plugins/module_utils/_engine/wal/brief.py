@@ -43,6 +43,12 @@ class Brief:
         found.instance = instance
         return found
 
+    def opened_by(self, identity_file: str) -> Brief:
+        """Return the same with another private key."""
+        found = Brief({**self._values, "identity_file": identity_file})
+        found.instance = self.instance
+        return found
+
 
 def read_brief(config_path: str) -> Brief:
     """Return what the configuration file says. Raise UsageError that lists what is wrong with it."""
