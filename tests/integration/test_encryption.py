@@ -159,6 +159,18 @@ def test_with_a_wrong_key_nothing_is_restored(
     assert run_sql(bench, "postgres", "SELECT count(*) FROM pg_roles WHERE oid >= 16384") == [(0,)]
 
 
+def test_a_key_that_cannot_be_read_is_told_before_anything_is_touched(
+    shop: PostgresServer, bench: PostgresServer, make_site: MakeSite, keys: tuple[Key, Key]
+) -> None:
+    site = make_site(shop)
+    encrypted(site, keys[0])
+    gone = site.root / "gone"
+    with pytest.raises(UsageError, match="cannot read the private key %s: No such file" % gone) as caught:
+        site.restore(to=bench, sections={"restore": {"identity_file": str(gone)}})
+    assert "install -m 600 -o" in caught.value.hint
+    assert databases_of(bench) == {"postgres"}
+
+
 def test_a_wrong_key_does_not_damn_a_good_set(shop: PostgresServer, make_site: MakeSite, keys: tuple[Key, Key]) -> None:
     site = make_site(shop)
     encrypted(site, keys[0])

@@ -21,6 +21,7 @@ from .places.base import SETS, Place
 from .places.catalog import Catalog
 from .places.local import LocalPlace
 from .system import codec
+from .system.account import own_name
 from .system.bridge import Bridge
 from .system.durable import free_bytes
 from .system.runner import Command
@@ -97,10 +98,21 @@ class Source:
             bridge.abandon()
 
     def check_key(self) -> None:
-        """Raise UsageError if the private key that was given does not open this set. One small file is read."""
+        """Raise UsageError if the private key that was given cannot be read or does not open this set. One small file is read."""
         if self.manifest.encryption == "none" or not self.identity_file:
             return
-        check_private(Path(self.identity_file), "it holds a private key")
+        try:
+            check_private(Path(self.identity_file), "it holds a private key")
+            with open(self.identity_file, "rb"):
+                pass
+        except OSError as error:
+            name = own_name()
+            raise UsageError(
+                "The account %s, which does the work, cannot read the private key %s: %s."
+                % (name, self.identity_file, error.strerror),
+                hint="Give it a copy for as long as it takes, and name that: install -m 600 -o %s %s /run/pgops-key.txt"
+                % (name, self.identity_file),
+            ) from None
         file = min(self.manifest.files, key=lambda f: f.size)
         commands = codec.unwrap(self.context.runner, ("age",), identity_file=self.identity_file)
         try:
