@@ -66,7 +66,7 @@ def _plan(context: Context, session: Session, request: Request) -> list[dict[str
         raise MissingError(
             "It cannot be rolled back: %s." % "; ".join(lacking),
             hint="Only a restore with mode swap keeps a database, under a name like orders_before_20261122T093000Z. "
-            "If it is there under another name (psql -l lists them), name that: --kept NAME=KEPT. What a restore with mode create made is"
+            "If it is there under another name (psql -l lists them), name that (kept of the module and the playbook). What a restore with mode create made is"
             " undone by DROP DATABASE.",
         )
     if session.database in {name for step in plan for name in step.values()}:
