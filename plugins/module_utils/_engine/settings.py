@@ -395,7 +395,7 @@ class Restore:
         "",
         "File (mode 0600) with the private age or SSH key for encrypted sets. Keep it off this host until you need it.",
         form="path",
-        example="/root/backup-key.txt",
+        example="/run/pgops-key.txt",
     )
     analyze: bool = option(True, "Gather planner statistics after a restore.")
     restore_command: str = option(
