@@ -118,6 +118,7 @@ options:
     description:
       - File on the host (mode 0600) with the private age or SSH key for encrypted sets. Keep it off the host until
         you need it.
+      - The account that runs the task must be able to read it; with O(recovery), that of the server, too, for the WAL.
     type: path
   restore_command:
     description:
