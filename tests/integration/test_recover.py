@@ -1581,3 +1581,44 @@ def test_a_copy_starts_and_lets_us_in_whatever_the_original_was_set_to(tmp_path:
         assert run_sql(server, "it", "SELECT i FROM log") == [(7,)]
         assert result["compared"]["rows"] == 1
         assert left_behind(story) == []
+
+
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no logins today'; END $$;
+CREATE EVENT TRIGGER refuse ON login EXECUTE FUNCTION refuse();
+ALTER EVENT TRIGGER refuse ENABLE ALWAYS;
+"""
+
+
+def test_neither_prepared_transactions_nor_triggers_of_logins_are_in_the_way(tmp_path: Path) -> None:
+    """A copy has nobody who ends what was prepared: whoever looks at what that has locked would wait for ever."""
+    settings = {"max_prepared_transactions": 5}
+    with PostgresServer(wheel_bindir(18), tmp_path / "held", settings=settings) as server:
+        create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY); INSERT INTO log VALUES (1)")
+        site = Site(tmp_path / "site", server, options={"restore": {"restore_command": "false"}})
+        story = Story(server, site, tmp_path)
+        run_sql(server, "template1", REFUSE)
+        with cursor(server, "shop") as asked:
+            asked.execute(REFUSE)
+            asked.execute("BEGIN; LOCK TABLE log; INSERT INTO log VALUES (2); PREPARE TRANSACTION 'st''u%ck'")
+        story.back_up()
+        question = {"database": "shop", "sql": "SELECT count(*) FROM public.log", "expect": "1"}
+        (report,) = site.verify("restore", sections={"verify": {"assertions": [question]}})["sets"]
+        assert report["outcome"] == "passed", report
+        folder = story.folder()
+        try:
+            result = story.recover(folder, immediate="yes")
+            asked_of = "SELECT gid, database FROM pg_prepared_xacts"
+            assert ask(result, asked_of, "postgres") == [("st'u%ck", "shop")]
+        finally:
+            story.stop(folder)
+        (remark,) = result["remarks"]
+        assert "In the database 'shop'" in remark
+        assert "\"st'u%ck\"" in remark
+        result = rescued(story, immediate="yes", database="shop", into="it")
+        with cursor(server, "it", options="-c event_triggers=off") as asked:
+            asked.execute("SELECT i FROM public.log")
+            assert asked.fetchall() == [(1,)]
+        assert [text for text in result["remarks"] if "and not committed" in text and "\"st'u%ck\"" in text]
+        assert run_sql(server, "postgres", asked_of) == [("st'u%ck", "shop")]
+        assert left_behind(story) == []

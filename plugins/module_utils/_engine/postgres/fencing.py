@@ -8,7 +8,7 @@ import contextlib
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..settings import Postgres
@@ -46,11 +46,22 @@ ALONE = {
 }
 
 
+# Since PostgreSQL 17 an event trigger may turn away who logs in, or fail as a copy takes no writes yet.
+EVENT_TRIGGERS_MAJOR = 17
+NO_EVENT_TRIGGERS = {"event_triggers": "off"}
+
+
 @dataclass(frozen=True)
 class CopyLogin(Postgres):
     """How to log in to a copy, as its superuser: what a database or a role has its sessions load, this host may lack."""
 
     options: str = as_options({"session_preload_libraries": "", "local_preload_libraries": ""})
+
+    def of_version(self, major: int) -> CopyLogin:
+        """Return it for a copy of that version: what a database has its sessions run when they begin is nobody's business here."""
+        if major < EVENT_TRIGGERS_MAJOR:
+            return self
+        return replace(self, options="%s %s" % (self.options, as_options(NO_EVENT_TRIGGERS)))
 
 
 def fence_copy(data: Path, account: str) -> dict[str, str]:
@@ -108,7 +119,9 @@ def write_file(path: Path, text: str, account: str) -> None:
 
 __all__ = (
     "ALONE",
+    "EVENT_TRIGGERS_MAJOR",
     "NO_ARCHIVE",
+    "NO_EVENT_TRIGGERS",
     "UNPROVEN",
     "CopyLogin",
     "append_settings",

@@ -298,7 +298,7 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
             upon = folder / LIST
             with create_private(upon) as stream:
                 stream.write(plan.parent.listing)
-        stack.enter_context(wal_kept(context, session))
+        stack.enter_context(wal_kept(context))
 
         def present() -> list[Tablespace]:  # one that was dropped meanwhile is in it all the same
             now = {t.oid: t for t in (*plan.tablespaces, *_tablespaces(session))}
