@@ -1561,7 +1561,9 @@ def test_a_pause_midway_is_no_end(archived: Story) -> None:
 
 
 def test_a_copy_starts_and_lets_us_in_whatever_the_original_was_set_to(tmp_path: Path) -> None:
-    """Long segments and a configuration elsewhere, sessions that load what no host has, and a template1 that takes no logins."""
+    """Long segments and a configuration elsewhere, sessions that load what no host has, a template1 that takes no logins, a socket
+    for a group that is not here, and a way of reading that this host has not.
+    """
     with PostgresServer(wheel_bindir(18), tmp_path / "strange", initdb_args=("--wal-segsize=64",)) as server:
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY); INSERT INTO log VALUES (1)")
         create_database(server, "plain", "CREATE TABLE log AS SELECT 7 AS i")
@@ -1572,6 +1574,10 @@ def test_a_copy_starts_and_lets_us_in_whatever_the_original_was_set_to(tmp_path:
         run_sql(server, "postgres", "ALTER SYSTEM SET local_preload_libraries = 'lacking'")
         run_sql(server, "postgres", "ALTER DATABASE shop SET session_preload_libraries = 'lacking'")
         run_sql(server, "postgres", "ALTER DATABASE template1 ALLOW_CONNECTIONS false")
+        run_sql(server, "postgres", "ALTER SYSTEM SET unix_socket_group = 'nobody here knows it'")
+        run_sql(server, "postgres", "ALTER SYSTEM SET unix_socket_permissions = '0000'")
+        with (server.data_dir / "postgresql.auto.conf").open("a") as stream:
+            stream.write("io_method = 'io_uring'\n")  # as of a server that was built with it
         (server.data_dir / "postgresql.conf").unlink()
         story.back_up()
         question = {"database": "shop", "sql": "SELECT count(*) FROM public.log", "expect": "1"}

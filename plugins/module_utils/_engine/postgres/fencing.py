@@ -43,7 +43,13 @@ ALONE = {
     "shared_buffers": "128MB",
     "shared_preload_libraries": "",
     "ssl": "off",
+    # The directory of its socket is private; of the group this host may know nothing.
+    "unix_socket_group": "",
+    "unix_socket_permissions": "0777",
 }
+# io_uring, for one, is not to be had on each host.
+_IO_METHOD = "io_method", "worker"
+_IO_METHOD_MAJOR = 18
 
 
 # Since PostgreSQL 17 an event trigger may turn away who logs in, or fail as a copy takes no writes yet.
@@ -80,7 +86,9 @@ def fence_beside(data: Path, account: str) -> dict[str, str]:
     forget_signals(data)
     if not (data / "postgresql.conf").exists():  # Debian keeps it elsewhere
         write_file(data / "postgresql.conf", "", account)
-    return {**ALONE, **_logins(data, account), "external_pid_file": str(data / PID)}
+    major = int((data / "PG_VERSION").read_text(encoding="utf-8").split(".")[0])
+    more = dict([_IO_METHOD]) if major >= _IO_METHOD_MAJOR else {}
+    return {**ALONE, **more, **_logins(data, account), "external_pid_file": str(data / PID)}
 
 
 def forget_signals(data: Path) -> None:
