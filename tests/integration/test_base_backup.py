@@ -294,6 +294,14 @@ def test_a_server_that_cannot_is_told(tmp_path: Path, make_site: MakeSite, setti
             base(site, dry_run=True)
 
 
+def test_tablespaces_in_the_data_directory_are_refused(tmp_path: Path, make_site: MakeSite) -> None:
+    with PostgresServer(wheel_bindir(18), tmp_path) as server:
+        with cursor(server, "postgres", options="-c allow_in_place_tablespaces=on") as asked:
+            asked.execute("CREATE TABLESPACE inner_one LOCATION ''")
+        with pytest.raises(RefusedError, match="inside its data directory .*'inner_one'"):
+            base(make_site(server), dry_run=True)
+
+
 def test_a_full_house_of_wal_senders_and_of_slots(tmp_path: Path, make_site: MakeSite) -> None:
     with PostgresServer(
         wheel_bindir(16), tmp_path, settings={"max_wal_senders": 1, "max_replication_slots": 0}

@@ -179,9 +179,10 @@ def own(server: PostgresServer, *paths: Path) -> None:
             os.chown(path, server.account.pw_uid, server.account.pw_gid)
 
 
-def ask(result: dict[str, Any], query: str, database: str = "shop") -> list[tuple[Any, ...]]:
+def ask(result: dict[str, Any], query: str, database: str = "shop", options: str = "") -> list[tuple[Any, ...]]:
     """Ask the shop of a copy, or another database, by its private socket."""
     where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": database}
+    where["options"] = options
     connection = psycopg2.connect(**where)
     try:
         with connection.cursor() as asked:
@@ -219,6 +220,9 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         run_sql(server, "postgres", "CREATE TABLE aside TABLESPACE near AS SELECT 7 AS i")
         # As on a delayed standby: nothing may wait for that.
         run_sql(server, "postgres", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+        # In such a transaction a server that recovers answers no query; template1 is where we log in to a copy.
+        for whom in ("SYSTEM", "DATABASE template1"):
+            run_sql(server, "postgres", "ALTER %s SET default_transaction_isolation = 'serializable'" % whom)
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY) TABLESPACE far")
         # As our own command does, it leaves something beside the WAL.
         command = 'mkdir -p "$(dirname "%%p")/.pgops" && cp "%s/%%f" "%%p"' % archive
@@ -745,7 +749,8 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     assert any("the recovery pauses, and needs them to go on" in text for text in paused["remarks"])
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
     here = {"socket_directory": sockets, "port": port}
-    assert ask(here, "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()") == [(True, True)]
+    state = "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()"
+    assert ask(here, state, options=r"-c default_transaction_isolation=read\ committed") == [(True, True)]
     refused_for_good(copies, folder, asked, monkeypatch)
     result = recovers_with_less(copies, folder, conf, asked, here)
     assert (result["running"], result["service"]) == (True, "")

@@ -33,6 +33,8 @@ UNPROVEN = {
 ALONE = {
     **NO_ARCHIVE,
     **UNPROVEN,
+    # In a serializable transaction it answers no query while it recovers, or pauses.
+    "default_transaction_isolation": "read committed",
     "log_destination": "stderr",
     "huge_pages": "off",
     "local_preload_libraries": "",
