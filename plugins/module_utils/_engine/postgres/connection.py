@@ -115,7 +115,7 @@ def without_limits(version_num: int) -> dict[str, str]:
 
 
 def as_options(settings: Mapping[str, str]) -> str:
-    """Return `settings`, of which no value needs quotes, as PGOPTIONS has them."""
+    """Return `settings` as PGOPTIONS has them, where a backslash stands before each blank in a value."""
     return " ".join("-c %s=%s" % setting for setting in settings.items())
 
 
