@@ -298,7 +298,7 @@ def test_tablespaces_in_the_data_directory_are_refused(tmp_path: Path, make_site
     with PostgresServer(wheel_bindir(18), tmp_path) as server:
         with cursor(server, "postgres", options="-c allow_in_place_tablespaces=on") as asked:
             asked.execute("CREATE TABLESPACE inner_one LOCATION ''")
-        with pytest.raises(RefusedError, match="inside its data directory .*'inner_one'"):
+        with pytest.raises(RefusedError, match=r"inside its data directory .*'inner_one'"):
             base(make_site(server), dry_run=True)
 
 

@@ -77,6 +77,7 @@ INSERT INTO "grand child" (j) VALUES (1), (2);
 INSERT INTO other_parent VALUES (9);
 CREATE VIEW seen AS SELECT o.i FROM other o JOIN family f USING (i);
 """
+IS_PAUSED = "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()"
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
 
 
@@ -749,8 +750,7 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     assert any("the recovery pauses, and needs them to go on" in text for text in paused["remarks"])
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
     here = {"socket_directory": sockets, "port": port}
-    state = "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()"
-    assert ask(here, state, options=r"-c default_transaction_isolation=read\ committed") == [(True, True)]
+    assert ask(here, IS_PAUSED, options=r"-c default_transaction_isolation=read\ committed") == [(True, True)]
     refused_for_good(copies, folder, asked, monkeypatch)
     result = recovers_with_less(copies, folder, conf, asked, here)
     assert (result["running"], result["service"]) == (True, "")
@@ -1625,11 +1625,11 @@ def test_neither_prepared_transactions_nor_triggers_of_logins_are_in_the_way(tmp
             story.stop(folder)
         (remark,) = result["remarks"]
         assert "In the database 'shop'" in remark
-        assert "\"st'u%ck\"" in remark
+        assert '"st\'u%ck"' in remark
         result = rescued(story, immediate="yes", database="shop", into="it")
         with cursor(server, "it", options="-c event_triggers=off") as asked:
             asked.execute("SELECT i FROM public.log")
             assert asked.fetchall() == [(1,)]
-        assert [text for text in result["remarks"] if "and not committed" in text and "\"st'u%ck\"" in text]
+        assert [text for text in result["remarks"] if "and not committed" in text and '"st\'u%ck"' in text]
         assert run_sql(server, "postgres", asked_of) == [("st'u%ck", "shop")]
         assert left_behind(story) == []

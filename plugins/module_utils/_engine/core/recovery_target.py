@@ -289,7 +289,8 @@ def choose_base(
     raise RefusedError(
         "%s cannot be reached from any base backup:\n%s"
         % (_capital(target.shown), "\n".join("  - %s" % text for text in shown)),
-        hint="Nothing was touched.%s 'pgops status' shows what can be recovered." % _on_others(target, ordered, windows),
+        hint="Nothing was touched.%s 'pgops status' shows what can be recovered."
+        % _on_others(target, ordered, windows),
     )
 
 
@@ -302,7 +303,9 @@ def _on_others(target: Target, bases: Sequence[Candidate], windows: Optional[Seq
         there = dataclasses.replace(target, timeline=str(number))
         if any(not _too_late(there, base) and not _cut_off(there, base, windows) for base in bases):
             found.append(str(number))
-    said = " Timeline %s leads to where it may lie: ask for that (--timeline, or timeline of the module and the playbook)."
+    said = (
+        " Timeline %s leads to where it may lie: ask for that (--timeline, or timeline of the module and the playbook)."
+    )
     return said % " or ".join(found) if found else ""
 
 
@@ -339,7 +342,10 @@ def _too_late(target: Target, base: Candidate) -> str:
         return "the transaction may have ended before the backup did, whose next one was %d" % base.next_xid
     # WAL and the target have the lower half of its number alone.
     if target.kind == "xid" and _whole_xid(target.xid, base) - base.next_xid >= _EPOCH:
-        return "the transaction lies so far behind it, whose next one was %d, that others have its short number" % base.next_xid
+        return (
+            "the transaction lies so far behind it, whose next one was %d, that others have its short number"
+            % base.next_xid
+        )
     return ""
 
 
