@@ -568,6 +568,9 @@ def standby(bench: PostgresServer, tmp_path: Path) -> Iterator[PostgresServer]:
 
 def test_a_set_from_a_standby(standby: PostgresServer, make_site: MakeSite) -> None:
     wait_for(lambda: run_sql(standby, "postgres", "SELECT pg_is_in_recovery()")[0][0])
+    # In such a transaction it answers no query, not those with which pg_dump begins either.
+    run_sql(standby, "postgres", "ALTER SYSTEM SET default_transaction_isolation = 'serializable'")
+    run_sql(standby, "postgres", "SELECT pg_reload_conf()")
     site = make_site(standby)
     result = site.backup(databases=["shop"])
     manifest = site.manifest(result["set"])

@@ -294,6 +294,14 @@ def test_a_server_that_cannot_is_told(tmp_path: Path, make_site: MakeSite, setti
             base(site, dry_run=True)
 
 
+def test_tablespaces_in_the_data_directory_are_refused(tmp_path: Path, make_site: MakeSite) -> None:
+    with PostgresServer(wheel_bindir(18), tmp_path) as server:
+        with cursor(server, "postgres", options="-c allow_in_place_tablespaces=on") as asked:
+            asked.execute("CREATE TABLESPACE inner_one LOCATION ''")
+        with pytest.raises(RefusedError, match=r"inside its data directory .*'inner_one'"):
+            base(make_site(server), dry_run=True)
+
+
 def test_a_full_house_of_wal_senders_and_of_slots(tmp_path: Path, make_site: MakeSite) -> None:
     with PostgresServer(
         wheel_bindir(16), tmp_path, settings={"max_wal_senders": 1, "max_replication_slots": 0}
@@ -305,6 +313,18 @@ def test_a_full_house_of_wal_senders_and_of_slots(tmp_path: Path, make_site: Mak
         with server.connect("postgres", replication="true") as _held, pytest.raises(RefusedError) as caught:
             base(site)
         assert "max_wal_senders" in caught.value.hint
+
+
+def test_a_server_that_lets_slots_keep_little_wal(tmp_path: Path, make_site: MakeSite) -> None:
+    """It ends the session of a slot when the backup begins with a checkpoint; all WAL that is needed is still there."""
+    with PostgresServer(wheel_bindir(18), tmp_path, settings={"max_slot_wal_keep_size": "1MB"}) as server:
+        site = make_site(server)
+        taken = base(site)
+        assert "to release replication slot" in server.log_file.read_text()
+        assert "raise max_slot_wal_keep_size" in site.warnings
+        assert site.manifest(taken["set"]).warnings
+        (report,) = site.verify("restore")["sets"]
+        assert report["outcome"] == "passed", report
 
 
 def test_too_little_space_is_refused_before_it_begins(plain: PostgresServer, make_site: MakeSite) -> None:

@@ -77,6 +77,7 @@ INSERT INTO "grand child" (j) VALUES (1), (2);
 INSERT INTO other_parent VALUES (9);
 CREATE VIEW seen AS SELECT o.i FROM other o JOIN family f USING (i);
 """
+IS_PAUSED = "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()"
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
 
 
@@ -179,9 +180,10 @@ def own(server: PostgresServer, *paths: Path) -> None:
             os.chown(path, server.account.pw_uid, server.account.pw_gid)
 
 
-def ask(result: dict[str, Any], query: str, database: str = "shop") -> list[tuple[Any, ...]]:
+def ask(result: dict[str, Any], query: str, database: str = "shop", options: str = "") -> list[tuple[Any, ...]]:
     """Ask the shop of a copy, or another database, by its private socket."""
     where = {"host": result["socket_directory"], "port": result["port"], "user": "postgres", "dbname": database}
+    where["options"] = options
     connection = psycopg2.connect(**where)
     try:
         with connection.cursor() as asked:
@@ -219,6 +221,9 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         run_sql(server, "postgres", "CREATE TABLE aside TABLESPACE near AS SELECT 7 AS i")
         # As on a delayed standby: nothing may wait for that.
         run_sql(server, "postgres", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+        # In such a transaction a server that recovers answers no query; template1 is where we log in to a copy.
+        for whom in ("SYSTEM", "DATABASE template1"):
+            run_sql(server, "postgres", "ALTER %s SET default_transaction_isolation = 'serializable'" % whom)
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY) TABLESPACE far")
         # As our own command does, it leaves something beside the WAL.
         command = 'mkdir -p "$(dirname "%%p")/.pgops" && cp "%s/%%f" "%%p"' % archive
@@ -745,7 +750,7 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     assert any("the recovery pauses, and needs them to go on" in text for text in paused["remarks"])
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
     here = {"socket_directory": sockets, "port": port}
-    assert ask(here, "SELECT pg_is_in_recovery(), pg_is_wal_replay_paused()") == [(True, True)]
+    assert ask(here, IS_PAUSED, options=r"-c default_transaction_isolation=read\ committed") == [(True, True)]
     refused_for_good(copies, folder, asked, monkeypatch)
     result = recovers_with_less(copies, folder, conf, asked, here)
     assert (result["running"], result["service"]) == (True, "")
@@ -1561,7 +1566,9 @@ def test_a_pause_midway_is_no_end(archived: Story) -> None:
 
 
 def test_a_copy_starts_and_lets_us_in_whatever_the_original_was_set_to(tmp_path: Path) -> None:
-    """Long segments and a configuration elsewhere, sessions that load what no host has, and a template1 that takes no logins."""
+    """Long segments and a configuration elsewhere, sessions that load what no host has, a template1 that takes no logins, a socket
+    for a group that is not here, and a way of reading that this host has not.
+    """
     with PostgresServer(wheel_bindir(18), tmp_path / "strange", initdb_args=("--wal-segsize=64",)) as server:
         create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY); INSERT INTO log VALUES (1)")
         create_database(server, "plain", "CREATE TABLE log AS SELECT 7 AS i")
@@ -1572,6 +1579,10 @@ def test_a_copy_starts_and_lets_us_in_whatever_the_original_was_set_to(tmp_path:
         run_sql(server, "postgres", "ALTER SYSTEM SET local_preload_libraries = 'lacking'")
         run_sql(server, "postgres", "ALTER DATABASE shop SET session_preload_libraries = 'lacking'")
         run_sql(server, "postgres", "ALTER DATABASE template1 ALLOW_CONNECTIONS false")
+        run_sql(server, "postgres", "ALTER SYSTEM SET unix_socket_group = 'nobody here knows it'")
+        run_sql(server, "postgres", "ALTER SYSTEM SET unix_socket_permissions = '0000'")
+        with (server.data_dir / "postgresql.auto.conf").open("a") as stream:
+            stream.write("io_method = 'io_uring'\n")  # as of a server that was built with it
         (server.data_dir / "postgresql.conf").unlink()
         story.back_up()
         question = {"database": "shop", "sql": "SELECT count(*) FROM public.log", "expect": "1"}
@@ -1580,4 +1591,45 @@ def test_a_copy_starts_and_lets_us_in_whatever_the_original_was_set_to(tmp_path:
         result = rescued(story, immediate="yes", database="plain", into="it")
         assert run_sql(server, "it", "SELECT i FROM log") == [(7,)]
         assert result["compared"]["rows"] == 1
+        assert left_behind(story) == []
+
+
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no logins today'; END $$;
+CREATE EVENT TRIGGER refuse ON login EXECUTE FUNCTION refuse();
+ALTER EVENT TRIGGER refuse ENABLE ALWAYS;
+"""
+
+
+def test_neither_prepared_transactions_nor_triggers_of_logins_are_in_the_way(tmp_path: Path) -> None:
+    """A copy has nobody who ends what was prepared: whoever looks at what that has locked would wait for ever."""
+    settings = {"max_prepared_transactions": 5}
+    with PostgresServer(wheel_bindir(18), tmp_path / "held", settings=settings) as server:
+        create_database(server, "shop", "CREATE TABLE log (i int PRIMARY KEY); INSERT INTO log VALUES (1)")
+        site = Site(tmp_path / "site", server, options={"restore": {"restore_command": "false"}})
+        story = Story(server, site, tmp_path)
+        run_sql(server, "template1", REFUSE)
+        with cursor(server, "shop") as asked:
+            asked.execute(REFUSE)
+            asked.execute("BEGIN; LOCK TABLE log; INSERT INTO log VALUES (2); PREPARE TRANSACTION 'st''u%ck'")
+        story.back_up()
+        question = {"database": "shop", "sql": "SELECT count(*) FROM public.log", "expect": "1"}
+        (report,) = site.verify("restore", sections={"verify": {"assertions": [question]}})["sets"]
+        assert report["outcome"] == "passed", report
+        folder = story.folder()
+        try:
+            result = story.recover(folder, immediate="yes")
+            asked_of = "SELECT gid, database FROM pg_prepared_xacts"
+            assert ask(result, asked_of, "postgres") == [("st'u%ck", "shop")]
+        finally:
+            story.stop(folder)
+        (remark,) = result["remarks"]
+        assert "In the database 'shop'" in remark
+        assert '"st\'u%ck"' in remark
+        result = rescued(story, immediate="yes", database="shop", into="it")
+        with cursor(server, "it", options="-c event_triggers=off") as asked:
+            asked.execute("SELECT i FROM public.log")
+            assert asked.fetchall() == [(1,)]
+        assert [text for text in result["remarks"] if "and not committed" in text and '"st\'u%ck"' in text]
+        assert run_sql(server, "postgres", asked_of) == [("st'u%ck", "shop")]
         assert left_behind(story) == []

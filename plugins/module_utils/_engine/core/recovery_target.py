@@ -169,7 +169,7 @@ def _position(text: str) -> int:
 
 
 def _xid(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,20}", text) or int(text) % _EPOCH < _FIRST_XID:
+    if not re.fullmatch("[0-9]{1,20}", text) or int(text) >= _EPOCH**2 or int(text) % _EPOCH < _FIRST_XID:
         raise UsageError("%r is no transaction." % text, hint="Give the number that pg_current_xact_id() shows.")
     return int(text)
 
@@ -289,8 +289,24 @@ def choose_base(
     raise RefusedError(
         "%s cannot be reached from any base backup:\n%s"
         % (_capital(target.shown), "\n".join("  - %s" % text for text in shown)),
-        hint="Nothing was touched. 'pgops status' shows what can be recovered.",
+        hint="Nothing was touched.%s 'pgops status' shows what can be recovered."
+        % _on_others(target, ordered, windows),
     )
+
+
+def _on_others(target: Target, bases: Sequence[Candidate], windows: Optional[Sequence[Window]]) -> str:
+    """Return which other timelines than the latest lead to the target: those of which that does not know, for want of its history."""
+    if target.timeline != "latest" or target.kind == "end":
+        return ""
+    found = []
+    for number in sorted({window.timeline for window in windows or ()}):
+        there = dataclasses.replace(target, timeline=str(number))
+        if any(not _too_late(there, base) and not _cut_off(there, base, windows) for base in bases):
+            found.append(str(number))
+    said = (
+        " Timeline %s leads to where it may lie: ask for that (--timeline, or timeline of the module and the playbook)."
+    )
+    return said % " or ".join(found) if found else ""
 
 
 def _in_the_future(target: Target, now: datetime) -> RefusedError:
@@ -317,13 +333,19 @@ def _check_clusters(
 
 
 def _too_late(target: Target, base: Candidate) -> str:
-    """Return why the base backup ended after the target, empty if it did not."""
+    """Return why the target does not lie behind the base backup, empty if it may."""
     if target.kind == "time" and target.moment is not None and base.stopped > target.moment:
         return "it was whole at %s only" % iso(base.stopped)
     if target.kind == "lsn" and base.end > target.position:
         return "it was whole at the LSN %s only" % show_lsn(base.end)
     if target.kind == "xid" and base.next_xid > _whole_xid(target.xid, base):
         return "the transaction may have ended before the backup did, whose next one was %d" % base.next_xid
+    # WAL and the target have the lower half of its number alone.
+    if target.kind == "xid" and _whole_xid(target.xid, base) - base.next_xid >= _EPOCH:
+        return (
+            "the transaction lies so far behind it, whose next one was %d, that others have its short number"
+            % base.next_xid
+        )
     return ""
 
 
@@ -338,7 +360,8 @@ def _cut_off(target: Target, base: Candidate, windows: Optional[Sequence[Window]
         return ""
     window = _window(target, base, windows)
     if window is None:
-        return "the archive holds no WAL for it on timeline %s" % target.timeline
+        on = "" if target.timeline == "latest" else " on timeline %s" % target.timeline
+        return "the archive holds no WAL for it%s" % on
     stretch = _stretch(base, window)
     if stretch is None:
         return "WAL that it needs is missing in the archive, or lies on another timeline than %d" % window.timeline

@@ -43,6 +43,7 @@ class ServerWal:
     timeline: Optional[int] = None
     ahead_seconds: float = 0.0
     unsettled: str = ""
+    archive_library: str = ""
 
     @property
     def failing(self) -> bool:
@@ -161,7 +162,13 @@ def _server(server: ServerWal, bounds: Bounds, now: datetime) -> Iterator[Findin
         text = "The server does not archive its WAL (archive_mode is %s)." % server.archive_mode
         yield Finding("wal archive", CRITICAL, text)
         return
-    if "wal archive" not in server.archive_command:
+    if server.archive_library:  # since PostgreSQL 15; beside it no command is called
+        text = (
+            "archive_library is %s, beside which the server calls no archive_command: take it out (ALTER SYSTEM RESET"
+            " archive_library, or in postgresql.conf), and reload." % server.archive_library
+        )
+        yield Finding("wal archive", CRITICAL, text)
+    elif "wal archive" not in server.archive_command:
         yield Finding("wal archive", CRITICAL, "archive_command does not call pgops wal archive.")
     elif server.failing:
         text = "The server cannot archive %s (%d failures so far); its log says why." % (

@@ -19,7 +19,7 @@ _POSITION = (
 _TIMELINE = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())"
 _SETTINGS = (
     "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN"
-    " ('archive_mode', 'archive_command', 'archive_timeout', 'wal_segment_size', 'wal_level')"
+    " ('archive_mode', 'archive_command', 'archive_library', 'archive_timeout', 'wal_segment_size', 'wal_level')"
 )
 _ARCHIVER = (
     "SELECT last_archived_wal, last_archived_time, last_failed_wal, last_failed_time, failed_count"
@@ -44,6 +44,7 @@ def ask(session: Session, clock: Callable[[], datetime]) -> tuple[ServerWal, dic
     facts = ServerWal(
         archive_mode=settings["archive_mode"],
         archive_command=settings.get("archive_command", ""),
+        archive_library=settings.get("archive_library", ""),
         archive_timeout=int(settings["archive_timeout"]),
         segment_size=size,
         lag_bytes=_lag(position, last or "", size),

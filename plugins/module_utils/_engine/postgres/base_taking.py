@@ -28,7 +28,7 @@ from ..settings import Base
 from ..system import codec
 from ..system.bridge import flow
 from ..system.runner import Command
-from .connection import Session, explained, program_environment
+from .connection import connect, explained, program_environment
 from .dumping import DirectoryWatch, Sink
 from .tools import Programs
 
@@ -253,20 +253,33 @@ def replication_refused(error: CommandError) -> PgopsError:
 
 
 @contextlib.contextmanager
-def wal_kept(context: Context, session: Session) -> Iterator[None]:
-    """Keep the server from removing WAL, by a slot of this session, for as long as the block lasts."""
+def wal_kept(context: Context) -> Iterator[None]:
+    """Keep the server from removing WAL, by a slot, for as long as the block lasts.
+
+    It has a session of its own, with which it goes: a server that wrote more than max_slot_wal_keep_size meanwhile ends both, and the
+    backup is whole all the same, if the WAL is still there in the end.
+    """
     name = "pgops_%s" % secrets.token_hex(8)
-    try:
-        session.rows("SELECT pg_create_physical_replication_slot(%s, true, true)", (name,))
-    except PgopsError as error:
-        context.warn("No slot keeps WAL during the backup, so it fails if the server removes some: %s" % error.message)
+    with contextlib.ExitStack() as stack:
+        try:
+            session = stack.enter_context(connect(context.config.postgres))
+            session.rows("SELECT pg_create_physical_replication_slot(%s, true, true)", (name,))
+        except PgopsError as error:
+            context.warn("%s: %s" % (_NO_SLOT, error.message))
+            yield
+            return
         yield
-        return
-    try:
-        yield
-    finally:
-        with contextlib.suppress(PgopsError):  # with its session it goes anyway
+        try:
             session.rows("SELECT pg_drop_replication_slot(%s)", (name,))
+        except UnreachableError:
+            context.warn(_SLOT_ENDED)
+
+
+_NO_SLOT = "No slot keeps WAL during the backup, so it fails if the server removes some"
+_SLOT_ENDED = (
+    "The server ended the slot that was to keep WAL during the backup, as it does when more than max_slot_wal_keep_size is written"
+    " meanwhile. A backup that takes longer may fail for want of WAL: raise max_slot_wal_keep_size."
+)
 
 
 def take(

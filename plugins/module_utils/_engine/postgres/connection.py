@@ -113,7 +113,7 @@ def without_limits(version_num: int) -> dict[str, str]:
 
 
 def as_options(settings: Mapping[str, str]) -> str:
-    """Return `settings`, of which no value needs quotes, as PGOPTIONS has them."""
+    """Return `settings` as PGOPTIONS has them, where a backslash stands before each blank in a value."""
     return " ".join("-c %s=%s" % setting for setting in settings.items())
 
 
@@ -310,6 +310,8 @@ def connect(postgres: Postgres, database: str = "", *, options: str = "") -> Ses
     except (driver.Error, UnicodeError, ValueError) as error:
         raise UsageError("These are no valid connection options: %s." % str(error).strip()) from None
     session = Session(raw, driver, name)
+    # A standby, and a server that recovers, answer no query in a serializable transaction, not even one that sets something.
+    _persist(session, "SET default_transaction_isolation TO 'read committed'")
     # The same settings on every server, so that texts compare; nothing may end a long, quiet snapshot.
     for setting, value in (
         *without_limits(raw.server_version).items(),
@@ -320,7 +322,7 @@ def connect(postgres: Postgres, database: str = "", *, options: str = "") -> Ses
         ("standard_conforming_strings", "on"),
         ("jit", "off"),  # compiling a count of many tables takes longer than the counting
     ):
-        _set(session, setting, value)
+        _persist(session, "SELECT pg_catalog.set_config(%s, %s, false)", (setting, value))
     # What we hear is looked at, and shown to people, in English. Others than superusers may not ask for that.
     session.execute(
         "SELECT pg_catalog.set_config('lc_messages', 'C', false) FROM pg_catalog.pg_roles"
@@ -411,13 +413,13 @@ AND (pg_catalog.has_database_privilege(oid, 'CONNECT') OR pg_catalog.pg_has_role
 """
 
 
-def _set(session: Session, setting: str, value: str) -> None:
-    """Change a setting. The database or the role may have a limit for statements so short that it ends even the one that
+def _persist(session: Session, sql: str, parameters: Optional[Sequence[Any]] = None) -> None:
+    """Change a setting by `sql`. The database or the role may have a limit for statements so short that it ends even the one that
     lifts it; a limit that strikes as a statement ends is felt by the next one.
     """
     for left in reversed(range(_TRIES)):
         try:
-            session.execute("SELECT pg_catalog.set_config(%s, %s, false)", (setting, value))
+            session.execute(sql, parameters)
             return
         except PgopsError as error:
             if not left or getattr(error, "sqlstate", "") != _CANCELED:

@@ -158,6 +158,17 @@ def _layers(context: Context) -> tuple[str, ...]:
     return ("age",) if context.config.backup.encryption == "age" else ()
 
 
+# As the server, the database or the role has it, whatever this session has set.
+_ISOLATION = "SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_isolation'"
+
+
+def _answered(environment: dict[str, str], server: Server, session: Session) -> dict[str, str]:
+    """Return `environment` so that a standby answers a program of PostgreSQL: it has no serializable transactions."""
+    if not server.in_recovery or session.value(_ISOLATION) != "serializable":
+        return environment
+    return with_options(environment, {"default_transaction_isolation": r"read\ committed"})
+
+
 # --- globals ----------------------------------------------------------------------------------------------------------
 
 
@@ -170,12 +181,13 @@ def dump_globals(context: Context, programs: Programs, server: Server, sink: Sin
     path = "globals.sql" + codec.suffix(layers)
     wrappers = codec.wrap(context.runner, layers, level=None, recipients=context.config.backup.recipients)
     with connect(context.config.postgres) as session:
-        encoding = _encoding(session)
+        environment = {**program_environment(context.config.postgres), **_encoding(session)}
+        environment = _answered(environment, server, session)
     attempts = [()] if server.superuser else [(), ("--no-role-passwords",)]
     for extra in attempts:
         command = Command(
             (programs.path("pg_dumpall"), "--globals-only", "--no-password", *extra, _login_database(context)),
-            env={**program_environment(context.config.postgres), **encoding},
+            env=environment,
         )
         try:
             sink.stream(path, [command, *wrappers])
@@ -456,6 +468,7 @@ def _run_pg_dump(
         job.server.superuser
     ):  # a limit may end even the statement that lifts it; a pooler, as others use, refuses options
         environment = with_options(environment, {"lc_messages": "C", **without_limits(job.server.version_num)})
+    environment = _answered(environment, job.server, session)
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)

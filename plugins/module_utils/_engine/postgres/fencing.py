@@ -8,7 +8,7 @@ import contextlib
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..settings import Postgres
@@ -33,6 +33,8 @@ UNPROVEN = {
 ALONE = {
     **NO_ARCHIVE,
     **UNPROVEN,
+    # In a serializable transaction it answers no query while it recovers, or pauses.
+    "default_transaction_isolation": "read committed",
     "log_destination": "stderr",
     "huge_pages": "off",
     "local_preload_libraries": "",
@@ -43,7 +45,18 @@ ALONE = {
     "shared_buffers": "128MB",
     "shared_preload_libraries": "",
     "ssl": "off",
+    # The directory of its socket is private; of the group this host may know nothing.
+    "unix_socket_group": "",
+    "unix_socket_permissions": "0777",
 }
+# io_uring, for one, is not to be had on each host.
+_IO_METHOD = "io_method", "worker"
+_IO_METHOD_MAJOR = 18
+
+
+# Since PostgreSQL 17 an event trigger may turn away who logs in, or fail as a copy takes no writes yet.
+EVENT_TRIGGERS_MAJOR = 17
+NO_EVENT_TRIGGERS = {"event_triggers": "off"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,12 @@ class CopyLogin(Postgres):
     """How to log in to a copy, as its superuser: what a database or a role has its sessions load, this host may lack."""
 
     options: str = as_options({"session_preload_libraries": "", "local_preload_libraries": ""})
+
+    def of_version(self, major: int) -> CopyLogin:
+        """Return it for a copy of that version: what a database has its sessions run when they begin is nobody's business here."""
+        if major < EVENT_TRIGGERS_MAJOR:
+            return self
+        return replace(self, options="%s %s" % (self.options, as_options(NO_EVENT_TRIGGERS)))
 
 
 def fence_copy(data: Path, account: str) -> dict[str, str]:
@@ -69,7 +88,9 @@ def fence_beside(data: Path, account: str) -> dict[str, str]:
     forget_signals(data)
     if not (data / "postgresql.conf").exists():  # Debian keeps it elsewhere
         write_file(data / "postgresql.conf", "", account)
-    return {**ALONE, **_logins(data, account), "external_pid_file": str(data / PID)}
+    major = int((data / "PG_VERSION").read_text(encoding="utf-8").split(".")[0])
+    more = dict([_IO_METHOD]) if major >= _IO_METHOD_MAJOR else {}
+    return {**ALONE, **more, **_logins(data, account), "external_pid_file": str(data / PID)}
 
 
 def forget_signals(data: Path) -> None:
@@ -108,7 +129,9 @@ def write_file(path: Path, text: str, account: str) -> None:
 
 __all__ = (
     "ALONE",
+    "EVENT_TRIGGERS_MAJOR",
     "NO_ARCHIVE",
+    "NO_EVENT_TRIGGERS",
     "UNPROVEN",
     "CopyLogin",
     "append_settings",

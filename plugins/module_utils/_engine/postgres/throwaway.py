@@ -24,7 +24,7 @@ from ..core.errors import CommandError, UnreachableError, UsageError
 from ..system.durable import adopt
 from ..system.runner import Command
 from .connection import connect_any, server_facts, with_database
-from .fencing import CopyLogin
+from .fencing import EVENT_TRIGGERS_MAJOR, NO_EVENT_TRIGGERS, CopyLogin
 from .target import Target
 from .tools import Programs, pick
 
@@ -95,11 +95,11 @@ def throwaway(
         stack.enter_context(claimed(context, home))
         data = home / "data"
         give(account, sockets, home)
-        own = _SETTINGS
+        own = {**_SETTINGS, **(NO_EVENT_TRIGGERS if programs.major >= EVENT_TRIGGERS_MAJOR else {})}
         if fill is None:
             _initialize(context, programs, data, account, superuser)
         else:
-            own = {**_SETTINGS, **_OF_A_COPY, **fill(programs, data, account)}
+            own = {**own, **_OF_A_COPY, **fill(programs, data, account)}
         with (data / "postgresql.auto.conf").open("a", encoding="utf-8") as stream:
             for name, value in {**own, "unix_socket_directories": str(sockets)}.items():
                 stream.write("%s = '%s'\n" % (name, value.replace("'", "''")))

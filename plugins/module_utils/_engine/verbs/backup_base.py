@@ -54,6 +54,10 @@ SELECT current_setting('wal_level'), current_setting('max_wal_senders')::int, pg
 _TABLESPACES = """
 SELECT oid::text, spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid
 """
+# Inside the data directory, as allow_in_place_tablespaces makes them: PostgreSQL's own tools cannot put them back.
+_IN_PLACE = """
+SELECT spcname FROM pg_tablespace WHERE spcname !~ '^pg_' AND pg_tablespace_location(oid) NOT LIKE '/%' ORDER BY spcname
+"""
 # Behind everything that the backup holds: what it gives is true of any moment after the end. A standby may lag behind its clock, so
 # its content is as old as the newest transaction that it replayed, or, before one came, the checkpoint at which it began.
 _END = """
@@ -161,6 +165,13 @@ def _plan(context: Context, session: Session, wanted: str, there: Optional[S3Pla
     wal_level, senders, segment_bytes, checksums = session.rows(_FACTS)[0]
     _check_settings(wal_level, senders)
     settle_promoted(context, session, server, dry_run=dry_run)
+    in_place = [name for (name,) in session.rows(_IN_PLACE)]
+    if in_place:
+        raise RefusedError(
+            "The server has tablespaces inside its data directory (allow_in_place_tablespaces, for tests of PostgreSQL only): %s."
+            % ", ".join(map(repr, in_place)),
+            hint="No base backup with them can be put back: drop them, and make them in a directory of their own. Dumps hold what is in them.",
+        )
     found = _tablespaces(session)
     if not checksums:
         context.warn(
@@ -298,7 +309,7 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
             upon = folder / LIST
             with create_private(upon) as stream:
                 stream.write(plan.parent.listing)
-        stack.enter_context(wal_kept(context, session))
+        stack.enter_context(wal_kept(context))
 
         def present() -> list[Tablespace]:  # one that was dropped meanwhile is in it all the same
             now = {t.oid: t for t in (*plan.tablespaces, *_tablespaces(session))}

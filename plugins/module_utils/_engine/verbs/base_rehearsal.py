@@ -24,6 +24,7 @@ from ..postgres.base_unpacking import (
 )
 from ..postgres.connection import connect
 from ..postgres.fencing import fence_copy
+from ..postgres.prepared import prepared, roll_back
 from ..postgres.throwaway import room_for_server, throwaway
 from ..postgres.tools import Programs
 from ..source import Source
@@ -134,8 +135,12 @@ def _look(stage: Stage, base: Base) -> None:
         "It lists the database %r and has no files of it." % one.name for one in found.values() if one.lost
     ]
     result.checked["databases"] = {name: {} for name in found}
+    waiting = prepared(stage.session)
     for name, listed in found.items():
         try:
+            if name in waiting:  # nothing would end their locks, on which who looks would wait for ever
+                with stage.target.session(name) as session:
+                    roll_back(session)
             if not (listed.closed or listed.lost) and context.config.verify.amcheck:
                 check_indexes(name, stage.target, result)
             for assertion in context.config.verify.assertions:

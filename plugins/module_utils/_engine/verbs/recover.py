@@ -34,6 +34,7 @@ from ..postgres.fencing import (
     forget_signals,
     write_file,
 )
+from ..postgres.prepared import prepared
 from ..postgres.recovering import Recovery, ShortError, is_served
 from ..postgres.throwaway import give, socket_directory
 from ..postgres.unproven import (
@@ -362,6 +363,7 @@ def _recovery(
     options = ["-c data_directory=%s" % _quoted(str(work.data))]
     if sockets is not None:
         postgres = CopyLogin(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
+        postgres = postgres.of_version(work.programs.major)
         return Recovery(context, work.programs, work.data, work.account, postgres, options, databases)
     if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
         options += ["-c %s=%s" % (name, _quoted(value)) for name, value in UNPROVEN.items()]
@@ -520,7 +522,7 @@ def _settle(work: Work, recovery: Recovery, stopped: Stopped) -> list[str]:
             named = session.allowed(_NAMED_DIRECTORY)
             if stopped.promoted and (mended or has_links(work.data)):  # a server that crashes replays it all again
                 session.execute("CHECKPOINT")
-            unseen = _unseen(work, session)
+            unseen = [*_unseen(work, session), *(() if work.request.passing else _waiting(session))]
             settle(work.data, promoted=stopped.promoted)
             gone = forget_dropped(work.data, session, every=stopped.promoted)
     except (OSError, PgopsError) as error:
@@ -554,6 +556,16 @@ def _unseen(work: Work, session: Session) -> list[str]:
         " does, stop this copy now, and do not use it." % (name, path)
         for name, path in session.rows(_LOCATIONS)
         if path not in known
+    ]
+
+
+def _waiting(session: Session) -> list[str]:
+    """Return what is to be told of transactions that were prepared at the target and had not ended."""
+    return [
+        "In the database %r these transactions were prepared and had not ended at that moment: %s. They keep their locks, and VACUUM"
+        " from cleaning up, until somebody ends them there: COMMIT PREPARED or ROLLBACK PREPARED."
+        % (database, ", ".join(map(repr, names)))
+        for database, names in prepared(session).items()
     ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from ..core.times import compact
 from ..postgres.connection import connect, connect_any
 from ..postgres.fencing import CopyLogin
 from ..postgres.preflight import check_names
+from ..postgres.prepared import prepared, roll_back
 from ..postgres.throwaway import (
     account_of,
     claimed,
@@ -186,6 +188,7 @@ def _perform(context: Context, request: Request, folder: Path) -> dict[str, Any]
     phases: dict[str, float] = {}
     with _home(context, folder) as home:
         planned = _planned(context, request, home / "data")
+        (major, *_minor) = map(int, re.findall("[0-9]+", planned["plan"]["server_version"]))
         asked = RecoverRequest(
             request.target,
             str(home / "data"),
@@ -199,7 +202,7 @@ def _perform(context: Context, request: Request, folder: Path) -> dict[str, Any]
         with _timed(phases, "recover"):
             copy = recover(context, asked)
         with _timed(phases, "dump"):
-            made = _dump(context, request, copy, folder)
+            made = _dump(context, request, copy, folder, major=major)
     with _timed(phases, "load"):
         loaded = _load(context, request, made, folder)
     (one,) = loaded["databases"]
@@ -247,7 +250,7 @@ def _home(context: Context, folder: Path) -> Iterator[Path]:
             context.warn("The copy in %s does not end. Stop it, and remove that directory." % home)
 
 
-def _dump(context: Context, request: Request, copy: dict[str, Any], folder: Path) -> str:
+def _dump(context: Context, request: Request, copy: dict[str, Any], folder: Path, *, major: int) -> str:
     """Dump what is asked for from the copy into a place in `folder` and return the id of the set."""
     own = context.config
     login = CopyLogin(
@@ -256,7 +259,7 @@ def _dump(context: Context, request: Request, copy: dict[str, Any], folder: Path
         login_user=copy["superuser"],
         login_db="template1",
         bin_dir=own.postgres.bin_dir,
-    )
+    ).of_version(major)
     with connect_any(login, copy["databases"]) as session:
         login = dataclasses.replace(login, login_db=session.database)
     config = Config(
@@ -268,6 +271,7 @@ def _dump(context: Context, request: Request, copy: dict[str, Any], folder: Path
     )
     _sets(folder).mkdir(mode=0o700)
     there = dataclasses.replace(context, config=config)
+    copy["remarks"] += _roll_back(there, request.database)
     config = dataclasses.replace(
         config,
         backup=Backup(
@@ -284,6 +288,18 @@ def _dump(context: Context, request: Request, copy: dict[str, Any], folder: Path
 
 def _sets(folder: Path) -> Path:
     return folder / "sets"
+
+
+def _roll_back(context: Context, database: str) -> list[str]:
+    """Roll back what was prepared in the copy's `database`, as its locks would never end, and return what is to be told of that."""
+    with connect(context.config.postgres) as session:
+        waiting = prepared(session)
+    if database not in waiting:
+        return []
+    with connect(context.config.postgres, database) as session:
+        names = roll_back(session)
+    text = "Prepared at that moment, and not committed, so that nothing of them is in it: the transactions %s."
+    return [text % ", ".join(map(repr, names))]
 
 
 def _others(context: Context, request: Request) -> list[str]:

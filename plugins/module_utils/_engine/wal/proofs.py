@@ -56,7 +56,7 @@ def problem_in(place: Place, path: str, decrypt: Decrypt) -> str:
     identifier, stored = path.split("/")[1], path.rpartition("/")[2]
     blob = b"".join(place.stream(path))
     try:
-        content = opened(blob, stored, place.root, decrypt)
+        content = opened(blob, stored, "%s/%s" % (place.root, path.rpartition("/")[0]), decrypt)
     except DamagedError as error:
         cause = error.__cause__
         if isinstance(cause, CommandError) and _WRONG_KEY in cause.message:

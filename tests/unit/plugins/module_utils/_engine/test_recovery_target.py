@@ -118,6 +118,7 @@ def test_what_names_no_single_moment_is_refused(text: str, said: str) -> None:
         ({"lsn": "0-1"}, {}, "is no LSN"),
         ({"xid": "two"}, {}, "is no transaction"),
         ({"xid": "2"}, {}, "is no transaction"),
+        ({"xid": "18446744073709551616"}, {}, "is no transaction"),
         ({"name": "x" * 64}, {}, "cannot name a restore point"),
         ({"name": "a\nb"}, {}, "cannot name a restore point"),
         ({"end": "yes"}, {"timeline": "newest"}, "is no timeline"),
@@ -325,6 +326,10 @@ def test_a_short_transaction_number_is_of_the_epoch_of_the_base_backup() -> None
     assert choose_base(Target("xid", xid=(5 << 32) + 1000), bases, None, NOW).base == bases[0]
     with pytest.raises(RefusedError, match="may have ended before"):
         choose_base(Target("xid", xid=999), bases, None, NOW)
+    # The WAL has short numbers only: the server would stop at that of this epoch.
+    assert choose_base(Target("xid", xid=(6 << 32) + 999), bases, None, NOW).base == bases[0]
+    with pytest.raises(RefusedError, match="others have its short number"):
+        choose_base(Target("xid", xid=(6 << 32) + 1000), bases, None, NOW)
 
 
 @pytest.mark.parametrize(
@@ -439,6 +444,24 @@ def test_a_timeline_whose_history_is_missing_hides_no_earlier_moment() -> None:
     assert choose_base(Target("end", timeline="1"), [only], found, NOW).base == only
     with pytest.raises(RefusedError, match="the archive holds WAL for it up to"):
         choose_base(Target("time", moment=at(0.5)), [only], found, NOW)
+
+
+def test_behind_a_base_backup_of_a_timeline_without_history_the_timeline_before_is_named() -> None:
+    """As after a recovery in place, when nobody handed over the history: the latest timeline does not lead there."""
+    bases = [base(2, 10), base(7, 1, timeline=2)]
+    known = [Base(b.id, SYSTEM, b.timeline, b.end // SIZE * SIZE, b.end, b.stopped) for b in bases]
+    names = {segment_name(1, number, SIZE): at(10 - number) for number in range(2, 6)}
+    names.update({segment_name(2, number, SIZE): at(8 - number) for number in (7, 8)})
+    found = windows(SYSTEM, known, names, {}, SIZE, each=True)
+    for target in (Target("time", moment=at(6)), Target("lsn", position=4 * SIZE), Target("xid", xid=1250)):
+        with pytest.raises(RefusedError, match="another timeline than 2") as caught:
+            choose_base(target, bases, found, NOW)
+        assert "Timeline 1 leads to where it may lie" in caught.value.hint
+        assert choose_base(dataclasses.replace(target, timeline="1"), bases, found, NOW).base == bases[0]
+    for target in (Target("time", moment=at(2)), Target("lsn", position=2 * SIZE), Target("end", timeline="3")):
+        with pytest.raises(RefusedError) as caught:
+            choose_base(target, bases, found, NOW)
+        assert "may lie" not in caught.value.hint
 
 
 def test_postgresql_is_told_the_timeline_that_was_looked_at() -> None:

@@ -76,6 +76,7 @@ def test_an_idle_server_with_an_old_archive_is_well():
     [
         ({"archive_mode": "off"}, "critical", "archive_mode is off"),
         ({"archive_command": "/bin/true"}, "critical", "does not call pgops"),
+        ({"archive_library": "basic_archive"}, "critical", "archive_library is basic_archive"),
         (
             {"last_failed": "000000010000000000000008", "last_failed_time": NOW, "failed_count": 3},
             "critical",

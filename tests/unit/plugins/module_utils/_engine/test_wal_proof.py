@@ -123,7 +123,7 @@ def test_one_altered_byte_fails_the_verification_and_cuts_the_window(archive, pl
     wal = caught.value.details["wal"]
     assert (wal["read"], wal["passed"], wal["found"], wal["left"]) == (5, 4, 1, 0)
     assert [one["file"] for one in wal["damaged"]] == [paths[2]]
-    assert "is damaged" in wal["damaged"][0]["problem"]
+    assert "%s is damaged" % paths[2] in wal["damaged"][0]["problem"]
     assert "take a new base backup" in caught.value.hint
     assert [report["outcome"] for report in caught.value.details["sets"]] == ["passed"]
 
