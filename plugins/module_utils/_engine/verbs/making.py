@@ -13,6 +13,7 @@ from typing import Optional
 
 from ..context import Context
 from ..core.errors import RefusedError
+from ..core.group import may_name
 from ..core.manifest import File, Payload
 from ..core.naming import set_id
 from ..core.sizes import human_size, parse_size
@@ -22,10 +23,16 @@ from ..system.durable import free_bytes, sha256_file, sync_file, to_json
 
 
 def free_id(context: Context, kind: str) -> str:
-    """Return an id that comes after every other: ids have whole seconds, so a run right after another, of any kind, waits."""
+    """Return an id that comes after every other: ids have whole seconds, so a run right after another, of any kind, waits.
+
+    In a group of servers it waits for a second of this node, too.
+    """
+    group = context.config.group
     while True:
-        name = set_id(context.clock(), kind)
-        if not any(context.local.path("sets").glob("%s-*" % name.partition("-")[0])):
+        now = context.clock()
+        name = set_id(now, kind)
+        ours = not group.members or may_name(now, members=group.members, node=group.node)
+        if ours and not any(context.local.path("sets").glob("%s-*" % name.partition("-")[0])):
             return name
         time.sleep(0.1)
 
