@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -218,7 +218,7 @@ def test_what_is_no_member_is_refused(entry: str) -> None:
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_each_second_names_the_sets_of_one_node_alone(count: int) -> None:
     members = ["host%d" % number for number in range(count)]
-    began = datetime(2026, 11, 27, 2, 0, 0, 300000, tzinfo=timezone.utc)
+    began = datetime(2026, 11, 27, 2, 0, 0, 300000, tzinfo=UTC)
     found = [
         [node for node in members if may_name(began + timedelta(seconds=second), members=members, node=node)]
         for second in range(count)
