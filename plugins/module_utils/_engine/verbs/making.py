@@ -19,7 +19,7 @@ from ..core.naming import set_id
 from ..core.sizes import human_size, parse_size
 from ..postgres.connection import Session
 from ..postgres.dumping import Sink, write_payload
-from ..system.durable import free_bytes, sha256_file, sync_file, to_json
+from ..system.durable import free_bytes, no_inode, sha256_file, sync_file, to_json
 
 
 def free_id(context: Context, kind: str) -> str:
@@ -46,8 +46,14 @@ def check_room(context: Context, estimate: int, *, elsewhere: bool = False) -> i
     if free - estimate < floor:
         straight = "back up straight to S3 (--to s3), " if elsewhere and context.config.s3 is not None else ""
         raise RefusedError(
-            "%s has %s free; this backup needs about %s, and %s must stay free."
-            % (context.config.local.path, human_size(free), human_size(estimate), human_size(floor)),
+            "%s has %s free%s; this backup needs about %s, and %s must stay free."
+            % (
+                context.config.local.path,
+                human_size(free),
+                " (no inode is left: df -i)" if no_inode(Path(context.config.local.path)) else "",
+                human_size(estimate),
+                human_size(floor),
+            ),
             hint="Make room (pgops prune), %smove local.path to a larger disk, or lower backup.min_free." % straight,
         )
     return free
