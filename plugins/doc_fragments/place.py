@@ -237,6 +237,7 @@ options:
           - All nodes of the group, each as V(host) or V(host:port), in the order of preference. There is no group when
             this is not given or empty.
           - They are asked with the login of this module, who is the primary and how far the others are behind.
+          - One without a port is asked at O(login_port); by a node whose own entry has a port, at 5432.
         type: list
         elements: str
       node:

@@ -35,6 +35,7 @@ attributes:
     support: full
     details:
       - A password is compared with what the server stores. Where the login may not see that, it is set each time.
+      - One that has expired (VALID UNTIL) never expires from then on; one that will is left, with a warning.
 
 options:
   name:

@@ -105,7 +105,8 @@ options:
     description:
       - The paths of the configurations of all instances of this host.
       - When given, the configurations that lie beside O(path), were written by this module and are none of these are removed with
-        their secrets, as their instances are no more.
+        their secrets, as their instances are no more. One by which a server still archives its WAL, or a service copies it, stays,
+        with a warning.
     type: list
     elements: path
     default: []

@@ -14,15 +14,16 @@ import pytest
 
 
 @contextmanager
-def small_disk(mebibytes: int, account: str = "") -> Iterator[Path]:
-    """Yield the directory of an empty file system of that size. It vanishes with its holder, whatever ends that one.
+def small_disk(mebibytes: int, account: str = "", inodes: int = 0) -> Iterator[Path]:
+    """Yield the directory of an empty file system of that size, and of as many files if `inodes` says so. It vanishes with its
+    holder, whatever ends that one.
 
     Who is not root reaches it only if its holder is of the same account: `account` where we are root, else our own.
     """
     ways = [["unshare", "--user", "--map-root-user", "--mount"]]
     if os.geteuid() == 0:
         ways.insert(0, ["unshare", "--mount"])  # a container may allow the one and not the other
-    script = "mount -t tmpfs -o mode=0755,size=%dm small /mnt && echo ready && exec " % mebibytes
+    script = "mount -t tmpfs -o mode=0755,size=%dm,nr_inodes=%d small /mnt && echo ready && exec " % (mebibytes, inodes)
     if account and os.geteuid() == 0:
         script += "setpriv --reuid=%s --regid=%d --clear-groups " % (account, pwd.getpwnam(account).pw_gid)
     script += "cat"

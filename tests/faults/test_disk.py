@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +244,26 @@ def test_a_full_disk_of_the_records_does_not_stop_a_backup(shop: Program, disk: 
     nothing_is_left(shop.site)
     ballast.unlink()
     works_again(shop)
+
+
+def test_a_disk_without_an_inode_is_full_and_is_told_as_that(shop: Program) -> None:
+    with small_disk(32, inodes=300) as disk:
+        for folder in ("state", "backups"):
+            on_disk(shop, disk, folder, folder)
+        shop("backup")
+        ballast = disk / "ballast"
+        ballast.mkdir()
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                (ballast / str(number)).touch()
+        facts = os.statvfs(disk)
+        assert (facts.f_favail, facts.f_bavail > 0) == (0, True)
+        said = shop("backup", code=5).stderr
+        assert "no inode is left" in said
+        assert "df -i" in said
+        assert "(no inode is left: df -i): runs leave no record" in shop("check", code=2).stdout
+        shutil.rmtree(ballast)
+        works_again(shop)
 
 
 # --- directories that cannot be written -------------------------------------------------------------------------------

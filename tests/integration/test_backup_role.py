@@ -163,6 +163,29 @@ def test_what_the_role_had_too_much_is_taken_away_or_told(shop: Site) -> None:
     assert make(shop)["changed"] is False
 
 
+def test_a_password_that_has_expired_holds_again_and_one_that_will_is_told(shop: Site) -> None:
+    make(shop, password=SECRET)
+    run_sql(shop.server, "postgres", "ALTER ROLE keeper VALID UNTIL '2020-01-01 00:00:00+00'")
+    log_in(shop, "keeper", SECRET)
+    with pytest.raises(PgopsError, match="password authentication failed"):
+        shop.backup()
+    shop.options = {}
+    result = make(shop, password=SECRET)
+    assert result["statements"] == ["ALTER ROLE \"keeper\" VALID UNTIL 'infinity'"]
+    assert (result["before"]["password"], result["after"]["password"]) == (
+        "set, scram-sha-256, expired",
+        "set, scram-sha-256",
+    )
+    assert make(shop, password=SECRET)["changed"] is False
+    assert "can log in until" not in shop.warnings
+    log_in(shop, "keeper", SECRET)
+    assert shop.backup()["set"]
+    run_sql(shop.server, "postgres", "ALTER ROLE keeper VALID UNTIL '2999-01-01 00:00:00+00'")
+    shop.options = {}
+    assert make(shop, password=SECRET)["changed"] is False
+    assert "can log in until 2999-01-01" in shop.warnings
+
+
 def test_a_role_that_may_replicate_takes_base_backups(shop: Site) -> None:
     result = make(shop, password=SECRET)
     assert result["after"]["replication"] is False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,6 +234,31 @@ def test_a_standby_hears_its_primary_when_we_cannot(pair: Pair, tmp_path: Path, 
     made = pair.two.backup()
     assert pair.two.manifest(made["set"]).from_standby
     assert "127.0.0.1:1 of this group could not be asked" in pair.two.warnings
+
+
+def test_nodes_that_both_back_up_in_the_same_second_lose_neither_set(pair: Pair, tmp_path: Path, store: MotoS3) -> None:
+    # As where they do not see each other: each takes itself for the one.
+    pair.lay_out(tmp_path, store)
+    pair.two.options = config.merge(pair.two.options, {"group": {"run_on": "prefer_standby"}})
+    time.sleep(1 - time.time() % 1)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda site: site.backup(), (pair.one, pair.two)))
+    assert [one.get("skipped") for one in made] == [None, None]
+    for site in (pair.one, pair.two):
+        assert runs.perform(site.engine(), "sync", lambda c: sync.sync(c, sync.Request()))["changed"]
+    assert remote_sets(pair.one, store) == sorted({one["set"] for one in made})
+    assert len(remote_sets(pair.one, store)) == 2
+
+
+def test_a_member_without_a_port_is_not_looked_for_at_that_of_a_node_with_one(pair: Pair) -> None:
+    # No server here is at 5432: where it is looked for, is what its trouble tells.
+    own = entry(pair.standby)
+    pair.two.options = config.merge(pair.two.options, {"group": {"members": ["127.0.0.2", own], "node": own}})
+    other, itself = ask(pair.two.engine().config)
+    assert "port 5432 " in other.trouble
+    assert itself.standby
+    pair.two.options = config.merge(pair.two.options, {"group": {"members": ["127.0.0.2", "here"], "node": "here"}})
+    assert "port %d " % pair.standby.port in ask(pair.two.engine().config)[0].trouble
 
 
 def test_a_node_that_takes_itself_for_another_is_refused(pair: Pair) -> None:

@@ -47,6 +47,7 @@ class Controller:
             "wal_archive_psql": str(server.bindir / "psql"),
             "wal_archive_login_unix_socket": str(server.socket_dir),
             "wal_archive_ship": False,
+            "__wal_archive_directory": str(root),
             "pgops_wal": {"enabled": True},
         }
 
@@ -104,7 +105,7 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     assert changed == 1
     assert "does not archive yet" in said
     assert "archive_mode need a restart" in said
-    command = "%s wal archive --config /etc/pgops/config.yml %%p" % (tmp_path / "pgops")
+    command = "%s wal archive --config %s %%p" % (tmp_path / "pgops", tmp_path / "config.yml")
     assert settings(server) == {"archive_mode": "on", "archive_command": command, "archive_timeout": "60"}
     assert run_sql(server, "postgres", "SHOW archive_mode") == [("off",)], "nobody allowed a restart"
 
@@ -124,7 +125,7 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     changed, _said = ansible.play()
     assert changed == 2
     assert settings(server)["archive_command"] == command.replace("/pgops wal", "/pgops-wal wal")
-    called = "wal archive --verbose --config /etc/pgops/config.yml pg_wal/00000002.history"
+    called = "wal archive --verbose --config %s pg_wal/00000002.history" % (tmp_path / "config.yml")
     assert (tmp_path / "calls").read_text() == "%s %s\n" % (server.data_dir, called)
     assert len(list((tmp_path / "backups").rglob("00000002.history*"))) == 1
     changed, _said = ansible.play()
@@ -137,6 +138,13 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     assert "hidden" not in said
     _changed, said = ansible.play(failed=1, wal_archive_program="/nowhere/pgops")
     assert "Apply the role agent first" in said
+
+    # As where the agent could not write it: the server goes on with what it has.
+    before = settings(server)
+    (tmp_path / "config.yml").rename(tmp_path / "away.yml")
+    _changed, said = ansible.play(failed=1, wal_archive_timeout=120)
+    assert "%s: there is no such file" % (tmp_path / "config.yml") in " ".join(said.split())
+    assert settings(server) == before
 
 
 @pytest.mark.slow
@@ -151,7 +159,7 @@ def test_archiving_ends_where_the_configuration_asks_for_it_no_more(servers: Ser
         "pgops_wal": {"enabled": False},
         "pgops_instances": [{"name": "db1-main"}, far, farther],
     }
-    command = "%s wal archive --config /etc/pgops/config.yml %%p" % (tmp_path / "pgops-wal")
+    command = "%s wal archive --config %s %%p" % (tmp_path / "pgops-wal", tmp_path / "config.yml")
     run_sql(server, "postgres", "ALTER SYSTEM SET archive_mode = on")
     run_sql(server, "postgres", "ALTER SYSTEM SET archive_command = '%s'" % command)
     server.stop()

@@ -112,7 +112,8 @@ class Group:
     members: list[str] = option(
         [],
         "All nodes of the group, each as `host` or `host:port`, in the order of preference; no group when empty. Every node "
-        "asks all of them, with the login of the section postgres, which of them is the primary and how far the others are behind.",
+        "asks all of them, with the login of the section postgres, which of them is the primary and how far the others are behind. "
+        "Without a port it is asked at `postgres.login_port`; by a node whose own entry has a port, at 5432.",
         example=["db1.example.com", "db2.example.com:5433"],
     )
     node: str = option(

@@ -31,6 +31,21 @@ def test_what_is_amiss_is_mended_by_its_tag(playbook: Any, host: Any) -> None:
     assert not host.file(older).exists
 
 
+def test_a_service_of_an_earlier_name_is_in_nobodys_way(ansible_play: Any, host: Any) -> None:
+    """As when an instance was renamed: its configuration is the same file, and so are the locks."""
+    earlier = "pgops_wal_ship@was12-main"
+    host.check_output(f"cp /etc/systemd/system/{SERVICE}.service /etc/systemd/system/{earlier}.service")
+    host.check_output(
+        "systemctl disable --now %s && systemctl daemon-reload && systemctl enable --now %s", SERVICE, earlier
+    )
+    assert ansible_play("archive.yml").returncode == 0
+    assert host.run("systemctl list-unit-files --all --no-legend %s", f"{earlier}*").stdout == ""
+    assert not host.service(earlier).is_running
+    assert host.service(SERVICE).is_enabled
+    assert until(lambda: bool(held(host, SERVICE)), 60) is not None
+    assert host.check_output("systemctl show --property=NRestarts --value %s", SERVICE) == "0"
+
+
 def test_the_program_stays_while_a_server_archives_with_it(ansible_play: Any, host: Any) -> None:
     said = ansible_play("away.yml", lab_role="agent")
     assert said.returncode != 0

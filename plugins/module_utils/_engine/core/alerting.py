@@ -75,12 +75,23 @@ class SetFacts:
 
 @dataclass(frozen=True)
 class Disk:
-    """The disk of the local place, in bytes, and for each day of late the least that was free."""
+    """The disk of the local place, in bytes, and for each day of late the least that was free.
+
+    With `no_inode` it has room for no file more, and nothing is free.
+    """
 
     path: str
     free: int
     floor: int
     days: Mapping[date, int] = field(default_factory=dict)
+    no_inode: bool = False
+
+    def __str__(self) -> str:
+        return "%s has %s free%s" % (
+            self.path,
+            human_size(self.free),
+            " (no inode is left: df -i)" if self.no_inode else "",
+        )
 
 
 @dataclass(frozen=True)
@@ -393,7 +404,7 @@ def _disk(facts: Facts, limits: Limits, now: datetime) -> Iterable[Trouble]:
     if disk is None:
         return
     step = "Make room (pgops prune --dry-run shows what retention would remove), or give local.path a larger disk"
-    said = "%s has %s free" % (disk.path, human_size(disk.free))
+    said = str(disk)
     if disk.free < disk.floor:
         text = "%s, less than the %s that must stay free: the next backup will not run." % (
             said,
@@ -421,10 +432,7 @@ def _full(disk: Optional[Disk]) -> bool:
 
 def _state(facts: Facts, now: datetime) -> Iterable[Trouble]:
     if facts.state is not None and _full(facts.state):
-        text = "%s has %s free: runs leave no record, so that status, metrics and alerts do not know of them." % (
-            facts.state.path,
-            human_size(facts.state.free),
-        )
+        text = "%s: runs leave no record, so that status, metrics and alerts do not know of them." % facts.state
         yield Trouble("state-disk", CRITICAL, text, now, "Make room on the disk of state_dir, then run: pgops status")
 
 

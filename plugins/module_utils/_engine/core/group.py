@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Optional
 
 from .errors import RefusedError, UnreachableError, UsageError
@@ -73,6 +73,15 @@ def split_member(entry: str) -> tuple[str, Optional[int]]:
     if port is not None and not 1 <= int(port) <= _MOST_PORT:
         raise UsageError("%r has no true port." % entry, hint="Ports go from 1 to %d." % _MOST_PORT)
     return found["bracketed"] or found["host"], int(port) if port is not None else None
+
+
+def may_name(moment: datetime, *, members: Sequence[str], node: str) -> bool:
+    """Tell whether a set of `node` may bear the name of `moment`.
+
+    Schedules begin everywhere in the same second, and nodes that do not see each other may all work: each names its sets after
+    seconds of its own, or two sets would have one name in the bucket.
+    """
+    return int(moment.timestamp()) % len(members) == list(members).index(node)
 
 
 def behind(member: Member, written: Optional[int]) -> Optional[float]:
@@ -174,4 +183,4 @@ def _listed(names: Iterable[str]) -> str:
     return "%s and %s" % (", ".join(found[:-1]), found[-1]) if len(found) > 1 else found[0]
 
 
-__all__ = ("PREFER_STANDBY", "PRIMARY", "Chosen", "Member", "behind", "choose", "split_member")
+__all__ = ("PREFER_STANDBY", "PRIMARY", "Chosen", "Member", "behind", "choose", "may_name", "split_member")

@@ -20,7 +20,7 @@ from ..cli.masking import holds_secret, masked
 from ..core.errors import RefusedError, UsageError
 from ..reference import describe
 from ..settings import Config
-from . import changes
+from . import archiving, changes
 from .changes import Host, Owner
 from .emit import to_yaml
 
@@ -81,8 +81,10 @@ class Request:
     secrets: Mapping[str, str] = field(default_factory=dict)
     account: str = "postgres"
     group: str = "postgres"
-    # The configurations of all instances of this host. When given, any other one of ours that lies beside them goes.
+    # The configurations of all instances of this host. When given, any other one of ours that lies beside them goes, unless WAL is
+    # archived by it, which is found out from these files.
     instances: Sequence[Path] = ()
+    archiving: Sequence[str] = archiving.FILES
 
 
 def inline_secrets(content: Any) -> Iterator[str]:
@@ -135,7 +137,7 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
         host.need(changes.folder(folder, mode=0o750, owned=owned))
     _warn_of_one_disk(host, checked)
     managed = _files(host, request, files, content, owned)
-    for path in _stale(request):
+    for path in _stale(host, request):
         for each in (path, *(_secret_path(path, secret) for secret in _FILES)):
             host.need(changes.gone(each, secret=each != path))
     result = host.settle()
@@ -363,12 +365,26 @@ def _files(
     return [request.path, *managed]
 
 
-def _stale(request: Request) -> list[Path]:
-    """Return the configurations that we wrote beside this one for instances that are no more."""
+def _stale(host: Host, request: Request) -> list[Path]:
+    """Return the configurations that we wrote beside this one for instances that are no more, and by which nothing archives."""
     if not request.instances:
         return []
     beside = sorted(set(request.path.parent.glob("*.yml")) - {request.path, *request.instances})
-    return [path for path in beside if _is_ours(path)]
+    return [path for path in beside if _is_ours(path) and not _archived_by(host, request, path)]
+
+
+def _archived_by(host: Host, request: Request, path: Path) -> bool:
+    """Tell whether WAL is archived by the configuration `path`; warn of it then.
+
+    A server whose archive_command fails for lack of it would keep its WAL until its disk is full.
+    """
+    found = archiving.archives_by(path, request.archiving)
+    if found:
+        host.warn(
+            "%s belongs to no instance any more and stays, as WAL is archived by it: see %s. List the instance again; or end that, by "
+            "the role wal_archive with wal_archive_state: absent or by hand." % (path, " and ".join(map(str, found)))
+        )
+    return bool(found)
 
 
 def _is_ours(path: Path) -> bool:

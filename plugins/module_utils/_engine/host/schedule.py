@@ -17,7 +17,7 @@ from .. import config as configuration
 from ..core.calendar import next_after, parse
 from ..core.errors import CommandError, PgopsError, UnreachableError, UsageError
 from ..core.naming import check_instance
-from ..core.times import iso, parse_span
+from ..core.times import human_span, iso, parse_span
 from ..settings import Config, Schedule, base_calendar
 from ..system.runner import Command
 from ..system.zones import local_name, named_zone
@@ -76,6 +76,7 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     jobs = _jobs(host, request, name)
     _check_host(host, request)
     _check_told(host, request, jobs)
+    _check_delays(host, jobs)
     wanted = _table(request, jobs) if request.kind == CRON else _units(request, jobs)
     found = _Units(host, request.places)
     timers = ["%s.timer" % job.unit for job in jobs] if request.kind == SYSTEMD else []
@@ -285,6 +286,28 @@ def _check_told(host: Host, request: Request, jobs: Sequence[Job]) -> None:
         "A failed job of %s reaches nobody: %s, and there is no channel for alerts. %s."
         % (", ".join(quiet), why, remedy)
     )
+
+
+def _check_delays(host: Host, jobs: Sequence[Job]) -> None:
+    """Warn where a backup may be delayed until behind its copy: that would take the set of the night before, each time."""
+    by_verb = {(job.instance, job.verb): job for job in jobs}
+    for (instance, verb), job in by_verb.items():
+        copy = by_verb.get((instance, "sync"))
+        begins = next_after(job.calendar, host.clock(), job.zone)
+        if verb not in ("backup", "base") or copy is None or begins is None:
+            continue
+        follows = next_after(copy.calendar, begins, copy.zone)
+        if follows is not None and timedelta(0) < follows - begins <= job.delay:
+            host.warn(
+                "A %s of %s may be delayed by up to %s (random_delay), and its copy to S3 is due %s after it, and so may come first. Set the "
+                "two further apart, or shorten the delay."
+                % (
+                    "backup" if verb == "backup" else "base backup",
+                    instance,
+                    human_span(job.delay.total_seconds()),
+                    human_span((follows - begins).total_seconds()),
+                )
+            )
 
 
 def _same_clock(one: tzinfo, other: tzinfo, host: Host) -> bool:

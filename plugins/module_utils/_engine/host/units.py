@@ -27,6 +27,8 @@ _DOES = {
 # Of a job that is not called as its verb is, the words.
 _WORDS = {"alert": ("alert", "evaluate"), "base": ("backup", "--kind", "base")}
 _WAITS_FOR_NOBODY = ("alert",)
+# Who goes on with whose work; the alert looks at any time.
+_ORDER = ("backup", "base", "sync", "verify", "prune")
 # Debian's and EL's own, those of PGDG for EL, Patroni's. One that a host does not have is passed over.
 _SERVERS = ("postgresql.service", *("postgresql-%d.service" % major for major in range(13, 21)), "patroni.service")
 
@@ -80,7 +82,7 @@ Documentation=man:pgops(1)
 # A run that is caught up after a boot finds the network and the server there, whoever starts it.
 Wants=network-online.target
 After=network-online.target %(servers)s
-%(failure)s
+%(failure)s%(earlier)s
 [Service]
 Type=oneshot
 User=%(account)s
@@ -140,6 +142,11 @@ _FAILURE = """\
 OnFailure=pgops-alert@%s.service
 """
 
+_EARLIER = """\
+# Caught up after a downtime they all begin at once: each has its turn when those are done whose work it goes on with.
+After=%s
+"""
+
 _TIMER = """\
 %(head)s
 [Unit]
@@ -160,10 +167,14 @@ WantedBy=timers.target
 
 def service(job: Job, common: Common) -> str:
     """Return the service that runs `job`."""
+    earlier = _ORDER[: _ORDER.index(job.verb)] if job.verb in _ORDER else ()
     return _SERVICE % {
         "head": HEAD,
         "servers": " ".join(_SERVERS),
         "does": _DOES[job.verb],
+        "earlier": _EARLIER % " ".join("pgops-%s@%s.service" % (verb, job.instance) for verb in earlier)
+        if earlier
+        else "",
         "failure": _FAILURE % job.instance if job.looked_after and job.verb != "alert" else "",
         "verb": job.verb,
         "instance": job.instance,

@@ -73,6 +73,8 @@ class _Role:
     member_of: set[str]
     settings: list[str]
     password: Optional[str]  # what is stored; None where this login may not see it
+    until: Optional[str]  # when the password expires; None where it never does
+    expired: bool
 
 
 @dataclass
@@ -171,7 +173,8 @@ def _look(session: Session, name: str) -> Optional[_Role]:
         "SELECT r.oid::bigint, r.rolsuper, r.rolcanlogin, r.rolbypassrls, r.rolcreatedb, r.rolcreaterole, r.rolreplication,"
         " r.rolinherit, r.rolconnlimit, ARRAY(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
         " WHERE m.member = r.oid), ARRAY(SELECT unnest(s.setconfig) FROM pg_db_role_setting s WHERE s.setrole = r.oid"
-        " AND s.setdatabase = 0) FROM pg_roles r WHERE r.rolname = %s",
+        " AND s.setdatabase = 0), CASE WHEN isfinite(r.rolvaliduntil) THEN r.rolvaliduntil::text END, coalesce(r.rolvaliduntil <= now(), false)"
+        " FROM pg_roles r WHERE r.rolname = %s",
         (name,),
     )
     if not rows:
@@ -180,7 +183,14 @@ def _look(session: Session, name: str) -> Optional[_Role]:
     kept = session.allowed("SELECT coalesce(rolpassword, '') FROM pg_authid WHERE oid = %s", (row[0],))
     names = ("superuser", "login", "bypass_rls", "createdb", "createrole", "replication", "inherit")
     return _Role(
-        row[0], dict(zip(names, row[1:8])), row[8], set(row[9]), list(row[10]), kept[0][0] if kept is not None else None
+        row[0],
+        dict(zip(names, row[1:8])),
+        row[8],
+        set(row[9]),
+        list(row[10]),
+        kept[0][0] if kept is not None else None,
+        row[11],
+        row[12],
     )
 
 
@@ -195,7 +205,7 @@ def _described(role: Optional[_Role]) -> Result:
         "connection_limit": role.limit,
         "member_of": sorted(role.member_of),
         _COMPAT: _has_compat(role),
-        "password": _kind(role.password),
+        "password": _kind(role.password) + (", expired" if role.expired else ""),
     }
 
 
@@ -270,6 +280,9 @@ def _plan_attributes(session: Session, wanted: Wanted, role: Optional[_Role], pl
     limit = plan.after["connection_limit"] if wanted.connection_limit is None else wanted.connection_limit
     if limit != plan.after["connection_limit"]:
         options.append("CONNECTION LIMIT %d" % limit)
+    if role is not None and role.expired:
+        options.append("VALID UNTIL 'infinity'")
+        plan.after["password"] = _kind(role.password)
     if options:
         granted = [words[key] for key in goal if key in differing and goal[key]]
         plan.steps.append(_Step("%s ROLE %s %s" % (verb, name, " ".join(options)), ", ".join(granted)))
@@ -306,6 +319,11 @@ def _plan_memberships(context: Context, wanted: Wanted, role: Optional[_Role], p
     if role is not None and role.attributes["replication"] and not wanted.replication:
         context.warn(
             "The role %r may replicate, which a logical backup does not need; that was left as it is." % wanted.name
+        )
+    if role is not None and role.until is not None and not role.expired:
+        context.warn(
+            "The role %r can log in until %s only (VALID UNTIL), and backs up no more then; that was left as it is."
+            % (wanted.name, role.until)
         )
     if role is not None and wanted.password and role.password is None:
         context.warn("This login may not read stored passwords, so that of %r is set each time." % wanted.name)

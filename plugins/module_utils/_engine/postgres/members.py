@@ -18,6 +18,7 @@ from .connection import Session, connect
 # A standby that was at the primary's heels when both were asked is there within this time.
 _CATCH_UP_SECONDS = 3.0
 _LOOK_EVERY_SECONDS = 0.2
+_USUAL_PORT = 5432
 
 # What only one of the two kinds may be asked is asked of that one. A primary sends what it has flushed; what it has only
 # written may stay with it for seconds, where nobody commits.
@@ -49,7 +50,7 @@ def ask(config: Config) -> tuple[Member, ...]:
     with ThreadPoolExecutor(max_workers=len(group.members)) as pool:
         # The first connection alone, as it takes libpq's variables out of the environment of the whole process.
         own = _Asked(group.node, config.postgres)
-        others = pool.map(lambda name: _Asked(name, _reached_at(config.postgres, name)), _others(config))
+        others = pool.map(lambda name: _Asked(name, _reached_at(config, name)), _others(config))
         asked = {one.member.name: one for one in (own, *others)}
         try:
             primaries = [one.member for one in asked.values() if one.member.written is not None]
@@ -65,9 +66,11 @@ def _others(config: Config) -> Sequence[str]:
     return [name for name in config.group.members if name != config.group.node]
 
 
-def _reached_at(postgres: Postgres, name: str) -> Postgres:
+def _reached_at(config: Config, name: str) -> Postgres:
+    """Return how to reach the member `name`: without a port of its own, at ours, unless our entry says that ours is another one."""
     host, port = split_member(name)
-    return dataclasses.replace(postgres, login_host=host, login_port=port or postgres.login_port, login_unix_socket="")
+    usual = _USUAL_PORT if split_member(config.group.node)[1] else config.postgres.login_port
+    return dataclasses.replace(config.postgres, login_host=host, login_port=port or usual, login_unix_socket="")
 
 
 class _Asked:

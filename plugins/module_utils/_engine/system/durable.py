@@ -137,11 +137,27 @@ def allocated(path: Path) -> int:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the bytes that an ordinary user may still write on the file system of `path` or its nearest existing parent."""
+    """Return the bytes that an ordinary user may still write on the file system of `path` or its nearest existing parent.
+
+    Where no file can be made any more, that is none.
+    """
+    usage = _usage(path)
+    return 0 if _no_inode(usage) else usage.f_bavail * usage.f_frsize
+
+
+def no_inode(path: Path) -> bool:
+    """Tell whether the file system of `path`, or of its nearest existing parent, has room for no file more, whatever its size."""
+    return _no_inode(_usage(path))
+
+
+def _usage(path: Path) -> os.statvfs_result:
     while not path.exists() and path != path.parent:
         path = path.parent
-    usage = os.statvfs(path)
-    return usage.f_bavail * usage.f_frsize
+    return os.statvfs(path)
+
+
+def _no_inode(usage: os.statvfs_result) -> bool:
+    return usage.f_files > 0 and usage.f_favail == 0  # some file systems count none
 
 
 __all__ = (
@@ -152,6 +168,7 @@ __all__ = (
     "create_private",
     "free_bytes",
     "make_dirs",
+    "no_inode",
     "publish",
     "sha256_file",
     "sync_dir",

@@ -366,12 +366,14 @@ def _disk(context: Context, state: State, now: datetime) -> Optional[Disk]:
     today = now.date()
     state.days[today] = min(free, state.days.get(today, free))
     state.days = {day: least for day, least in state.days.items() if (today - day).days < _DAYS}
-    return Disk(path, free, parse_size(context.config.backup.min_free), dict(state.days))
+    floor = parse_size(context.config.backup.min_free)
+    return Disk(path, free, floor, dict(state.days), durable.no_inode(Path(path)))
 
 
 def _state_disk(context: Context) -> Optional[Disk]:
     try:
-        return Disk(str(context.state), durable.free_bytes(context.state), _STATE_FLOOR)
+        free = durable.free_bytes(context.state)
+        return Disk(str(context.state), free, _STATE_FLOOR, no_inode=durable.no_inode(context.state))
     except OSError:
         return None
 

@@ -13,19 +13,26 @@ from typing import Optional
 
 from ..context import Context
 from ..core.errors import RefusedError
+from ..core.group import may_name
 from ..core.manifest import File, Payload
 from ..core.naming import set_id
 from ..core.sizes import human_size, parse_size
 from ..postgres.connection import Session
 from ..postgres.dumping import Sink, write_payload
-from ..system.durable import free_bytes, sha256_file, sync_file, to_json
+from ..system.durable import free_bytes, no_inode, sha256_file, sync_file, to_json
 
 
 def free_id(context: Context, kind: str) -> str:
-    """Return an id that comes after every other: ids have whole seconds, so a run right after another, of any kind, waits."""
+    """Return an id that comes after every other: ids have whole seconds, so a run right after another, of any kind, waits.
+
+    In a group of servers it waits for a second of this node, too.
+    """
+    group = context.config.group
     while True:
-        name = set_id(context.clock(), kind)
-        if not any(context.local.path("sets").glob("%s-*" % name.partition("-")[0])):
+        now = context.clock()
+        name = set_id(now, kind)
+        ours = not group.members or may_name(now, members=group.members, node=group.node)
+        if ours and not any(context.local.path("sets").glob("%s-*" % name.partition("-")[0])):
             return name
         time.sleep(0.1)
 
@@ -39,8 +46,14 @@ def check_room(context: Context, estimate: int, *, elsewhere: bool = False) -> i
     if free - estimate < floor:
         straight = "back up straight to S3 (--to s3), " if elsewhere and context.config.s3 is not None else ""
         raise RefusedError(
-            "%s has %s free; this backup needs about %s, and %s must stay free."
-            % (context.config.local.path, human_size(free), human_size(estimate), human_size(floor)),
+            "%s has %s free%s; this backup needs about %s, and %s must stay free."
+            % (
+                context.config.local.path,
+                human_size(free),
+                " (no inode is left: df -i)" if no_inode(Path(context.config.local.path)) else "",
+                human_size(estimate),
+                human_size(floor),
+            ),
             hint="Make room (pgops prune), %smove local.path to a larger disk, or lower backup.min_free." % straight,
         )
     return free

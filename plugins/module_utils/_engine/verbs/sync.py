@@ -62,9 +62,9 @@ def sync(context: Context, request: Request) -> Result:
         else:
             Pull(context, place, done).run(request.sets, dry_run=request.dry_run)
     if done.alarms and not request.dry_run:
-        said = "; ".join("%s: %s" % (set_id, why) for set_id, why in done.alarms)
+        said = "; ".join("%s: %s" % (set_id, why.rstrip(".")) for set_id, why in done.alarms)
         error = DamagedError(
-            "%d of %d sets could not be reconciled with %s (%d were sent). %s"
+            "%d of %d sets could not be reconciled with %s (%d were sent). %s."
             % (len(done.alarms), len(done.plan) + done.already, place.root, len(done.sets), said),
             hint=_next(done),
         )

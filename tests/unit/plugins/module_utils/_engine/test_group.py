@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.group im
     Member,
     behind,
     choose,
+    may_name,
     split_member,
 )
 
@@ -212,3 +213,15 @@ def test_a_member_is_a_host_and_maybe_a_port(entry: str, expected: tuple[str, in
 def test_what_is_no_member_is_refused(entry: str) -> None:
     with pytest.raises(UsageError):
         split_member(entry)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_each_second_names_the_sets_of_one_node_alone(count: int) -> None:
+    members = ["host%d" % number for number in range(count)]
+    began = datetime(2026, 11, 27, 2, 0, 0, 300000, tzinfo=UTC)
+    found = [
+        [node for node in members if may_name(began + timedelta(seconds=second), members=members, node=node)]
+        for second in range(count)
+    ]
+    assert [len(nodes) for nodes in found] == [1] * count
+    assert sorted(nodes[0] for nodes in found) == members

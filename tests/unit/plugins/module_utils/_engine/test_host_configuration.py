@@ -355,6 +355,36 @@ def test_configurations_of_instances_that_are_no_more_go_with_their_secrets(tmp_
     assert lay(wanted)["changed"] is False
 
 
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("postgresql.auto.conf", "archive_command = '/usr/local/bin/pgops-wal wal archive --config %s %%p'"),
+        ("postgresql.conf", "  archive_command='/usr/local/bin/pgops wal archive --config ''%s'' %%p'  # since spring"),
+        ("patroni.yml", '    archive_command: "/usr/local/bin/pgops wal archive --config %s %%p"'),
+        ("pgops_wal_ship@old.service", "ExecStart=/usr/local/bin/pgops wal ship --loop --config %s"),
+    ],
+)
+def test_a_configuration_by_which_wal_is_archived_stays_and_that_is_told(tmp_path: Path, file: str, line: str) -> None:
+    etc = tmp_path / "etc"
+    one, old = etc / "one.yml", etc / "old.yml"
+    for path in (one, old):
+        lay(Request(path, content(tmp_path, instance=path.stem), **me()))
+    server = tmp_path / "server" / file
+    server.parent.mkdir()
+    where = [str(tmp_path / "server" / "*")]
+    wanted = Request(one, content(tmp_path, instance="one"), instances=[one], archiving=where, **me())
+    server.write_text("port = 5433\n%s\n" % (line % old))
+    host = Host()
+    result = lay_down(host, wanted, name="db1")
+    assert (result["changed"], result["removed"]) == (False, [])
+    assert old.exists()
+    (said,) = [warning for warning in host.warnings if str(old) in warning]
+    assert str(server) in said
+    # A remark, and the file of another one whose name begins like it, archive nothing by it.
+    server.write_text("# %s\n%s\n" % (line % old, line % (str(old) + "er")))
+    assert lay(wanted)["removed"] == [str(old)]
+
+
 # --- alerts -----------------------------------------------------------------------------------------------------------
 
 ALERT_SECRETS = {

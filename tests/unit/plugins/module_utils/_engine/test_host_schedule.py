@@ -304,7 +304,7 @@ def test_systemd_gets_a_service_and_a_timer_for_each_job(machine: Machine) -> No
     for path in ("/srv/b", "/srv/s", "/srv/l"):
         assert "ReadWritePaths=-%s\n" % path in service
     assert "User=%s\n" % ACCOUNT in service
-    (after,) = re.findall(r"^After=(.*)$", service, re.MULTILINE)
+    (after,) = re.findall(r"^After=(network.*)$", service, re.MULTILINE)
     assert {"network-online.target", "postgresql.service", "postgresql-17.service", "patroni.service"} < set(
         after.split()
     )
@@ -316,6 +316,27 @@ def test_systemd_gets_a_service_and_a_timer_for_each_job(machine: Machine) -> No
     assert started_by(machine.places, "db1-main") == "systemd"
     again = machine.lay(request)
     assert (again["changed"], machine.calls) == (False, [])
+
+
+def test_jobs_that_are_caught_up_at_once_have_their_turns(machine: Machine) -> None:
+    jobs = dict.fromkeys(("backup", "base", "sync", "verify", "prune", "alert"), "0 2 * * *")
+    machine.lay(machine.request("systemd", machine.instance(jobs=jobs)))
+    waits = {}
+    for verb in jobs:
+        service = machine.unit("pgops-%s@db1-main.service" % verb)
+        after = " ".join(re.findall(r"^After=(.*)$", service, re.MULTILINE))
+        waits[verb] = re.findall(r"pgops-([a-z]+)@db1-main[.]service", after)
+    order = ["backup", "base", "sync", "verify", "prune"]
+    assert waits == {**{verb: order[: order.index(verb)] for verb in order}, "alert": []}
+
+
+@pytest.mark.parametrize(("delay", "told"), [("29min", False), ("45min", True)])
+def test_a_delay_that_lets_the_copy_come_before_the_backup_is_told(machine: Machine, delay: str, told: bool) -> None:
+    jobs = {"backup": "0 2 * * *", "base": "0 0 * * 0", "sync": "30 2 * * *"}
+    result = machine.lay(machine.request("systemd", machine.instance(jobs=jobs), random_delay=delay))
+    said = [text for text in result["warnings"] if "random_delay" in text]
+    assert len(said) == told
+    assert all("A backup of db1-main may be delayed by up to 45 min" in text for text in said)
 
 
 def test_each_line_of_the_hardening_has_its_reason(machine: Machine) -> None:
