@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,7 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     errors += _given_twice(request.content, files)
     checked = _checked(host, request, secrets, errors, name)
     owned = changes.owner(host, request.account, request.group)
+    _check_left_by_another(checked, owned, request)
     content = _ordered(Config, _leading_to(request, files))
     folders = _directories(checked, request.path.parent)
     for folder in folders:
@@ -297,6 +299,27 @@ def _check_directory(folder: Path) -> None:
         raise RefusedError(
             "%s belongs to the system and is not given to one account." % folder,
             hint="Choose a directory of their own for path, local.path, state_dir and log_dir.",
+        )
+
+
+def _check_left_by_another(checked: Config, owned: Owner, request: Request) -> None:
+    """Raise RefusedError where the backups or the run records of the instance are another account's, as that of earlier jobs.
+
+    The new one could not even read them, and the night would fail.
+    """
+    if not owned.known:
+        return
+    own = [Path(path, str(checked.instance)) for path in (checked.local.path, checked.state_dir) if path]
+    left = [path for path in dict.fromkeys(own) if path.is_dir() and path.stat().st_uid != owned.uid]
+    if left:
+        logs = sorted(Path(checked.log_dir).glob("*.log")) if checked.log_dir else []
+        others = left + [path for path in logs if path.lstat().st_uid == left[0].stat().st_uid]
+        before = str(Owner(left[0].stat().st_uid, -1)).partition(":")[0]  # its number where the account is gone
+        raise RefusedError(
+            "%s is not of the account %s: its jobs could not go on with what is there, and would fail."
+            % (" and ".join(map(str, left)), request.account),
+            hint="Let the account that it had, %s, have the jobs. Or give it away first: chown -R --from=%s %s:%s %s. Nothing was "
+            "touched." % (before, before, request.account, request.group, " ".join(shlex.quote(str(p)) for p in others)),
         )
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import grp
 import os
 import pwd
+import shlex
 import stat
 from pathlib import Path
 from typing import Any
@@ -401,3 +403,25 @@ def test_a_secret_of_alerts_stands_in_no_content(tmp_path: Path) -> None:
     twice = {"slack": {"webhook_url_file": "/etc/other"}}
     with pytest.raises(UsageError, match=r"alerts\.slack\.webhook_url_file: the option secrets gives the same"):
         lay(request(tmp_path, secrets={"slack_webhook_url": "https://h"}, alerts=twice))
+
+
+# --- another account --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["state", "disk/backups"])
+def test_what_another_account_left_is_told_before_anything_is_touched(tmp_path: Path, place: str) -> None:
+    wanted = request(tmp_path)
+    lay(wanted)
+    (tmp_path / place / "db1-main").mkdir()
+    (tmp_path / "log" / "it's.log").touch()
+    assert lay(wanted)["changed"] is False
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    # Whoever that is, it is nobody who has made what is there.
+    other = next(one for one in pwd.getpwall() if one.pw_uid not in (0, os.geteuid()))
+    group = grp.getgrgid(other.pw_gid).gr_name
+    with pytest.raises(RefusedError) as refused:
+        lay(dataclasses.replace(wanted, account=other.pw_name, group=group))
+    assert "%s is not of the account %s" % (tmp_path / place / "db1-main", other.pw_name) in refused.value.message
+    command = "chown -R --from=%s %s:%s %s " % (me()["account"], other.pw_name, group, tmp_path / place / "db1-main")
+    assert command + shlex.quote(str(tmp_path / "log" / "it's.log")) in refused.value.hint
+    assert {path: path.stat() for path in tmp_path.rglob("*")} == before
