@@ -14,11 +14,11 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from .. import config as configuration
 from ..cli.masking import holds_secret, masked
-from ..core.errors import RefusedError, UsageError
+from ..core.errors import PgopsError, RefusedError, UsageError
 from ..reference import describe
 from ..settings import Config
 from . import changes
@@ -137,6 +137,12 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
         host.need(changes.folder(folder, mode=0o750, owned=owned))
     _warn_of_one_disk(host, checked)
     managed = _files(host, request, files, content, owned)
+    told = {_metrics_of(checked.metrics.textfile_directory, str(checked.instance))}
+    for path in [request.path, *_stale(request)]:
+        left, instance = _left_metrics(path)
+        # With another one, the instance may only have got a file of its own.
+        if left is not None and left not in told and request.path.with_name("%s.yml" % instance) not in request.instances:
+            host.need(changes.gone(left))
     for path in _stale(request):
         for each in (path, *(_secret_path(path, secret) for secret in _FILES)):
             host.need(changes.gone(each, secret=each != path))
@@ -160,6 +166,9 @@ def take_away(host: Host, path: Path) -> dict[str, Any]:
     if os.path.lexists(path) and not _is_ours(path):
         host.warn("%s is not of pgops_config and stays." % path)
         return _taken_away(host, path)
+    left, _instance = _left_metrics(path)
+    if left is not None:
+        host.need(changes.gone(left))
     folder = path.parent / _FOLDER
     going = [path, *(_secret_path(path, name) for name in _FILES)]
     for each in going:
@@ -400,6 +409,23 @@ def _is_ours(path: Path) -> bool:
         return False
     with path.open("rb") as stream:
         return stream.read(len(_HEAD)) == _HEAD.encode("utf-8")
+
+
+def _metrics_of(folder: str, instance: str) -> Optional[Path]:
+    return Path(folder, "pgops-%s.prom" % instance) if folder else None
+
+
+def _left_metrics(path: Path) -> tuple[Optional[Path], str]:
+    """Return the metrics of the instance whose configuration lies at `path`, of which monitoring would hear for ever, and its name."""
+    try:
+        said = configuration.read(path) if _is_ours(path) else {}
+    except PgopsError:
+        return None, ""
+    section, instance = said.get("metrics"), said.get("instance")
+    folder = section.get("textfile_directory") if isinstance(section, Mapping) else None
+    if not (isinstance(folder, str) and isinstance(instance, str)):
+        return None, ""
+    return _metrics_of(folder, instance), instance
 
 
 def _as_written(checked: Config, files: Mapping[str, str], request: Request) -> Config:

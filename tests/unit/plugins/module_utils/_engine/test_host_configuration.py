@@ -425,3 +425,54 @@ def test_what_another_account_left_is_told_before_anything_is_touched(tmp_path: 
     command = "chown -R --from=%s %s:%s %s " % (me()["account"], other.pw_name, group, tmp_path / place / "db1-main")
     assert command + shlex.quote(str(tmp_path / "log" / "it's.log")) in refused.value.hint
     assert {path: path.stat() for path in tmp_path.rglob("*")} == before
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def of_instance(tmp_path: Path, name: str, stem: str, **more: Any) -> Request:
+    made = request(tmp_path, **{"instance": name, "metrics": {"textfile_directory": str(tmp_path / "told")}, **more})
+    return dataclasses.replace(made, path=tmp_path / "etc" / ("%s.yml" % stem))
+
+
+@pytest.fixture(name="told")
+def metrics_of_two(tmp_path: Path) -> Path:
+    folder = tmp_path / "told"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / ("pgops-%s.prom" % name)).write_text("pgops_up 1\n")
+        lay(of_instance(tmp_path, name, name))
+    return folder
+
+
+def there(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_numbers_of_an_instance_go_with_it(tmp_path: Path, told: Path) -> None:
+    alone = of_instance(tmp_path, "a", "config")
+    alone = dataclasses.replace(alone, instances=[alone.path])
+    lay(alone, dry_run=True)
+    assert there(told) == ["pgops-a.prom", "pgops-b.prom"]
+    lay(alone)
+    assert there(told) == ["pgops-a.prom"], "no exporter tells of it for ever"
+    assert lay(alone)["changed"] is False
+    take_away(Host(), alone.path)
+    assert there(told) == []
+
+
+def test_of_one_that_only_has_another_file_the_numbers_stay(tmp_path: Path, told: Path) -> None:
+    (tmp_path / "etc" / "b.yml").unlink()
+    (tmp_path / "etc" / "a.yml").rename(tmp_path / "etc" / "config.yml")
+    paths = [tmp_path / "etc" / "a.yml", tmp_path / "etc" / "b.yml"]
+    lay(of_instance(tmp_path, "a", "a"))
+    lay(dataclasses.replace(of_instance(tmp_path, "b", "b"), instances=paths))
+    assert not (tmp_path / "etc" / "config.yml").exists()
+    assert there(told) == ["pgops-a.prom", "pgops-b.prom"]
+
+
+def test_where_the_numbers_go_elsewhere_or_nowhere_the_former_ones_go(tmp_path: Path, told: Path) -> None:
+    (tmp_path / "etc" / "b.yml").write_text("no: [configuration")
+    lay(of_instance(tmp_path, "a", "a", metrics={"textfile_directory": ""}))
+    lay(of_instance(tmp_path, "b", "b"))
+    assert there(told) == ["pgops-b.prom"]
