@@ -284,7 +284,12 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host import archiving, configuration, program, schedule
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host import (
+    archiving,
+    configuration,
+    program,
+    schedule,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.facts import Request, Wanted, look
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import answers, lacking
@@ -437,7 +442,14 @@ def main() -> None:
         if said
     }
     request = Request(packages, task.params["versions"])
-    wanted = {"configurations": [], "program": None, "schedule": None, "archiving": None, "errors": [], **task.params["wanted"]}
+    wanted = {
+        "configurations": [],
+        "program": None,
+        "schedule": None,
+        "archiving": None,
+        "errors": [],
+        **task.params["wanted"],
+    }
 
     def work(host: Host) -> dict[str, Any]:
         hint = unread(task.params["variables"])

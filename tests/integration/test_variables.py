@@ -45,7 +45,9 @@ SAID = {
         "nam: unknown key",
     ],
     "lax": ["pgops_require: 'offsite copy' is none of backup, base backup, off-site copy, off-site base backup, verif"],
-    "text": ["pgops_require: expected a list of some of backup, base backup, off-site copy, off-site base backup, verif"],
+    "text": [
+        "pgops_require: expected a list of some of backup, base backup, off-site copy, off-site base backup, verif"
+    ],
     "types": [
         "postgres.login_port: expected a whole number, found 'abc'.",
         "local.path: expected a text, found ['/backups'].",

@@ -141,7 +141,11 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     for path in [request.path, *_stale(request)]:
         left, instance = _left_metrics(path)
         # With another one, the instance may only have got a file of its own.
-        if left is not None and left not in told and request.path.with_name("%s.yml" % instance) not in request.instances:
+        if (
+            left is not None
+            and left not in told
+            and request.path.with_name("%s.yml" % instance) not in request.instances
+        ):
             host.need(changes.gone(left))
     for path in _stale(request):
         for each in (path, *(_secret_path(path, secret) for secret in _FILES)):
@@ -328,7 +332,8 @@ def _check_left_by_another(checked: Config, owned: Owner, request: Request) -> N
             "%s is not of the account %s: its jobs could not go on with what is there, and would fail."
             % (" and ".join(map(str, left)), request.account),
             hint="Let the account that it had, %s, have the jobs. Or give it away first: chown -R --from=%s %s:%s %s. Nothing was "
-            "touched." % (before, before, request.account, request.group, " ".join(shlex.quote(str(p)) for p in others)),
+            "touched."
+            % (before, before, request.account, request.group, " ".join(shlex.quote(str(p)) for p in others)),
         )
 
 
