@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.pgops.backup.plugins.module_utils._ansible_variables import kind_of
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_variables import QUESTIONS, kind_of, unasked
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import merge
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.naming import check_instance
@@ -57,6 +57,11 @@ options:
     description: More sections and keys that hold for every instance, laid over O(sections).
     type: dict
     default: {}
+  require:
+    description:
+      - What must be so before the host counts as protected, to be checked with the names; the questions of
+        P(pgops.backup.assessment#filter), all of them when it is not given.
+    type: raw
   lenient:
     description:
       - Whether wrong names are not refused, but told in RV(_value[].errors), so that all that is wrong can be told at once. Where no
@@ -147,9 +152,10 @@ def instances(
     directory: str = "/etc/pgops",
     other: Any = None,
     lenient: bool = False,
+    require: Any = QUESTIONS,
 ) -> list[dict[str, Any]]:
     """Return what the jobs and the configuration of each instance need. Raise AnsibleFilterError if names are missing or twice."""
-    errors = _wrong(given)
+    errors = _wrong(given) + unasked(require)
     errors += [
         "%s: expected keys and values, found %s." % (name, kind_of(value))
         for name, value in (("pgops_other", other), ("pgops_secrets", secrets))

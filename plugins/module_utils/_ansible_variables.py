@@ -15,6 +15,8 @@ KNOWN = (
     *("instances", "local", "mailto", "metrics", "monitoring", "other", "postgres", "require", "restore", "restore_as"),
     *("s3", "schedule", "scheduler", "secrets", "serial", "storage", "verify", "wal"),
 )
+# What can be asked of a host before it counts as protected.
+QUESTIONS = ("backup", "base backup", "off-site copy", "off-site base backup", "verification")
 # What the playbooks keep for themselves.
 _OWN = re.compile(
     "(?:play|step|gate|recover|restore|checklist)_.*|answered|archives|bad|checklists|done|failed_step|failures|gate|hindrances|host"
@@ -35,6 +37,18 @@ def unread(names: Iterable[str]) -> str:
     return "Nothing of this collection reads %s." % ", ".join(found) if found else ""
 
 
+def unasked(require: Any) -> list[str]:
+    """Return what is wrong with pgops_require: without a question that is asked, each host would count as protected."""
+    known = ", ".join(QUESTIONS)
+    if not isinstance(require, (list, tuple)) or not require:
+        return ["pgops_require: expected a list of some of %s, found %s." % (known, kind_of(require))]
+    return [
+        "pgops_require: %s is none of %s." % (repr(str(one)) if isinstance(one, str) else kind_of(one), known)
+        for one in require
+        if one not in QUESTIONS
+    ]
+
+
 def kind_of(value: Any) -> str:
     """Return what kind of value it is, for a person; not the value, which may hold a secret, but for numbers and the like."""
     if isinstance(value, Mapping):
@@ -44,4 +58,4 @@ def kind_of(value: Any) -> str:
     return "a text" if isinstance(value, str) else repr(value)
 
 
-__all__ = ("KNOWN", "kind_of", "unread")
+__all__ = ("KNOWN", "QUESTIONS", "kind_of", "unasked", "unread")

@@ -82,6 +82,11 @@ options:
           - The options of M(pgops.backup.pgops_schedule), and C(of_instances), a dictionary of what each instance says of C(timezone),
             C(random_delay) and C(wait), of which a host has one each.
         type: dict
+      archiving:
+        description:
+          - The C(program), and the C(ports) of the servers that are to archive their WAL with it. A cluster that does so by its
+            configuration files, and has none of these ports, is an error.
+        type: dict
       errors:
         description:
           - What whoever asks has found to be wrong already. It is told with all else that is wrong.
@@ -279,7 +284,12 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     RefusedError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration, program, schedule
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host import (
+    archiving,
+    configuration,
+    program,
+    schedule,
+)
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.changes import Host
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.facts import Request, Wanted, look
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.looking import answers, lacking
@@ -303,6 +313,7 @@ OWN: dict[str, dict[str, Any]] = {
             "configurations": {"type": "list", "elements": "dict", "default": []},
             "program": {"type": "dict"},
             "schedule": {"type": "dict"},
+            "archiving": {"type": "dict"},
             "errors": {"type": "list", "elements": "str", "default": []},
         },
     },
@@ -315,6 +326,10 @@ SHARED: dict[str, dict[str, Any]] = {
 SCHEDULE: dict[str, dict[str, Any]] = {
     **_ansible_schedule.SCHEDULE,
     "of_instances": {"type": "dict", "default": {}, "options": SHARED},
+}
+ARCHIVING: dict[str, dict[str, Any]] = {
+    "program": {"type": "path", "required": True},
+    "ports": {"type": "list", "elements": "int", "default": []},
 }
 PROGRAM: dict[str, dict[str, Any]] = {**_ansible_program.PROGRAM, "digest": {"type": "str", "required": True}}
 
@@ -395,6 +410,13 @@ def disagree(given: Mapping[str, Any], _host: Host) -> bool:
     return False
 
 
+def archives_alone(given: Mapping[str, Any], found: Sequence[Mapping[str, Any]], _host: Host) -> bool:
+    """Raise RefusedError where a cluster archives for no instance; else there is nothing to do."""
+    params = checked(ARCHIVING, given, "What archives")
+    archiving.check(found, params["program"], params["ports"])
+    return False
+
+
 def wrong(errors: Sequence[str], _host: Host) -> bool:
     """Raise UsageError where whoever asks has found errors."""
     if errors:
@@ -420,14 +442,25 @@ def main() -> None:
         if said
     }
     request = Request(packages, task.params["versions"])
-    wanted = {"configurations": [], "program": None, "schedule": None, "errors": [], **task.params["wanted"]}
+    wanted = {
+        "configurations": [],
+        "program": None,
+        "schedule": None,
+        "archiving": None,
+        "errors": [],
+        **task.params["wanted"],
+    }
 
     def work(host: Host) -> dict[str, Any]:
         hint = unread(task.params["variables"])
         if hint:
             host.warn(hint)
+        seen = look(host, request)
         parts = {
-            "variables": [partial(wrong, wanted["errors"])],
+            "variables": [
+                partial(wrong, wanted["errors"]),
+                *(partial(archives_alone, one, seen["clusters"]) for one in [wanted["archiving"]] if one),
+            ],
             "configurations": [partial(lacks_configuration, one) for one in wanted["configurations"]],
             "program": [partial(lacks_program, one) for one in [wanted["program"]] if one],
             "schedule": [
@@ -435,7 +468,6 @@ def main() -> None:
             ],
         }
         found = lacking(host, parts)
-        seen = look(host, request)
         asked = task.params["status"] and wanted["program"] and not (found or seen["packages_missing"])
         return {
             **seen,

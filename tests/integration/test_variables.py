@@ -23,6 +23,9 @@ HOSTS: dict[str, dict[str, Any]] = {
         "pgops_postgres": {"login_port": 9},
     },  # nobody listens
     "named": {"pgops_instances": [{"nam": "x"}, {"name": 17}, {"name": "db1-main"}], "pgops_backups": {"jobs": 1}},
+    # With a slip, or as a text, it would ask for nothing.
+    "lax": {"pgops_require": ["backup", "offsite copy"]},
+    "text": {"pgops_require": "verification"},
     "types": {
         "pgops_postgres": {"login_port": "abc"},
         "pgops_local": {"path": ["/backups"]},
@@ -40,6 +43,10 @@ SAID = {
         "pgops_instances[0]: it needs a name, as in [{name: db1-main}]; its keys are nam.",
         "pgops_instances[1].name: expected a text, found 17",
         "nam: unknown key",
+    ],
+    "lax": ["pgops_require: 'offsite copy' is none of backup, base backup, off-site copy, off-site base backup, verif"],
+    "text": [
+        "pgops_require: expected a list of some of backup, base backup, off-site copy, off-site base backup, verif"
     ],
     "types": [
         "postgres.login_port: expected a whole number, found 'abc'.",
@@ -114,9 +121,10 @@ def test_the_summary_tells_every_error_at_once(played: tuple[str, str], host: st
 
 
 def test_status_tells_why_it_cannot_ask(played: tuple[str, str]) -> None:
-    told = summary_of(played[1])["named"]
-    assert SAID["named"][0] in told, told
-    assert "could not be reached" not in told
+    for host in ("named", "lax", "text"):
+        told = summary_of(played[1])[host].replace("''", "'")
+        assert SAID[host][0] in told, told
+        assert "could not be reached" not in told
 
 
 def test_a_host_whose_agent_goes_is_not_set_up_anew(played: tuple[str, str]) -> None:

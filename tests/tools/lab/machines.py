@@ -61,12 +61,13 @@ _HOST_PACKAGES = (
     "sudo",
     "tzdata",
 )
-# What the apt of every host can install.
+# What the apt of every host can install; cron, where it was taken away.
 _OFFERED = (
     "acl",
     "age",
     "apprise",
     "bash-completion",
+    "cron",
     "lz4",
     "monitoring-plugins-basic",
     "nagios-nrpe-plugin",

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # root.sh ROOT: makes a root file system a host of the lab. The packages in OFFERED are not installed: they lie in the
-# host's own apt repository with all that they need, because a host of the lab reaches no other. NAME/RELEASE comes from
+# host's own apt repository (one that is installed, too) with all that they need, because a host of the lab reaches no other. NAME/RELEASE comes from
 # that release of Debian.
 set -eu
 root=$1
@@ -27,7 +27,7 @@ inside apt-get -qq update
 
 install -d "$root/srv/apt/partial"
 # shellcheck disable=SC2086 # a list of names
-inside apt-get -qq -y --no-install-recommends --download-only -o Dir::Cache::archives=/srv/apt install $OFFERED
+inside apt-get -qq -y --no-install-recommends --reinstall --download-only -o Dir::Cache::archives=/srv/apt install $OFFERED
 rm -rf "$root/srv/apt/partial" "$root/srv/apt/lock"
 inside sh -c 'cd /srv/apt && apt-ftparchive packages . >Packages && apt-ftparchive release . >.Release && mv .Release Release'
 rm -rf "$root"/etc/apt/sources.list.d/* "$root/etc/apt/sources.list" "$root"/var/lib/apt/lists/*

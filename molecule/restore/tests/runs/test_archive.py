@@ -5,7 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.hosts.shop import asked
+
+OTHER = {"name": "rb-other", "postgres": {"login_port": 5433}}
 
 BEGAN = "SELECT extract(epoch FROM pg_postmaster_start_time())"
 PENDING = "SELECT name FROM pg_settings WHERE pending_restart"
@@ -32,3 +36,28 @@ def test_once_it_is_allowed_the_server_is_restarted_and_archives(playbook: Any, 
     assert float(asked(host, "postgres", BEGAN)) > float(before)
     assert asked(host, "postgres", "SHOW archive_mode") == "on"
     assert asked(host, "postgres", BEGAN, 5433) == other, "the other cluster is none of its business"
+
+
+@pytest.mark.parametrize(
+    "variables", [{"pgops_instances": [OTHER]}, {"pgops_wal": {"enabled": False}}], ids=["no instance", "no archive"]
+)
+def test_a_server_that_would_archive_for_nobody_is_told_before_anything_is_touched(
+    playbook: Any, host: Any, variables: dict[str, Any]
+) -> None:
+    before = host.check_output("sha256sum /etc/pgops/*.yml /etc/cron.d/pgops")
+    said = playbook("site", target="rb", **variables)
+    told = " ".join(said.stdout.split())
+    assert said.returncode != 0
+    assert "No instance with wal.enabled has the port of cluster 17/main on port 5432" in told
+    assert "rb: NOT PROTECTED" in told
+    assert host.check_output("sha256sum /etc/pgops/*.yml /etc/cron.d/pgops") == before
+    asked(host, "postgres", "SELECT pg_switch_wal()")
+    assert asked(host, "postgres", "SELECT failed_count FROM pg_stat_archiver") == "0"
+
+
+def test_where_there_was_no_cron_it_is_predicted_and_installed_and_runs(machine: Any, ansible_said: str) -> None:
+    assert "Would install cron." in ansible_said
+    rc = machine("rc")
+    assert rc.service("cron").is_running
+    assert rc.service("cron").is_enabled
+    assert rc.file("/etc/cron.d/pgops").contains("pgops backup")

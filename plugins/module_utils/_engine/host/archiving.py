@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""What on a host still archives WAL, or copies it, by a configuration of ours."""
+"""What on a host still archives its WAL with pgops, by what files say: clusters need not run for that."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Optional
 
+from ..core.errors import RefusedError
+
+# Debian's configurations are not with the data.
+SETTINGS = Path("/etc/postgresql")
 # Where servers have their settings, Patroni those of its servers, and systemd the services that copy.
 FILES = (
     "/var/lib/postgresql/*/*/postgresql*.conf",
@@ -19,16 +24,40 @@ FILES = (
     "/etc/patroni/*.y*ml",
     "/etc/systemd/system/pgops_wal_ship@*.service",
 )
-_COMMAND = r"^\s*['\"]?(?:archive_command['\"]?\s*[=:]?.* wal archive|ExecStart=.* wal ship) .*%s(?=['\"\s]|$)"
+_SETTING = re.compile(r"^\s*archive_command\s*(?:=|\s)\s*'((?:[^'\\]|''|\\.)*)'", re.MULTILINE)
+_BY_CONFIGURATION = r"^\s*['\"]?(?:archive_command['\"]?\s*[=:]?.* wal archive|ExecStart=.* wal ship) .*%s(?=['\"\s]|$)"
+
+
+def check(clusters: Sequence[Mapping[str, Any]], program: str, ports: Sequence[int], settings: Path = SETTINGS) -> None:
+    """Raise RefusedError for clusters that archive with `program`, and whose port is none of `ports`, of those that are to.
+
+    With its configuration gone, the command fails, and the server keeps its WAL until the disk is full; with one that says
+    nothing of an archive, nobody looks at what is archived, nor removes it.
+    """
+    alone = [
+        "cluster %s/%s on port %d (%s)" % (each["version"], each["name"], each["port"], path)
+        for each in clusters
+        if each["port"] not in ports
+        for path in [_set_in(each, program, settings)]
+        if path is not None
+    ]
+    if alone:
+        raise RefusedError(
+            "No instance with wal.enabled has the port of %s, which archives its WAL with pgops still: that would fail from now "
+            "on, and fill the disk, or go on without anybody who looks at it." % " and of ".join(alone),
+            hint="Give the instance back what it had, or end its archiving first: apply the role wal_archive with "
+            "wal_archive_state: absent, and with wal_archive_instances that has the instance alone (its README shows how). "
+            "Nothing was touched.",
+        )
 
 
 def archives_by(configuration: Path, patterns: Sequence[str] = FILES) -> list[Path]:
     """Return the files of this host by which WAL is archived, or copied to S3, as `configuration` says."""
-    command = re.compile(_COMMAND % re.escape(str(configuration)), re.MULTILINE)
-    return [path for path in _files(patterns) if command.search(_text(path))]
+    command = re.compile(_BY_CONFIGURATION % re.escape(str(configuration)), re.MULTILINE)
+    return [path for path in _matching(patterns) if command.search(_text(path))]
 
 
-def _files(patterns: Sequence[str]) -> Iterator[Path]:
+def _matching(patterns: Sequence[str]) -> Iterator[Path]:
     for pattern in patterns:
         yield from sorted(Path("/").glob(pattern.lstrip("/")))
 
@@ -39,4 +68,26 @@ def _text(path: Path) -> str:
     return ""
 
 
-__all__ = ("FILES", "archives_by")
+def _set_in(cluster: Mapping[str, Any], program: str, settings: Path) -> Optional[Path]:
+    """Return the file by which a cluster archives with `program`, None where it does not."""
+    for path in _files(cluster, settings):
+        said = _SETTING.findall(_text(path))
+        if said:  # the last one counts, and what ALTER SYSTEM wrote before all others
+            return path if _is_ours(said[-1], program) else None
+    return None
+
+
+def _files(cluster: Mapping[str, Any], settings: Path) -> Iterator[Path]:
+    data = Path(cluster["data_directory"])
+    yield data / "postgresql.auto.conf"
+    for folder in (settings / cluster["version"] / cluster["name"], data):
+        yield from sorted(folder.glob("conf.d/*.conf"), reverse=True)
+        yield folder / "postgresql.conf"
+
+
+def _is_ours(command: str, program: str) -> bool:
+    pattern = r"(?:%s|[^' ]*/pgops)(?:-wal)?'* wal archive " % re.escape(program)
+    return re.match("'*" + pattern, command) is not None
+
+
+__all__ = ("FILES", "SETTINGS", "archives_by", "check")

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from .. import config as configuration
 from ..cli.masking import holds_secret, masked
-from ..core.errors import RefusedError, UsageError
+from ..core.errors import PgopsError, RefusedError, UsageError
 from ..reference import describe
 from ..settings import Config
 from . import archiving, changes
@@ -130,6 +131,7 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     errors += _given_twice(request.content, files)
     checked = _checked(host, request, secrets, errors, name)
     owned = changes.owner(host, request.account, request.group)
+    _check_left_by_another(checked, owned, request)
     content = _ordered(Config, _leading_to(request, files))
     folders = _directories(checked, request.path.parent)
     for folder in folders:
@@ -137,7 +139,18 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
         host.need(changes.folder(folder, mode=0o750, owned=owned))
     _warn_of_one_disk(host, checked)
     managed = _files(host, request, files, content, owned)
-    for path in _stale(host, request):
+    stale = _stale(host, request)
+    told = {_metrics_of(checked.metrics.textfile_directory, str(checked.instance))}
+    for path in [request.path, *stale]:
+        left, instance = _left_metrics(path)
+        # With another one, the instance may only have got a file of its own.
+        if (
+            left is not None
+            and left not in told
+            and request.path.with_name("%s.yml" % instance) not in request.instances
+        ):
+            host.need(changes.gone(left))
+    for path in stale:
         for each in (path, *(_secret_path(path, secret) for secret in _FILES)):
             host.need(changes.gone(each, secret=each != path))
     result = host.settle()
@@ -160,6 +173,9 @@ def take_away(host: Host, path: Path) -> dict[str, Any]:
     if os.path.lexists(path) and not _is_ours(path):
         host.warn("%s is not of pgops_config and stays." % path)
         return _taken_away(host, path)
+    left, _instance = _left_metrics(path)
+    if left is not None:
+        host.need(changes.gone(left))
     folder = path.parent / _FOLDER
     going = [path, *(_secret_path(path, name) for name in _FILES)]
     for each in going:
@@ -302,6 +318,28 @@ def _check_directory(folder: Path) -> None:
         )
 
 
+def _check_left_by_another(checked: Config, owned: Owner, request: Request) -> None:
+    """Raise RefusedError where the backups or the run records of the instance are another account's, as that of earlier jobs.
+
+    The new one could not even read them, and the night would fail.
+    """
+    if not owned.known:
+        return
+    own = [Path(path, str(checked.instance)) for path in (checked.local.path, checked.state_dir) if path]
+    left = [path for path in dict.fromkeys(own) if path.is_dir() and path.stat().st_uid != owned.uid]
+    if left:
+        logs = sorted(Path(checked.log_dir).glob("*.log")) if checked.log_dir else []
+        others = left + [path for path in logs if path.lstat().st_uid == left[0].stat().st_uid]
+        before = str(Owner(left[0].stat().st_uid, -1)).partition(":")[0]  # its number where the account is gone
+        raise RefusedError(
+            "%s is not of the account %s: its jobs could not go on with what is there, and would fail."
+            % (" and ".join(map(str, left)), request.account),
+            hint="Let the account that it had, %s, have the jobs. Or give it away first: chown -R --from=%s %s:%s %s. Nothing was "
+            "touched."
+            % (before, before, request.account, request.group, " ".join(shlex.quote(str(p)) for p in others)),
+        )
+
+
 # --- what is laid down ------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +431,23 @@ def _is_ours(path: Path) -> bool:
         return False
     with path.open("rb") as stream:
         return stream.read(len(_HEAD)) == _HEAD.encode("utf-8")
+
+
+def _metrics_of(folder: str, instance: str) -> Optional[Path]:
+    return Path(folder, "pgops-%s.prom" % instance) if folder else None
+
+
+def _left_metrics(path: Path) -> tuple[Optional[Path], str]:
+    """Return the metrics of the instance whose configuration lies at `path`, of which monitoring would hear for ever, and its name."""
+    try:
+        said = configuration.read(path) if _is_ours(path) else {}
+    except PgopsError:
+        return None, ""
+    section, instance = said.get("metrics"), said.get("instance")
+    folder = section.get("textfile_directory") if isinstance(section, Mapping) else None
+    if not (isinstance(folder, str) and isinstance(instance, str)):
+        return None, ""
+    return _metrics_of(folder, instance), instance
 
 
 def _as_written(checked: Config, files: Mapping[str, str], request: Request) -> Config:

@@ -11,8 +11,9 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.pgops.backup.plugins.filter import assessment
 from ansible_collections.pgops.backup.plugins.filter.instances import instances
-from ansible_collections.pgops.backup.plugins.module_utils._ansible_variables import kind_of
+from ansible_collections.pgops.backup.plugins.module_utils._ansible_variables import QUESTIONS, kind_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 
 SECTIONS = {
@@ -40,6 +41,31 @@ def test_a_single_instance_is_called_by_the_usual_path() -> None:
         "s3": {"bucket": "b", "region": "r"},
         "log_dir": "/var/log/x",
     }
+
+
+@pytest.mark.parametrize(
+    ("require", "told"),
+    [
+        (None, "expected a list of some of backup, "),
+        ([], "found an empty list"),
+        ("backup", "found a text"),
+        ({"backup": True}, "found keys and values"),
+        (["backup", "of-site copy"], "'of-site copy' is none of backup, "),
+        ([17], "17 is none of"),
+        ([["backup"]], "a list is none of"),
+    ],
+)
+def test_what_asks_for_nothing_is_no_requirement(require: Any, told: str) -> None:
+    (error,) = one(lenient=True, require=require)["errors"]
+    assert error.startswith("pgops_require: ")
+    assert told in error
+    with pytest.raises(AnsibleFilterError, match="pgops_require"):
+        one(require=require)
+
+
+def test_each_question_may_be_required() -> None:
+    assert one(lenient=True, require=list(QUESTIONS))["errors"] == []
+    assert tuple(assessment.QUESTIONS) == QUESTIONS
 
 
 def test_several_have_files_of_their_own() -> None:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import grp
 import os
 import pwd
+import shlex
 import stat
 from pathlib import Path
 from typing import Any
@@ -431,3 +433,76 @@ def test_a_secret_of_alerts_stands_in_no_content(tmp_path: Path) -> None:
     twice = {"slack": {"webhook_url_file": "/etc/other"}}
     with pytest.raises(UsageError, match=r"alerts\.slack\.webhook_url_file: the option secrets gives the same"):
         lay(request(tmp_path, secrets={"slack_webhook_url": "https://h"}, alerts=twice))
+
+
+# --- another account --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["state", "disk/backups"])
+def test_what_another_account_left_is_told_before_anything_is_touched(tmp_path: Path, place: str) -> None:
+    wanted = request(tmp_path)
+    lay(wanted)
+    (tmp_path / place / "db1-main").mkdir()
+    (tmp_path / "log" / "it's.log").touch()
+    assert lay(wanted)["changed"] is False
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    # Whoever that is, it is nobody who has made what is there.
+    other = next(one for one in pwd.getpwall() if one.pw_uid not in (0, os.geteuid()))
+    group = grp.getgrgid(other.pw_gid).gr_name
+    with pytest.raises(RefusedError) as refused:
+        lay(dataclasses.replace(wanted, account=other.pw_name, group=group))
+    assert "%s is not of the account %s" % (tmp_path / place / "db1-main", other.pw_name) in refused.value.message
+    command = "chown -R --from=%s %s:%s %s " % (me()["account"], other.pw_name, group, tmp_path / place / "db1-main")
+    assert command + shlex.quote(str(tmp_path / "log" / "it's.log")) in refused.value.hint
+    assert {path: path.stat() for path in tmp_path.rglob("*")} == before
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def of_instance(tmp_path: Path, name: str, stem: str, **more: Any) -> Request:
+    made = request(tmp_path, **{"instance": name, "metrics": {"textfile_directory": str(tmp_path / "told")}, **more})
+    return dataclasses.replace(made, path=tmp_path / "etc" / ("%s.yml" % stem))
+
+
+@pytest.fixture(name="told")
+def metrics_of_two(tmp_path: Path) -> Path:
+    folder = tmp_path / "told"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / ("pgops-%s.prom" % name)).write_text("pgops_up 1\n")
+        lay(of_instance(tmp_path, name, name))
+    return folder
+
+
+def there(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_numbers_of_an_instance_go_with_it(tmp_path: Path, told: Path) -> None:
+    alone = of_instance(tmp_path, "a", "config")
+    alone = dataclasses.replace(alone, instances=[alone.path])
+    lay(alone, dry_run=True)
+    assert there(told) == ["pgops-a.prom", "pgops-b.prom"]
+    lay(alone)
+    assert there(told) == ["pgops-a.prom"], "no exporter tells of it for ever"
+    assert lay(alone)["changed"] is False
+    take_away(Host(), alone.path)
+    assert there(told) == []
+
+
+def test_of_one_that_only_has_another_file_the_numbers_stay(tmp_path: Path, told: Path) -> None:
+    (tmp_path / "etc" / "b.yml").unlink()
+    (tmp_path / "etc" / "a.yml").rename(tmp_path / "etc" / "config.yml")
+    paths = [tmp_path / "etc" / "a.yml", tmp_path / "etc" / "b.yml"]
+    lay(of_instance(tmp_path, "a", "a"))
+    lay(dataclasses.replace(of_instance(tmp_path, "b", "b"), instances=paths))
+    assert not (tmp_path / "etc" / "config.yml").exists()
+    assert there(told) == ["pgops-a.prom", "pgops-b.prom"]
+
+
+def test_where_the_numbers_go_elsewhere_or_nowhere_the_former_ones_go(tmp_path: Path, told: Path) -> None:
+    (tmp_path / "etc" / "b.yml").write_text("no: [configuration")
+    lay(of_instance(tmp_path, "a", "a", metrics={"textfile_directory": ""}))
+    lay(of_instance(tmp_path, "b", "b"))
+    assert there(told) == ["pgops-b.prom"]
