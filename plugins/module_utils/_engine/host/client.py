@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..cli.wal import CALLER, PROTOCOL
+from ..wal.calls import CALLER, PROTOCOL
 
 _TEXT = r"""#!%(perl)s
 # Written by Ansible (pgops.backup.pgops_program): changes made here are lost.

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
-from ..cli.wal import ABOUT, PROTOCOL
 from ..system.lock import holder
 from .brief import socket_path
+from .calls import ABOUT, PROTOCOL
 
 _ANSWER_SECONDS = 2.0
 _LONGEST_ANSWER = 1 << 16

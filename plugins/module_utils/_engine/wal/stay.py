@@ -29,13 +29,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ..cli.wal import ABOUT, AGAIN, PROTOCOL, carry_out, line, parsed
 from ..core.errors import BusyError
 from ..core.times import utc_now
 from ..system.lock import hold
 from .ahead import IDLE_SECONDS, Recovery
 from .archive import archive
 from .brief import Brief, socket_path, stamp_of
+from .calls import ABOUT, AGAIN, PROTOCOL, carry_out, line, parsed
 from .fetch import look_into_or_remove
 from .spool import Last, Proof
 
