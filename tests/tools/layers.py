@@ -25,7 +25,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.tools import archive, collection_tree, cores, program, roots
-from tests.tools.bench import FAILED, NOT_RUN, PASSED, VENV, Bench, Children, LayerError, Outcome, Word, count_tests
+from tests.tools.bench import (
+    FAILED,
+    NOT_RUN,
+    PASSED,
+    VENV,
+    Bench,
+    Children,
+    LayerError,
+    Outcome,
+    Word,
+    collect_less,
+    count_tests,
+)
 
 ROOT = collection_tree.ROOT
 LOGS = ROOT / "build" / "test"
@@ -56,6 +68,9 @@ _SLOW_FILES = (
 )
 # Percent of the engine's branches, and of its statements and branches together, that all layers together must run.
 _LEAST_COVERED = 90.0
+# Where files are in memory, and what must be free there and of the memory.
+_MEMORY = Path("/dev/shm")
+_ROOM = 10 * 1024**3
 MYPY_TARGETS = ("plugins/module_utils/_engine", "tests/tools")
 
 
@@ -122,16 +137,36 @@ def _pytest(folders: Sequence[str], data: Path, bench: Bench, *, workers: int = 
     here = [path for folder in folders for path in slow_first(ROOT / folder)]
     if not here:
         return Outcome(FAILED, f"there is no test in {folders[0]}")
-    report = bench.scratch / "junit.xml"
-    env = {"COVERAGE_FILE": str(data), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"), "PATH": _path()}
+    report, temporary = bench.scratch / "junit.xml", bench.scratch / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)  # as /tmp: the servers have an account of their own
+    env = {
+        "COVERAGE_FILE": str(data),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
+        "PATH": _path(),
+        "TMPDIR": str(temporary),
+    }
     # The tests wait for servers more than they compute; a file stays with one worker, as its tests share servers.
     spread = ("-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder")
     pytest = ("run", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *spread)
-    code = bench.run(*COVERAGE, *pytest, *here, env=env)
+    code = bench.run(*own_var_tmp(bench), *COVERAGE, *pytest, *here, env=env)
+    # The layers that come later want that memory.
+    shutil.rmtree(temporary, ignore_errors=True)
     ran, words = count_tests([report] if report.is_file() else [])
     if code or not ran:
         return Outcome(FAILED, words if ran else "no test ran")
     return Outcome(PASSED, words)
+
+
+def own_var_tmp(bench: Bench) -> tuple[Word, ...]:
+    """Return the words before a command that give it a /var/tmp in memory; none where that cannot be.
+
+    Throwaway servers lie there, and what their restores write takes as long on a disk as all else together.
+    """
+    if sys.platform != "linux" or os.geteuid() or not in_memory():
+        return ()
+    words = ("unshare", "--mount", "--", "sh", "-c", 'mount -t tmpfs -o mode=1777 tmpfs /var/tmp && exec "$@"', "sh")
+    return words if shutil.which(words[0]) and bench.ask(*words, "true")[0] == 0 else ()
 
 
 def _stores(data: Path, bench: Bench) -> Outcome:
@@ -296,6 +331,21 @@ def _compile_once() -> None:
         compileall.compile_dir(ROOT / folder, quiet=2)
 
 
+def in_memory(place: Path = _MEMORY, *, room: int = _ROOM) -> str | None:
+    """Return the folder for what the tests write if it can be in memory, else None: then it is where TMPDIR says.
+
+    What we write is made durable again and again, and on a disk the tests wait for that more than they do anything else.
+    """
+    try:
+        facts = os.statvfs(place)
+        kibibytes = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    free = min(facts.f_bavail * facts.f_frsize, int(kibibytes.group(1)) * 1024 if kibibytes else 0)
+    # A container may forbid to run programs that lie there, as some tests do.
+    return str(place) if free >= room and not facts.f_flag & os.ST_NOEXEC and os.access(place, os.W_OK) else None
+
+
 def main() -> int:
     """Run the layers of the groups that the command line names, or all."""
     groups = sorted({layer.group for layer in all_layers(Path())})
@@ -312,7 +362,9 @@ def main() -> int:
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     _compile_once()
-    scratch = Path(tempfile.mkdtemp(prefix="pgops-test-"))
+    collect_less(VENV.parent)
+    scratch = Path(tempfile.mkdtemp(prefix="pgops-test-", dir=in_memory()))
+    scratch.chmod(0o711)  # the servers of the tests reach theirs in it
     data = scratch / "coverage" / "data"
     data.parent.mkdir()
     layers = [layer for layer in all_layers(data) if not options.groups or layer.group in options.groups]
