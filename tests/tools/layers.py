@@ -43,11 +43,12 @@ ROOT = collection_tree.ROOT
 LOGS = ROOT / "build" / "test"
 COVERAGE: tuple[Word, ...] = (VENV / "python", "-m", "coverage")
 # The groups by how long they take.
-_SLOW_FIRST = ("integration", "faults", "stores", "unit")
+_SLOW_FIRST = ("integration", "faults", "stores")
 # The deadlines of other tests would not be fair beside real hosts at work.
 _ALONE = "molecule"
-# They have no deadlines: one after the other takes, from the first second on, the time of the processors that the rest leaves.
-_PATIENT = ("lint", "sanity", "build")
+# They have no deadlines, or, among the units, some of half a minute: one after the other takes, from the first second on, the
+# time of the processors that the rest leaves.
+_PATIENT = ("lint", "sanity", "unit", "build")
 # The files whose tests take longest, the longest first, so that none of them is the last to begin.
 _SLOW_FILES = (
     "test_modules.py",
