@@ -58,7 +58,7 @@ def test_only_a_place_with_room_is_written_to_instead_of_the_disk(tmp_path: Path
 
 def test_what_a_layer_leaves_in_var_tmp_is_nobody_elses(tmp_path: Path) -> None:
     words = own_var_tmp(Bench(tmp_path, tmp_path / "log"))
-    assert bool(words) == (os.geteuid() == 0 and in_memory() is not None)
+    assert not words or os.geteuid() == 0
     if words:
         mark = Path("/var/tmp") / ("pgops-mark-%d" % os.getpid())
         shown = subprocess.check_output([*words, "sh", "-c", 'touch "$0" && stat -f -c %T "$0"', str(mark)], text=True)

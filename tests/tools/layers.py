@@ -17,8 +17,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -138,25 +139,33 @@ def _pytest(folders: Sequence[str], data: Path, bench: Bench, *, workers: int = 
     here = [path for folder in folders for path in slow_first(ROOT / folder)]
     if not here:
         return Outcome(FAILED, f"there is no test in {folders[0]}")
-    report, temporary = bench.scratch / "junit.xml", bench.scratch / "tmp"
-    temporary.mkdir()
-    temporary.chmod(0o1777)  # as /tmp: the servers have an account of their own
-    env = {
-        "COVERAGE_FILE": str(data),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
-        "PATH": _path(),
-        "TMPDIR": str(temporary),
-    }
+    report = bench.scratch / "junit.xml"
+    env = {"COVERAGE_FILE": str(data), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"), "PATH": _path()}
     # The tests wait for servers more than they compute; a file stays with one worker, as its tests share servers.
     spread = ("-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder")
     pytest = ("run", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *spread)
-    code = bench.run(*own_var_tmp(bench), *COVERAGE, *pytest, *here, env=env)
-    # The layers that come later want that memory.
-    shutil.rmtree(temporary, ignore_errors=True)
+    with _temporary() as temporary:
+        code = bench.run(*own_var_tmp(bench), *COVERAGE, *pytest, *here, env={**env, **temporary})
     ran, words = count_tests([report] if report.is_file() else [])
     if code or not ran:
         return Outcome(FAILED, words if ran else "no test ran")
     return Outcome(PASSED, words)
+
+
+@contextmanager
+def _temporary() -> Iterator[dict[str, str]]:
+    """Yield the variable of a folder in memory for what the tests write, or none; the layers that come later get that memory."""
+    place = in_memory()
+    if not place:
+        yield {}
+        return
+    # Sockets lie deep in there, and the path of a socket must be short.
+    folder = Path(tempfile.mkdtemp(prefix="t", dir=place))
+    try:
+        folder.chmod(0o1777)  # as /tmp: the servers have an account of their own
+        yield {"TMPDIR": str(folder)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def own_var_tmp(bench: Bench) -> tuple[Word, ...]:
@@ -364,8 +373,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_DFL)
     _compile_once()
     collect_less(VENV.parent)
-    scratch = Path(tempfile.mkdtemp(prefix="pgops-test-", dir=in_memory()))
-    scratch.chmod(0o711)  # the servers of the tests reach theirs in it
+    scratch = Path(tempfile.mkdtemp(prefix="pgops-test-"))
     data = scratch / "coverage" / "data"
     data.parent.mkdir()
     layers = [layer for layer in all_layers(data) if not options.groups or layer.group in options.groups]
