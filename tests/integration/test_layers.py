@@ -5,17 +5,20 @@ whether each fault has its test."""
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import arrived
 from tests.benchmarks.table import OURS, Measure, file_name, judge, versions
-from tests.tools.bench import FAILED, NOT_RUN, PASSED, Outcome
+from tests.tools.bench import FAILED, NOT_RUN, PASSED, Bench, Outcome, collect_less
 from tests.tools.collection_tree import ROOT
-from tests.tools.layers import Layer, Row, count_layers, judge_coverage
+from tests.tools.layers import Layer, Row, count_layers, in_memory, judge_coverage, own_var_tmp
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,32 @@ def test_the_last_line_counts_each_layer_once() -> None:
     rows = [Row(layer, Outcome(status), 0.0, "") for status in (PASSED, NOT_RUN, PASSED)]
     assert count_layers(rows) == "2 passed, 0 failed, 1 not run"
     assert count_layers([*rows[:1], Row(layer, Outcome(FAILED), 0.0, "")]) == "1 passed, 1 failed"
+
+
+def test_only_a_place_with_room_is_written_to_instead_of_the_disk(tmp_path: Path) -> None:
+    facts = os.statvfs(tmp_path)
+    free = facts.f_bavail * facts.f_frsize
+    assert in_memory(tmp_path, room=1) == str(tmp_path)
+    assert in_memory(tmp_path, room=free + 2**40) is None
+    assert in_memory(tmp_path / "missing", room=1) is None
+
+
+def test_what_a_layer_leaves_in_var_tmp_is_nobody_elses(tmp_path: Path) -> None:
+    words = own_var_tmp(Bench(tmp_path, tmp_path / "log"))
+    assert not words or os.geteuid() == 0
+    if words:
+        mark = Path("/var/tmp") / ("pgops-mark-%d" % os.getpid())
+        shown = subprocess.check_output([*words, "sh", "-c", 'touch "$0" && stat -f -c %T "$0"', str(mark)], text=True)
+        assert shown == "tmpfs\n"
+        assert not mark.exists()
+
+
+def test_a_python_of_the_environment_searches_less_often_for_garbage(tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    python = [str(tmp_path / "venv" / "bin" / "python"), "-c", "import gc; print(gc.get_threshold()[0])"]
+    before = int(subprocess.check_output(python))
+    collect_less(tmp_path / "venv")
+    assert int(subprocess.check_output(python)) > 10 * before
 
 
 # --- make bench -------------------------------------------------------------------------------------------------------

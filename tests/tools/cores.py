@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.tools import collection_tree, pythons
-from tests.tools.bench import CACHE, FAILED, NOT_RUN, PASSED, Bench, LayerError, Outcome, Word, count_tests
+from tests.tools.bench import (
+    CACHE,
+    COLLECT_LESS,
+    FAILED,
+    NOT_RUN,
+    PASSED,
+    Bench,
+    LayerError,
+    Outcome,
+    Word,
+    collect_less,
+    count_tests,
+)
 
 # ansible-test fetches this script from a site of its own to put pip into its environments. Python
 # carries a pip already, so the tests need no more than the package index.
@@ -40,7 +52,11 @@ class Core:
 
 CORES = (
     Core("2.21", ((3, 14), (3, 13), (3, 12))),
-    Core("2.19", ((3, 11), (3, 12), (3, 13)), elsewhere=("pep8", "pylint", "shellcheck", "yamllint")),
+    Core(
+        "2.19",
+        ((3, 11), (3, 12), (3, 13)),
+        elsewhere=("changelog", "compile", "pep8", "pylint", "shellcheck", "yamllint"),
+    ),
 )
 
 
@@ -90,7 +106,7 @@ def prepare(core: Core, bench: Bench) -> Environment:
         raise LayerError(f"no Python for ansible-core {core.version}")
     interpreter = pythons.find()[python]
     wanted = collection_tree.ROOT / "requirements-units.txt"
-    state = hashlib.sha256(f"{core} {interpreter} {GET_PIP}".encode() + wanted.read_bytes()).hexdigest()
+    state = hashlib.sha256(f"{core} {interpreter} {GET_PIP} {COLLECT_LESS}".encode() + wanted.read_bytes()).hexdigest()
     environment = Environment(core, python, CACHE / f"core-{core.version}-py{pythons.label(python)}")
     stamp = environment.folder / "stamp"
     with _alone(CACHE / f"core-{core.version}.lock"):
@@ -101,6 +117,7 @@ def prepare(core: Core, bench: Bench) -> Environment:
         pip: list[Word] = [environment.bin / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         bench.must(*pip, f"ansible-core=={core.version}.*", "-r", wanted)
         _seed_get_pip(environment)
+        collect_less(environment.folder / "venv")
         stamp.write_text(state)
     return environment
 
