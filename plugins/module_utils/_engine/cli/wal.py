@@ -16,8 +16,10 @@ from ..core.errors import DamagedError, PgopsError, UnreachableError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Callable
+
+    from ..wal.brief import Brief
 
     Archive = Callable[..., bool]
     Fetch = Callable[..., str]
@@ -97,9 +99,7 @@ def carry_out(
             look_into(directory or os.getcwd(), *words)
             return 0
         config_path = options["config"] or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
-        from ..wal.brief import read_brief
-
-        brief = read_brief(config_path)
+        brief = _brief(config_path, options)
         if action == "archive":
             if store is None:
                 from ..wal.archive import archive
@@ -109,12 +109,6 @@ def carry_out(
             if verbose:
                 say("%s %s" % (os.path.basename(words[0]), "archived" if fresh else "was archived already"))
             return 0
-        if options["instance"]:
-            from ..core.naming import check_instance
-
-            brief = brief.of(check_instance(options["instance"]))
-        if options["identity_file"]:
-            brief = brief.opened_by(options["identity_file"])
         if bring is None:
             from ..wal.fetch import fetch
 
@@ -143,6 +137,18 @@ def carry_out(
             return 1
         _complain(error, config_path, say)
         return _code_of(error, directory or os.getcwd())
+
+
+def _brief(config_path: str, options: Mapping[str, str]) -> Brief:
+    """Return what the configuration says, and the options in its place. Raise UsageError."""
+    from ..wal.brief import read_brief
+
+    brief = read_brief(config_path)
+    if options["instance"]:
+        from ..core.naming import check_instance
+
+        brief = brief.of(check_instance(options["instance"]))
+    return brief.opened_by(options["identity_file"]) if options["identity_file"] else brief
 
 
 def _code_of(error: PgopsError, directory: str) -> int:
