@@ -438,7 +438,8 @@ def test_one_that_is_killed_leaves_nothing_for_long(servers: Servers, make_site:
 
 
 def test_by_hand_as_the_documentation_says(servers: Servers, make_site: MakeSite) -> None:
-    server = servers.get("base plain", 18)
+    server = servers.get("by hand", 18)
+    create_database(server, "goods", "CREATE TABLE t AS SELECT i FROM generate_series(1, 3000) i")
     site = make_site(server)
     taken = base(site)["set"]
     (script,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "recovery.md").read_text(), re.DOTALL)

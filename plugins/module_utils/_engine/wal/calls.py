@@ -93,12 +93,7 @@ def _fetch(
     brief: Brief, words: Sequence[str], options: dict[str, str], config_path: str, say: Say, bring: Fetch | None
 ) -> str:
     """Bring the file and return from where it came."""
-    if options["instance"]:
-        from ..core.naming import check_instance
-
-        brief = brief.of(check_instance(options["instance"]))
-    if options["identity_file"]:
-        brief = brief.opened_by(options["identity_file"])
+    brief = _asked(brief, options)
     if bring is None:
         from .fetch import fetch
 
@@ -112,6 +107,15 @@ def _fetch(
         say=say,
     )
     return "%s from %s" % (words[0], source)
+
+
+def _asked(brief: Brief, options: dict[str, str]) -> Brief:
+    """Return what the configuration says, as a fetch was told to change it."""
+    if options["instance"]:
+        from ..core.naming import check_instance
+
+        brief = brief.of(check_instance(options["instance"]))
+    return brief.opened_by(options["identity_file"]) if options["identity_file"] else brief
 
 
 def _failed(action: str, error: PgopsError, config_path: str, say: Say, *, directory: str, verbose: bool) -> int:
