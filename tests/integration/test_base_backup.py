@@ -28,7 +28,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup as verb
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import prune as pruning
-from demo.servers import MotoS3, PostgresServer, free_port
+from demo.servers import MotoS3, PostgresServer, free_port, system_bindirs
 from tests.integration.conftest import (
     ROOT,
     Key,
@@ -379,6 +379,32 @@ def test_what_hashes_alone_cannot_see_is_found(servers: Servers, make_site: Make
     broken = site.forge(good, files={"base/base.tar.zst": b"no zstd at all"})
     with pytest.raises(DamagedError, match="cannot be read to its end"):
         site.verify("structure", sets=(broken,))
+
+
+def test_amcheck_is_called_where_its_owner_has_it(tmp_path: Path, make_site: MakeSite) -> None:
+    """In a schema of the database, as CREATE EXTENSION puts it into the first of the search path; also in a restored dump."""
+    bindir = next((path for path in system_bindirs() if has_amcheck(path)), None)
+    if bindir is None:
+        pytest.skip("no server of this host has amcheck (package postgresql-contrib)")
+    with PostgresServer(bindir, tmp_path) as server:
+        create_database(server, "shop", "CREATE TABLE log AS SELECT g AS i FROM generate_series(1, 99) g")
+        run_sql(server, "shop", "CREATE INDEX ON log (i)")
+        run_sql(server, "shop", 'CREATE SCHEMA "Its %s ""own"""; CREATE EXTENSION amcheck SCHEMA "Its %s ""own"""')
+        site = make_site(server)
+        base(site)
+        site.backup(databases=["shop"])
+        for kind in ("base", "logical"):
+            (set_id,) = [one for one in site.sets() if one.endswith(kind)]
+            (report,) = site.verify("restore", sets=(set_id,))["sets"]
+            assert report["outcome"] == "passed", report
+            assert report["checked"]["indexes"] > 0
+
+
+def has_amcheck(bindir: Path) -> bool:
+    """Tell whether that server has the extension amcheck."""
+    said = subprocess.run([bindir / "pg_config", "--sharedir"], capture_output=True, text=True, check=False).stdout
+    shared = Path(said.strip() or "/usr/share/postgresql/%s" % bindir.parent.name)
+    return (shared / "extension" / "amcheck.control").is_file()
 
 
 def test_crc32c_is_left_to_pg_verifybackup(servers: Servers, make_site: MakeSite) -> None:
