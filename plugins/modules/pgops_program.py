@@ -185,7 +185,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.host.program 
 if TYPE_CHECKING:
     # What nothing above leads to is never imported, and travels as well: the engine has one digest everywhere.
     from ansible_collections.pgops.backup.plugins.module_utils._engine.core import severities  # noqa: F401
-    from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration, looking  # noqa: F401
+    from ansible_collections.pgops.backup.plugins.module_utils._engine.host import archiving, configuration, looking  # noqa: F401
     from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import backup_role  # noqa: F401
     from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import rollback, rollback_data  # noqa: F401
 
