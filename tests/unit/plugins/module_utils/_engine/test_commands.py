@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import config
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options, show, wal
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options, show
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import (
     alerting,
     checklist,
@@ -30,6 +30,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.settings impo
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system import account
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import alert, alert_delivery, status
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import checklist as checklist_verb
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import calls
 
 TWO = "/etc/pgops/two.yml"
 # A command that names no configuration, in a text about another one than the usual.
@@ -230,5 +231,5 @@ def test_who_may_not_read_the_configuration_hears_who_may(tmp_path: Path, monkey
 
 def test_what_postgresql_is_told_in_its_log_names_it_too() -> None:
     said: list[str] = []
-    wal._complain(UsageError("No WAL has come there.", hint="To bring it: pgops wal ship."), TWO, said.append)
-    assert wal.line(said[-1]) == "pgops wal:   → To bring it: pgops --config %s wal ship.\n" % TWO
+    calls._complain(UsageError("No WAL has come there.", hint="To bring it: pgops wal ship."), TWO, said.append)
+    assert calls.line(said[-1]) == "pgops wal:   → To bring it: pgops --config %s wal ship.\n" % TWO
