@@ -75,6 +75,27 @@ def test_site_brings_it_back_and_finds_the_backups(playbook: Any, host: Any) -> 
     assert files_of(host, SETS) == before
 
 
+def test_while_a_job_runs_nothing_goes(host: Any, ansible_play: Any) -> None:
+    job, timer = "pgops-backup@gone13-main.service", "pgops-backup@gone13-main.timer"
+    holds = "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(300)"
+    host.check_output("systemd-run --quiet --unit holder --uid postgres psql -X -d shop -c %s", holds)
+    try:
+        host.check_output("systemctl start --no-block %s", job)
+        begun = "until pgrep -u postgres pg_dump; do sleep 1; done"
+        host.check_output("timeout 60 sh -c %s", begun)
+        said = ansible_play("absent.yml")
+        assert said.returncode != 0
+        assert "Somebody runs pgops from" in said.stdout + said.stderr
+        assert host.service(timer).is_enabled
+        assert host.check_output("find /etc/pgops -name '*.yml' -not -name fleet.yml")
+    finally:
+        ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK %'"
+        host.check_output("sudo -u postgres psql -XAtc %s", ends)
+    waits = f"while [ $(systemctl is-active {job}) = activating ]; do sleep 1; done"
+    host.check_output("timeout 60 sh -c %s", waits)
+    assert host.check_output("systemctl show --property Result --value %s", job) == "success"
+
+
 def test_the_controller_finds_nothing_outdated_in_what_it_played(host: Any, ansible_said: str) -> None:
     assert "PLAY RECAP" in ansible_said
     assert [line for line in ansible_said.splitlines() if "DEPRECAT" in line] == []
