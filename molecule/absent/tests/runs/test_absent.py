@@ -81,7 +81,8 @@ def test_while_a_job_runs_nothing_goes(host: Any, ansible_play: Any) -> None:
     host.check_output("systemd-run --quiet --unit holder --uid postgres psql -X -d shop -c %s", holds)
     try:
         host.check_output("systemctl start --no-block %s", job)
-        begun = "until pgrep -u postgres pg_dump; do sleep 1; done"
+        waiting = "SELECT 'waits' FROM pg_locks WHERE NOT granted"
+        begun = f'until sudo -u postgres psql -XAtc "{waiting}" | grep -q waits; do sleep 1; done'
         host.check_output("timeout 60 sh -c %s", begun)
         said = ansible_play("absent.yml")
         assert said.returncode != 0
