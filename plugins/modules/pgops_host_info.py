@@ -413,7 +413,7 @@ def disagree(given: Mapping[str, Any], _host: Host) -> bool:
 def archives_alone(given: Mapping[str, Any], found: Sequence[Mapping[str, Any]], _host: Host) -> bool:
     """Raise RefusedError where a cluster archives for no instance; else there is nothing to do."""
     params = checked(ARCHIVING, given, "What archives")
-    archiving.check(found, params["program"], params["ports"])
+    archiving.check(found, params["program"], params["ports"], configuration.is_ours)
     return False
 
 

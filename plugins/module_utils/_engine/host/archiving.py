@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
+from ..config import DEFAULT_PATH
 from ..core.errors import RefusedError
 
 # Debian's configurations are not with the data.
@@ -24,21 +26,30 @@ FILES = (
     "/etc/patroni/*.y*ml",
     "/etc/systemd/system/pgops_wal_ship@*.service",
 )
-_SETTING = re.compile(r"^\s*archive_command\s*(?:=|\s)\s*'((?:[^'\\]|''|\\.)*)'", re.MULTILINE)
+_COMMAND = re.compile(r"^\s*archive_command\s*(?:=|\s)\s*'((?:[^'\\]|''|\\.)*)'", re.MULTILINE | re.IGNORECASE)
+_MODE = re.compile(r"^\s*archive_mode\s*(?:=|\s)\s*'?(\w+)", re.MULTILINE | re.IGNORECASE)
+_OFF = ("off", "false", "no", "0")
 _BY_CONFIGURATION = r"^\s*['\"]?(?:archive_command['\"]?\s*[=:]?.* wal archive|ExecStart=.* wal ship) .*%s(?=['\"\s]|$)"
 
 
-def check(clusters: Sequence[Mapping[str, Any]], program: str, ports: Sequence[int], settings: Path = SETTINGS) -> None:
+def check(
+    clusters: Sequence[Mapping[str, Any]],
+    program: str,
+    ports: Sequence[int],
+    is_laid_down: Callable[[Path], bool],
+    settings: Path = SETTINGS,
+) -> None:
     """Raise RefusedError for clusters that archive with `program`, and whose port is none of `ports`, of those that are to.
 
     With its configuration gone, the command fails, and the server keeps its WAL until the disk is full; with one that says
-    nothing of an archive, nobody looks at what is archived, nor removes it.
+    nothing of an archive, nobody looks at what is archived, nor removes it. One that is there and that `is_laid_down` does
+    not know, whoever wrote it sees to.
     """
     alone = [
         "cluster %s/%s on port %d (%s)" % (each["version"], each["name"], each["port"], path)
         for each in clusters
         if each["port"] not in ports
-        for path in [_set_in(each, program, settings)]
+        for path in [_set_in(each, program, is_laid_down, settings)]
         if path is not None
     ]
     if alone:
@@ -68,13 +79,34 @@ def _text(path: Path) -> str:
     return ""
 
 
-def _set_in(cluster: Mapping[str, Any], program: str, settings: Path) -> Optional[Path]:
+def _set_in(
+    cluster: Mapping[str, Any], program: str, is_laid_down: Callable[[Path], bool], settings: Path
+) -> Optional[Path]:
     """Return the file by which a cluster archives with `program`, None where it does not."""
-    for path in _files(cluster, settings):
-        said = _SETTING.findall(_text(path))
-        if said:  # the last one counts, and what ALTER SYSTEM wrote before all others
-            return path if _is_ours(said[-1], program) else None
-    return None
+    texts = {path: _text(path) for path in _files(cluster, settings)}
+    path, command = _in_force(_COMMAND, texts)
+    _path, mode = _in_force(_MODE, texts)
+    if path is None or mode.lower() in _OFF or not _is_ours(command, program):
+        return None
+    named = _configuration_of(command)
+    return None if named.exists() and not is_laid_down(named) else path
+
+
+def _in_force(setting: re.Pattern[str], texts: Mapping[Path, str]) -> tuple[Optional[Path], str]:
+    """Return what a setting is, and where: the last one of a file counts, and what ALTER SYSTEM wrote before all others."""
+    for path, text in texts.items():
+        said = setting.findall(text)
+        if said:
+            return path, said[-1]
+    return None, ""
+
+
+def _configuration_of(command: str) -> Path:
+    try:
+        words = shlex.split(command.replace("''", "'"))
+    except ValueError:
+        words = []
+    return Path(words[words.index("--config") + 1] if "--config" in words[:-1] else DEFAULT_PATH)
 
 
 def _files(cluster: Mapping[str, Any], settings: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.host import configuration
 from ansible_collections.pgops.backup.plugins.module_utils._engine.host.archiving import check
 
 PROGRAM = "/usr/local/bin/pgops"
@@ -25,7 +26,7 @@ def one_cluster(tmp_path: Path) -> dict[str, Any]:
 
 def refusal(cluster: dict[str, Any], tmp_path: Path, *ports: int, program: str = PROGRAM) -> str:
     try:
-        check([cluster], program, ports, tmp_path / "etc")
+        check([cluster], program, ports, configuration.is_ours, tmp_path / "etc")
     except RefusedError as error:
         return "%s %s" % (error.message, error.hint)
     return ""
@@ -56,6 +57,9 @@ def test_one_of_an_instance_that_asks_for_it_is_in_order_whatever_its_configurat
     [
         "",
         "#" + OURS,
+        # As what was recovered by hand, which has the command of its original
+        "archive_mode = on\n" + OURS + "archive_mode = 'off'\n",
+        OURS + "Archive_Command = '/bin/true'\n",
         OURS + "archive_command = '/bin/true'\n",
         "archive_command = 'pgbackrest --stanza=main archive-push %p'\n",
         "archive_command = '/usr/bin/other pgops wal archive %p'\n",
@@ -74,6 +78,15 @@ def test_what_alter_system_wrote_goes_before_what_stands_elsewhere(cluster: dict
     assert "wal.conf" in refusal(cluster, tmp_path)
     write(cluster, "archive_command = '/bin/true'\n")
     assert refusal(cluster, tmp_path) == ""
+
+
+def test_one_whose_configuration_was_written_by_hand_goes_on_as_before(cluster: dict[str, Any], tmp_path: Path) -> None:
+    by_hand, laid = tmp_path / "by hand.yml", tmp_path / "laid.yml"
+    by_hand.write_text("instance: db1-two\n")
+    laid.write_text(configuration.HEAD + "instance: db1-two\n")
+    for path in (by_hand, laid, tmp_path / "gone.yml"):
+        write(cluster, "archive_command = '%s wal archive --config ''%s'' %%p'\n" % (PROGRAM, path))
+        assert (refusal(cluster, tmp_path) == "") is (path == by_hand)
 
 
 @pytest.mark.parametrize(
