@@ -85,7 +85,8 @@ options:
       archiving:
         description:
           - The C(program), and the C(ports) of the servers that are to archive their WAL with it. A cluster that does so by its
-            configuration files, and has none of these ports, is an error.
+            configuration files, and has none of these ports, is an error; of one that does not run, or is a standby, there is a
+            warning. One whose C(--config) is a file that M(pgops.backup.pgops_config) has not written is left alone.
         type: dict
       errors:
         description:
@@ -410,10 +411,11 @@ def disagree(given: Mapping[str, Any], _host: Host) -> bool:
     return False
 
 
-def archives_alone(given: Mapping[str, Any], found: Sequence[Mapping[str, Any]], _host: Host) -> bool:
+def archives_alone(given: Mapping[str, Any], found: Sequence[Mapping[str, Any]], host: Host) -> bool:
     """Raise RefusedError where a cluster archives for no instance; else there is nothing to do."""
     params = checked(ARCHIVING, given, "What archives")
-    archiving.check(found, params["program"], params["ports"])
+    for remark in archiving.check(found, params["program"], params["ports"], configuration.is_ours):
+        host.warn(remark)
     return False
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,14 @@ from typing import Any, Optional
 from .. import config as configuration
 from ..cli.masking import holds_secret, masked
 from ..core.errors import PgopsError, RefusedError, UsageError
+from ..core.naming import check_instance
 from ..reference import describe
 from ..settings import Config
 from . import archiving, changes
 from .changes import Host, Owner
 from .emit import to_yaml
 
-_HEAD = "# Written by Ansible (pgops.backup.pgops_config): changes made here are lost.\n"
+HEAD = "# Written by Ansible (pgops.backup.pgops_config): changes made here are lost.\n"
 _FOLDER = "secrets"
 _KEYS = ("s3_access_key", "s3_secret_key", "s3_session_token")
 # The file of each secret, by the last part of its name, and the key of the configuration that leads to it.
@@ -143,12 +145,9 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     told = {_metrics_of(checked.metrics.textfile_directory, str(checked.instance))}
     for path in [request.path, *stale]:
         left, instance = _left_metrics(path)
-        # With another one, the instance may only have got a file of its own.
-        if (
-            left is not None
-            and left not in told
-            and request.path.with_name("%s.yml" % instance) not in request.instances
-        ):
+        # Another instance may only have got a file of its own.
+        others = instance != checked.instance and _is_listed(request, instance)
+        if left is not None and left not in told and not others:
             host.need(changes.gone(left))
     for path in stale:
         for each in (path, *(_secret_path(path, secret) for secret in _FILES)):
@@ -170,7 +169,7 @@ def take_away(host: Host, path: Path) -> dict[str, Any]:
     One that we did not write stays, with a warning.
     """
     _check_path(path)
-    if os.path.lexists(path) and not _is_ours(path):
+    if os.path.lexists(path) and not is_ours(path):
         host.warn("%s is not of pgops_config and stays." % path)
         return _taken_away(host, path)
     left, _instance = _left_metrics(path)
@@ -326,7 +325,7 @@ def _check_left_by_another(checked: Config, owned: Owner, request: Request) -> N
     if not owned.known:
         return
     own = [Path(path, str(checked.instance)) for path in (checked.local.path, checked.state_dir) if path]
-    left = [path for path in dict.fromkeys(own) if path.is_dir() and path.stat().st_uid != owned.uid]
+    left = [path for path in dict.fromkeys(own) if path.is_dir() and not _may_write(owned, path)]
     if left:
         logs = sorted(Path(checked.log_dir).glob("*.log")) if checked.log_dir else []
         others = left + [path for path in logs if path.lstat().st_uid == left[0].stat().st_uid]
@@ -338,6 +337,17 @@ def _check_left_by_another(checked: Config, owned: Owner, request: Request) -> N
             "touched."
             % (before, before, request.account, request.group, " ".join(shlex.quote(str(p)) for p in others)),
         )
+
+
+def _may_write(owned: Owner, path: Path) -> bool:
+    """Tell whether the account may read and write in the directory `path`: as its owner, or as a share is made for all or a group."""
+    found = path.stat()
+    mode = found.st_mode
+    return (
+        found.st_uid == owned.uid
+        or mode & stat.S_IRWXO == stat.S_IRWXO
+        or (found.st_gid == owned.gid and mode & stat.S_IRWXG == stat.S_IRWXG)
+    )
 
 
 # --- what is laid down ------------------------------------------------------------------------------------------------
@@ -395,7 +405,7 @@ def _files(
         path = _secret_path(request.path, name)
         host.need(changes.file(path, text.encode("utf-8"), mode=0o600, owned=owned, secret=True))
         managed.append(path)
-    text = _HEAD + to_yaml(content)
+    text = HEAD + to_yaml(content)
     host.need(changes.file(request.path, text.encode("utf-8"), mode=0o600, owned=owned))
     for name in _FILES:
         if name not in files:
@@ -408,7 +418,7 @@ def _stale(host: Host, request: Request) -> list[Path]:
     if not request.instances:
         return []
     beside = sorted(set(request.path.parent.glob("*.yml")) - {request.path, *request.instances})
-    return [path for path in beside if _is_ours(path) and not _archived_by(host, request, path)]
+    return [path for path in beside if is_ours(path) and not _archived_by(host, request, path)]
 
 
 def _archived_by(host: Host, request: Request, path: Path) -> bool:
@@ -417,20 +427,43 @@ def _archived_by(host: Host, request: Request, path: Path) -> bool:
     A server whose archive_command fails for lack of it would keep its WAL until its disk is full.
     """
     found = archiving.archives_by(path, request.archiving)
-    if found:
-        host.warn(
-            "%s belongs to no instance any more and stays, as WAL is archived by it: see %s. List the instance again; or end that, by "
-            "the role wal_archive with wal_archive_state: absent or by hand." % (path, " and ".join(map(str, found)))
+    services = [each for each in found if each.suffix == ".service"]
+    _metrics, instance = _left_metrics(path)
+    if not found:
+        return False
+    if _is_listed(request, instance):
+        what = (
+            "The role wal_archive gives the server of %s its new one, and the next run removes this one then."
+            % instance
         )
-    return bool(found)
+    elif services == found:
+        what = "When all of its WAL is copied, end that: systemctl disable --now %s, and rm %s." % (
+            " ".join(shlex.quote(each.name) for each in services),
+            " ".join(shlex.quote(str(each)) for each in services),
+        )
+    else:
+        what = (
+            "If the server is another instance's now, the role wal_archive gives it the one of that, and the next run removes this one "
+            "then. If not, list the instance again, or end its archiving: the role wal_archive with wal_archive_state: absent."
+        )
+    host.warn(
+        "%s belongs to no instance any more and stays, as WAL is archived by it: see %s. %s"
+        % (path, " and ".join(map(str, found)), what)
+    )
+    return True
 
 
-def _is_ours(path: Path) -> bool:
+def _is_listed(request: Request, instance: str) -> bool:
+    """Tell whether `instance` is one of several of this host, with the file that it has then."""
+    return request.path.with_name("%s.yml" % instance) in request.instances
+
+
+def is_ours(path: Path) -> bool:
     """Tell whether we wrote the file `path`. Raise OSError if it cannot be read."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as stream:
-        return stream.read(len(_HEAD)) == _HEAD.encode("utf-8")
+        return stream.read(len(HEAD)) == HEAD.encode("utf-8")
 
 
 def _metrics_of(folder: str, instance: str) -> Optional[Path]:
@@ -440,14 +473,13 @@ def _metrics_of(folder: str, instance: str) -> Optional[Path]:
 def _left_metrics(path: Path) -> tuple[Optional[Path], str]:
     """Return the metrics of the instance whose configuration lies at `path`, of which monitoring would hear for ever, and its name."""
     try:
-        said = configuration.read(path) if _is_ours(path) else {}
+        said = configuration.read(path) if is_ours(path) else {}
+        instance = check_instance(str(said.get("instance") or ""))
     except PgopsError:
         return None, ""
-    section, instance = said.get("metrics"), said.get("instance")
+    section = said.get("metrics")
     folder = section.get("textfile_directory") if isinstance(section, Mapping) else None
-    if not (isinstance(folder, str) and isinstance(instance, str)):
-        return None, ""
-    return _metrics_of(folder, instance), instance
+    return _metrics_of(folder if isinstance(folder, str) else "", instance), instance
 
 
 def _as_written(checked: Config, files: Mapping[str, str], request: Request) -> Config:
@@ -485,4 +517,4 @@ def _warn_of_one_disk(host: Host, checked: Config) -> None:
                 return
 
 
-__all__ = ("Request", "inline_secrets", "lay_down", "take_away", "texts")
+__all__ = ("HEAD", "Request", "inline_secrets", "is_ours", "lay_down", "take_away", "texts")

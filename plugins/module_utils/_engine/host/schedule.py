@@ -297,7 +297,10 @@ def _check_delays(host: Host, jobs: Sequence[Job]) -> None:
         if verb not in ("backup", "base") or copy is None or begins is None:
             continue
         follows = next_after(copy.calendar, begins, copy.zone)
-        if follows is not None and timedelta(0) < follows - begins <= job.delay:
+        another = next_after(copy.calendar, begins + job.delay, copy.zone)
+        if follows is None or another is None or another - begins <= 2 * job.delay:
+            continue  # where copies come often, the backup waits for the next one hardly longer
+        if follows - begins <= job.delay:
             host.warn(
                 "A %s of %s may be delayed by up to %s (random_delay), and its copy to S3 is due %s after it, and so may come first. Set the "
                 "two further apart, or shorten the delay."

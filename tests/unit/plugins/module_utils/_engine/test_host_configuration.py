@@ -7,6 +7,7 @@ import dataclasses
 import grp
 import os
 import pwd
+import re
 import shlex
 import stat
 from pathlib import Path
@@ -387,6 +388,44 @@ def test_a_configuration_by_which_wal_is_archived_stays_and_that_is_told(tmp_pat
     assert lay(wanted)["removed"] == [str(old)]
 
 
+@pytest.mark.parametrize(
+    ("file", "line", "listed", "told"),
+    [
+        # The first instance of a host that gets a second one: its file has another name now, which its server hears of later.
+        (
+            "a.conf",
+            "archive_command = 'pgops wal archive --config %s %%p'",
+            ["old"],
+            "gives the server of old its new one",
+        ),
+        ("a.conf", "archive_command = 'pgops wal archive --config %s %%p'", [], "wal_archive_state: absent"),
+        # Of an instance that was renamed, whose server archives under the new name: that is not to be ended.
+        (
+            "pgops_wal_ship@old.service",
+            "ExecStart=/x/pgops wal ship --loop --config %s",
+            [],
+            "systemctl disable --now ",
+        ),
+    ],
+)
+def test_what_is_to_be_done_about_it_fits_the_case(
+    tmp_path: Path, file: str, line: str, listed: list[str], told: str
+) -> None:
+    etc = tmp_path / "etc"
+    one, old = etc / "one.yml", etc / "config.yml"
+    lay(Request(old, content(tmp_path, instance="old"), **me()))
+    (tmp_path / file).write_text("%s\n" % (line % old))
+    host = Host()
+    paths = [one, *(etc / ("%s.yml" % name) for name in listed)]
+    where = [str(tmp_path / "*.conf"), str(tmp_path / "*.service")]
+    lay_down(
+        host, Request(one, content(tmp_path, instance="one"), instances=paths, archiving=where, **me()), name="db1"
+    )
+    (said,) = [warning for warning in host.warnings if str(old) in warning]
+    assert told in said
+    assert ("wal_archive_state: absent" in said) is (told == "wal_archive_state: absent")
+
+
 # --- alerts -----------------------------------------------------------------------------------------------------------
 
 ALERT_SECRETS = {
@@ -457,6 +496,21 @@ def test_what_another_account_left_is_told_before_anything_is_touched(tmp_path: 
     assert {path: path.stat() for path in tmp_path.rglob("*")} == before
 
 
+def test_a_directory_that_the_account_may_write_in_is_in_order_whosever_it_is(tmp_path: Path) -> None:
+    """As a share that is mounted there, all of which belongs to somebody else."""
+    other = next(one for one in pwd.getpwall() if one.pw_uid not in (0, os.geteuid()))
+    wanted = request(tmp_path)
+    lay(wanted)
+    shared = tmp_path / "disk" / "backups" / "db1-main"
+    shared.mkdir()
+    wanted = dataclasses.replace(wanted, account=other.pw_name, group=grp.getgrgid(other.pw_gid).gr_name)
+    shared.chmod(0o755)
+    with pytest.raises(RefusedError):
+        lay(wanted, dry_run=True)
+    shared.chmod(0o777)
+    assert lay(wanted, dry_run=True)["changed"] is True
+
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 
@@ -506,3 +560,19 @@ def test_where_the_numbers_go_elsewhere_or_nowhere_the_former_ones_go(tmp_path: 
     lay(of_instance(tmp_path, "a", "a", metrics={"textfile_directory": ""}))
     lay(of_instance(tmp_path, "b", "b"))
     assert there(told) == ["pgops-b.prom"]
+
+
+def test_one_of_several_that_writes_elsewhere_leaves_no_numbers_behind(tmp_path: Path, told: Path) -> None:
+    both = [tmp_path / "etc" / "a.yml", tmp_path / "etc" / "b.yml"]
+    elsewhere = of_instance(tmp_path, "a", "a", metrics={"textfile_directory": str(tmp_path / "elsewhere")})
+    lay(dataclasses.replace(elsewhere, instances=both))
+    assert there(told) == ["pgops-b.prom"]
+
+
+def test_no_file_elsewhere_goes_by_what_a_configuration_calls_its_instance(tmp_path: Path, told: Path) -> None:
+    (told / "pgops-").mkdir()
+    (tmp_path / "other.prom").write_text("1\n")
+    path = tmp_path / "etc" / "a.yml"
+    path.write_text(re.sub("(?m)^instance: .*", "instance: /../../other", path.read_text()))
+    take_away(Host(), path)
+    assert (tmp_path / "other.prom").exists()

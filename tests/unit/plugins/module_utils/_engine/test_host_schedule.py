@@ -339,6 +339,12 @@ def test_a_delay_that_lets_the_copy_come_before_the_backup_is_told(machine: Mach
     assert all("A backup of db1-main may be delayed by up to 45 min" in text for text in said)
 
 
+def test_where_the_next_copy_is_near_it_may_come_first(machine: Machine) -> None:
+    jobs = {"backup": "0 * * * *", "sync": "*/5 * * * *"}
+    result = machine.lay(machine.request("systemd", machine.instance(jobs=jobs), random_delay="10min"))
+    assert [text for text in result["warnings"] if "random_delay" in text] == []
+
+
 def test_each_line_of_the_hardening_has_its_reason(machine: Machine) -> None:
     machine.lay(machine.request("systemd"))
     lines = machine.unit("pgops-backup@db1-main.service").splitlines()
