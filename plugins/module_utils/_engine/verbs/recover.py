@@ -53,7 +53,19 @@ from ..system.runner import Command
 from ..wal.fetch import AHEAD
 from ..wal.tablespaces import has_links, lay, look_into_all, made_anew, made_by_wal, refused, settle
 from .dropping import DroppedError, check_dropped, once_more
-from .recovery_plan import LEAVES, MODES, REST, Request, Work, by_service, check, is_fixed, plan, prepare
+from .recovery_plan import (
+    LEAVES,
+    MODES,
+    REST,
+    Request,
+    Work,
+    by_service,
+    check,
+    closed_sockets,
+    is_fixed,
+    plan,
+    prepare,
+)
 from .settling import forget_dropped, lay_missing
 
 
@@ -240,9 +252,13 @@ def _sockets(work: Work, undo: contextlib.ExitStack) -> Optional[Path]:
         undo.callback(shutil.rmtree, path, ignore_errors=True)
     else:
         path = Path(work.request.socket_directory)
-        if not path.is_dir():
+        try:
             path.mkdir(mode=0o700)
             undo.callback(shutil.rmtree, path, ignore_errors=True)
+        except FileExistsError:
+            # Somebody may have made it, open to all, since the plan looked.
+            for why in closed_sockets(work.request):
+                raise RefusedError(why) from None
     give(work.account, path)
     return path
 
