@@ -32,6 +32,7 @@ from ..postgres.fencing import (
     append_settings,
     fence_beside,
     forget_signals,
+    no_event_triggers,
     write_file,
 )
 from ..postgres.prepared import prepared
@@ -382,7 +383,8 @@ def _recovery(
         postgres = postgres.of_version(work.programs.major)
         return Recovery(context, work.programs, work.data, work.account, postgres, options, databases)
     if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
-        options += ["-c %s=%s" % (name, _quoted(value)) for name, value in UNPROVEN.items()]
+        shut = {**UNPROVEN, **no_event_triggers(work.programs.major)}
+        options += ["-c %s=%s" % (name, _quoted(value)) for name, value in shut.items()]
         options.append("-c unix_socket_directories=%s" % _quoted(str(alone)))
     options += ["-c %s=%s" % one for one in least.items()]
     if work.config_file:

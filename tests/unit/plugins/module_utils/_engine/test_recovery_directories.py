@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Base, Payload
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.tools import Programs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Config, Restore
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Runner
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover, recovery_plan
@@ -81,6 +82,20 @@ def test_a_directory_of_the_socket_that_somebody_made_meanwhile_is_not_taken(tmp
     with contextlib.ExitStack() as undo, pytest.raises(RefusedError, match="Others can reach the socket"):
         recover._sockets(work, undo)
     assert sockets.is_dir()
+
+
+@pytest.mark.parametrize(("version", "off"), [("16.9", False), ("17.1", True)])
+def test_no_event_trigger_hears_of_us_before_the_server_itself_is_proven(
+    tmp_path: Path, version: str, off: bool
+) -> None:
+    """One that writes turns everybody away as long as the server recovers."""
+    work = work_of(tmp_path / "data", {}, mode="in_place")
+    work.chain = [SimpleNamespace(manifest=SimpleNamespace(roles=None))]  # type: ignore[list-item]
+    work.programs = Programs(tmp_path, version)
+    context: Any = SimpleNamespace(config=Config())
+    options = recover._recovery(context, work, None, tmp_path, {}).options
+    assert ("-c event_triggers='off'" in options) is off
+    assert "-c listen_addresses=''" in options
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a server as another account")
