@@ -390,6 +390,7 @@ def test_amcheck_is_called_where_its_owner_has_it(tmp_path: Path, make_site: Mak
         create_database(server, "shop", "CREATE TABLE log AS SELECT g AS i FROM generate_series(1, 99) g")
         run_sql(server, "shop", "CREATE INDEX ON log (i)")
         run_sql(server, "shop", 'CREATE SCHEMA "Its %s ""own"""; CREATE EXTENSION amcheck SCHEMA "Its %s ""own"""')
+        create_database(server, "odd", LOST)
         site = make_site(server)
         base(site)
         site.backup(databases=["shop"])
@@ -398,6 +399,17 @@ def test_amcheck_is_called_where_its_owner_has_it(tmp_path: Path, make_site: Mak
             (report,) = site.verify("restore", sets=(set_id,))["sets"]
             assert report["outcome"] == "passed", report
             assert report["checked"]["indexes"] > 0
+            said = [text for text in report["remarks"] if "index public.of_it was checked alone" in text]
+            assert len(said) == (kind == "base"), report
+
+
+# An index whose function finds in no other session what it needs, as one that names another function without its schema.
+LOST = """
+CREATE FUNCTION lost(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN i + current_setting('odd.one')::int; END $$;
+SET odd.one = 1;
+CREATE TABLE t AS SELECT g AS i FROM generate_series(1, 99) g;
+CREATE INDEX of_it ON t (lost(i));
+"""
 
 
 def has_amcheck(bindir: Path) -> bool:

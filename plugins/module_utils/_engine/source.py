@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Optional
@@ -111,7 +112,7 @@ class Source:
                 "The account %s, which does the work, cannot read the private key %s: %s."
                 % (name, self.identity_file, error.strerror),
                 hint="Give it a copy for as long as it takes, and name that: install -m 600 -o %s %s /run/pgops-key.txt"
-                % (name, self.identity_file),
+                % (name, shlex.quote(self.identity_file)),
             ) from None
         file = min(self.manifest.files, key=lambda f: f.size)
         commands = codec.unwrap(self.context.runner, ("age",), identity_file=self.identity_file)

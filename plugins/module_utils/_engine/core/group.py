@@ -79,9 +79,9 @@ def may_name(moment: datetime, *, members: Sequence[str], node: str) -> bool:
     """Tell whether a set of `node` may bear the name of `moment`.
 
     Schedules begin everywhere in the same second, and nodes that do not see each other may all work: each names its sets after
-    seconds of its own, or two sets would have one name in the bucket.
+    seconds of its own, or two sets would have one name in the bucket. In which order a node lists the members does not matter.
     """
-    return int(moment.timestamp()) % len(members) == list(members).index(node)
+    return int(moment.timestamp()) % len(members) == sorted(members).index(node)
 
 
 def behind(member: Member, written: Optional[int]) -> Optional[float]:

@@ -290,7 +290,7 @@ def choose_base(
         "%s cannot be reached from any base backup:\n%s"
         % (_capital(target.shown), "\n".join("  - %s" % text for text in shown)),
         hint="Nothing was touched.%s 'pgops status' shows what can be recovered."
-        % _on_others(target, ordered, windows),
+        % _on_others(target, [base for base in ordered if not wanted or base.id == wanted], windows),
     )
 
 

@@ -257,7 +257,7 @@ def wal_kept(context: Context) -> Iterator[None]:
     """Keep the server from removing WAL, by a slot, for as long as the block lasts.
 
     It has a session of its own, with which it goes: a server that wrote more than max_slot_wal_keep_size meanwhile ends both, and the
-    backup is whole all the same, if the WAL is still there in the end.
+    backup is whole all the same, if the WAL is still there in the end. So it does after idle_replication_slot_timeout.
     """
     name = "pgops_%s" % secrets.token_hex(8)
     with contextlib.ExitStack() as stack:
@@ -271,14 +271,16 @@ def wal_kept(context: Context) -> Iterator[None]:
         yield
         try:
             session.rows("SELECT pg_drop_replication_slot(%s)", (name,))
-        except UnreachableError:
-            context.warn(_SLOT_ENDED)
+        except PgopsError as error:  # with its session it goes anyway
+            if isinstance(error, UnreachableError):
+                context.warn(_SLOT_ENDED)
 
 
 _NO_SLOT = "No slot keeps WAL during the backup, so it fails if the server removes some"
 _SLOT_ENDED = (
     "The server ended the slot that was to keep WAL during the backup, as it does when more than max_slot_wal_keep_size is written"
-    " meanwhile. A backup that takes longer may fail for want of WAL: raise max_slot_wal_keep_size."
+    " meanwhile, and when idle_replication_slot_timeout (PostgreSQL 18) is over. A backup that takes longer may fail for want of WAL:"
+    " raise max_slot_wal_keep_size, or the timeout."
 )
 
 

@@ -52,11 +52,12 @@ ALONE = {
 # io_uring, for one, is not to be had on each host.
 _IO_METHOD = "io_method", "worker"
 _IO_METHOD_MAJOR = 18
+_EVENT_TRIGGERS_MAJOR = 17
 
 
-# Since PostgreSQL 17 an event trigger may turn away who logs in, or fail as a copy takes no writes yet.
-EVENT_TRIGGERS_MAJOR = 17
-NO_EVENT_TRIGGERS = {"event_triggers": "off"}
+def no_event_triggers(major: int) -> dict[str, str]:
+    """Return the setting for a server of that version: since 17 they may turn away who logs in, or fail as it takes no writes yet."""
+    return {"event_triggers": "off"} if major >= _EVENT_TRIGGERS_MAJOR else {}
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,7 @@ class CopyLogin(Postgres):
 
     def of_version(self, major: int) -> CopyLogin:
         """Return it for a copy of that version: what a database has its sessions run when they begin is nobody's business here."""
-        if major < EVENT_TRIGGERS_MAJOR:
-            return self
-        return replace(self, options="%s %s" % (self.options, as_options(NO_EVENT_TRIGGERS)))
+        return replace(self, options=" ".join(filter(None, (self.options, as_options(no_event_triggers(major))))))
 
 
 def fence_copy(data: Path, account: str) -> dict[str, str]:
@@ -129,14 +128,13 @@ def write_file(path: Path, text: str, account: str) -> None:
 
 __all__ = (
     "ALONE",
-    "EVENT_TRIGGERS_MAJOR",
     "NO_ARCHIVE",
-    "NO_EVENT_TRIGGERS",
     "UNPROVEN",
     "CopyLogin",
     "append_settings",
     "fence_beside",
     "fence_copy",
     "forget_signals",
+    "no_event_triggers",
     "write_file",
 )

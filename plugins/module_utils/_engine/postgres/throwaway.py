@@ -24,7 +24,7 @@ from ..core.errors import CommandError, UnreachableError, UsageError
 from ..system.durable import adopt
 from ..system.runner import Command
 from .connection import connect_any, server_facts, with_database
-from .fencing import EVENT_TRIGGERS_MAJOR, NO_EVENT_TRIGGERS, CopyLogin
+from .fencing import CopyLogin, no_event_triggers
 from .target import Target
 from .tools import Programs, pick
 
@@ -95,7 +95,7 @@ def throwaway(
         stack.enter_context(claimed(context, home))
         data = home / "data"
         give(account, sockets, home)
-        own = {**_SETTINGS, **(NO_EVENT_TRIGGERS if programs.major >= EVENT_TRIGGERS_MAJOR else {})}
+        own = {**_SETTINGS, **no_event_triggers(programs.major)}
         if fill is None:
             _initialize(context, programs, data, account, superuser)
         else:

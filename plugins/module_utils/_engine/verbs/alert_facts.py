@@ -360,14 +360,14 @@ def _due(context: Context, state: State, now: datetime) -> dict[str, Due]:
 def _disk(context: Context, state: State, now: datetime) -> Optional[Disk]:
     path = context.config.local.path
     try:
-        free = free_bytes(Path(path))
+        free, no_inode = free_bytes(Path(path)), durable.no_inode(Path(path))
     except OSError:
         return None  # the local place is told of as a whole
     today = now.date()
     state.days[today] = min(free, state.days.get(today, free))
     state.days = {day: least for day, least in state.days.items() if (today - day).days < _DAYS}
     floor = parse_size(context.config.backup.min_free)
-    return Disk(path, free, floor, dict(state.days), durable.no_inode(Path(path)))
+    return Disk(path, free, floor, dict(state.days), no_inode)
 
 
 def _state_disk(context: Context) -> Optional[Disk]:

@@ -138,10 +138,11 @@ def _look(stage: Stage, base: Base) -> None:
     waiting = prepared(stage.session)
     for name, listed in found.items():
         try:
-            if name in waiting:  # nothing would end their locks, on which who looks would wait for ever
+            opened = not (listed.closed or listed.lost)
+            if name in waiting and opened:  # nothing would end their locks, on which who looks would wait for ever
                 with stage.target.session(name) as session:
                     roll_back(session)
-            if not (listed.closed or listed.lost) and context.config.verify.amcheck:
+            if opened and context.config.verify.amcheck:
                 check_indexes(name, stage.target, result)
             for assertion in context.config.verify.assertions:
                 if assertion.database == name:

@@ -32,6 +32,7 @@ from ..postgres.fencing import (
     append_settings,
     fence_beside,
     forget_signals,
+    no_event_triggers,
     write_file,
 )
 from ..postgres.prepared import prepared
@@ -53,7 +54,19 @@ from ..system.runner import Command
 from ..wal.fetch import AHEAD
 from ..wal.tablespaces import has_links, lay, look_into_all, made_anew, made_by_wal, refused, settle
 from .dropping import DroppedError, check_dropped, once_more
-from .recovery_plan import LEAVES, MODES, REST, Request, Work, by_service, check, is_fixed, plan, prepare
+from .recovery_plan import (
+    LEAVES,
+    MODES,
+    REST,
+    Request,
+    Work,
+    by_service,
+    check,
+    closed_sockets,
+    is_fixed,
+    plan,
+    prepare,
+)
 from .settling import forget_dropped, lay_missing
 
 
@@ -240,9 +253,13 @@ def _sockets(work: Work, undo: contextlib.ExitStack) -> Optional[Path]:
         undo.callback(shutil.rmtree, path, ignore_errors=True)
     else:
         path = Path(work.request.socket_directory)
-        if not path.is_dir():
+        try:
             path.mkdir(mode=0o700)
             undo.callback(shutil.rmtree, path, ignore_errors=True)
+        except FileExistsError:
+            # Somebody may have made it, open to all, since the plan looked.
+            for why in closed_sockets(work.request):
+                raise RefusedError(why) from None
     give(work.account, path)
     return path
 
@@ -366,7 +383,8 @@ def _recovery(
         postgres = postgres.of_version(work.programs.major)
         return Recovery(context, work.programs, work.data, work.account, postgres, options, databases)
     if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
-        options += ["-c %s=%s" % (name, _quoted(value)) for name, value in UNPROVEN.items()]
+        shut = {**UNPROVEN, **no_event_triggers(work.programs.major)}
+        options += ["-c %s=%s" % (name, _quoted(value)) for name, value in shut.items()]
         options.append("-c unix_socket_directories=%s" % _quoted(str(alone)))
     options += ["-c %s=%s" % one for one in least.items()]
     if work.config_file:

@@ -47,6 +47,7 @@ from ..postgres.unproven import (
 )
 from ..settings import Config, Restore
 from ..source import Source
+from ..system.runner import Command
 from ..wal.holdings import base_of
 from ..wal.tablespaces import made_by_wal
 from .windows import windows_of
@@ -191,11 +192,12 @@ def prepare(context: Context, request: Request) -> Work:
     if manifest.base is None:
         raise DamagedError("The manifest of %s describes no base backup." % manifest.id)
     programs = server_programs(context, manifest.server_version_num // 10000, exactly=True)
-    command, refusals, blind = "", list[str](), False
+    command, refusals, blind, account = "", list[str](), False, account_of(context)
     if request.target.kind != "immediate":  # up to its own end a base backup has all WAL inside
         command = context.config.restore.restore_command
         if command == Restore().restore_command:
             command = _our_command(context, manifest, refusals, local=local)
+            refusals += _key_is_shut(context, manifest, account)
         elif command and "wal fetch" not in command:  # which looks by itself
             looked = _looked_into(context, command)
             command, blind = looked or command, not looked
@@ -205,7 +207,7 @@ def prepare(context: Context, request: Request) -> Work:
         command = "" if unsaid else _histories_alone(ours)
     if len(chain) > 1:
         check_combine(programs)
-    work = Work(request, chain, manifest.base, chosen, programs, account_of(context), {}, command, False, refusals)
+    work = Work(request, chain, manifest.base, chosen, programs, account, {}, command, False, refusals)
     work.remarks = [_BLIND] if blind else []
     _check_directories(context, work)
     return work
@@ -253,18 +255,19 @@ def _elsewhere(context: Context, asked: str) -> str:
 def _our_command(context: Context, manifest: Manifest, refusals: list[str], *, local: bool) -> str:
     """Return how our own program fetches WAL by this very configuration, as the server is to call it; `local`: from this host alone."""
     path = context.config_file
+    key = context.config.restore.identity_file
     why, more = "", list[str]()
+    unfit = [word for word in (path, context.program, key) if "\n" in word]
     if not path:
         why = "this run has none"
-    elif "\n" in path + context.program:
-        why = "%r cannot stand in a setting of PostgreSQL" % path
+    elif unfit:
+        why = "%r cannot stand in a setting of PostgreSQL" % unfit[0]
     else:
         written = config.load(Path(path), environ=os.environ, host=context.host)
         if written.instance != context.config.instance:
             more = ["--instance", context.config.instance]
         if _archive_of(written) != _archive_of(context.config):
             why = "%s leads to another archive than what the options lay over it" % path
-        key = context.config.restore.identity_file
         if key and key != written.restore.identity_file:  # brought for this recovery alone
             more += ["--identity-file", key]
     if why:
@@ -280,6 +283,19 @@ def _our_command(context: Context, manifest: Manifest, refusals: list[str], *, l
     more += ["--place", "local"] if local else []
     words = [program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier, *more]
     return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
+
+
+def _key_is_shut(context: Context, manifest: Manifest, account: str) -> Iterator[str]:
+    """Yield that the server cannot read the private key, with which its own calls open the WAL, where it has an `account` of its own."""
+    key = context.config.restore.identity_file
+    if not account or not key or manifest.encryption == "none":
+        return
+    if context.runner.run(Command(("test", "-r", key), user=account), check=False).returncode:
+        yield (
+            "The account %s, as which the server fetches its WAL, cannot read the private key %s: give it a copy for as long as it"
+            " takes, and name that (install -m 600 -o %s %s /run/pgops-key.txt)."
+            % (account, key, account, shlex.quote(key))
+        )
 
 
 def _is_here(
@@ -408,7 +424,7 @@ def _check_directories(context: Context, work: Work) -> None:
     _check_tablespaces(work)
     _check_wal(work)
     _check_rights(work)
-    refusals += _closed_sockets(request)
+    refusals += closed_sockets(request)
     work.remarks += [*_younger(work), *_wal_inside(work)]
     if request.config_file and not Path(request.config_file).is_file():
         refusals.append("There is no configuration file %s." % request.config_file)
@@ -540,7 +556,7 @@ def _check_rights(work: Work) -> None:
             )
 
 
-def _closed_sockets(request: Request) -> Iterator[str]:
+def closed_sockets(request: Request) -> Iterator[str]:
     """Yield why the socket of a copy cannot lie in the directory that was named."""
     path = Path(request.socket_directory)
     if request.mode != "beside" or not request.socket_directory:
@@ -551,6 +567,8 @@ def _closed_sockets(request: Request) -> Iterator[str]:
                 "Others can reach the socket in %s, and the copy lets everybody in who can: name a directory of mode 0700."
                 % path
             )
+        elif not os.access(path, os.W_OK | os.X_OK):
+            yield "%s does not belong to this account, so no socket can lie in it." % path
     elif os.path.lexists(path):
         yield "%s is no directory, so no socket can lie in it." % path
     elif not path.parent.is_dir():
@@ -625,6 +643,7 @@ __all__ = (
     "Work",
     "by_service",
     "check",
+    "closed_sockets",
     "is_fixed",
     "plan",
     "prepare",

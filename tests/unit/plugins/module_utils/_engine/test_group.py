@@ -225,3 +225,8 @@ def test_each_second_names_the_sets_of_one_node_alone(count: int) -> None:
     ]
     assert [len(nodes) for nodes in found] == [1] * count
     assert sorted(nodes[0] for nodes in found) == members
+    # Also where the nodes do not list the members in one order.
+    moment = began + timedelta(seconds=1)
+    assert [may_name(moment, members=members[::-1], node=node) for node in members] == [
+        may_name(moment, members=members, node=node) for node in members
+    ]

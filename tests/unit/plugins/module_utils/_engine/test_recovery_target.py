@@ -464,6 +464,15 @@ def test_behind_a_base_backup_of_a_timeline_without_history_the_timeline_before_
         assert "may lie" not in caught.value.hint
 
 
+def test_no_timeline_is_named_that_leads_there_from_another_base_backup_than_the_wanted_one() -> None:
+    bases = [base(10, 30), base(20, 20)]
+    held = archive(bases, {n: 40 - n for n in range(10, 30)})
+    assert choose_base(Target("time", moment=at(25)), bases, held, NOW).base == bases[0]
+    with pytest.raises(RefusedError, match="it was whole at") as caught:
+        choose_base(Target("time", moment=at(25)), bases, held, NOW, wanted=bases[1].id)
+    assert "leads to" not in caught.value.hint
+
+
 def test_postgresql_is_told_the_timeline_that_was_looked_at() -> None:
     bases = [base(10, 30)]
     target = Target("time", at(22))

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.inventory import Listed
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import base_rehearsal
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.base_rehearsal import is_fault
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.rehearsal import as_said, last_words
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.rehearsal import Rehearsal, as_said, last_words
 
 START = "The throwaway server did not start: "
 
@@ -53,3 +55,24 @@ def test_a_server_that_broke_down_is_quoted(tmp_path: Path) -> None:
     assert last_words(target) == ": could not write to file: No space left on device"
     (tmp_path / "server.log").write_text("LOG:  starting\n")
     assert last_words(target) == ""
+
+
+def test_a_database_that_takes_no_logins_is_not_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is prepared in it holds up nobody, and to be turned away there says nothing of the set."""
+
+    def session(name: str) -> Any:
+        raise PgopsError("%s takes no logins." % name)
+
+    found = [Listed("shut", "it takes no connections", 1, False)]
+    monkeypatch.setattr(base_rehearsal.inventory, "databases", lambda _session: found)
+    monkeypatch.setattr(base_rehearsal, "prepared", lambda _session: {"shut": ["one"]})
+    stage: Any = SimpleNamespace(
+        context=SimpleNamespace(config=SimpleNamespace(verify=SimpleNamespace(amcheck=True, assertions=()))),
+        result=Rehearsal(),
+        source=SimpleNamespace(manifest=SimpleNamespace(system_identifier="7")),
+        target=SimpleNamespace(server=SimpleNamespace(system_identifier="7"), session=session),
+        session=None,
+    )
+    base: Any = SimpleNamespace(databases=[{"name": "shut"}])
+    base_rehearsal._look(stage, base)
+    assert (stage.result.findings, stage.result.cannot) == ([], [])
