@@ -477,6 +477,12 @@ def test_a_secret_of_alerts_stands_in_no_content(tmp_path: Path) -> None:
 # --- another account --------------------------------------------------------------------------------------------------
 
 
+def untouched(folder: Path) -> dict[Path, tuple[int, ...]]:
+    """What changes when somebody writes below `folder`; reading leaves it."""
+    facts = {path: path.stat() for path in folder.rglob("*")}
+    return {path: (f.st_ino, f.st_mode, f.st_uid, f.st_gid, f.st_size, f.st_ctime_ns) for path, f in facts.items()}
+
+
 @pytest.mark.parametrize("place", ["state", "disk/backups"])
 def test_what_another_account_left_is_told_before_anything_is_touched(tmp_path: Path, place: str) -> None:
     wanted = request(tmp_path)
@@ -484,7 +490,7 @@ def test_what_another_account_left_is_told_before_anything_is_touched(tmp_path: 
     (tmp_path / place / "db1-main").mkdir()
     (tmp_path / "log" / "it's.log").touch()
     assert lay(wanted)["changed"] is False
-    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    before = untouched(tmp_path)
     # Whoever that is, it is nobody who has made what is there.
     other = next(one for one in pwd.getpwall() if one.pw_uid not in (0, os.geteuid()))
     group = grp.getgrgid(other.pw_gid).gr_name
@@ -493,7 +499,7 @@ def test_what_another_account_left_is_told_before_anything_is_touched(tmp_path: 
     assert "%s is not of the account %s" % (tmp_path / place / "db1-main", other.pw_name) in refused.value.message
     command = "chown -R --from=%s %s:%s %s " % (me()["account"], other.pw_name, group, tmp_path / place / "db1-main")
     assert command + shlex.quote(str(tmp_path / "log" / "it's.log")) in refused.value.hint
-    assert {path: path.stat() for path in tmp_path.rglob("*")} == before
+    assert untouched(tmp_path) == before
 
 
 def test_a_directory_that_the_account_may_write_in_is_in_order_whosever_it_is(tmp_path: Path) -> None:
