@@ -17,7 +17,8 @@ author: pgops contributors (@pgops)
 description:
   - Reads what the playbooks of this collection leave in the variable C(pgops_report) of each host. It has C(trouble), a
     list of what went wrong in the play, C(instances), what P(pgops.backup.assessment#filter) returned, and C(uncovered), the
-    clusters of the host that belong to no instance; with C(removed), pgops is not on that host any more, as it was to be.
+    clusters of the host that belong to no instance; with C(removed), pgops is not on that host any more, as it was to be; with
+    C(outdated), it answered by a configuration that a run would replace.
   - A host without it was unreachable, or failed before it could report.
 positional: _input
 options:
@@ -81,6 +82,10 @@ _value:
 # What fits into one message that somebody reads on a telephone.
 _MOST_CAUSES = 8
 _MOST_NAMES = 5
+_OUTDATED = (
+    "That is so by the configuration that is there now. A run would replace it first, and make the backup, the copy or the proof that"
+    " the new one lacks then."
+)
 
 
 def summary(hosts: Sequence[str], hostvars: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
@@ -201,8 +206,10 @@ def _once(lines: Sequence[str]) -> list[str]:
 
 
 def _remarks(report: Mapping[str, Any]) -> list[str]:
-    return _said(report.get("instances") or []) + [
-        "Not backed up: %s." % text for text in report.get("uncovered") or []
+    return [
+        *_said(report.get("instances") or []),
+        *([_OUTDATED] if report.get("outdated") else []),
+        *("Not backed up: %s." % text for text in report.get("uncovered") or []),
     ]
 
 

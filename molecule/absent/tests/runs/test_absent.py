@@ -75,6 +75,14 @@ def test_site_brings_it_back_and_finds_the_backups(playbook: Any, host: Any) -> 
     assert files_of(host, SETS) == before
 
 
+def test_check_mode_says_by_which_configuration_it_judges(playbook: Any) -> None:
+    told = "by the configuration that is there now"
+    said = playbook("site", "--check", pgops_backup={"jobs": 3})
+    assert said.returncode == 0
+    assert told in " ".join(said.stdout.split())
+    assert told not in " ".join(playbook("site", "--check").stdout.split())
+
+
 def test_while_a_job_runs_nothing_goes(host: Any, ansible_play: Any) -> None:
     job, timer = "pgops-backup@gone13-main.service", "pgops-backup@gone13-main.timer"
     holds = "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(300)"

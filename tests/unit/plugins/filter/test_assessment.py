@@ -222,6 +222,14 @@ def test_the_summary_of_check_mode_is_a_prediction() -> None:
     assert summary(list(hosts), hosts)["unprotected"] == ["bad", "late", "new"], "it is not, as yet"
 
 
+def test_where_the_configuration_would_be_another_one_the_prediction_says_so() -> None:
+    now = {"pgops_report": {**report({})["pgops_report"], "outdated": True}}
+    lines = summary(["db1", "db2"], {"db1": now, "db2": report({})}, check=True)["lines"]
+    assert lines[0].endswith("2 of 2 protected already")
+    (line,) = (text for text in lines if "by the configuration that is there now" in text)
+    assert lines.index("db1: protected") < lines.index(line) < lines.index("db2: protected")
+
+
 def test_a_host_from_which_pgops_was_taken_is_neither_protected_nor_not() -> None:
     gone = {"pgops_report": {"trouble": [], "instances": [], "uncovered": [], "removed": True}}
     hosts = {"db2": gone, "db1": report({}), "db3": report({"backup": "critical"})}
