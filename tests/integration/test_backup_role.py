@@ -380,7 +380,7 @@ def test_an_md5_password_becomes_scram(shop: Site) -> None:
 
 def test_a_role_that_cannot_log_in_from_here_is_checked_another_way(shop: Site) -> None:
     make(shop, password=SECRET)
-    run_sql(shop.server, "postgres", "ALTER ROLE keeper VALID UNTIL '2020-01-01'")
+    run_sql(shop.server, "postgres", "ALTER ROLE keeper CONNECTION LIMIT 0")
     result = make(shop, password=SECRET)
     assert (result["checked"]["by"], result["unreadable"]) == ("set role", [])
     assert "could not log in from here: " in shop.warnings

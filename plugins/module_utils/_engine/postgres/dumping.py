@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
@@ -162,11 +162,13 @@ def _layers(context: Context) -> tuple[str, ...]:
 _ISOLATION = "SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_isolation'"
 
 
-def _answered(environment: dict[str, str], server: Server, session: Session) -> dict[str, str]:
-    """Return `environment` so that a standby answers a program of PostgreSQL: it has no serializable transactions."""
-    if not server.in_recovery or session.value(_ISOLATION) != "serializable":
-        return environment
-    return with_options(environment, {"default_transaction_isolation": r"read\ committed"})
+def _answering(server: Server, session: Session) -> dict[str, str]:
+    """Return the settings with which a standby answers a program of PostgreSQL: it has no serializable transactions.
+
+    `session` is asked before it does anything else: who waits for it later would wait for all that it does.
+    """
+    serializable = server.in_recovery and session.value(_ISOLATION) == "serializable"
+    return {"default_transaction_isolation": r"read\ committed"} if serializable else {}
 
 
 # --- globals ----------------------------------------------------------------------------------------------------------
@@ -182,7 +184,9 @@ def dump_globals(context: Context, programs: Programs, server: Server, sink: Sin
     wrappers = codec.wrap(context.runner, layers, level=None, recipients=context.config.backup.recipients)
     with connect(context.config.postgres) as session:
         environment = {**program_environment(context.config.postgres), **_encoding(session)}
-        environment = _answered(environment, server, session)
+        answering = _answering(server, session)
+    if answering:
+        environment = with_options(environment, answering)
     attempts = [()] if server.superuser else [(), ("--no-role-passwords",)]
     for extra in attempts:
         command = Command(
@@ -282,6 +286,7 @@ def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> 
         timeout = parse_span(context.config.backup.lock_wait_timeout)
         session.execute("SELECT set_config('lock_timeout', %s, false)", ("%ds" % timeout.total_seconds(),))
         session.execute("SELECT set_config('application_name', %s, false)", (watch.name_of_ours,))
+        answering = _answering(job.server, session)
         properties = inventory.database_properties(session, job.database)
         for entry in properties["settings"]:
             left_out += masked_settings(entry["settings"], "database %s" % job.database)
@@ -298,7 +303,7 @@ def _dump_once(context: Context, job: DumpJob, sink: Sink, watch: LockWatch) -> 
             why = "unlogged tables cannot be read on a standby"
             left_out.append({"what": "rows of unlogged tables of database %s" % job.database, "why": why})
         try:
-            payload = _run_pg_dump(context, job, sink, snapshot, watch.name_of_ours, session, check)
+            payload = _run_pg_dump(context, job, sink, snapshot, watch.name_of_ours, session, check, answering)
             fingerprint = counter.finish(check)
         except BaseException as error:  # noqa: BLE001  # raised again
             if isinstance(error, CommandError):
@@ -448,6 +453,7 @@ def _run_pg_dump(
     application: str,
     session: Session,
     check: Callable[[], None],
+    answering: Mapping[str, str],
 ) -> Payload:
     choice = job.choice
     path = _path(job)
@@ -468,7 +474,8 @@ def _run_pg_dump(
         job.server.superuser
     ):  # a limit may end even the statement that lifts it; a pooler, as others use, refuses options
         environment = with_options(environment, {"lc_messages": "C", **without_limits(job.server.version_num)})
-    environment = _answered(environment, job.server, session)
+    if answering:
+        environment = with_options(environment, answering)
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)

@@ -56,7 +56,7 @@ SELECT oid::text, spcname, pg_tablespace_location(oid) FROM pg_tablespace WHERE 
 """
 # Inside the data directory, as allow_in_place_tablespaces makes them: PostgreSQL's own tools cannot put them back.
 _IN_PLACE = """
-SELECT spcname FROM pg_tablespace WHERE spcname !~ '^pg_' AND pg_tablespace_location(oid) NOT LIKE '/%' ORDER BY spcname
+SELECT spcname FROM pg_tablespace WHERE spcname !~ '^pg_' AND pg_tablespace_location(oid) LIKE 'pg_tblspc/%' ORDER BY spcname
 """
 # Behind everything that the backup holds: what it gives is true of any moment after the end. A standby may lag behind its clock, so
 # its content is as old as the newest transaction that it replayed, or, before one came, the checkpoint at which it began.
