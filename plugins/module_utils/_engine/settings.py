@@ -472,7 +472,12 @@ class Schedule:
     random_delay: str = option(
         "0s", "Longest delay, chosen at random, so that many hosts do not begin at once.", form="span"
     )
-    wait: str = option("6h", "How long a scheduled run waits for another one that is in its way.", form="span")
+    wait: str = option(
+        "6h",
+        "How long a scheduled run waits for another one that is in its way. By timers it begins only when the jobs that come before it "
+        "in the night and are at work are done, however long they take.",
+        form="span",
+    )
 
 
 _WEEKLY = "0 0 * * 0"
