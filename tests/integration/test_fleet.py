@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -26,7 +25,7 @@ from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=un
     shop_program,
 )
 from tests.integration.conftest import databases_of
-from tests.tools.collection_tree import ROOT
+from tests.integration.playing import played
 
 _LOST_AFTER = "{{ 'ssh' if %s is defined else 'local' }}"
 
@@ -94,21 +93,7 @@ class Controller:
         extra = {name: value for name, value in extra.items() if value is not None}
         words = [sys.executable, "-m", "ansible.cli.playbook", "-i", str(path), "-e", json.dumps(extra)]
         words += ["pgops.backup." + name for name in names]
-        return subprocess.run(
-            ["/bin/sh", "-c", f"{shlex.join(words)} {also}"],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.folder),
-                "LANG": "C.UTF-8",
-                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
-                "ANSIBLE_NOCOLOR": "1",
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-        )
+        return played(["/bin/sh", "-c", f"{shlex.join(words)} {also}"], self.folder)
 
 
 def test_people_hear_once_of_many_hosts_and_once_that_it_is_over(

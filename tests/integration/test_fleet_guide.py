@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=un
     program_builder,
     shop_program,
 )
+from tests.integration.playing import played
 from tests.integration.test_fleet import Controller
 from tests.tools.collection_tree import ROOT
 
@@ -48,21 +48,8 @@ def test_what_the_guide_has_systemd_run_tells_people_once(
     # The second time by a host that remembers, as AWX needs it, and with the hosts in another order.
     for order, others in ((("db2", "db10"), {}), (("db10", "db2"), {"pgops_fleet_host": "db2"})):
         inventory.write_text(json.dumps({"databases": {"hosts": {name: {} for name in order}, "vars": here}}))
-        said = subprocess.run(
-            [*shlex.split(command), "-e", json.dumps({**more, **others})],
-            env={
-                "PATH": "%s:%s" % (tmp_path, os.environ["PATH"]),
-                "HOME": str(tmp_path),
-                "LANG": "C.UTF-8",
-                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
-                "ANSIBLE_NOCOLOR": "1",
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-        )
+        words = [*shlex.split(command), "-e", json.dumps({**more, **others})]
+        said = played(words, tmp_path, PATH="%s:%s" % (tmp_path, os.environ["PATH"]))
         assert "0 of 2 protected" in said.stdout, said.stdout + said.stderr
         (only,) = receiver.of("/hook")
         assert only.json["text"].startswith("2 of 2 hosts are not protected.\nbackup: 2 (")

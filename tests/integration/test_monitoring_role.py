@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.tools.collection_tree import ROOT
+from tests.integration.playing import played
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the directory of the numbers belongs to root")
@@ -28,22 +27,8 @@ def test_a_program_that_fails_shows_no_secret(tmp_path: Path) -> None:
     play = [{"hosts": "all", "gather_facts": False, "roles": ["pgops.backup.monitoring"]}]
     (tmp_path / "play.json").write_text(json.dumps(play))
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"db1": variables}}}))
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible.cli.playbook", "-i", "hosts.json", "--tags", "monitoring_metrics", "play.json"],
-        cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "LANG": "C.UTF-8",
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
-            "ANSIBLE_NOCOLOR": "1",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    words = ["-m", "ansible.cli.playbook", "-i", "hosts.json", "--tags", "monitoring_metrics", "play.json"]
+    done = played([sys.executable, *words], tmp_path)
     said = done.stdout + done.stderr
     assert "Write the first numbers" in said, said
     assert "failed: [db1] (item=db1-main)" in said, said

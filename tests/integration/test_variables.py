@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from tests.tools.collection_tree import ROOT
+from tests.integration.playing import played
 
 # Each host is this machine; nothing is touched, as check mode sees to it, and as their variables are wrong.
 HOSTS: dict[str, dict[str, Any]] = {
@@ -79,23 +77,8 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     hosts = folder / "hosts.json"
     hosts.write_text(json.dumps({"all": {"children": {"databases": {"hosts": HOSTS, "vars": local}}}}))
     words = [sys.executable, "-m", "ansible.cli.playbook", "-i", str(hosts), "--check"]
-    done = subprocess.run(
-        [*words, "pgops.backup.site", "pgops.backup.status"],
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "LANG": "C.UTF-8",
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    words += ["pgops.backup.site", "pgops.backup.status"]
+    done = played(words, folder, seconds=300, ANSIBLE_PIPELINING="1", ANSIBLE_CALLBACK_RESULT_FORMAT="yaml")
     said = done.stdout + done.stderr
     site, _dashes, status = said.partition("PLAY [Ask]")
     assert status, said

@@ -343,8 +343,8 @@ def _too_late(target: Target, base: Candidate) -> str:
     # WAL and the target have the lower half of its number alone.
     if target.kind == "xid" and _whole_xid(target.xid, base) - base.next_xid >= _EPOCH:
         return (
-            "the transaction lies so far behind it, whose next one was %d, that others have its short number"
-            % base.next_xid
+            "the transaction is 2^32 or more after its next one, %d, and WAL has the lower half of the number alone, so that the"
+            " server would stop at another one" % base.next_xid
         )
     return ""
 

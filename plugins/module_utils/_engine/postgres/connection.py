@@ -118,7 +118,9 @@ def as_options(settings: Mapping[str, str]) -> str:
 
 
 def with_options(environment: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` with more `settings` for the sessions of a program."""
+    """Return `environment` with more `settings`, if any, for the sessions of a program."""
+    if not settings:
+        return dict(environment)
     return {**environment, "PGOPTIONS": _joined(environment.get("PGOPTIONS", ""), as_options(settings))}
 
 

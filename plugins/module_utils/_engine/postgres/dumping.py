@@ -184,9 +184,7 @@ def dump_globals(context: Context, programs: Programs, server: Server, sink: Sin
     wrappers = codec.wrap(context.runner, layers, level=None, recipients=context.config.backup.recipients)
     with connect(context.config.postgres) as session:
         environment = {**program_environment(context.config.postgres), **_encoding(session)}
-        answering = _answering(server, session)
-    if answering:
-        environment = with_options(environment, answering)
+        environment = with_options(environment, _answering(server, session))
     attempts = [()] if server.superuser else [(), ("--no-role-passwords",)]
     for extra in attempts:
         command = Command(
@@ -474,8 +472,7 @@ def _run_pg_dump(
         job.server.superuser
     ):  # a limit may end even the statement that lifts it; a pooler, as others use, refuses options
         environment = with_options(environment, {"lc_messages": "C", **without_limits(job.server.version_num)})
-    if answering:
-        environment = with_options(environment, answering)
+    environment = with_options(environment, answering)
     if choice.format == "directory":
         target = sink.folder / path
         target.parent.mkdir(mode=0o700, exist_ok=True)

@@ -49,8 +49,6 @@ ALONE = {
     "unix_socket_group": "",
     "unix_socket_permissions": "0777",
 }
-# io_uring, for one, is not to be had on each host.
-_IO_METHOD = "io_method", "worker"
 _IO_METHOD_MAJOR = 18
 _EVENT_TRIGGERS_MAJOR = 17
 
@@ -88,7 +86,8 @@ def fence_beside(data: Path, account: str) -> dict[str, str]:
     if not (data / "postgresql.conf").exists():  # Debian keeps it elsewhere
         write_file(data / "postgresql.conf", "", account)
     major = int((data / "PG_VERSION").read_text(encoding="utf-8").split(".")[0])
-    more = dict([_IO_METHOD]) if major >= _IO_METHOD_MAJOR else {}
+    # io_uring, for one, is not to be had on each host.
+    more = {"io_method": "worker"} if major >= _IO_METHOD_MAJOR else {}
     return {**ALONE, **more, **_logins(data, account), "external_pid_file": str(data / PID)}
 
 
