@@ -164,10 +164,12 @@ def test_a_key_that_cannot_be_read_is_told_before_anything_is_touched(
 ) -> None:
     site = make_site(shop)
     encrypted(site, keys[0])
-    gone = site.root / "gone"
-    with pytest.raises(UsageError, match="cannot read the private key %s: No such file" % gone) as caught:
-        site.restore(to=bench, sections={"restore": {"identity_file": str(gone)}})
-    assert "install -m 600 -o" in caught.value.hint
+    folder = site.root / "folder"
+    folder.mkdir(mode=0o700)  # which root can open no more than others a key that is not theirs
+    for path, why in ((site.root / "gone", "No such file"), (folder, "Is a directory")):
+        with pytest.raises(UsageError, match="cannot read the private key %s: %s" % (path, why)) as caught:
+            site.restore(to=bench, sections={"restore": {"identity_file": str(path)}})
+        assert "install -m 600 -o" in caught.value.hint
     assert databases_of(bench) == {"postgres"}
 
 
