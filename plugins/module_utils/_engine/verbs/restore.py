@@ -33,11 +33,12 @@ from ..postgres.connection import LostError, Server, Session, TurnedAwayError, c
 from ..postgres.databases import comment_on_database, create_database, finish_database, without_refused
 from ..postgres.globals import choose_globals, load_globals, settings_left_alone
 from ..postgres.loading import load_database
-from ..postgres.pg_restore import Loaded, Options, self_made
+from ..postgres.pg_restore import Loaded, Options
 from ..postgres.preflight import Findings
 from ..postgres.target import Target
 from ..postgres.throwaway import claimed, clear_abandoned
 from ..postgres.tools import pick
+from ..postgres.workers import self_made
 from ..source import Source
 from ..system import codec
 
@@ -442,6 +443,8 @@ def _load(context: Context, work: _Work, job: _Job, session: Session) -> None:
         _fill(context, work, job, session, dataclasses.replace(work.options, jobs=1))
     context.reporter.done()
     job.phases["load"] = round(time.monotonic() - tick, 3)
+    for met in job.loaded.again:
+        context.warn("The parallel restore of %r %s." % (job.name, met))
     for left_out in job.loaded.left_out:
         context.warn("Left out of %r: %s" % (job.name, left_out))
     job.done = work.request.mode == "into_empty"
