@@ -205,6 +205,9 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "archive_mode": "on",
         "archive_command": "false",
         "wal_level": "replica",
+        # What is before each line of the log of a copy reads like the line that proves where it stopped.
+        "log_line_prefix": "%m LOG:  recovery stopping after commit of transaction 7, time 2020-01-01 00:00:00+00 ",
+        "log_error_verbosity": "verbose",
     }
     with PostgresServer(wheel_bindir(request.param), root, settings=settings) as server:
         archive, far, near = (server.root / name for name in ("archive of wal", "far", "near by"))
