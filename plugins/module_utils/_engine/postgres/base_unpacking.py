@@ -50,6 +50,8 @@ def unpack(source: Source, base: Base, data: Path, account: str, locations: Mapp
     UnreachableError (no tar); what was unpacked stays then.
     """
     _extract(source, base.payload, data, account)
+    if base.wal is not None:
+        _extract(source, base.wal, data / "pg_wal", account)
     for tablespace in base.tablespaces:
         place = locations[tablespace.oid]
         _extract(source, tablespace.payload, place, account)
