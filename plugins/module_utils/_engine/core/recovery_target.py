@@ -17,7 +17,7 @@ from typing import Callable, Optional
 
 from .errors import RefusedError, UsageError
 from .segments import USUAL_SIZE, number_at, number_of, parse_lsn, show_lsn
-from .times import iso, parse_iso
+from .times import iso, parse_iso, written_out
 from .window import Gap, Stretch, Window
 
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
@@ -146,7 +146,7 @@ def parse_moment(text: str, zone: Callable[[str], Optional[tzinfo]]) -> datetime
             hint="Write an offset, as in 2026-11-22T14:31:07+01:00, or a name such as Europe/Berlin; EST and the like are not unique.",
         )
     try:
-        naive = datetime.fromisoformat(stem)
+        naive = datetime.fromisoformat(written_out(stem))
     except ValueError:
         raise UsageError("%r is not a moment." % text, hint="Write it like 2026-11-22T14:31:07+01:00.") from None
     if naive.tzinfo is not None:
@@ -686,14 +686,13 @@ def _moment_of(text: str) -> Optional[datetime]:
     match = _LOGGED.fullmatch(text.strip())
     if match is None:
         return None
-    fraction, zone = (match.group(2) or "").ljust(6, "0"), match.group(3)
     try:
-        return parse_iso("%s.%s%s" % (match.group(1), fraction, zone if ":" in zone else zone + ":00"))
+        return parse_iso(match.group())
     except UsageError:
         return None
 
 
-_LOGGED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8})(?:\.([0-9]{1,6}))?([+-][0-9]{2}(?::[0-9]{2}){0,2})")
+_LOGGED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}(?:\.[0-9]{1,6})?[+-][0-9]{2}(?::[0-9]{2}){0,2}")
 
 
 def _short_of_the_end(base: Candidate, stopped: Stopped, reach: int) -> Iterator[str]:

@@ -423,7 +423,12 @@ def may_be_unfit(error: PgopsError) -> bool:
     if error.__class__ is not CommandError or "pg_basebackup" not in error.message:
         return False
     said = "%s %s" % (error.message, error.stderr)
-    return not any(text in said for text in (*(text for text, _key in _HINTS), *_OTHER_CAUSES))
+    return not any(text in said for text, _key in _HINTS) and not has_other_cause(error)
+
+
+def has_other_cause(error: CommandError) -> bool:
+    """Tell whether pg_basebackup failed for want of the server, of room, or because it was ended."""
+    return any(text in "%s %s" % (error.message, error.stderr) for text in _OTHER_CAUSES)
 
 
 def _told(error: CommandError, taken: Taken) -> PgopsError:
@@ -462,6 +467,7 @@ __all__ = (
     "Way",
     "check_replication",
     "choose_way",
+    "has_other_cause",
     "may_be_unfit",
     "replication_refused",
     "take",

@@ -23,7 +23,7 @@ from ..system import codec
 from ..wal.fetch import decryption
 from ..wal.remote import blob_of, list_names, path_of
 from ..wal.spool import TREE, opened
-from .base_taking import FOLDER, Taken, was_removed
+from .base_taking import FOLDER, Taken, has_other_cause, was_removed
 from .connection import Session
 
 NAME = "pg_wal"
@@ -43,10 +43,13 @@ def is_gone(session: Session, error: CommandError, said: Sequence[str], segment_
     if was_removed(error.stderr):
         return True
     start = Taken.start_of(said)
-    if start is None:
+    if start is None or has_other_cause(error):
         return False
     name = segment_name(start[1], number_at(parse_lsn(start[0]), segment_bytes), segment_bytes)
-    found = session.allowed(_THERE, (name,))
+    try:
+        found = session.allowed(_THERE, (name,))
+    except PgopsError:  # the server is gone, too
+        return False
     return found is not None and not found[0][0]
 
 
