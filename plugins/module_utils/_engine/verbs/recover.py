@@ -69,6 +69,8 @@ from .recovery_plan import (
 )
 from .settling import forget_dropped, lay_missing
 
+_PATIENCE_SECONDS = 60.0
+
 
 def recover(context: Context, request: Request) -> dict[str, Any]:
     """Recover a server to the target and prove that it stopped there; it is left as the request says.
@@ -213,9 +215,14 @@ def _clear_rests(context: Context, work: Work) -> None:
                 "The server in %s was promoted meanwhile." % path, hint="Nothing was removed. Look at it first."
             )
     for path in work.rests:
-        clear(path)
-        if path in (unfinished(work.data), work.data) and not is_fixed(path):
-            path.rmdir()
+        whole = path in (unfinished(work.data), work.data) and not is_fixed(path)
+        try:
+            clear(path, whole=whole, patience=_PATIENCE_SECONDS)
+        except OSError as error:
+            raise PgopsError(
+                "What a recovery that was cut short left in %s could not be removed: %s" % (path, error),
+                hint="If a program of that run still writes there, end it; then run this again.",
+            ) from error
 
 
 def _clear(path: Path, existed: bool) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,36 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unpr
     unmark,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover, recovery_plan
+
+
+def test_a_program_of_a_killed_run_that_still_writes_is_waited_for(tmp_path: Path) -> None:
+    """As tar does for a moment, until it hears that nothing comes any more."""
+    folder, over = tmp_path / "unfinished", threading.Event()
+    mark(folder, tmp_path / "data", "")
+
+    def write() -> None:
+        number = 0
+        while not over.wait(0.001):
+            number += 1
+            with contextlib.suppress(OSError):
+                (folder / "base" / str(number)).mkdir(parents=folder.is_dir())
+                (folder / "base" / str(number) / "file").touch()
+                (folder / str(number)).touch()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    stop = threading.Timer(1.0, over.set)
+    stop.start()
+    try:
+        while folder.is_dir():  # it may succeed in a moment between two files
+            clear(folder, whole=True, patience=60)
+    finally:
+        over.set()
+        writer.join(60)
+        stop.cancel()
+    assert not folder.exists()
+    with pytest.raises(FileNotFoundError):
+        clear(folder, whole=True, patience=60)
 
 
 def test_a_mark_names_the_data_directory_and_goes_when_it_is_proven(tmp_path: Path) -> None:
