@@ -73,6 +73,10 @@ class ShortError(PgopsError):
     last: Optional[int] = None
 
 
+class ShutOutError(UnreachableError):
+    """The server runs, and does not let us in."""
+
+
 @dataclass(frozen=True)
 class Recovery:
     """A server on its way: its programs, data directory and account, how to log in, and more options of its command line.
@@ -209,7 +213,7 @@ class Recovery:
             elif refused is None:
                 refused = time.monotonic()
             elif time.monotonic() - refused > _REFUSED_SECONDS:
-                raise UnreachableError(
+                raise ShutOutError(
                     "The server recovers, but does not let us in: %s" % error,
                     hint="See %s." % self.kept_log
                     if "could not access file" in error
@@ -327,4 +331,4 @@ def is_served(data: Path) -> bool:
         return False
 
 
-__all__ = ("LOG", "Recovery", "ShortError", "is_served", "started_here")
+__all__ = ("LOG", "Recovery", "ShortError", "ShutOutError", "is_served", "started_here")

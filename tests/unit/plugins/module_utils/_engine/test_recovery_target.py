@@ -251,6 +251,23 @@ def test_the_transaction_before_which_it_stopped_is_read_from_its_words() -> Non
         assert transaction_ahead(log) == xid
 
 
+def test_a_moment_that_came_twice_as_the_clock_was_set_back_is_told() -> None:
+    """PostgreSQL stops at the first commit behind it, and nothing that it says afterwards shows that more came before the target."""
+    bases = [base(10, 30), base(20, 20)]
+    # From segment 15 on the clock was five hours ahead, and with segment 18 it was right again.
+    hours = {n: 40.0 - n for n in range(10, 30)} | {n: 35.0 - n for n in range(15, 18)}
+    held = archive(bases, hours)
+    for hour, told in [(20.5, True), (18.5, True), (23.0, False), (17.5, False), (24.0, False)]:
+        chosen = choose_base(Target("time", at(hour)), bases[:1], held, NOW)
+        (remark,) = [text for text in chosen.remarks if "came twice" in text] or [""]
+        assert ("near the LSN %s" % show_lsn(18 * SIZE) in remark) is told, hour
+    assert not any("came twice" in text for text in choose_base(Target("end"), bases[:1], held, NOW).remarks)
+    # What S3 alone has tells when it came there, and a base backup behind that is none the worse.
+    there = archive(bases, hours, arrived=True)
+    assert not any("twice" in text for text in choose_base(Target("time", at(20.5)), bases[:1], there, NOW).remarks)
+    assert not any("twice" in text for text in choose_base(Target("time", at(18.5)), bases, held, NOW).remarks)
+
+
 def test_where_wal_may_end_because_nothing_was_committed_any_more() -> None:
     bases = [base(10, 30), base(20, 20)]
     whole = archive(bases, {n: 40 - n for n in range(10, 30)})
