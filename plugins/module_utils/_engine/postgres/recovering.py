@@ -22,7 +22,7 @@ from ..core.recovery_target import Stopped, paused_at_the_end, prefix_of, said_a
 from ..core.segments import parse_lsn
 from ..core.times import human_span
 from ..settings import Postgres
-from ..system.durable import write_bytes
+from ..system.durable import free_bytes, write_bytes
 from ..system.runner import Command
 from .connection import Session, connect_any
 from .throwaway import give
@@ -37,6 +37,7 @@ _STOP_SECONDS = 120
 _SERVERS = ("postgres", "postmaster")
 _GOES_ON, _PAUSES, _PROMOTED = "goes on", "pauses", "promoted"
 _NOT_RUNNING = 3
+_LEAST_FREE = 1024 * 1024
 # In English, and where we can read it: what the server says is a part of the proof.
 _HEARD = (
     "-c lc_messages=C",
@@ -259,6 +260,11 @@ class Recovery:
             redone = [match.group(1) for match in map(_REDONE.match, lines) if match is not None]
             short.last = parse_lsn(redone[-1]) if redone else None
             return short
+        if not said and free_bytes(self.data) < _LEAST_FREE:  # its log lies on the same disk
+            return UnreachableError(
+                "The server ended before it had recovered, and could not say why: the disk of %s is full." % self.data,
+                hint="Make room there, or recover to a larger disk.",
+            )
         return UnreachableError("The server ended before it had recovered: %s" % said, hint="See %s." % self.kept_log)
 
     def _stopped(self, *, promoted: bool) -> Stopped:

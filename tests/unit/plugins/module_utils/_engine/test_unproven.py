@@ -256,6 +256,23 @@ def test_a_login_that_is_refused_for_good_ends_the_wait(
         assert raised in caught.value.hint
 
 
+def test_a_server_that_cannot_even_write_why_it_ended(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log lies on the disk that is full."""
+    monkeypatch.setattr(recovering.Recovery, "runs", lambda _recovery: False)
+    monkeypatch.setattr(recovering, "_BEGIN_SECONDS", 0.0)
+    monkeypatch.setattr(recovering, "_POLL_SECONDS", 0.001)
+    waiting = recovering.Recovery(world.context(), None, tmp_path, "", None)  # type: ignore[arg-type]
+    waiting.log.touch()
+    monkeypatch.setattr(recovering, "free_bytes", lambda _path: 4096)
+    with pytest.raises(UnreachableError, match="could not say why: the disk of .* is full"):
+        waiting.wait()
+    monkeypatch.setattr(recovering, "free_bytes", lambda _path: 1 << 30)
+    with pytest.raises(UnreachableError, match="before it had recovered: "):
+        waiting.wait()
+
+
 def test_a_file_that_goes_meanwhile_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").write_bytes(bytes(100_000))
     monkeypatch.setattr(unproven.os, "lstat", lambda path: os.stat(path + ".gone"))
