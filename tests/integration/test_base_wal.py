@@ -15,8 +15,8 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import CommandError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup
-from demo.servers import PostgresServer, wheel_bindir
-from tests.integration.conftest import Site, create_database, cursor
+from demo.servers import MotoS3, PostgresServer, wheel_bindir
+from tests.integration.conftest import BUCKET, Site, create_database, cursor
 from tests.integration.test_recover import Story, upto
 from tests.integration.wal_fixtures import Host
 
@@ -54,7 +54,7 @@ def busy(server: PostgresServer) -> Iterator[None]:
 
     def write() -> None:
         with cursor(server, "postgres") as asked:
-            while not over.wait(0.1):
+            while not over.wait(0.2):
                 asked.execute("SELECT pg_logical_emit_message(false, 'busy', 'x'), pg_switch_wal()")
                 asked.execute("CHECKPOINT")
 
@@ -67,9 +67,9 @@ def busy(server: PostgresServer) -> Iterator[None]:
         thread.join(60)
 
 
-def take(told: Story, **sections: Any) -> dict[str, Any]:
+def take(told: Story, to: str = "local", **sections: Any) -> dict[str, Any]:
     context = told.site.engine(base=SLOW, **sections)
-    return runs.perform(context, "backup", lambda c: backup.backup(c, backup.Request(kind="base")))
+    return runs.perform(context, "backup", lambda c: backup.backup(c, backup.Request(kind="base", to=to)))
 
 
 def test_wal_that_the_server_has_removed_comes_from_the_archive(stingy: Story) -> None:
@@ -82,11 +82,22 @@ def test_wal_that_the_server_has_removed_comes_from_the_archive(stingy: Story) -
     plain = subprocess.run(["zstd", "-dcf", str(tar)], capture_output=True, check=True).stdout
     names = subprocess.run(["tar", "-tf", "-"], input=plain, capture_output=True, check=True).stdout.split()
     assert len(names) > 1
-    (report,) = stingy.site.verify("restore")["sets"]
+    (report,) = stingy.site.verify("structure")["sets"]
     assert report["outcome"] == "passed", report
     # It needs no archive, as any base backup.
     result = stingy.recover(immediate="yes", tablespaces={}, sections={"restore": {"restore_command": ""}})
     assert stingy.rows(result) == upto(3)
+
+
+def test_so_it_does_when_it_is_streamed_to_s3(stingy: Story, store: MotoS3) -> None:
+    """Nothing of the first attempt is in the way, nor stays."""
+    stingy.site.use_s3(store)
+    with busy(stingy.server):
+        taken = take(stingy, "s3")
+    assert "comes from the archive" in stingy.site.warnings
+    (report,) = stingy.site.verify("structure", place="s3", sets=[taken["set"]])["sets"]
+    assert report["outcome"] == "passed", report
+    assert not store.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads")
 
 
 def test_where_nobody_has_that_wal_it_is_said_what_to_do(stingy: Story) -> None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -334,7 +333,7 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
             if place is None:
                 raise without_archive(error, why) from None
             context.warn(_FROM_ARCHIVE % place.root)
-            shutil.rmtree(sink.folder / FOLDER, ignore_errors=True)
+            sink.begin_anew(FOLDER)
             taken = once(with_wal=False)
             _bring_wal(context, plan, sink, taken, place)
     context.reporter.done()
