@@ -266,7 +266,7 @@ def test_a_server_that_cannot_even_write_why_it_ended(
     waiting = recovering.Recovery(world.context(), None, tmp_path, "", None)  # type: ignore[arg-type]
     waiting.log.touch()
     monkeypatch.setattr(recovering, "free_bytes", lambda _path: 4096)
-    with pytest.raises(UnreachableError, match="could not say why: the disk of .* is full"):
+    with pytest.raises(UnreachableError, match=r"could not say why: the disk of .* is full"):
         waiting.wait()
     monkeypatch.setattr(recovering, "free_bytes", lambda _path: 1 << 30)
     with pytest.raises(UnreachableError, match="before it had recovered: "):
