@@ -82,6 +82,7 @@ class ShutOutError(UnreachableError):
 class Recovery:
     """A server on its way: its programs, data directory and account, how to log in, and more options of its command line.
 
+    `second` is who logs in where the login of `postgres` does not exist at that moment: the first superuser may have been renamed.
     `databases` are others to log in to, where that of `postgres` is not there or takes no logins. `token` marks the lines of its
     log: the server's configuration may have a prefix that reads like a part of the proof.
     """
@@ -93,6 +94,7 @@ class Recovery:
     postgres: Postgres
     options: Sequence[str] = ()
     databases: Sequence[str] = ()
+    second: str = ""
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
@@ -291,7 +293,13 @@ class Recovery:
 
     def session(self) -> Session:
         """Return a session in it. Raise UnreachableError while it lets nobody in."""
-        return connect_any(self._where(), self.databases)
+        where = self._where()
+        try:
+            return connect_any(where, self.databases)
+        except UnreachableError as error:
+            if not self.second or 'role "%s" does not exist' % where.login_user not in str(error):
+                raise
+            return connect_any(dataclasses.replace(where, login_user=self.second), self.databases)
 
     def _where(self) -> Postgres:
         """Return how to log in: by the port and the socket that the server itself has written down."""

@@ -384,24 +384,26 @@ def _recovery(
     superuser = (work.source.manifest.roles or {}).get("bootstrap") or "postgres"
     # One of them takes logins, also where a hardened template1 does not.
     databases = ["postgres", "template1", *(str(one["name"]) for one in work.base.databases)]
-    postgres = context.config.postgres
+    postgres, second = context.config.postgres, ""
     # postgresql.conf may name another one, as on Debian, which -D does not outdo.
     options = ["-c data_directory=%s" % _quoted(str(work.data))]
     if sockets is not None:
         postgres = CopyLogin(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
         postgres = postgres.of_version(work.programs.major)
-        return Recovery(context, work.programs, work.data, work.account, postgres, options, databases)
+        second = context.config.postgres.login_user
+        return Recovery(context, work.programs, work.data, work.account, postgres, options, databases, second)
     if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
         # Not by its own rules: the login of the configuration may not have existed at that moment, or had another password.
         postgres = CopyLogin(login_unix_socket=str(alone), login_user=superuser, login_db="template1")
         postgres = postgres.of_version(work.programs.major)
+        second = context.config.postgres.login_user
         shut = {**UNPROVEN, **no_event_triggers(work.programs.major), **logins(alone, work.account)}
         options += ["-c %s=%s" % (name, _quoted(value)) for name, value in shut.items()]
         options.append("-c unix_socket_directories=%s" % _quoted(str(alone)))
     options += ["-c %s=%s" % one for one in least.items()]
     if work.config_file:
         options.append("-c config_file=%s" % _quoted(work.config_file))
-    return Recovery(context, work.programs, work.data, work.account, postgres, options, databases)
+    return Recovery(context, work.programs, work.data, work.account, postgres, options, databases, second)
 
 
 def _quoted(path: str) -> str:

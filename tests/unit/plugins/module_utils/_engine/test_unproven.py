@@ -27,6 +27,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unpr
     unfinished,
     unmark,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Postgres
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover, recovery_plan
 
 
@@ -254,6 +255,26 @@ def test_a_login_that_is_refused_for_good_ends_the_wait(
     if raised:
         assert answer in str(caught.value)
         assert raised in caught.value.hint
+
+
+def test_a_first_superuser_that_was_renamed(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "postmaster.pid").write_text("1\n%s\n0\n5432\n/s\n\n1 2\nready   \n" % tmp_path)
+    asked: list[str] = []
+
+    def connect(where: Postgres, _databases: Any) -> Any:
+        asked.append(where.login_user)
+        if where.login_user != "admin":
+            raise UnreachableError('FATAL:  role "%s" does not exist' % where.login_user)
+        return where
+
+    monkeypatch.setattr(recovering, "connect_any", connect)
+    known: Any = (world.context(), None, tmp_path, "", Postgres(login_user="postgres"))
+    assert recovering.Recovery(*known, second="admin").session().login_user == "admin"  # type: ignore[attr-defined]
+    assert asked == ["postgres", "admin"]
+    with pytest.raises(UnreachableError, match='role "gone" does not exist'):
+        recovering.Recovery(*known, second="gone").session()
+    with pytest.raises(UnreachableError, match='role "postgres" does not exist'):
+        recovering.Recovery(*known).session()
 
 
 def test_a_server_that_cannot_even_write_why_it_ended(
