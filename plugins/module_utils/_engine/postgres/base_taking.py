@@ -54,6 +54,7 @@ _OTHER_CAUSES = (
 )
 # So the server says, in English, that WAL is not there any more.
 _REMOVED = ("WAL segment", "could not find any WAL files", "could not find WAL file")
+_WAITS = "still waiting for all required WAL segments"
 # What to do next, by what the server says to who wants to replicate.
 _HINTS = (
     ("permission denied to start WAL sender", "role"),
@@ -360,24 +361,34 @@ def _run(
     context: Context, programs: Programs, sink: Sink, taken: Taken, parent_list: Optional[Path], with_wal: bool
 ) -> None:
     command = _command(context, programs, sink.folder, taken.way, parent_list, with_wal)
+
+    def hear(line: str) -> None:
+        taken.said.append(line)
+        if _WAITS in line:
+            context.reporter.note(
+                "warning: the server waits until the WAL of the base backup is archived: pgops wal status"
+            )
+
     if taken.way.piped:
         recipients = context.config.backup.recipients
         wrappers = codec.wrap(
             context.runner, taken.way.layers, level=context.config.base.compression_level, recipients=recipients
         )
         if taken.way.encrypted or taken.way.streamed or taken.way.apart or not with_wal:
-            _pick_list(context, sink, taken, command, wrappers)
+            _pick_list(context, sink, taken, command, wrappers, hear)
         else:
-            sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
+            sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=hear)
         return
     watch = DirectoryWatch(context, sink, sink.folder / FOLDER, lambda: None)
-    context.runner.run(command, watch=watch, on_line=taken.said.append)
+    context.runner.run(command, watch=watch, on_line=hear)
 
 
-def _pick_list(context: Context, sink: Sink, taken: Taken, command: Command, wrappers: list[Command]) -> None:
+def _pick_list(
+    context: Context, sink: Sink, taken: Taken, command: Command, wrappers: list[Command], hear: Callable[[str], None]
+) -> None:
     """Let the tar go by on its way to the `wrappers`, and keep PostgreSQL's list from it."""
     picker = Picker(base_list.NAME)
-    with flow(context.runner, [command], watch=sink.check_space, on_line=taken.said.append) as chunks:
+    with flow(context.runner, [command], watch=sink.check_space, on_line=hear) as chunks:
         sink.stream(taken.payload.path, wrappers, source=picker.through(chunks))
     taken.inner_list = picker.content or b""
 

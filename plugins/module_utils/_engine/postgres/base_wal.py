@@ -29,6 +29,7 @@ from .connection import Session
 NAME = "pg_wal"
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 900.0
+_TELL_SECONDS = 15.0
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
 _THERE = "SELECT count(*) FROM pg_ls_waldir() WHERE name = %s"
@@ -124,7 +125,8 @@ def _awaited(context: Context, place: Place, system_identifier: str, name: str) 
                     % (human_span(waited), error.message),
                     hint="Look at 'pgops wal status'. Of a standby, its primary must archive to the same place.",
                 ) from error
-            context.reporter.note("waiting for %s in %s" % (name, place.root))
+            if waited > _TELL_SECONDS:
+                context.reporter.note("warning: waiting for the WAL of the base backup, %s, in %s" % (name, place.root))
             time.sleep(_POLL_SECONDS)
 
 
