@@ -37,6 +37,11 @@ _STOP_SECONDS = 120
 _SERVERS = ("postgres", "postmaster")
 _GOES_ON, _PAUSES, _PROMOTED = "goes on", "pauses", "promoted"
 _NOT_RUNNING = 3
+_NO_FILE = "could not open configuration "
+_LACKING = (
+    "Its configuration includes what this host does not have: make those files and directories (for a copy empty ones do), readable for"
+    " the server's account, and run this again. "
+)
 _LEAST_FREE = 1024 * 1024
 # In English, and where we can read it: what the server says is a part of the proof.
 _HEARD = (
@@ -267,7 +272,10 @@ class Recovery:
                 "The server ended before it had recovered, and could not say why: the disk of %s is full." % self.data,
                 hint="Make room there, or recover to a larger disk.",
             )
-        return UnreachableError("The server ended before it had recovered: %s" % said, hint="See %s." % self.kept_log)
+        lacking = _LACKING if _NO_FILE in said else ""
+        return UnreachableError(
+            "The server ended before it had recovered: %s" % said, hint="%sSee %s." % (lacking, self.kept_log)
+        )
 
     def _stopped(self, *, promoted: bool) -> Stopped:
         lines = self._spoken()

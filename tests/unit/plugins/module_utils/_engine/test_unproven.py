@@ -257,6 +257,21 @@ def test_a_login_that_is_refused_for_good_ends_the_wait(
         assert raised in caught.value.hint
 
 
+def test_what_a_configuration_includes_and_this_host_lacks(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovering.Recovery, "runs", lambda _recovery: False)
+    monkeypatch.setattr(recovering, "_BEGIN_SECONDS", 0.0)
+    waiting = recovering.Recovery(world.context(), None, tmp_path, "", None)  # type: ignore[arg-type]
+    waiting.log.write_text(
+        'LOG:  could not open configuration directory "/etc/more": No such file or directory\n'
+        'FATAL:  configuration file "/srv/copy/postgresql.conf" contains errors\n'
+    )
+    with pytest.raises(UnreachableError, match='directory "/etc/more"') as caught:
+        waiting.wait()
+    assert "for a copy empty ones do" in caught.value.hint
+
+
 def test_a_first_superuser_that_was_renamed(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "postmaster.pid").write_text("1\n%s\n0\n5432\n/s\n\n1 2\nready   \n" % tmp_path)
     asked: list[str] = []
