@@ -17,7 +17,7 @@ from typing import Callable, Optional
 
 from .errors import RefusedError, UsageError
 from .segments import USUAL_SIZE, number_at, number_of, parse_lsn, show_lsn
-from .times import iso, parse_iso
+from .times import iso, parse_iso, written_out
 from .window import Gap, Stretch, Window
 
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
@@ -146,7 +146,7 @@ def parse_moment(text: str, zone: Callable[[str], Optional[tzinfo]]) -> datetime
             hint="Write an offset, as in 2026-11-22T14:31:07+01:00, or a name such as Europe/Berlin; EST and the like are not unique.",
         )
     try:
-        naive = datetime.fromisoformat(stem)
+        naive = datetime.fromisoformat(written_out(stem))
     except ValueError:
         raise UsageError("%r is not a moment." % text, hint="Write it like 2026-11-22T14:31:07+01:00.") from None
     if naive.tzinfo is not None:
@@ -467,6 +467,7 @@ def _remarks(
     if windows is None and target.kind != "immediate":
         yield "Whether the WAL archive reaches that far was not checked: another command than ours fetches it."
     gap = _unsure_gap(target, base, windows)
+    yield from _came_twice(target, base, windows)
     if target.kind == "name" and not wanted:
         older = [b for b in ordered if (b.stopped, b.id) < (base.stopped, base.id)]
         yield (
@@ -485,6 +486,19 @@ def _remarks(
             "The WAL for it breaks off at a gap%s: %s is found only if it lies before that."
             % (_shown_gap(gap), target.shown)
         )
+
+
+def _came_twice(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> Iterator[str]:
+    """Yield that the moment came twice behind the base backup, as the server's clock was set back: PostgreSQL stops the first time."""
+    stretch = _stretch(base, _window(target, base, windows or ())) if target.moment is not None else None
+    for one in stretch.set_back if stretch is not None else ():
+        if one.position > base.end and target.moment is not None and one.after <= target.moment < one.before:
+            yield (
+                "The server's clock was set back near the LSN %s, from %s to %s, so that moment came twice. The recovery stops at the"
+                " first transaction that ended after it, which lies before that: what was committed later, by a clock that was"
+                " right again, is not brought back. For that ask for an LSN or a transaction (--to-lsn, --to-xid)."
+                % (show_lsn(one.position), iso(one.before), iso(one.after))
+            )
 
 
 def _unsure_gap(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> Optional[Gap]:
@@ -529,30 +543,50 @@ class Stopped:
         }
 
 
+_LOG = "LOG:  "
 _ENDED = re.compile(
     r"recovery stopping (?:(?P<how>before|after) (?:(?:commit|abort) of (?:prepared )?transaction (?P<xid>\d+)(?:, time (?P<time>.*))?"
     r'|WAL location \(LSN\) "(?P<lsn>[^"]+)"|reaching (?P<consistency>consistency))|at restore point "(?P<name>.*)", time)'
 )
 
 
-def said_at_the_end(log: str) -> str:
-    """Return the line of the server's log in which it says why it stopped, empty when it did not."""
-    found = [line for line in log.splitlines() if _ENDED.search(line)]
-    return found[-1].partition("LOG:  ")[2] or found[-1] if found else ""
+def spoken(log: str, token: str) -> list[str]:
+    """Return the lines of a server's log that the process wrote which replays, without what the server puts before each.
+
+    That ends with prefix_of(`token`). The prefix of the server's own configuration, the name of a restore point and what a
+    restore_command prints may hold what it says at its end, word by word.
+    """
+    mark = re.compile("%s (?:startup)?: " % re.escape(token))  # before PostgreSQL 13 no process told its kind
+    # A line ends with \n alone: the server puts a tab behind each that is part of what it says.
+    found = (mark.search(line) for line in log.split("\n"))
+    return [match.string[match.end() :] for match in found if match is not None]
+
+
+def prefix_of(token: str) -> str:
+    """Return the log_line_prefix by which spoken() knows the lines; `token` is what nobody can know before."""
+    return "%%m [%%p] %s %%b: " % token
+
+
+def said_at_the_end(lines: Sequence[str]) -> str:
+    """Return what a server that recovered said of why it stopped, of what it has `spoken`; empty when it did not."""
+    found = [line[len(_LOG) :] for line in lines if line.startswith(_LOG) and _ENDED.match(line, len(_LOG))]
+    return found[-1] if found else ""
 
 
 def transaction_ahead(log: str) -> str:
     """Return the transaction before whose end the server stopped, as it says, empty if it stopped at something else."""
-    match = _ENDED.search(log)
+    match = _ENDED.match(log)
     return match.group("xid") or "" if match is not None and match.group("how") == "before" else ""
 
 
-def paused_at_the_end(log: str) -> bool:
-    """Tell whether a server that pauses does so since it is where it was to go, as its log says.
+def paused_at_the_end(lines: Sequence[str]) -> bool:
+    """Tell whether a server that pauses does so since it is where it was to go, as it has `spoken`.
 
     It also pauses midway, where a setting is lower than on the original.
     """
-    return bool(said_at_the_end(log)) or "pausing at the end of recovery" in log
+    return bool(said_at_the_end(lines)) or any(
+        line.startswith(_LOG + "pausing at the end of recovery") for line in lines
+    )
 
 
 # Why the WAL may end before a target of that kind, and what to ask for instead.
@@ -594,7 +628,7 @@ def doubts(target: Target, base: Candidate, stopped: Stopped, reach: int = 0) ->
     `reach` is the LSN up to which the archive has WAL, 0 where nobody knows.
     """
     found = []
-    match = _ENDED.search(stopped.log)
+    match = _ENDED.match(stopped.log)
     if stopped.position is None:
         found.append("The server does not tell which LSN it replayed last.")
     elif stopped.position < base.end and target.kind != "immediate":
@@ -666,14 +700,13 @@ def _moment_of(text: str) -> Optional[datetime]:
     match = _LOGGED.fullmatch(text.strip())
     if match is None:
         return None
-    fraction, zone = (match.group(2) or "").ljust(6, "0"), match.group(3)
     try:
-        return parse_iso("%s.%s%s" % (match.group(1), fraction, zone if ":" in zone else zone + ":00"))
+        return parse_iso(match.group())
     except UsageError:
         return None
 
 
-_LOGGED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8})(?:\.([0-9]{1,6}))?([+-][0-9]{2}(?::[0-9]{2}){0,2})")
+_LOGGED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}(?:\.[0-9]{1,6})?[+-][0-9]{2}(?::[0-9]{2}){0,2}")
 
 
 def _short_of_the_end(base: Candidate, stopped: Stopped, reach: int) -> Iterator[str]:
@@ -703,7 +736,9 @@ __all__ = (
     "parse_moment",
     "parse_target",
     "paused_at_the_end",
+    "prefix_of",
     "said_at_the_end",
+    "spoken",
     "transaction_ahead",
     "why_short",
 )
