@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -322,6 +323,41 @@ def test_paused_it_is_there_to_look_at(copies: Story) -> None:
     assert copies.rows(result) == upto(20)
     assert ask(result, "SELECT pg_is_in_recovery()") == [(True,)]
     assert result["stopped"]["timeline"] == 1
+
+
+@NEWEST
+def test_a_copy_is_opened_to_others_by_the_commands_of_the_page(copies: Story) -> None:
+    """By TCP, on a port of its own, with the logins that it had; still it archives nothing."""
+    folder = copies.folder()
+    sockets = folder / "s"
+    copies.recover(folder, time=copies.moments[20].isoformat(), socket_directory=str(sockets))
+    page = (TOP / "docs" / "recovery.md").read_text(encoding="utf-8").partition("### A copy that others use")[2]
+    ((script,),) = [re.findall(r"^```sh\n(.*?)^```$", page.partition("\n##")[0], re.MULTILINE | re.DOTALL)]
+    port = str(free_port())
+    for shown, real in (("/srv/copy-socket", str(sockets)), ("/srv/copy", str(folder / "data")), ("5444", port)):
+        assert shown in script
+        script = script.replace(shown, shlex.quote(real))
+    account = copies.server.account
+    environment = {"PATH": os.pathsep.join([str(copies.server.bindir), os.environ["PATH"]]), "LC_ALL": "C"}
+    done = subprocess.run(
+        ["bash", "-c", "set -e\nexec >%s 2>&1\n%s" % (shlex.quote(str(folder / "said")), script)],
+        **({"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}),
+        env={**environment, **{k: v for k, v in copies.server.env.items() if k.startswith("LD_")}},
+        cwd="/",
+        check=False,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, (folder / "said").read_text()
+    told = {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": "shop"}
+    with contextlib.closing(psycopg2.connect(**told, password=copies.server.password)) as connection:
+        with connection.cursor() as asked:
+            asked.execute("SELECT count(*) FROM log")
+            assert asked.fetchone() == (20,)
+            asked.execute("SELECT current_setting('archive_mode'), pg_is_in_recovery()")
+            assert asked.fetchone() == ("off", False)
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        psycopg2.connect(**told, password="another one")
 
 
 # --- refused, and nothing touched -------------------------------------------------------------------------------------
