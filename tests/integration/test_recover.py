@@ -350,12 +350,14 @@ def test_a_copy_is_opened_to_others_by_the_commands_of_the_page(copies: Story) -
     )
     assert done.returncode == 0, (folder / "said").read_text()
     told = {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": "shop"}
-    with contextlib.closing(psycopg2.connect(**told, password=copies.server.password)) as connection:
-        with connection.cursor() as asked:
-            asked.execute("SELECT count(*) FROM log")
-            assert asked.fetchone() == (20,)
-            asked.execute("SELECT current_setting('archive_mode'), pg_is_in_recovery()")
-            assert asked.fetchone() == ("off", False)
+    with (
+        contextlib.closing(psycopg2.connect(**told, password=copies.server.password)) as connection,
+        connection.cursor() as asked,
+    ):
+        asked.execute("SELECT count(*) FROM log")
+        assert asked.fetchone() == (20,)
+        asked.execute("SELECT current_setting('archive_mode'), pg_is_in_recovery()")
+        assert asked.fetchone() == ("off", False)
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         psycopg2.connect(**told, password="another one")
 
