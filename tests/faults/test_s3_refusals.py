@@ -88,7 +88,7 @@ def test_credentials_that_have_expired_are_told_as_such(moto_host: Host, from_th
     host.proxy.hurt(expired)
     text = host.fails("sync", code=1, said="the credentials have expired")
     assert "Renew them" in text
-    assert len(over) < 10, "asking again renews nothing"
+    assert len(over) < 20, "asking again renews nothing"  # several files are on their way at once
     assert [path for path in host.kit.raw_paths() if path.endswith("manifest.json")] == []
     host.proxy.heal()
     assert host.succeeds("sync")["sets"] == [set_id]
