@@ -1188,6 +1188,39 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
         gone.rename(stored[middle])
 
 
+def test_by_hand_with_our_own_archive_as_the_page_says(archived: Story) -> None:
+    """To a moment, by PostgreSQL's programs, a shell and what unpacks: without a program of ours."""
+    page = (TOP / "docs" / "recovery.md").read_text(encoding="utf-8").partition("## By hand, without pgops")[2]
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    account, folder = archived.server.account, archived.folder()
+    data, log = folder / "data", folder / "log"
+    (of_cluster,) = [path for path in archived.archive.iterdir() if path.is_dir()]
+    shutil.copytree(archived.archive.parent / "sets" / archived.bases[0], folder / "set")
+    own(archived.server, *(folder / "set").rglob("*"), folder / "set")
+    where = {"SET": folder / "set", "DATA": data, "WAL": folder / "wal of it", "ARCHIVE": of_cluster}
+    script += 'echo "recovery_target_time = \'%s\'" >> "$DATA/postgresql.auto.conf"\n' % archived.moments[5].isoformat()
+    done = subprocess.run(
+        ["sh", "-eu"],
+        input=script,
+        env={**{name: str(path) for name, path in where.items()}, "PATH": os.environ["PATH"]},
+        cwd="/",
+        user=account.pw_name if account else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    options = "-c listen_addresses= -c unix_socket_directories='%s' -c port=%d" % (folder, free_port())
+    try:
+        begun = archived.control("start", "--wait", "-t", "60", "-D", str(data), "-l", str(log), "-o", options)
+        assert begun.returncode == 0, log.read_text()
+        result = {"socket_directory": str(folder), "port": int(options.rpartition("=")[2])}
+        assert archived.rows(result) == upto(5)
+        assert "recovery stopping before commit of transaction" in log.read_text()
+    finally:
+        archived.stop(folder)
+
+
 @pytest.mark.parametrize("action", ["promote", "pause"])
 def test_to_a_moment_behind_which_nothing_was_committed(archived: Story, action: str) -> None:
     """PostgreSQL stops at a moment only before a later commit; a quiet server has none, and what status shows is reached."""
