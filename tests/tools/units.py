@@ -28,11 +28,13 @@ def unexplained(unit: str) -> list[str]:
     """Return the lines of [Service] with neither a reason right above nor, right above, a line of the same group."""
     body = unit.partition("[Service]\n")[2].partition("\n[")[0].splitlines()
     found = []
-    for above, line in zip(["", *body], body, strict=False):
+    above = ""
+    for line in body:
+        before, above = above, line
         name = line.partition("=")[0]
         if not line or line.startswith("#") or name in _PLAIN:
             continue
         group = next((names for names in _TOGETHER if name in names), (name,))
-        if not above.startswith("#") and above.partition("=")[0] not in group:
+        if not before.startswith("#") and before.partition("=")[0] not in group:
             found.append(line)
     return found
