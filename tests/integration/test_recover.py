@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -325,6 +326,43 @@ def test_paused_it_is_there_to_look_at(copies: Story) -> None:
     assert copies.rows(result) == upto(20)
     assert ask(result, "SELECT pg_is_in_recovery()") == [(True,)]
     assert result["stopped"]["timeline"] == 1
+
+
+@NEWEST
+def test_a_copy_is_opened_to_others_by_the_commands_of_the_page(copies: Story) -> None:
+    """By TCP, on a port of its own, with the logins that it had; still it archives nothing."""
+    folder = copies.folder()
+    sockets = folder / "s"
+    copies.recover(folder, time=copies.moments[20].isoformat(), socket_directory=str(sockets))
+    page = (TOP / "docs" / "recovery.md").read_text(encoding="utf-8").partition("### A copy that others use")[2]
+    ((script,),) = [re.findall(r"^```sh\n(.*?)^```$", page.partition("\n##")[0], re.MULTILINE | re.DOTALL)]
+    port = str(free_port())
+    for shown, real in (("/srv/copy-socket", str(sockets)), ("/srv/copy", str(folder / "data")), ("5444", port)):
+        assert shown in script
+        script = script.replace(shown, shlex.quote(real))
+    account = copies.server.account
+    environment = {"PATH": os.pathsep.join([str(copies.server.bindir), os.environ["PATH"]]), "LC_ALL": "C"}
+    done = subprocess.run(
+        ["bash", "-c", "set -e\nexec >%s 2>&1\n%s" % (shlex.quote(str(folder / "said")), script)],
+        **({"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}),
+        env={**environment, **{k: v for k, v in copies.server.env.items() if k.startswith("LD_")}},
+        cwd="/",
+        check=False,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, (folder / "said").read_text()
+    told = {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": "shop"}
+    with (
+        contextlib.closing(psycopg2.connect(**told, password=copies.server.password)) as connection,
+        connection.cursor() as asked,
+    ):
+        asked.execute("SELECT count(*) FROM log")
+        assert asked.fetchone() == (20,)
+        asked.execute("SELECT current_setting('archive_mode'), pg_is_in_recovery()")
+        assert asked.fetchone() == ("off", False)
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        psycopg2.connect(**told, password="another one")
 
 
 # --- refused, and nothing touched -------------------------------------------------------------------------------------
@@ -1145,6 +1183,39 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
     finally:
         archived.stop(late)
         gone.rename(stored[middle])
+
+
+def test_by_hand_with_our_own_archive_as_the_page_says(archived: Story) -> None:
+    """To a moment, by PostgreSQL's programs, a shell and what unpacks: without a program of ours."""
+    page = (TOP / "docs" / "recovery.md").read_text(encoding="utf-8").partition("## By hand, without pgops")[2]
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    account, folder = archived.server.account, archived.folder()
+    data, log = folder / "data", folder / "log"
+    (of_cluster,) = [path for path in archived.archive.iterdir() if path.is_dir()]
+    shutil.copytree(archived.archive.parent / "sets" / archived.bases[0], folder / "set")
+    own(archived.server, *(folder / "set").rglob("*"), folder / "set")
+    where = {"SET": folder / "set", "DATA": data, "WAL": folder / "wal of it", "ARCHIVE": of_cluster}
+    script += 'echo "recovery_target_time = \'%s\'" >> "$DATA/postgresql.auto.conf"\n' % archived.moments[5].isoformat()
+    done = subprocess.run(
+        ["sh", "-eu"],
+        input=script,
+        env={**{name: str(path) for name, path in where.items()}, "PATH": os.environ["PATH"]},
+        cwd="/",
+        user=account.pw_name if account else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    options = "-c listen_addresses= -c unix_socket_directories='%s' -c port=%d" % (folder, free_port())
+    try:
+        begun = archived.control("start", "--wait", "-t", "60", "-D", str(data), "-l", str(log), "-o", options)
+        assert begun.returncode == 0, log.read_text()
+        result = {"socket_directory": str(folder), "port": int(options.rpartition("=")[2])}
+        assert archived.rows(result) == upto(5)
+        assert "recovery stopping before commit of transaction" in log.read_text()
+    finally:
+        archived.stop(folder)
 
 
 @pytest.mark.parametrize("action", ["promote", "pause"])

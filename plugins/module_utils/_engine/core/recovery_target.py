@@ -311,8 +311,8 @@ def _on_others(target: Target, bases: Sequence[Candidate], windows: Optional[Seq
 
 def _in_the_future(target: Target, now: datetime) -> RefusedError:
     return RefusedError(
-        "%s lies in the future: it is %s now." % (_capital(target.shown), iso(now)),
-        hint="To recover everything, ask for the end.",
+        "%s lies in the future: it is %s now, by this host's clock." % (_capital(target.shown), iso(now)),
+        hint="To recover everything, ask for the end. If that clock is wrong, set it (timedatectl).",
     )
 
 
