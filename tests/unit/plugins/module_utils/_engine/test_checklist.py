@@ -360,6 +360,7 @@ def test_a_process_that_ends_while_it_is_looked_at_is_passed_over(
 
     for name in really:
         monkeypatch.setattr(os, name, looking(name))
+    assert verb._exported("/srv/numbers", tmp_path) is False
     assert verb._exported("/var/lib/prometheus/node-exporter", tmp_path) is True
 
 
