@@ -118,7 +118,7 @@ def survey(
             surveyed.place = context.place(name)
             surveyed.root = surveyed.place.root
             known[name] = proofs(surveyed.place)
-            before = _earlier(context, name)
+            before = _earlier(context, name, known[name])
             earlier += [proof for _where, proof in before]
             if remember:
                 _remember(context, name, known[name], before)
@@ -222,10 +222,14 @@ def _remembered(state: Path, name: str) -> list[Proof]:
     return [proof for _where, proof in _entries(state, name)]
 
 
-def _earlier(context: Context, name: str) -> list[tuple[str, Proof]]:
-    """Return what was proven where the place was before, the newest; a failure was one of the copy there."""
-    here = _whereabouts(context, name)
-    found = [(where, p) for where, p in _entries(context.state, name) if where not in ("", here) and p.outcome == PASSED]
+def _earlier(context: Context, name: str, held: list[Proof]) -> list[tuple[str, Proof]]:
+    """Return what was proven where the place was before, the newest, but for what it has `held`; a failure was one of the copy there."""
+    here, known = _whereabouts(context, name), set(held)
+    found = [
+        (where, proof)
+        for where, proof in _entries(context.state, name)
+        if where != here and proof.outcome == PASSED and proof not in known
+    ]
     return sorted(found, key=lambda entry: (entry[1].when, entry[1].set_id))[-_MOST_EARLIER:]
 
 
