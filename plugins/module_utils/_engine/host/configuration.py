@@ -188,7 +188,15 @@ def take_away(host: Host, path: Path) -> dict[str, Any]:
 
 
 def _taken_away(host: Host, path: Path) -> dict[str, Any]:
-    return {**host.settle(), "path": str(path), "instance": None, "files": [], "directories": [], "staying": [], "config": {}}
+    return {
+        **host.settle(),
+        "path": str(path),
+        "instance": None,
+        "files": [],
+        "directories": [],
+        "staying": [],
+        "config": {},
+    }
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

@@ -459,7 +459,9 @@ def test_what_an_administrator_masked_stays_and_is_told_before_anything_is_touch
         (machine.places.units / name).symlink_to("/dev/null")
     with pytest.raises(PgopsError) as raised:
         machine.lay(machine.request("systemd"))
-    assert "pgops-prune@db1-main.timer" in raised.value.message and "pgops-verify@db1-main.service" in raised.value.message
+    assert (
+        "pgops-prune@db1-main.timer" in raised.value.message and "pgops-verify@db1-main.service" in raised.value.message
+    )
     assert "systemctl unmask pgops-verify@db1-main.service pgops-prune@db1-main.timer." in raised.value.hint
     assert sorted(path.name for path in machine.places.units.iterdir()) == [
         "pgops-prune@db1-main.timer",
@@ -467,7 +469,9 @@ def test_what_an_administrator_masked_stays_and_is_told_before_anything_is_touch
     ]
     # What else the host lacks is done all the same.
     request = machine.request("systemd")
-    assert lacking(Host(), {"schedule": [lambda host: bool(lay_down(host, request, name="db1")["changed"])]}) == ["schedule"]
+    assert lacking(Host(), {"schedule": [lambda host: bool(lay_down(host, request, name="db1")["changed"])]}) == [
+        "schedule"
+    ]
     jobs = {"prune": "", "verify": ""}
     result = machine.lay(machine.request("systemd", machine.instance(jobs=jobs)))
     assert [Path(path).name for path in result["files"]] == [

@@ -317,7 +317,9 @@ def test_what_an_earlier_bucket_has_proven_counts_on_in_the_next_one(world: Any,
     prune(world.context(), Request())
     if version != "this":
         memory = world.context().state / "proofs" / "s3.json"
-        memory.write_text(json.dumps([{k: v for k, v in p.items() if k != "where"} for p in json.loads(memory.read_text())]))
+        memory.write_text(
+            json.dumps([{k: v for k, v in p.items() if k != "where"} for p in json.loads(memory.read_text())])
+        )
     old, before = world.memory, world.config
     another_bucket(world)
     for path in world.place("local").entries("sets/%s" % ids[20]):
