@@ -20,8 +20,8 @@ QUESTIONS = ("backup", "base backup", "off-site copy", "off-site base backup", "
 # What the playbooks keep for themselves.
 _OWN = re.compile(
     "(?:play|step|gate|recover|restore|checklist)_.*|answered|archives|bad|checklists|done|failed_step|failures|gate|hindrances|host"
-    "|is_done|judged|knowing|lacking|namesakes|needs|phrase|predicted|reached|recover|recovered|report|restored|rollback|status|step|summary"
-    "|trouble|uncovered"
+    "|is_done|judged|knowing|lacking|namesakes|needs|phrase|predicted|reached|recover|recovered|report|restored|rollback|status|staying|step"
+    "|summary|trouble|uncovered"
 )
 _PREFIX = "pgops_"
 

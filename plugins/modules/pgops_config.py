@@ -179,6 +179,12 @@ directories:
   type: list
   elements: str
   sample: [/etc/pgops, /backups/postgres, /var/lib/pgops, /var/log/backups]
+staying:
+  description: The configurations of instances that are no more that stay, as WAL is archived by them.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 removed:
   description: What was removed, or would be in check mode.
   returned: success
@@ -238,7 +244,7 @@ def main() -> None:
             return take_away(host, request.path)
         return lay_down(host, request, name=platform.node())
 
-    structure = ("path", "instance", "files", "directories", "removed")
+    structure = ("path", "instance", "files", "directories", "staying", "removed")
     task.run(work, secrets=secrets_in(task.params), structure=structure)
 
 

@@ -79,6 +79,19 @@ def test_a_host_whose_apt_is_busy_for_too_long_says_so(playbook: Any, machine: A
         assert not machine("bd1").package("zstd").is_installed
 
 
+def test_a_host_whose_packages_are_half_installed_says_what_to_do(playbook: Any, machine: Any) -> None:
+    """As after a power cut within apt: dpkg has left its journal."""
+    host = machine("bd1")
+    host.check_output("touch /var/lib/dpkg/updates/0001")
+    try:
+        said = playbook("site", "--tags", "pgops_install", target="bd1")
+    finally:
+        host.check_output("dpkg --configure -a")
+    assert said.returncode != 0
+    assert "zstd" in told(said).partition("could not be installed")[0]
+    assert "Run dpkg --configure -a on the host" in told(said)
+
+
 def test_a_host_out_of_reach_and_one_whose_apt_is_busy(playbook: Any, machine: Any) -> None:
     host = machine("bd1")
     with apt_is_busy(host, waited_for=3), unplugged("bd2"):

@@ -17,16 +17,26 @@ def test_its_backups_are_still_read(host: Any) -> None:
 
 
 def test_what_is_amiss_is_mended_by_its_tag(playbook: Any, host: Any) -> None:
-    """Settings of the server; and a service that an earlier play left with an older program, as its restart failed."""
+    """Settings of the server; and a service that an earlier play left with an older program, as its restart failed.
+
+    And a configuration of an earlier name, by which the server archives until then, as that of the first of two instances.
+    """
     asked(host, "postgres", "ALTER SYSTEM RESET archive_timeout")
+    earlier = "/etc/pgops/earlier.yml"
+    host.check_output(f"cp -a /etc/pgops/config.yml {earlier} && echo '# not as it is to be' >> /etc/pgops/config.yml")
+    command = f"/usr/local/bin/pgops-wal wal archive --config {earlier} %p"
+    asked(host, "postgres", f"ALTER SYSTEM SET archive_command = '{command}'")
+    asked(host, "postgres", "SELECT pg_reload_conf()")
     current = host.check_output("readlink -f /usr/local/lib/pgops/current")
     older = "/usr/local/lib/pgops/0.0.8-0123456789ab"
     host.check_output(f"cp -a {current} {older} && ln -sfn {older} /usr/local/lib/pgops/current")
     host.check_output("systemctl restart %s", SERVICE)
     assert until(lambda: held(host, SERVICE) == [older], 60) is not None
     host.check_output(f"ln -sfn {current.rpartition('/')[2]} /usr/local/lib/pgops/current")
-    assert playbook("site", "--tags", "wal_archive_configure,agent_install").returncode == 0
+    assert playbook("site", "--tags", "agent_configure,agent_install,wal_archive_configure").returncode == 0
     assert asked(host, "postgres", "SHOW archive_timeout") == "1min"
+    assert "/etc/pgops/config.yml" in asked(host, "postgres", "SHOW archive_command")
+    assert not host.file(earlier).exists, "nothing archives by it any more"
     assert until(lambda: held(host, SERVICE) == [current], 60) is not None
     assert not host.file(older).exists
 

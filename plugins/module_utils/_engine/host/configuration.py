@@ -117,7 +117,7 @@ def _secret_keys() -> Iterator[tuple[str, ...]]:
 
 
 def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
-    """Lay the configuration down and return `instance`, `config`, `files`, `directories` and what Host.settle() says.
+    """Lay the configuration down and return `instance`, `config`, `files`, `directories`, `staying` and what Host.settle() says.
 
     Where the request names all instances, the configurations of those that are no more go.
     `name` is that of the host, for an instance without a name. Raise UsageError that lists every error of the content
@@ -141,7 +141,8 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
         host.need(changes.folder(folder, mode=0o750, owned=owned))
     _warn_of_one_disk(host, checked)
     managed = _files(host, request, files, content, owned)
-    stale = _stale(host, request)
+    beside = _unlisted(request)
+    stale = [path for path in beside if not _archived_by(host, request, path)]
     told = {_metrics_of(checked.metrics.textfile_directory, str(checked.instance))}
     for path in [request.path, *stale]:
         left, instance = _left_metrics(path)
@@ -159,6 +160,7 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
         "instance": checked.instance,
         "files": [str(path) for path in managed],
         "directories": [str(folder) for folder in folders],
+        "staying": [str(path) for path in beside if path not in stale],
         "config": masked(_as_written(checked, files, request)),
     }
 
@@ -186,7 +188,15 @@ def take_away(host: Host, path: Path) -> dict[str, Any]:
 
 
 def _taken_away(host: Host, path: Path) -> dict[str, Any]:
-    return {**host.settle(), "path": str(path), "instance": None, "files": [], "directories": [], "config": {}}
+    return {
+        **host.settle(),
+        "path": str(path),
+        "instance": None,
+        "files": [],
+        "directories": [],
+        "staying": [],
+        "config": {},
+    }
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -413,12 +423,12 @@ def _files(
     return [request.path, *managed]
 
 
-def _stale(host: Host, request: Request) -> list[Path]:
-    """Return the configurations that we wrote beside this one for instances that are no more, and by which nothing archives."""
+def _unlisted(request: Request) -> list[Path]:
+    """Return the configurations that we wrote beside this one for instances that are no more."""
     if not request.instances:
         return []
     beside = sorted(set(request.path.parent.glob("*.yml")) - {request.path, *request.instances})
-    return [path for path in beside if is_ours(path) and not _archived_by(host, request, path)]
+    return [path for path in beside if is_ours(path)]
 
 
 def _archived_by(host: Host, request: Request, path: Path) -> bool:
@@ -433,7 +443,7 @@ def _archived_by(host: Host, request: Request, path: Path) -> bool:
         return False
     if _is_listed(request, instance):
         what = (
-            "The role wal_archive gives the server of %s its new one, and the next run removes this one then."
+            "The role wal_archive gives the server of %s its new one; this one goes then, by site at once, else with the next run."
             % instance
         )
     elif services == found:

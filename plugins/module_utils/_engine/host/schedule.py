@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -71,13 +72,15 @@ class Request:
 def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     """Lay the schedule down and return `kind`, `files`, `next_runs` and what Host.settle() says.
 
-    `name` is that of the host. Raise UsageError that lists every error, UnreachableError where cron or systemd is missing.
+    `name` is that of the host. Raise UsageError that lists every error, UnreachableError where cron or systemd is missing,
+    PgopsError for units that somebody masked.
     """
     jobs = _jobs(host, request, name)
     _check_host(host, request)
+    wanted = _table(request, jobs) if request.kind == CRON else _units(request, jobs)
+    _check_masked(wanted)
     _check_told(host, request, jobs)
     _check_delays(host, jobs)
-    wanted = _table(request, jobs) if request.kind == CRON else _units(request, jobs)
     found = _Units(host, request.places)
     timers = ["%s.timer" % job.unit for job in jobs] if request.kind == SYSTEMD else []
     changed = _files(host, request.places, wanted, timers)
@@ -250,6 +253,20 @@ def _check_host(host: Host, request: Request) -> None:
         if not host.dry_run:
             raise error
         host.excuse(error.message)
+
+
+def _check_masked(wanted: Mapping[Path, str]) -> None:
+    """Raise PgopsError for units that are never to start, as somebody said: to write them would take that back.
+
+    No RefusedError: a look at the host would hold everything else back for it.
+    """
+    masked = [path.name for path in wanted if path.is_symlink() and os.path.realpath(path) == os.devnull]
+    if masked:
+        raise PgopsError(
+            "Somebody masked %s, so that systemd never starts what the schedule has." % ", ".join(masked),
+            hint="When that is over: systemctl unmask %s. If the job is not to run, leave it out of the schedule "
+            "(an empty calendar). The schedule was not touched." % " ".join(map(shlex.quote, masked)),
+        )
 
 
 def _foreign_zones(host: Host, request: Request, jobs: Sequence[Job]) -> list[str]:

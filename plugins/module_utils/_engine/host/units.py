@@ -142,6 +142,7 @@ _FAILURE = """\
 OnFailure=pgops-alert@%s.service
 """
 
+# No JobTimeoutSec= bounds that wait: it counts the run itself as well, and a job that it ends is no failed unit.
 _EARLIER = """\
 # Caught up after a downtime they all begin at once: each has its turn when those are done whose work it goes on with.
 After=%s

@@ -3,7 +3,8 @@
 """Look at several places at once: each one's catalog with the proofs of all, and what retention makes of it.
 
 A proof made in one place counts in the others, as the content is the same. So what a place that is out of reach has
-proven must not be forgotten: the proofs of each place are remembered in the state directory while it answers.
+proven must not be forgotten: the proofs of each place are remembered in the state directory while it answers. Nor what was
+proven in the bucket, or at the path, that was the place before.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from ..core.retention import Plan, SetFacts, plan
 from ..core.times import iso, parse_iso
 from ..places.base import Place
 from ..places.catalog import Catalog
-from ..places.evidence import Proof, proofs
+from ..places.evidence import PASSED, Proof, proofs
 from ..settings import Retention
 from ..system.durable import make_dirs, to_json, write_bytes
 from ..wal.holdings import Held, compare, look
 from ..wal.proofs import remembered
 
 NAMES = ("local", "s3")
+_MOST_EARLIER = 200  # proofs of earlier places; a set of theirs that is still here was proven by one of the newest
 
 
 @dataclass
@@ -106,6 +108,7 @@ def survey(
     names = chosen(context, wanted)
     found: list[Surveyed] = []
     known: dict[str, list[Proof]] = {}
+    earlier: list[Proof] = []
     for name in configured(context):
         surveyed = Surveyed(name, _root(context, name), state=context.state)
         if alone and name not in names:
@@ -115,8 +118,10 @@ def survey(
             surveyed.place = context.place(name)
             surveyed.root = surveyed.place.root
             known[name] = proofs(surveyed.place)
+            before = _earlier(context, name, known[name])
+            earlier += [proof for _where, proof in before]
             if remember:
-                _remember(context, name, known[name])
+                _remember(context, name, known[name], before)
         except PgopsError as error:
             surveyed.trouble = error
             known[name] = _remembered(context.state, name)
@@ -130,7 +135,8 @@ def survey(
         # The host knows when WAL was written; S3, when it came.
         surveyed.beside = next((one for one in found if one.name == "local" and surveyed.name != "local"), None)
         if surveyed.trouble is None:
-            _read(surveyed, tuple(p for name, held in known.items() if name != surveyed.name for p in held))
+            others = (p for name, held in known.items() if name != surveyed.name for p in held)
+            _read(surveyed, (*others, *earlier))
     return found
 
 
@@ -194,9 +200,16 @@ def _memory(state: Path, name: str) -> Path:
     return state / "proofs" / ("%s.json" % name)
 
 
-def _remember(context: Context, name: str, held: list[Proof]) -> None:
-    path = _memory(context.state, name)
-    content = to_json([{**dataclasses.asdict(p), "when": iso(p.when)} for p in held])
+def _whereabouts(context: Context, name: str) -> str:
+    """Return what tells a place from the one that was there before: the directory, or the bucket and its store."""
+    store = context.config.s3.endpoint_url if name == "s3" and context.config.s3 is not None else ""
+    return " ".join(part for part in (_root(context, name), store) if part)
+
+
+def _remember(context: Context, name: str, held: list[Proof], before: list[tuple[str, Proof]]) -> None:
+    path, here = _memory(context.state, name), _whereabouts(context, name)
+    entries = [*before, *((here, proof) for proof in held)]
+    content = to_json([{**dataclasses.asdict(p), "when": iso(p.when), "where": where} for where, p in entries])
     try:
         make_dirs(path.parent)
         write_bytes(path, content)
@@ -206,10 +219,26 @@ def _remember(context: Context, name: str, held: list[Proof]) -> None:
 
 
 def _remembered(state: Path, name: str) -> list[Proof]:
+    return [proof for _where, proof in _entries(state, name)]
+
+
+def _earlier(context: Context, name: str, held: list[Proof]) -> list[tuple[str, Proof]]:
+    """Return what was proven where the place was before, the newest, but for what it has `held`; a failure was one of the copy there."""
+    here, known = _whereabouts(context, name), set(held)
+    found = [
+        (where, proof)
+        for where, proof in _entries(context.state, name)
+        if where != here and proof.outcome == PASSED and proof not in known
+    ]
+    return sorted(found, key=lambda entry: (entry[1].when, entry[1].set_id))[-_MOST_EARLIER:]
+
+
+def _entries(state: Path, name: str) -> list[tuple[str, Proof]]:
+    """Return where each remembered proof was made, empty where an older version did not say, and the proof."""
     try:
         data: list[dict[str, Any]] = json.loads(_memory(state, name).read_text(encoding="utf-8"))
-        return [Proof(**{**entry, "when": parse_iso(entry["when"])}) for entry in data]
-    except (OSError, ValueError, KeyError, TypeError, PgopsError):
+        return [(str(e.pop("where", "")), Proof(**{**e, "when": parse_iso(e["when"])})) for e in data]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, PgopsError):
         return []
 
 

@@ -379,13 +379,14 @@ def test_a_configuration_by_which_wal_is_archived_stays_and_that_is_told(tmp_pat
     server.write_text("port = 5433\n%s\n" % (line % old))
     host = Host()
     result = lay_down(host, wanted, name="db1")
-    assert (result["changed"], result["removed"]) == (False, [])
+    assert (result["changed"], result["removed"], result["staying"]) == (False, [], [str(old)])
     assert old.exists()
     (said,) = [warning for warning in host.warnings if str(old) in warning]
     assert str(server) in said
     # A remark, and the file of another one whose name begins like it, archive nothing by it.
     server.write_text("# %s\n%s\n" % (line % old, line % (str(old) + "er")))
-    assert lay(wanted)["removed"] == [str(old)]
+    done = lay(wanted)
+    assert (done["removed"], done["staying"]) == ([str(old)], [])
 
 
 @pytest.mark.parametrize(

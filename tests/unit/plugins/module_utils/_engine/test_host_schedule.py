@@ -439,6 +439,47 @@ def test_a_timer_that_somebody_stopped_is_started_and_one_that_is_stale_is_read_
     assert not machine.lay(request)["changed"]
 
 
+def test_what_an_administrator_masked_stays_and_is_told_before_anything_is_touched(machine: Machine) -> None:
+    machine.boot()
+    for name in ("pgops-prune@db1-main.timer", "pgops-verify@db1-main.service"):
+        (machine.places.units / name).symlink_to("/dev/null")
+    with pytest.raises(PgopsError) as raised:
+        machine.lay(machine.request("systemd"))
+    assert (
+        "pgops-prune@db1-main.timer" in raised.value.message and "pgops-verify@db1-main.service" in raised.value.message
+    )
+    assert "systemctl unmask pgops-verify@db1-main.service pgops-prune@db1-main.timer." in raised.value.hint
+    assert sorted(path.name for path in machine.places.units.iterdir()) == [
+        "pgops-prune@db1-main.timer",
+        "pgops-verify@db1-main.service",
+    ]
+    # What else the host lacks is done all the same.
+    request = machine.request("systemd")
+    assert lacking(Host(), {"schedule": [lambda host: bool(lay_down(host, request, name="db1")["changed"])]}) == [
+        "schedule"
+    ]
+    jobs = {"prune": "", "verify": ""}
+    result = machine.lay(machine.request("systemd", machine.instance(jobs=jobs)))
+    assert [Path(path).name for path in result["files"]] == [
+        "pgops-backup@db1-main.service",
+        "pgops-backup@db1-main.timer",
+    ]
+    assert os.readlink(machine.places.units / "pgops-prune@db1-main.timer") == "/dev/null"
+    machine.lay(machine.request("cron"))
+    assert os.readlink(machine.places.units / "pgops-prune@db1-main.timer") == "/dev/null"
+
+
+def test_what_an_administrator_adds_to_a_unit_stays(machine: Machine) -> None:
+    machine.boot()
+    machine.lay(machine.request("systemd"))
+    added = machine.places.units / "pgops-backup@db1-main.service.d" / "override.conf"
+    added.parent.mkdir()
+    added.write_text("[Service]\nNice=19\n")
+    for kind in ("systemd", "cron"):
+        machine.lay(machine.request(kind))
+        assert added.read_text() == "[Service]\nNice=19\n"
+
+
 def test_a_timer_that_does_not_begin_is_an_error(machine: Machine) -> None:
     machine.boot()
     (machine.tools / "lame").touch()

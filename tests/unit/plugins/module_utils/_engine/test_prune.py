@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.places.catalo
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import prune as prune_module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.pins import pin, unpin
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune import Request, prune
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import survey
 
 DAY = timedelta(days=1)
 
@@ -295,6 +297,55 @@ def test_an_unexpected_error_is_not_swallowed(world: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(prune_module, "decide", lambda surveyed, context: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prune(world.context(), Request())
+
+
+# --- another bucket, another path -------------------------------------------------------------------------------------
+
+
+def another_bucket(world: Any) -> None:
+    world.config = replace(world.config, s3=replace(world.config.s3, bucket="another"))
+    world.memory = type(world.memory)(lambda: world.now)
+    world.memory.root = "s3://another/db1"
+
+
+@pytest.mark.parametrize("version", ["this", "an older one, which did not say where"])
+def test_what_an_earlier_bucket_has_proven_counts_on_in_the_next_one(world: Any, version: str) -> None:
+    ids = fill(world, [20, 1], ("local", "s3"))
+    damaged = world.add("s3", world.NOW - 2 * DAY)
+    world.prove("s3", ids[20])
+    world.prove("s3", damaged, outcome="failed", level="checksum")
+    prune(world.context(), Request())
+    if version != "this":
+        memory = world.context().state / "proofs" / "s3.json"
+        memory.write_text(
+            json.dumps([{k: v for k, v in p.items() if k != "where"} for p in json.loads(memory.read_text())])
+        )
+    old, before = world.memory, world.config
+    another_bucket(world)
+    for path in world.place("local").entries("sets/%s" % ids[20]):
+        world.memory.write(path, world.place("local").read(path))
+    for _night in range(3):
+        world.now += DAY
+        prune(world.context(), Request())
+        assert ids[20] in world.ids("local"), "the only set that is proven"
+        found = {place.name: place for place in survey(world.context())}
+        assert [f.id for f in found["local"].facts if f.verified] == [ids[20]]
+        assert [f.id for f in found["s3"].facts if f.verified] == [ids[20]], "its content is the same"
+    assert known_at_last_prune(world) == {ids[20]}, "a failure was that bucket's"
+    world.memory.down = True
+    assert [f.id for f in survey(world.context(), ("local",), alone=True)[0].facts if f.verified] == [ids[20]]
+    world.memory, world.config = old, before
+    assert [f.id for f in survey(world.context())[0].facts if f.verified] == [ids[20]]
+
+
+def test_what_an_earlier_bucket_has_proven_is_not_kept_without_end(world: Any) -> None:
+    ids = [world.add("s3", world.NOW - timedelta(hours=hours)) for hours in range(400)]
+    for set_id in ids:
+        world.prove("s3", set_id)
+    prune(world.context(), Request(places=("s3",)))
+    another_bucket(world)
+    prune(world.context(), Request())
+    assert known_at_last_prune(world) == set(ids[:200])
 
 
 # --- weeks of nights, with the real catalog and evidence ---------------------------------------------------------------
