@@ -170,7 +170,7 @@ def _value(text: str) -> Any:
 
 def _refuse_secret(key: str, value: Mapping[str, Any]) -> None:
     """Every account of the host can read the arguments of a program."""
-    from .masking import holds_secret
+    from ..masking import holds_secret
 
     if holds_secret(value):
         raise UsageError(

@@ -15,11 +15,11 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine import __version__
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import commands, invocation, options
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.masking import holds_secret, masked
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import DEFAULT_PATH, build
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Reporter
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import errors
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK
+from ansible_collections.pgops.backup.plugins.module_utils._engine.masking import holds_secret, masked
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.account import become_owner
 
 
