@@ -26,9 +26,9 @@ from ..wal.asking import staying
 from ..wal.fetch import decryption
 from ..wal.holdings import Held
 from ..wal.newest import ARRIVAL, TRANSACTION, Newest, Reach
+from ..wal.shipping import last_state
 from .settling import unsettled
 from .survey import Surveyed, survey
-from .wal_ship import last_state
 
 _HOUR = timedelta(hours=1)
 # A burst of a few seconds is no pace.
