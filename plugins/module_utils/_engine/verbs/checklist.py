@@ -20,7 +20,7 @@ from ..core.checklist import check_name, judge, line_of
 from ..core.checklist_proofs import Facts
 from ..core.errors import PgopsError
 from ..core.times import iso
-from ..runs import history
+from ..run_records import history
 from ..settings import Alerts
 from ..system.durable import make_dirs, to_json, write_bytes
 from .bucket import look

@@ -24,7 +24,7 @@ from ..places.catalog import Catalog, readable
 from ..places.chains import problem
 from ..places.evidence import is_verified, proofs, standing
 from ..places.s3 import S3Place, SourceError
-from ..runs import BASE_BACKUP, history
+from ..run_records import BASE_BACKUP, history
 from ..system.durable import make_dirs, to_json, write_bytes
 from .sync_steps import Done, Step, partly, wanted_sets, whole
 

@@ -20,7 +20,7 @@ from ..core.times import human_span, iso, parse_iso, parse_span
 from ..core.wal_health import Bounds, Holding, Room, ServerWal, Shipping, behind, judge
 from ..postgres.archiver import ask
 from ..postgres.connection import connect
-from ..runs import history
+from ..run_records import history
 from ..system.durable import free_bytes
 from ..wal.asking import staying
 from ..wal.fetch import decryption
