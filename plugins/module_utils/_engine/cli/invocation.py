@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..core.errors import UsageError
-from .options import CONFIG_VARIABLE, DEFAULT_CONFIG
+from .parser import CONFIG_VARIABLE, DEFAULT_CONFIG
 
 Result = dict[str, Any]
 
