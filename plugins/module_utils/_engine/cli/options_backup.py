@@ -9,7 +9,7 @@ import argparse
 from ..core.calendar import Calendar
 from ..core.calendar import parse as parse_calendar
 from ..core.errors import UsageError
-from .parser import Parser, Verb, dry_run, nothing, place, wait
+from .parser import Parser, Verb, dry_run, identity_file, nothing, place, wait
 
 _SCHEDULED = ("backup", "base", "sync", "verify", "prune")
 
@@ -92,7 +92,7 @@ def _verify(parser: Parser) -> None:
         help="checksum: files are what the manifest says; structure: archives parse; restore: into a throwaway server, "
         "compared with the original (default: verify.level of the configuration)",
     )
-    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+    identity_file(parser)
     wait(parser)
     dry_run(parser)
 

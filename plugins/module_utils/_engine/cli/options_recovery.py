@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 
-from .parser import Parser, Verb, dry_run, place, wait
+from .parser import Parser, Verb, dry_run, identity_file, place, wait
 
 
 def _restore(parser: Parser) -> None:
@@ -81,19 +81,25 @@ RESTORE = Verb(
 
 
 def _recover(parser: Parser) -> None:
-    parser.add(
-        "set_id",
-        metavar="SET",
-        nargs="?",
-        default="auto",
-        complete="sets",
-        help="id of a base backup, or auto (the default): the one that needs the least WAL",
-    )
-    place(parser, default="auto")
+    _base_backup(parser)
     parser.add(
         "--data-directory", metavar="DIR", required=True, complete="file", help="where the server's data will lie"
     )
     _moment(parser)
+    _server(parser)
+    identity_file(parser)
+    parser.add(
+        "--confirm", metavar="DIR", default="", help="agree to replace the data directory, by its exact path (in_place)"
+    )
+    parser.add(
+        "-y", "--yes", action="store_true", help="agree without being asked; not enough to replace a data directory"
+    )
+    wait(parser)
+    dry_run(parser)
+
+
+def _server(parser: Parser) -> None:
+    """What becomes of the server that is recovered, and where its parts lie."""
     parser.add(
         "--action",
         choices=("promote", "pause"),
@@ -145,15 +151,6 @@ def _recover(parser: Parser) -> None:
         default="running",
         help="how the server is left; stopped, its own service can start it (default: running)",
     )
-    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
-    parser.add(
-        "--confirm", metavar="DIR", default="", help="agree to replace the data directory, by its exact path (in_place)"
-    )
-    parser.add(
-        "-y", "--yes", action="store_true", help="agree without being asked; not enough to replace a data directory"
-    )
-    wait(parser)
-    dry_run(parser)
 
 
 RECOVER = Verb(
@@ -171,15 +168,7 @@ RECOVER = Verb(
 
 
 def _rescue(parser: Parser) -> None:
-    parser.add(
-        "set_id",
-        metavar="SET",
-        nargs="?",
-        default="auto",
-        complete="sets",
-        help="id of a base backup, or auto (the default): the one that needs the least WAL",
-    )
-    place(parser, default="auto")
+    _base_backup(parser)
     parser.add(
         "--database", metavar="NAME", required=True, complete="databases", help="the database, as it was called then"
     )
@@ -217,6 +206,19 @@ RESCUE = Verb(
 )
 
 
+def _base_backup(parser: Parser) -> None:
+    """Which base backup a recovery begins with."""
+    parser.add(
+        "set_id",
+        metavar="SET",
+        nargs="?",
+        default="auto",
+        complete="sets",
+        help="id of a base backup, or auto (the default): the one that needs the least WAL",
+    )
+    place(parser, default="auto")
+
+
 def _moment(parser: Parser) -> None:
     target = parser.add_argument_group("where to stop", "exactly one of these")
     target.add_argument(
@@ -250,7 +252,7 @@ def _loading(parser: Parser) -> None:
     parser.add(
         "--jobs", metavar="N", type=_count, default=0, help="parallel jobs (default: restore.jobs of the configuration)"
     )
-    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+    identity_file(parser)
 
 
 def _count(text: str) -> int:

@@ -97,10 +97,12 @@ def everywhere(parser: Parser, *, top: bool, short: bool = True) -> None:
 
 
 def nothing(parser: Parser) -> None:
+    """Add nothing: a verb without options of its own."""
     del parser
 
 
 def place(parser: Parser, *, default: str, many: bool = False) -> None:
+    """Add --place, once or, with `many`, as often as there are places."""
     if many:
         parser.add(
             "--place",
@@ -118,7 +120,13 @@ def place(parser: Parser, *, default: str, many: bool = False) -> None:
         )
 
 
+def identity_file(parser: Parser) -> None:
+    """Add --identity-file."""
+    parser.add("--identity-file", metavar="FILE", complete="file", help="private age or SSH key, for encrypted sets")
+
+
 def wait(parser: Parser) -> None:
+    """Add --wait."""
     parser.add(
         "--wait",
         metavar="SPAN",
@@ -136,6 +144,7 @@ def _span(text: str) -> timedelta:
 
 
 def dry_run(parser: Parser) -> None:
+    """Add --dry-run."""
     parser.add("-n", "--dry-run", action="store_true", help="show what would be done; change nothing")
 
 
@@ -146,6 +155,7 @@ __all__ = (
     "Verb",
     "dry_run",
     "everywhere",
+    "identity_file",
     "nothing",
     "place",
     "wait",
