@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from ..context import Context
 from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError
-from ..core.recovery_target import Stopped, doubts, why_short
+from ..core.recovery_end import Stopped, doubts, why_short
 from ..core.times import compact, iso
 from ..postgres import wal_directory
 from ..postgres.base_unpacking import (

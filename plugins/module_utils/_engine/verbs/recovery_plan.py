@@ -16,10 +16,11 @@ from typing import Any, Optional
 
 from .. import config
 from ..context import Context
+from ..core.base_choice import Candidate, Chosen, choose_base
 from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.manifest import Base, Manifest
 from ..core.naming import is_physical, is_plain_path, is_set_id
-from ..core.recovery_target import Candidate, Chosen, Target, choose_base
+from ..core.recovery_target import Target
 from ..core.segments import parse_lsn
 from ..core.sizes import human_size
 from ..core.times import parse_iso
