@@ -20,7 +20,7 @@ from typing import Any
 
 from ..context import Context
 from ..core.errors import MissingError, RefusedError, UsageError
-from ..core.naming import qualified, split_qualified
+from ..core.naming import kept_name, qualified, split_qualified
 from ..core.recovery_target import Target
 from ..core.times import compact
 from ..postgres.connection import connect, connect_any
@@ -41,7 +41,7 @@ from .backup import Request as BackupRequest
 from .backup import backup
 from .recover import Request as RecoverRequest
 from .recover import recover
-from .restore import GLOBALS, kept_name, restore
+from .restore import GLOBALS, restore
 from .restore import Request as RestoreRequest
 
 _LABEL = "rescue"

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import itertools
 import os
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -19,7 +17,7 @@ from ..context import Context
 from ..core.errors import CommandError, DamagedError, MissingError, PgopsError, UnreachableError, UsageError
 from ..core.fingerprint import Rules
 from ..core.manifest import Database
-from ..core.naming import quote_ident, split_qualified
+from ..core.naming import kept_name, quote_ident, split_qualified
 from ..core.selection import Wanted, missing, with_relatives
 from ..core.sizes import human_size
 from ..core.times import compact
@@ -44,7 +42,6 @@ from ..system import codec
 MODES = ("create", "swap", "into_empty")
 GLOBALS = ("missing", "all", "none")
 _PREFIX = "pgops-restore-"
-_NAME_BYTES = 63
 
 
 @dataclass(frozen=True)
@@ -562,22 +559,6 @@ def _tell_state(error: PgopsError, work: _Work) -> None:
     error.hint = ("%s %s" % (error.hint, said)).strip()
 
 
-def kept_name(name: str, stamp: str, since: str = "before", *, taken: Container[str] = ()) -> str:
-    """Return the name, none of `taken`, under which a database that was called `name` stays beside its successor.
-
-    Of a name that is too long there is the beginning, and a few digits by which it differs from others that begin so.
-    """
-    whole = name.encode("utf-8", "surrogateescape")
-    for count in itertools.count(1):
-        tail = "_%s_%s" % (since, stamp if count == 1 else "%s_%d" % (stamp, count))
-        if len(whole) + len(tail) > _NAME_BYTES:
-            tail = "_%s%s" % (hashlib.sha256(whole).hexdigest()[:8], tail)
-        found = whole[: _NAME_BYTES - len(tail)].decode("utf-8", "ignore") + tail
-        if found not in taken:
-            break
-    return found
-
-
 def _mark(context: Context) -> str:
     return "pgops restore in progress on %s for %s" % (context.host, context.config.instance)
 
@@ -641,4 +622,4 @@ def _job_result(job: _Job) -> dict[str, Any]:
     }
 
 
-__all__ = ("GLOBALS", "MODES", "Request", "kept_name", "let_in_again", "restore")
+__all__ = ("GLOBALS", "MODES", "Request", "let_in_again", "restore")
