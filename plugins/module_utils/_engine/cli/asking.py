@@ -14,6 +14,7 @@ from ..context import Context
 from ..core.errors import PgopsError, RefusedError, UsageError
 from ..postgres.preflight import Findings
 from ..verbs import restore as verb
+from ..verbs.restore_leftovers import let_in_again
 from . import show
 from .invocation import Answer, Result, Run
 from .progress import printable
@@ -57,7 +58,7 @@ def _record(run: Run, error: PgopsError) -> NoReturn:
     """Record a restore that ended with its plan, and raise why."""
 
     def end(context: Context) -> Result:
-        verb.let_in_again(context)
+        let_in_again(context)
         raise error
 
     run.perform(end)
