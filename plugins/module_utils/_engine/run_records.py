@@ -133,13 +133,4 @@ def _of_base(record: Any) -> bool:
     return isinstance(record, dict) and record.get("kind") in ("base", "incremental")
 
 
-__all__ = (
-    "BASE_BACKUP",
-    "FORMAT",
-    "Result",
-    "append_log",
-    "first_run",
-    "history",
-    "outcome_of",
-    "write_record",
-)
+__all__ = ("BASE_BACKUP", "FORMAT", "Result", "append_log", "first_run", "history", "outcome_of", "write_record")

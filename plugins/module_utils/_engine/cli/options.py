@@ -140,10 +140,4 @@ def verb_of(arguments: Sequence[str]) -> Optional[str]:
     return None
 
 
-__all__ = (
-    "ALIASES",
-    "VERBS",
-    "build",
-    "parse",
-    "verb_of",
-)
+__all__ = ("ALIASES", "VERBS", "build", "parse", "verb_of")

@@ -265,15 +265,4 @@ WAL = Verb(
 )
 
 
-__all__ = (
-    "BACKUP",
-    "CATCH_UP",
-    "INFO",
-    "PIN",
-    "PROBE",
-    "PRUNE",
-    "SYNC",
-    "UNPIN",
-    "VERIFY",
-    "WAL",
-)
+__all__ = ("BACKUP", "CATCH_UP", "INFO", "PIN", "PROBE", "PRUNE", "SYNC", "UNPIN", "VERIFY", "WAL")

@@ -261,8 +261,4 @@ def _count(text: str) -> int:
     return int(text)
 
 
-__all__ = (
-    "RECOVER",
-    "RESCUE",
-    "RESTORE",
-)
+__all__ = ("RECOVER", "RESCUE", "RESTORE")

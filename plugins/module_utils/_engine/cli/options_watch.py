@@ -168,12 +168,4 @@ ALERT = Verb(
 )
 
 
-__all__ = (
-    "CHECKS",
-    "STAGES",
-    "ALERT",
-    "CHECK",
-    "CHECKLIST",
-    "METRICS",
-    "STATUS",
-)
+__all__ = ("CHECKS", "STAGES", "ALERT", "CHECK", "CHECKLIST", "METRICS", "STATUS")

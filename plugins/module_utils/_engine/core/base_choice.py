@@ -332,8 +332,4 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-__all__ = (
-    "Candidate",
-    "Chosen",
-    "choose_base",
-)
+__all__ = ("Candidate", "Chosen", "choose_base")

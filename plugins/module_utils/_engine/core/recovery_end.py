@@ -207,11 +207,4 @@ def _short_of_the_archive(base: Candidate, stopped: Stopped, reach: int) -> Iter
         )
 
 
-__all__ = (
-    "Stopped",
-    "doubts",
-    "paused_at_the_end",
-    "said_at_the_end",
-    "transaction_ahead",
-    "why_short",
-)
+__all__ = ("Stopped", "doubts", "paused_at_the_end", "said_at_the_end", "transaction_ahead", "why_short")

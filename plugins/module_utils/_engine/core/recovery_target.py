@@ -180,11 +180,4 @@ def _timeline(text: str) -> str:
     raise UsageError("%r is no timeline." % text, hint="Use latest, current, or a number.")
 
 
-__all__ = (
-    "ACTIONS",
-    "EPOCH",
-    "KINDS",
-    "Target",
-    "parse_moment",
-    "parse_target",
-)
+__all__ = ("ACTIONS", "EPOCH", "KINDS", "Target", "parse_moment", "parse_target")

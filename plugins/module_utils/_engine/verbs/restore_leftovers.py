@@ -81,12 +81,4 @@ def discard(context: Context, names: list[str], session: Session, target: Target
             context.warn("%r stays until the next restore: %s" % (name, error.message))
 
 
-__all__ = (
-    "PREFIX",
-    "discard",
-    "drop_abandoned",
-    "let_in_again",
-    "maintenance_session",
-    "mark_of",
-    "reopen_closed",
-)
+__all__ = ("PREFIX", "discard", "drop_abandoned", "let_in_again", "maintenance_session", "mark_of", "reopen_closed")

@@ -221,7 +221,7 @@ def _proofs_of(context: Context, place: Place) -> list[Proof]:
 
 
 def chosen_databases(request: Request, source: Source) -> list[Database]:
-    """Return the databases of the set that are asked for. Raise MissingError or UsageError."""
+    """Return the databases of the set that are asked for. Raise MissingError."""
     manifest = source.manifest
     unknown = [name for name in request.databases if manifest.database(name) is None]
     if unknown:
@@ -333,15 +333,4 @@ def plan(work: Work) -> dict[str, Any]:
     }
 
 
-__all__ = (
-    "GLOBALS",
-    "Job",
-    "MODES",
-    "Request",
-    "Work",
-    "check",
-    "chosen_databases",
-    "plan",
-    "prepare",
-    "source_of",
-)
+__all__ = ("GLOBALS", "Job", "MODES", "Request", "Work", "check", "chosen_databases", "plan", "prepare", "source_of")
