@@ -13,8 +13,9 @@ from typing import Any, Optional
 from . import __version__
 from .context import Context
 from .core.errors import PgopsError
+from .core.json_text import to_json
 from .core.times import iso, ordered, parse_iso
-from .system.durable import adopt, make_dirs, to_json, write_bytes
+from .system.durable import adopt, make_dirs, write_bytes
 
 FORMAT = 1
 # What the runs of the verb backup that make base backups are called beside the verbs.

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Callable
+from typing import BinaryIO, Callable
 
 CHUNK = 1024 * 1024
 
@@ -104,11 +103,6 @@ def _writes(temporary: Path) -> bool:
     return True
 
 
-def to_json(value: Any) -> bytes:
-    """Return `value` as the JSON text that we store: sorted keys, indented, UTF-8; lone surrogates as escapes."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-
 def chunks(path: Path, offset: int = 0) -> Iterator[bytes]:
     """Yield the content of `path` from `offset` on, a chunk at a time."""
     with path.open("rb") as stream:
@@ -173,6 +167,5 @@ __all__ = (
     "sha256_file",
     "sync_dir",
     "sync_file",
-    "to_json",
     "write_bytes",
 )

@@ -8,7 +8,8 @@ import json
 from typing import Any
 
 from ..context import Context
-from ..system.durable import make_dirs, to_json, write_bytes
+from ..core.json_text import to_json
+from ..system.durable import make_dirs, write_bytes
 
 _NAME = "wal-ship.json"
 
