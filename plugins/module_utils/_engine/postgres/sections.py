@@ -13,7 +13,6 @@ from typing import Optional
 
 from ..core import archive_toc, row_script
 from ..core.manifest import Database
-from ..core.naming import database_argument
 from ..source import Source
 from ..system.runner import Command, Runner
 from . import rows, statistics
@@ -120,8 +119,7 @@ def _noted(work: Work, tables: Iterable[rows.Rows]) -> Iterator[rows.Rows]:
 
 
 def _psql(work: Work) -> Command:
-    options = ("--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1")
-    return Command((work.target.programs.path("psql"), *options, database_argument(work.into)), env=work.environment)
+    return work.target.psql(work.into, environment=work.environment)
 
 
 def _use_list(work: Work, name: str, entries: Iterable[int]) -> str:
