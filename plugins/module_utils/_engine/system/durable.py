@@ -16,16 +16,16 @@ CHUNK = 1024 * 1024
 
 def sync_dir(path: Path) -> None:
     """Make renames in the directory `path` durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _sync(path, os.O_DIRECTORY)
 
 
 def sync_file(path: Path) -> None:
     """Make the content of the file `path` durable."""
-    handle = os.open(path, os.O_RDONLY)
+    _sync(path)
+
+
+def _sync(path: Path, more: int = 0) -> None:
+    handle = os.open(path, os.O_RDONLY | more)
     try:
         os.fsync(handle)
     finally:
