@@ -42,11 +42,10 @@ from ..postgres.unproven import (
     size_of,
     unfinished,
 )
-from ..settings import Restore
 from ..source import Source
 from ..wal.holdings import base_of
 from ..wal.tablespaces import made_by_wal
-from .restore_command import BLIND, histories_alone, key_is_shut, looked_into, our_command, own_command
+from .restore_command import command_of, own_command
 from .windows import windows_of
 
 MODES = ("beside", "in_place")
@@ -189,23 +188,13 @@ def prepare(context: Context, request: Request) -> Work:
     if manifest.base is None:
         raise DamagedError("The manifest of %s describes no base backup." % manifest.id)
     programs = server_programs(context, manifest.server_version_num // 10000, exactly=True)
-    command, refusals, blind, account = "", list[str](), False, account_of(context)
-    if request.target.kind != "immediate":  # up to its own end a base backup has all WAL inside
-        command = context.config.restore.restore_command
-        if command == Restore().restore_command:
-            command = our_command(context, manifest, refusals, local=local)
-            refusals += key_is_shut(context, manifest, account)
-        elif command and "wal fetch" not in command:  # which looks by itself
-            looked = looked_into(context, command)
-            command, blind = looked or command, not looked
-    elif context.config.restore.restore_command == Restore().restore_command:
-        unsaid = list[str]()
-        ours = our_command(context, manifest, unsaid, local=local)
-        command = "" if unsaid else histories_alone(ours)
+    account = account_of(context)
+    immediate = request.target.kind == "immediate"
+    command, refusals, blind = command_of(context, manifest, account, immediate=immediate, local=local)
     if len(chain) > 1:
         check_combine(programs)
     work = Work(request, chain, manifest.base, chosen, programs, account, {}, command, False, refusals)
-    work.remarks = [BLIND] if blind else []
+    work.remarks = blind
     _check_directories(context, work)
     return work
 

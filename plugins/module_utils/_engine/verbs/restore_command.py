@@ -15,11 +15,35 @@ from .. import config
 from ..context import Context
 from ..core.manifest import Manifest
 from ..host.client import client_of
-from ..settings import Config
+from ..settings import Config, Restore
 from ..system.runner import Command
 
 
-def our_command(context: Context, manifest: Manifest, refusals: list[str], *, local: bool) -> str:
+def command_of(
+    context: Context, manifest: Manifest, account: str, *, immediate: bool, local: bool
+) -> tuple[str, list[str], list[str]]:
+    """Return the restore_command, empty where none is needed, what forbids a recovery with it, and what there is to say of it.
+
+    `immediate`: up to its own end a base backup has all WAL inside. `local`: the WAL is to come from this host alone.
+    """
+    command = context.config.restore.restore_command
+    ours = command == Restore().restore_command
+    refusals = list[str]()
+    if immediate:
+        if not ours:
+            return "", [], []
+        command = _our_command(context, manifest, refusals, local=local)
+        return "" if refusals else _histories_alone(command), [], []
+    if ours:
+        command = _our_command(context, manifest, refusals, local=local)
+        return command, [*refusals, *key_is_shut(context, manifest, account)], []
+    if command and "wal fetch" not in command:  # which looks by itself
+        looked = _looked_into(context, command)
+        return looked or command, [], [] if looked else [_BLIND]
+    return command, [], []
+
+
+def _our_command(context: Context, manifest: Manifest, refusals: list[str], *, local: bool) -> str:
     """Return how our own program fetches WAL by this very configuration, as the server is to call it; `local`: from this host alone."""
     path = context.config_file
     key = context.config.restore.identity_file
@@ -65,7 +89,7 @@ def key_is_shut(context: Context, manifest: Manifest, account: str) -> Iterator[
         )
 
 
-def looked_into(context: Context, command: str) -> str:
+def _looked_into(context: Context, command: str) -> str:
     """Return `command`, which is not ours, with a look into what it brings behind it; empty where the program is not found."""
     program = shutil.which(context.program) if context.program else None
     if program is None:
@@ -73,13 +97,13 @@ def looked_into(context: Context, command: str) -> str:
     return "sh -c %s && %s wal fetch --look %%f %%p" % (shlex.quote(command), shlex.quote(program))
 
 
-BLIND = (
+_BLIND = (
     "Nobody looks into the WAL for tablespaces that it makes, as the program pgops is not found on this host: each would lie in its"
     " original directory, also if a server uses that. Do not go on where it may have made one."
 )
 
 
-def histories_alone(command: str) -> str:
+def _histories_alone(command: str) -> str:
     """Return what fetches the histories of timelines by `command`, and nothing else.
 
     The server looks for them to begin a timeline that is new to the archive. Where that cannot be read it goes on without.
@@ -98,4 +122,4 @@ def own_command(context: Context) -> bool:
     return "wal fetch" in context.config.restore.restore_command
 
 
-__all__ = ("BLIND", "histories_alone", "key_is_shut", "looked_into", "our_command", "own_command")
+__all__ = ("command_of", "key_is_shut", "own_command")
