@@ -31,9 +31,10 @@ options:
     description:
       - The questions that count. C(off-site copy) counts only where there is an S3 place, C(base backup) and C(off-site base backup)
         where base backups are scheduled.
+      - C(WAL archive) is none of those that count by themselves; with it, nothing critical may be wrong with the WAL, where it is archived.
     type: list
     elements: str
-    choices: [backup, base backup, off-site copy, off-site base backup, verification]
+    choices: [backup, base backup, off-site copy, off-site base backup, verification, WAL archive]
     default: [backup, base backup, off-site copy, off-site base backup, verification]
   planned:
     description:
@@ -107,6 +108,9 @@ QUESTIONS = {
     "off-site base backup": "sync",
     "verification": "verify",
 }
+# Asked only where they are required; no verb answers them.
+OPTIONAL = ("WAL archive",)
+_WAL = "wal "  # how the checks of the WAL begin
 # What a run would do, for a person.
 _WOULD = {
     "backup": "back up",
@@ -136,6 +140,8 @@ def _assess(result: Mapping[str, Any], require: Sequence[str], planned: Mapping[
         return _unanswered(name, _why(result), list(planned.get(name, ())))
     bad = [finding for finding in findings if finding["severity"] != "ok"]
     asked = {_INSTEAD.get(finding["check"], finding["check"]) for finding in bad}
+    # A backlog of some minutes passes by itself.
+    asked |= {OPTIONAL[0] for one in bad if one["check"].startswith(_WAL) and one["severity"] == "critical"}
     needs = list(dict.fromkeys(verb for question, verb in QUESTIONS.items() if question in asked))
     if "backup" in needs or "base" in needs:
         # A new set is neither off the server nor proven.

@@ -16,7 +16,7 @@ KNOWN = (
     *("s3", "schedule", "scheduler", "secrets", "serial", "storage", "verify", "wal"),
 )
 # What can be asked of a host before it counts as protected.
-QUESTIONS = ("backup", "base backup", "off-site copy", "off-site base backup", "verification")
+QUESTIONS = ("backup", "base backup", "off-site copy", "off-site base backup", "verification", "WAL archive")
 # What the playbooks keep for themselves.
 _OWN = re.compile(
     "(?:play|step|gate|recover|restore|checklist)_.*|answered|archives|bad|checklists|done|failed_step|failures|gate|hindrances|host"

@@ -285,6 +285,18 @@ EXAMPLES = r"""
   become_user: postgres
   register: copy
 
+- name: Bring the server itself back to that moment; its service was stopped before, and is started afterwards
+  pgops.backup.pg_restore_from_backup:
+    config: /etc/pgops/config.yml
+    recovery:
+      data_directory: /var/lib/postgresql/17/main
+      mode: in_place
+      confirm: /var/lib/postgresql/17/main
+      leave: stopped
+      time: "2026-11-22T14:31:07+01:00"
+  become: true
+  become_user: postgres
+
 - name: Bring one table back as it was before the rows were deleted, into a database of its own
   pgops.backup.pg_restore_from_backup:
     config: /etc/pgops/config.yml

@@ -72,6 +72,64 @@ def test_workers_of_pg_restore_in_each_others_way_are_followed_by_one(
     run_sql(shop.site.server, "postgres", "DROP DATABASE copy")
 
 
+FAILS_AT_FIRST = """
+CREATE FUNCTION public.visits() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  mark text := 'visit to ' || current_database() || ', no. ';
+  before bigint;
+BEGIN
+  PERFORM pg_advisory_lock(1);
+  SELECT count(*) INTO before FROM pg_ls_dir('.') file WHERE starts_with(file, mark);
+  -- No rollback takes a file back.
+  EXECUTE format('COPY (SELECT 1) TO %%L', current_setting('data_directory') || '/' || mark || before);
+  PERFORM pg_advisory_unlock(1);
+  RETURN before;
+END $$;
+CREATE FUNCTION public.at_first(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF public.visits() < %d THEN
+    RAISE 'deadlock detected' USING ERRCODE = 'deadlock_detected';
+  END IF;
+  RETURN $1;
+END $$;
+SELECT public.visits() FROM generate_series(1, 10);
+CREATE TABLE public.orders (id int, day int NOT NULL) PARTITION BY LIST (day);
+CREATE TABLE public.orders_1 PARTITION OF public.orders FOR VALUES IN (1);
+CREATE TABLE public.orders_2 PARTITION OF public.orders FOR VALUES IN (2);
+INSERT INTO public.orders SELECT i, 1 + i %% 2 FROM generate_series(1, 4) i;
+CREATE INDEX orders_i ON public.orders (public.at_first(id));
+"""
+
+
+@pytest.mark.parametrize(
+    ("times", "met"),
+    [
+        (1, "deadlocked with itself at 2 entries, which one worker loaded again."),
+        (3, "deadlocked with itself; it was begun anew with one job."),
+    ],
+)
+def test_what_workers_of_pg_restore_hinder_each_other_at_is_loaded_again(shop: Program, times: int, met: str) -> None:
+    """Who meets whom is chance, so the first builds of indexes say that they did; attachments then fail for want of them."""
+    server = shop.site.server
+    create_database(server, "often", FAILS_AT_FIRST % times)
+    shop("backup", "--set", "backup.databases=[often]", "--set", "backup.format=directory", "--set", "backup.jobs=2")
+    result = shop.json("restore", "latest", "--rename", "often", "again %d" % times, "--yes", "--jobs", "2")
+    assert "The parallel restore of 'again %d' %s" % (times, met) in result["warnings"]
+    assert run_sql(server, "again %d" % times, "SELECT count(*) FROM orders") == [(4,)]
+    index = "SELECT indisvalid, (SELECT count(*) FROM pg_inherits WHERE inhparent = indexrelid) FROM pg_index"
+    assert run_sql(server, "again %d" % times, index + " WHERE indexrelid = 'orders_i'::regclass") == [(True, 2)]
+    for gone in ("often", "again %d" % times):
+        run_sql(server, "postgres", 'DROP DATABASE "%s"' % gone)
+
+
+def test_a_verification_tells_what_workers_did_to_each_other(shop: Program) -> None:
+    create_database(shop.site.server, "often", FAILS_AT_FIRST % 1)
+    shop("backup", "--set", "backup.databases=[often]")
+    run_sql(shop.site.server, "postgres", "DROP DATABASE often")
+    said = "The parallel restore of 'often' deadlocked with itself at 2 entries, which one worker loaded again."
+    assert said in json.dumps(shop.json("verify", "latest", "--level", "restore"))
+
+
 def builds() -> list[int]:
     """Return the versions here whose pg_dump lacks zstd: the wheel's, and Debian's 15 where it is installed."""
     return [18, *(15 for path in system_bindirs() if path.parent.name == "15")]

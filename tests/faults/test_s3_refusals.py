@@ -73,6 +73,38 @@ def test_a_clock_that_is_off_is_told_as_a_clock(moto_host: Host) -> None:
     assert host.succeeds("sync")["sets"] == [set_id]
 
 
+@pytest.mark.parametrize("from_the", ["GET", "PUT"])
+def test_credentials_that_have_expired_are_told_as_such(moto_host: Host, from_the: str) -> None:
+    """As temporary ones do; in the midst of a sync, too, which the next one ends."""
+    host = moto_host
+    set_id = host.make_set(2)
+    over: list[Asked] = []
+
+    def expired(asked: Asked) -> Fault:
+        if over or asked.method == from_the:
+            over.append(asked)
+        return Refuse(400, "ExpiredToken") if over else None
+
+    host.proxy.hurt(expired)
+    text = host.fails("sync", code=1, said="the credentials have expired")
+    assert "Renew them" in text
+    assert len(over) < 20, "asking again renews nothing"  # several files are on their way at once
+    assert [path for path in host.kit.raw_paths() if path.endswith("manifest.json")] == []
+    host.proxy.heal()
+    assert host.succeeds("sync")["sets"] == [set_id]
+    host.is_whole_there(set_id)
+
+
+def test_a_head_whose_answer_tells_nothing_names_what_it_may_be(moto_host: Host) -> None:
+    host = moto_host
+    set_id = host.make_set()
+    host.proxy.hurt(lambda asked: Refuse(400, "ExpiredToken") if asked.method == "HEAD" else None)
+    text = host.fails("sync", code=1, said="says no more than 400")
+    assert "credentials that have expired" in text
+    host.proxy.heal()
+    assert host.succeeds("sync")["sets"] == [set_id]
+
+
 def test_a_store_that_is_not_there_is_out_of_reach(moto_host: Host) -> None:
     host = moto_host
     set_id = host.make_set()

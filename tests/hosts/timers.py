@@ -12,6 +12,7 @@ import pytest
 
 from tests.hosts import instances_of
 from tests.tools.lab.machines import until
+from tests.tools.units import unexplained
 
 __all__ = (
     "test_a_night_in_which_the_clock_is_moved_has_each_job_once",
@@ -89,14 +90,7 @@ def test_systemd_finds_a_service_safe(host: Any) -> None:
 
 def test_each_line_of_hardening_has_its_reason(host: Any) -> None:
     for unit in units_of(host, "service"):
-        text = host.file(f"/etc/systemd/system/{unit}").content_string
-        for setting in re.findall(r"^(?:Protect|Private|Restrict|NoNew|Lock|Capability)\w+=", text, re.MULTILINE):
-            before = text[: text.index(setting)].splitlines()
-            # A reason stands above the first line of a group.
-            above = [
-                line for line in before if not re.match(r"(Protect|ReadWrite|Private|Restrict|Lock|SystemCall)", line)
-            ]
-            assert above[-1].startswith("#"), setting
+        assert unexplained(host.file(f"/etc/systemd/system/{unit}").content_string) == [], unit
 
 
 def test_what_a_service_must_not_it_cannot(host: Any) -> None:

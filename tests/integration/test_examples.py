@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ansible_collections.pgops.backup.plugins.filter.instances import instances
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import build
@@ -65,6 +68,16 @@ def test_every_host_of_the_example_gets_a_configuration_that_the_engine_takes(tm
             built = build({"instance": one["name"], **one["content"]}, environ={}, host=host)
             assert built.instance == one["name"]
             assert set(one["secrets"]) == {"s3_access_key", "s3_secret_key"}
+
+
+def test_what_the_example_leaves_to_be_uncommented_is_a_configuration_too() -> None:
+    text = (EXAMPLES / "inventory" / "group_vars" / "databases" / "pgops.yml").read_text()
+    told = yaml.safe_load(re.sub(r"^# ?(?=(?:pgops|wal_archive)_\w+:| {2,}\w+:)", "", text, flags=re.MULTILINE))
+    assert {"pgops_wal", "pgops_alerts", "wal_archive_restart"} <= set(told)
+    sections = {name: told.get("pgops_" + name, {}) for name in SECTIONS}
+    (one,) = instances([{"name": "db1-main"}], sections=sections)
+    built = build({"instance": "db1-main", **one["content"]}, environ={}, host="db1")
+    assert (built.wal.enabled, built.alerts.channels()) == (True, ["email"])
 
 
 def test_the_vault_of_the_example_keeps_what_is_in_it(tmp_path: Path) -> None:

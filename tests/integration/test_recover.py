@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -205,6 +206,9 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "archive_mode": "on",
         "archive_command": "false",
         "wal_level": "replica",
+        # What is before each line of the log of a copy reads like the line that proves where it stopped.
+        "log_line_prefix": "%m LOG:  recovery stopping after commit of transaction 7, time 2020-01-01 00:00:00+00 ",
+        "log_error_verbosity": "verbose",
     }
     with PostgresServer(wheel_bindir(request.param), root, settings=settings) as server:
         archive, far, near = (server.root / name for name in ("archive of wal", "far", "near by"))
@@ -322,6 +326,43 @@ def test_paused_it_is_there_to_look_at(copies: Story) -> None:
     assert copies.rows(result) == upto(20)
     assert ask(result, "SELECT pg_is_in_recovery()") == [(True,)]
     assert result["stopped"]["timeline"] == 1
+
+
+@NEWEST
+def test_a_copy_is_opened_to_others_by_the_commands_of_the_page(copies: Story) -> None:
+    """By TCP, on a port of its own, with the logins that it had; still it archives nothing."""
+    folder = copies.folder()
+    sockets = folder / "s"
+    copies.recover(folder, time=copies.moments[20].isoformat(), socket_directory=str(sockets))
+    page = (TOP / "docs" / "recovery.md").read_text(encoding="utf-8").partition("### A copy that others use")[2]
+    ((script,),) = [re.findall(r"^```sh\n(.*?)^```$", page.partition("\n##")[0], re.MULTILINE | re.DOTALL)]
+    port = str(free_port())
+    for shown, real in (("/srv/copy-socket", str(sockets)), ("/srv/copy", str(folder / "data")), ("5444", port)):
+        assert shown in script
+        script = script.replace(shown, shlex.quote(real))
+    account = copies.server.account
+    environment = {"PATH": os.pathsep.join([str(copies.server.bindir), os.environ["PATH"]]), "LC_ALL": "C"}
+    done = subprocess.run(
+        ["bash", "-c", "set -e\nexec >%s 2>&1\n%s" % (shlex.quote(str(folder / "said")), script)],
+        **({"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}),
+        env={**environment, **{k: v for k, v in copies.server.env.items() if k.startswith("LD_")}},
+        cwd="/",
+        check=False,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, (folder / "said").read_text()
+    told = {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": "shop"}
+    with (
+        contextlib.closing(psycopg2.connect(**told, password=copies.server.password)) as connection,
+        connection.cursor() as asked,
+    ):
+        asked.execute("SELECT count(*) FROM log")
+        assert asked.fetchone() == (20,)
+        asked.execute("SELECT current_setting('archive_mode'), pg_is_in_recovery()")
+        assert asked.fetchone() == ("off", False)
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        psycopg2.connect(**told, password="another one")
 
 
 # --- refused, and nothing touched -------------------------------------------------------------------------------------
@@ -643,18 +684,6 @@ def doors_at_the_proof(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return doors
 
 
-def refused_for_good(copies: Story, folder: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop the server, and recover it by a login that was made after that moment: nobody waits for it without an end."""
-    data = folder / "data"
-    copies.stop(folder)
-    with monkeypatch.context() as patched:
-        patched.setattr(recovering, "_REFUSED_SECONDS", 0.5)
-        with pytest.raises(UnreachableError, match='role "made_later" does not exist') as refused:
-            copies.recover(folder, confirm=str(data), sections={"postgres": {"login_user": "made_later"}}, **asked)
-    assert "superuser that existed at that moment" in refused.value.hint
-    assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text(), "the old one is there again"
-
-
 def with_its_wal_apart(copies: Story, folder: Path) -> dict[str, Any]:
     """Recover to row 8, with the WAL in a directory of its own."""
     asked = {"time": copies.moments[8].isoformat()}
@@ -709,10 +738,17 @@ def goes_back(copies: Story, folder: Path, first: Path, second: Path) -> None:
 def recovers_with_less(
     copies: Story, folder: Path, conf: Path, asked: dict[str, Any], here: dict[str, Any]
 ) -> dict[str, Any]:
-    """On this host it is to have less than the original, whose WAL would not be replayed with that."""
+    """On this host it is to have less than the original, whose WAL would not be replayed with that; and our login was made later."""
     with open(conf, "a", encoding="utf-8") as stream:
         stream.write("max_connections = 20\nmax_wal_senders = 3\n")
-    result = copies.recover(folder, confirm=str(folder / "data"), **asked)
+    copies.stop(folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(recovering, "_REFUSED_SECONDS", 0.5)
+        login = {"postgres": {"login_user": "made_later"}}
+        result = copies.recover(folder, confirm=str(folder / "data"), sections=login, **asked)
+    (told,) = [text for text in result["remarks"] if 'role "made_later" does not exist' in text]
+    assert "The server runs, and does not let the login of the configuration in" in told
+    assert result["superuser"] == "made_later"
     assert any("replayed with max_connections = 100, as the original had it" in text for text in result["remarks"])
     assert ask(here, "SELECT current_setting('max_connections'), current_setting('max_wal_senders')") == [("20", "3")]
     return result
@@ -751,7 +787,6 @@ def test_in_place_the_old_data_directory_is_kept(copies: Story, monkeypatch: pyt
     assert "recovery_target_time" in (data / "postgresql.auto.conf").read_text()
     here = {"socket_directory": sockets, "port": port}
     assert ask(here, IS_PAUSED, options=r"-c default_transaction_isolation=read\ committed") == [(True, True)]
-    refused_for_good(copies, folder, asked, monkeypatch)
     result = recovers_with_less(copies, folder, conf, asked, here)
     assert (result["running"], result["service"]) == (True, "")
     kept = Path(result["kept"])
@@ -1148,6 +1183,39 @@ def test_with_our_own_archive_gaps_are_known_before(archived: Story, tmp_path: P
     finally:
         archived.stop(late)
         gone.rename(stored[middle])
+
+
+def test_by_hand_with_our_own_archive_as_the_page_says(archived: Story) -> None:
+    """To a moment, by PostgreSQL's programs, a shell and what unpacks: without a program of ours."""
+    page = (TOP / "docs" / "recovery.md").read_text(encoding="utf-8").partition("## By hand, without pgops")[2]
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    account, folder = archived.server.account, archived.folder()
+    data, log = folder / "data", folder / "log"
+    (of_cluster,) = [path for path in archived.archive.iterdir() if path.is_dir()]
+    shutil.copytree(archived.archive.parent / "sets" / archived.bases[0], folder / "set")
+    own(archived.server, *(folder / "set").rglob("*"), folder / "set")
+    where = {"SET": folder / "set", "DATA": data, "WAL": folder / "wal of it", "ARCHIVE": of_cluster}
+    script += 'echo "recovery_target_time = \'%s\'" >> "$DATA/postgresql.auto.conf"\n' % archived.moments[5].isoformat()
+    done = subprocess.run(
+        ["sh", "-eu"],
+        input=script,
+        env={**{name: str(path) for name, path in where.items()}, "PATH": os.environ["PATH"]},
+        cwd="/",
+        user=account.pw_name if account else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    options = "-c listen_addresses= -c unix_socket_directories='%s' -c port=%d" % (folder, free_port())
+    try:
+        begun = archived.control("start", "--wait", "-t", "60", "-D", str(data), "-l", str(log), "-o", options)
+        assert begun.returncode == 0, log.read_text()
+        result = {"socket_directory": str(folder), "port": int(options.rpartition("=")[2])}
+        assert archived.rows(result) == upto(5)
+        assert "recovery stopping before commit of transaction" in log.read_text()
+    finally:
+        archived.stop(folder)
 
 
 @pytest.mark.parametrize("action", ["promote", "pause"])

@@ -27,6 +27,15 @@ def test_site_left_the_server_running_and_said_what_waits(host: Any, ansible_sai
     assert "Set wal_archive_restart to true to have it done, or restart it when that suits." in told
 
 
+def test_it_counts_as_protected_but_for_who_requires_the_archive(playbook: Any) -> None:
+    assert playbook("status", target="rb", pgops_require=["backup"]).returncode == 0
+    said = playbook("status", target="rb", pgops_require=["backup", "WAL archive"])
+    assert said.returncode != 0
+    told = " ".join(said.stdout.split())
+    assert "rb: NOT PROTECTED" in told
+    assert "The server does not archive its WAL (archive_mode is off)." in told
+
+
 def test_once_it_is_allowed_the_server_is_restarted_and_archives(playbook: Any, host: Any) -> None:
     before, other = asked(host, "postgres", BEGAN), asked(host, "postgres", BEGAN, 5433)
     said = playbook("site", "--tags", "wal_archive_configure", target="rb", wal_archive_restart=True)

@@ -30,6 +30,9 @@ def job(host: Any, verb: str, instance: str = INSTANCE) -> Any:
 def test_a_backup_that_fails_is_told_by_both_ways(host: Any, told: Listener) -> None:
     host.check_output("pg_ctlcluster 17 main stop")
     assert job(host, "backup").rc != 0
+    # Whoever looks for errors in the journal finds it, too.
+    errors = "journalctl --quiet --no-pager --boot --output=cat --priority=err --identifier=pgops-backup"
+    assert until(lambda: host.run(errors).stdout.startswith("pgops: "), 30) is not None
     told.hear(CAUSE, "The last backup failed", "opened")
     (only,) = told.posted(CAUSE)
     assert (only["level"], only["host"]) == ("critical", "db13")

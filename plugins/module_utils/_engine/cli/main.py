@@ -135,9 +135,9 @@ class _Voice:
                 result = {"changed": False, **redactor.data(details), **result}
             _write(sys.stdout, _as_json(result))
         else:
-            _write(sys.stderr, _as_lines(message, hint))
+            _complain(_as_lines(message, hint))
         if self.verbose:
-            _write(sys.stderr, redactor.text(_trace()))
+            _complain(redactor.text(_trace()))
         return error.exit_code
 
     def unexpected(self, verb: str, error: Exception, context: Any) -> int:
@@ -175,6 +175,13 @@ def _trace() -> str:
     return "" if trace.startswith("NoneType") else trace
 
 
+def _complain(text: str) -> None:
+    """Write an error for people, so that the journal knows it for one."""
+    from .journal import ERROR, is_journal, levelled
+
+    _write(sys.stderr, levelled(text, ERROR) if is_journal(sys.stderr, os.environ) else text)
+
+
 def _write(stream: TextIO, text: str) -> int:
     """Write `text`; return 1 if it could not be written, 0 also when the reader has gone (`pgops info | head`)."""
     try:
@@ -185,7 +192,7 @@ def _write(stream: TextIO, text: str) -> int:
     except OSError as error:
         _forget(stream)
         if stream is not sys.stderr:
-            _write(sys.stderr, "pgops: The result could not be written: %s.\n" % error.strerror)
+            _complain("pgops: The result could not be written: %s.\n" % error.strerror)
         return 1
     return 0
 

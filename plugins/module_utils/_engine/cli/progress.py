@@ -15,6 +15,7 @@ from typing import Callable, Optional, TextIO
 from ..context import Reporter
 from ..core.sizes import human_size
 from ..core.times import human_span
+from .journal import INFO, WARNING, is_journal, levelled
 
 _REDRAW_SECONDS = 0.2
 _LINE_SECONDS = 30.0
@@ -128,6 +129,7 @@ class ProgressReporter(Reporter):
         environ = os.environ if environ is None else environ
         self._redraws = not quiet and is_terminal(stream, environ)
         self._colour = wants_colour(stream, environ)
+        self._journal = is_journal(stream, environ)
         self._unicode = (getattr(stream, "encoding", "") or "").lower().replace("-", "") == "utf8"
         self._lock = threading.RLock()
         self._phase: Optional[_Phase] = None
@@ -145,11 +147,11 @@ class ProgressReporter(Reporter):
         if warning:
             self._warned.add(text)  # a plan and the work that follows it find the same
             text = "%s%s" % (self._paint("warning:", "33"), text[len(_WARNING) - 1 :])
-        self.line(text)
+        self.line(text, level=WARNING if warning else INFO)
 
     def alarm(self, text: str) -> None:
         if self._quiet:
-            self.line(text)  # the journal, or cron's mail, is where it is heard then
+            self.line(text, level=WARNING)  # the journal, or cron's mail, is where it is heard then
         else:
             self.note(text)
 
@@ -180,11 +182,15 @@ class ProgressReporter(Reporter):
 
     # --- what the command line calls ---
 
-    def line(self, text: str) -> None:
-        """Write a line of its own; the line that is redrawn makes room and comes back with the next tick."""
+    def line(self, text: str, *, level: int = INFO) -> None:
+        """Write a line of its own; the line that is redrawn makes room and comes back with the next tick.
+
+        `level` is how loud it is where the journal takes it.
+        """
+        shown = printable(text, keep_colours=True) + "\n"
         with self._lock:
             self._erase()
-            self._write(printable(text, keep_colours=True) + "\n")
+            self._write(levelled(shown, level) if self._journal else shown)
 
     def pause(self) -> None:
         """End the phase, if there is one, without a word: somebody else writes to the terminal now."""

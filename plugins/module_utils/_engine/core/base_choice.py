@@ -142,8 +142,8 @@ def _on_others(target: Target, bases: Sequence[Candidate], windows: Optional[Seq
 
 def _in_the_future(target: Target, now: datetime) -> RefusedError:
     return RefusedError(
-        "%s lies in the future: it is %s now." % (_capital(target.shown), iso(now)),
-        hint="To recover everything, ask for the end.",
+        "%s lies in the future: it is %s now, by this host's clock." % (_capital(target.shown), iso(now)),
+        hint="To recover everything, ask for the end. If that clock is wrong, set it (timedatectl).",
     )
 
 
@@ -298,6 +298,7 @@ def _remarks(
     if windows is None and target.kind != "immediate":
         yield "Whether the WAL archive reaches that far was not checked: another command than ours fetches it."
     gap = _unsure_gap(target, base, windows)
+    yield from _came_twice(target, base, windows)
     if target.kind == "name" and not wanted:
         older = [b for b in ordered if (b.stopped, b.id) < (base.stopped, base.id)]
         yield (
@@ -316,6 +317,19 @@ def _remarks(
             "The WAL for it breaks off at a gap%s: %s is found only if it lies before that."
             % (_shown_gap(gap), target.shown)
         )
+
+
+def _came_twice(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> Iterator[str]:
+    """Yield that the moment came twice behind the base backup, as the server's clock was set back: PostgreSQL stops the first time."""
+    stretch = _stretch(base, _window(target, base, windows or ())) if target.moment is not None else None
+    for one in stretch.set_back if stretch is not None else ():
+        if one.position > base.end and target.moment is not None and one.after <= target.moment < one.before:
+            yield (
+                "The server's clock was set back near the LSN %s, from %s to %s, so that moment came twice. The recovery stops at the"
+                " first transaction that ended after it, which lies before that: what was committed later, by a clock that was"
+                " right again, is not brought back. For that ask for an LSN or a transaction (--to-lsn, --to-xid)."
+                % (show_lsn(one.position), iso(one.before), iso(one.after))
+            )
 
 
 def _unsure_gap(target: Target, base: Candidate, windows: Optional[Sequence[Window]]) -> Optional[Gap]:

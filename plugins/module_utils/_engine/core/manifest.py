@@ -82,6 +82,7 @@ class Tablespace:
 class Base:
     """A base backup: the tar of the data directory with the WAL that makes it consistent, and those of the tablespaces.
 
+    `wal` is the tar of that WAL where it came from the WAL archive, None where it lies in that of the data directory.
     `listing` is PostgreSQL's own backup_manifest, None when it lies inside the tar; `list_sha256` is its hash then, where the host
     that took it kept a copy. `databases` are {name, bytes}; `bytes` is
     what it takes unpacked. `stopped` is the moment of its end by the server's clock, `next_xid` the first transaction
@@ -104,12 +105,13 @@ class Base:
     own_bytes: int = 0
     list_sha256: str = ""
     wal_directory: Optional[str] = None
+    wal: Optional[Payload] = None
 
     @property
     def payloads(self) -> tuple[Payload, ...]:
         """All payloads of the base backup."""
         inner = (self.payload, *(t.payload for t in self.tablespaces))
-        return inner if self.listing is None else (*inner, self.listing)
+        return (*inner, *(one for one in (self.wal, self.listing) if one is not None))
 
 
 @dataclass(frozen=True)

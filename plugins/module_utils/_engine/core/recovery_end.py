@@ -8,7 +8,7 @@ PostgreSQL itself takes a target that it cannot reach for the end of the WAL.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Optional
@@ -45,30 +45,50 @@ class Stopped:
         }
 
 
+_LOG = "LOG:  "
 _ENDED = re.compile(
     r"recovery stopping (?:(?P<how>before|after) (?:(?:commit|abort) of (?:prepared )?transaction (?P<xid>\d+)(?:, time (?P<time>.*))?"
     r'|WAL location \(LSN\) "(?P<lsn>[^"]+)"|reaching (?P<consistency>consistency))|at restore point "(?P<name>.*)", time)'
 )
 
 
-def said_at_the_end(log: str) -> str:
-    """Return the line of the server's log in which it says why it stopped, empty when it did not."""
-    found = [line for line in log.splitlines() if _ENDED.search(line)]
-    return found[-1].partition("LOG:  ")[2] or found[-1] if found else ""
+def spoken(log: str, token: str) -> list[str]:
+    """Return the lines of a server's log that the process wrote which replays, without what the server puts before each.
+
+    That ends with prefix_of(`token`). The prefix of the server's own configuration, the name of a restore point and what a
+    restore_command prints may hold what it says at its end, word by word.
+    """
+    mark = re.compile("%s (?:startup)?: " % re.escape(token))  # before PostgreSQL 13 no process told its kind
+    # A line ends with \n alone: the server puts a tab behind each that is part of what it says.
+    found = (mark.search(line) for line in log.split("\n"))
+    return [match.string[match.end() :] for match in found if match is not None]
+
+
+def prefix_of(token: str) -> str:
+    """Return the log_line_prefix by which spoken() knows the lines; `token` is what nobody can know before."""
+    return "%%m [%%p] %s %%b: " % token
+
+
+def said_at_the_end(lines: Sequence[str]) -> str:
+    """Return what a server that recovered said of why it stopped, of what it has `spoken`; empty when it did not."""
+    found = [line[len(_LOG) :] for line in lines if line.startswith(_LOG) and _ENDED.match(line, len(_LOG))]
+    return found[-1] if found else ""
 
 
 def transaction_ahead(log: str) -> str:
     """Return the transaction before whose end the server stopped, as it says, empty if it stopped at something else."""
-    match = _ENDED.search(log)
+    match = _ENDED.match(log)
     return match.group("xid") or "" if match is not None and match.group("how") == "before" else ""
 
 
-def paused_at_the_end(log: str) -> bool:
-    """Tell whether a server that pauses does so since it is where it was to go, as its log says.
+def paused_at_the_end(lines: Sequence[str]) -> bool:
+    """Tell whether a server that pauses does so since it is where it was to go, as it has `spoken`.
 
     It also pauses midway, where a setting is lower than on the original.
     """
-    return bool(said_at_the_end(log)) or "pausing at the end of recovery" in log
+    return bool(said_at_the_end(lines)) or any(
+        line.startswith(_LOG + "pausing at the end of recovery") for line in lines
+    )
 
 
 # Why the WAL may end before a target of that kind, and what to ask for instead.
@@ -110,7 +130,7 @@ def doubts(target: Target, base: Candidate, stopped: Stopped, reach: int = 0) ->
     `reach` is the LSN up to which the archive has WAL, 0 where nobody knows.
     """
     found = []
-    match = _ENDED.search(stopped.log)
+    match = _ENDED.match(stopped.log)
     if stopped.position is None:
         found.append("The server does not tell which LSN it replayed last.")
     elif stopped.position < base.end and target.kind != "immediate":
@@ -182,14 +202,13 @@ def _moment_of(text: str) -> Optional[datetime]:
     match = _LOGGED.fullmatch(text.strip())
     if match is None:
         return None
-    fraction, zone = (match.group(2) or "").ljust(6, "0"), match.group(3)
     try:
-        return parse_iso("%s.%s%s" % (match.group(1), fraction, zone if ":" in zone else zone + ":00"))
+        return parse_iso(match.group())
     except UsageError:
         return None
 
 
-_LOGGED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8})(?:\.([0-9]{1,6}))?([+-][0-9]{2}(?::[0-9]{2}){0,2})")
+_LOGGED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}(?:\.[0-9]{1,6})?[+-][0-9]{2}(?::[0-9]{2}){0,2}")
 
 
 def _short_of_the_end(base: Candidate, stopped: Stopped, reach: int) -> Iterator[str]:
@@ -207,4 +226,13 @@ def _short_of_the_archive(base: Candidate, stopped: Stopped, reach: int) -> Iter
         )
 
 
-__all__ = ("Stopped", "doubts", "paused_at_the_end", "said_at_the_end", "transaction_ahead", "why_short")
+__all__ = (
+    "Stopped",
+    "doubts",
+    "paused_at_the_end",
+    "prefix_of",
+    "said_at_the_end",
+    "spoken",
+    "transaction_ahead",
+    "why_short",
+)

@@ -11,7 +11,7 @@ from typing import Callable, Optional
 
 from .errors import UsageError
 from .segments import parse_lsn, show_lsn
-from .times import iso, parse_iso
+from .times import iso, parse_iso, written_out
 
 KINDS = ("time", "lsn", "xid", "name", "immediate", "end")
 ACTIONS = ("promote", "pause")
@@ -139,7 +139,7 @@ def parse_moment(text: str, zone: Callable[[str], Optional[tzinfo]]) -> datetime
             hint="Write an offset, as in 2026-11-22T14:31:07+01:00, or a name such as Europe/Berlin; EST and the like are not unique.",
         )
     try:
-        naive = datetime.fromisoformat(stem)
+        naive = datetime.fromisoformat(written_out(stem))
     except ValueError:
         raise UsageError("%r is not a moment." % text, hint="Write it like 2026-11-22T14:31:07+01:00.") from None
     if naive.tzinfo is not None:

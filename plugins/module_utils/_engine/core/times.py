@@ -32,7 +32,7 @@ def iso(moment: datetime) -> str:
 def parse_iso(text: str) -> datetime:
     """Return the moment that `text` names, in UTC. Raise UsageError if it is no ISO 8601 moment with an offset."""
     try:
-        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+        moment = datetime.fromisoformat(written_out(text.strip()))
     except ValueError:
         raise UsageError("%r is not a moment." % (text,), hint="Write it like 2026-11-22T02:00:00+00:00.") from None
     if moment.tzinfo is None:
@@ -44,6 +44,20 @@ def parse_iso(text: str) -> datetime:
         return moment.astimezone(timezone.utc)
     except OverflowError:
         raise UsageError("%r is not a moment." % (text,), hint="The year must lie between 1 and 9999 in UTC.") from None
+
+
+_SHORT = re.compile(r"([0-9-]{10}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:[.,]([0-9]+))?([+-][0-9:]+|[zZ])?")
+
+
+def written_out(text: str) -> str:
+    """Return `text`, if it is a moment as PostgreSQL prints it (`2026-11-22 02:00:00.5+01`), in full, as Python before 3.11 reads it."""
+    match = _SHORT.fullmatch(text)
+    if match is None:
+        return re.sub("[zZ]$", "+00:00", text)
+    stem, fraction, zone = match.group(1), match.group(2), match.group(3) or ""
+    if re.fullmatch("[+-][0-9]{2}(?:[0-9]{2})?", zone):
+        zone = "%s:%s" % (zone[:3], zone[3:] or "00")
+    return stem + (".%s" % fraction[:6].ljust(6, "0") if fraction else "") + ("+00:00" if zone in ("z", "Z") else zone)
 
 
 def compact(moment: datetime) -> str:
@@ -79,4 +93,15 @@ def human_span(seconds: float) -> str:
     return "%d d %d h" % (whole // 86400, whole % 86400 // 3600)
 
 
-__all__ = ("CLOCK_TOLERANCE", "Clock", "compact", "human_span", "iso", "ordered", "parse_iso", "parse_span", "utc_now")
+__all__ = (
+    "CLOCK_TOLERANCE",
+    "Clock",
+    "compact",
+    "human_span",
+    "iso",
+    "ordered",
+    "parse_iso",
+    "parse_span",
+    "utc_now",
+    "written_out",
+)

@@ -25,7 +25,7 @@ from .segments import (
     start_of,
     timeline_of,
 )
-from .times import iso
+from .times import CLOCK_TOLERANCE, iso
 
 Histories = Mapping[int, Sequence[tuple[int, int, str]]]
 _NEVER = 1 << 64  # behind every LSN
@@ -44,12 +44,22 @@ class Base:
 
 
 @dataclass(frozen=True)
+class SetBack:
+    """The server's clock was set back by more than clocks differ, from `before` to `after`, near the LSN `position`."""
+
+    position: int
+    before: datetime
+    after: datetime
+
+
+@dataclass(frozen=True)
 class Stretch:
     """An unbroken part of a window: recovery can stop anywhere from `start` to `end`.
 
     `start_time` is when its first base was whole; `end_time` when its last segment was written, so no transaction in it is
     younger. `bases` are those that recovery can begin with, the oldest first. Where it is not known when that segment was
-    `written`, `end_time` is when it came to its place, which may be hours later. `last` is the name of that segment.
+    `written`, `end_time` is when it came to its place, which may be hours later. `last` is the name of that segment. `set_back` tells where
+    the moments of what was written go backwards.
     """
 
     start: int
@@ -59,6 +69,7 @@ class Stretch:
     bases: tuple[str, ...]
     written: bool = True
     last: str = ""
+    set_back: tuple[SetBack, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,14 +233,30 @@ def _reach(base: Base, path: _Path, present: Mapping[str, datetime], arrived: Co
     """Return what `base` alone can be brought to; None if WAL is missing that it needs to be whole."""
     number = number_at(base.start, path.size)
     needed = number_before(base.end, path.size)
+    latest: Optional[datetime] = None
+    set_back = list[SetBack]()
     while path.name(number) in present:
+        name = path.name(number)
+        if name not in arrived:
+            when = present[name]
+            if latest is not None and when < latest - CLOCK_TOLERANCE:
+                set_back.append(SetBack(start_of(number, path.size), latest, when))
+                latest = when
+            latest = when if latest is None else max(latest, when)
         number += 1
     if number <= needed:
         return None
     last = path.name(number - 1)
     written = last not in arrived or present[last] <= base.ended
     return Stretch(
-        base.end, base.ended, start_of(number, path.size), max(present[last], base.ended), (base.id,), written, last
+        base.end,
+        base.ended,
+        start_of(number, path.size),
+        max(present[last], base.ended),
+        (base.id,),
+        written,
+        last,
+        tuple(set_back),
     )
 
 
@@ -300,6 +327,7 @@ __all__ = (
     "Base",
     "Gap",
     "Histories",
+    "SetBack",
     "Stretch",
     "Window",
     "disputed",

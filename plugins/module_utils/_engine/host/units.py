@@ -181,7 +181,7 @@ def service(job: Job, common: Common) -> str:
         "account": common.account,
         "command": " ".join(_quoted(word) for word in _arguments(job, common)),
         # The dash: a directory that is missing is told by pgops itself, in a sentence.
-        "writable": "\n".join("ReadWritePaths=%s" % _quoted("-" + path) for path in job.paths),
+        "writable": "\n".join("ReadWritePaths=%s" % _quoted("-" + path, command=False) for path in job.paths),
     }
 
 
@@ -214,9 +214,10 @@ def timer(job: Job, common: Common) -> str:
     }
 
 
-def _quoted(text: str) -> str:
-    """Return `text` as one word of a unit file."""
-    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+def _quoted(text: str, *, command: bool = True) -> str:
+    """Return `text` as one word of a unit file; in a command alone, a dollar sign begins a variable."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    text = text.replace("$", "$$") if command else text
     return '"%s"' % text if any(c in " '\"\\;" for c in text) or not text else text
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import threading
@@ -355,7 +356,12 @@ class S3Place(Place):
         with self._modes_lock:
             known = self._known_modes()
             if known is None:
-                known = checksum_modes(self.store, self.key("probe/checksum"))
+                try:
+                    known = checksum_modes(self.store, self.key("probe/checksum"))
+                except PgopsError:
+                    with contextlib.suppress(PgopsError):  # what broke the trial is told
+                        self._delete_one(self.key("probe/checksum"))
+                    raise
                 self.remember(known)
                 try:
                     self._delete_one(self.key("probe/checksum"))

@@ -58,13 +58,12 @@ _PERMISSIONS = {
     "upload_part": "s3:PutObject",
 }
 _DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"})
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
 _BAD_KEY = frozenset(
     {
         "InvalidAccessKeyId",
         "SignatureDoesNotMatch",
         "InvalidToken",
-        "ExpiredToken",
-        "ExpiredTokenException",
         "AuthorizationHeaderMalformed",
     }
 )
@@ -192,6 +191,17 @@ def _denial(code: str, status: int, operation: str, where: str, endpoint: str) -
             "The store refused %s on %s: the object lies in an archive (%s)." % (verb, where, code),
             hint="Have the store thaw the objects of this set first (RestoreObject), and wait until it has, "
             "or take the local copy.",
+        )
+    if code in _EXPIRED:
+        return PgopsError(
+            "The store at %s refused %s: the credentials have expired (%s)." % (endpoint, verb, code),
+            hint="Renew them, the session token too. Jobs that run by themselves need some that last or renew themselves: keys without"
+            " a token, an instance role, or a profile (s3.profile).",
+        )
+    if status == 400 and operation.startswith("head_"):  # such an answer has no body, so no reason either
+        return PgopsError(
+            "The store at %s refused %s on %s, and says no more than 400." % (endpoint, verb, where),
+            hint="So it does with credentials that have expired, and where s3.region is wrong: pgops probe tells more.",
         )
     if code in _BAD_KEY:
         return PgopsError(

@@ -41,7 +41,9 @@ def check_base(source: Source, base: Base, parent: Optional[Manifest] = None) ->
     manifest of the set says, UsageError without a key.
     """
     seen = _Seen()
-    for payload, prefix in [(base.payload, ""), *((t.payload, "pg_tblspc/%s/" % t.oid) for t in base.tablespaces)]:
+    tars = [(base.payload, ""), *((t.payload, "pg_tblspc/%s/" % t.oid) for t in base.tablespaces)]
+    tars += [(base.wal, _WAL)] if base.wal is not None else []
+    for payload, prefix in tars:
         source.context.reporter.phase("structure of %s" % payload.path, source.size(payload))
         try:
             _read_tar(source, payload, prefix, seen)

@@ -3,7 +3,8 @@
 """From PostgreSQL to the files of a base backup, by pg_basebackup: one tar of the data directory, one of each tablespace.
 
 The WAL that makes a backup consistent is fetched at its end into the same tar (--wal-method=fetch): so it is compressed and
-encrypted as the rest is, and needs one connection only. A slot of ours keeps the server from removing it meanwhile.
+encrypted as the rest is, and needs one connection only. A slot of ours keeps the server from removing it meanwhile; where that
+does not help, base_wal.py has it from the WAL archive.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ _OTHER_CAUSES = (
     "could not open",
     "killed",
 )
+# So the server says, in English, that WAL is not there any more.
+_REMOVED = ("WAL segment", "could not find any WAL files", "could not find WAL file")
+_WAITS = "still waiting for all required WAL segments"
 # What to do next, by what the server says to who wants to replicate.
 _HINTS = (
     ("permission denied to start WAL sender", "role"),
@@ -58,7 +62,7 @@ _HINTS = (
     ("no pg_hba.conf entry for replication", "hba"),
     ("requested standby connections exceeds", "senders"),
     ("too many clients", "senders"),
-    ("WAL segment", "wal"),
+    *((text, "wal") for text in _REMOVED),
     ("standby was promoted", "promoted"),
     ("full_page_writes=off", "pages"),
 )
@@ -131,10 +135,17 @@ class Taken:
     listing: Optional[Payload] = None
     tablespaces: tuple[Tablespace, ...] = ()
     inner_list: bytes = b""
+    wal: Optional[Payload] = None
     timeline: int = 0
     start: str = ""
     end: str = ""
     said: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def start_of(said: Sequence[str]) -> Optional[tuple[str, int]]:
+        """Return where the WAL begins, and on which timeline, as pg_basebackup said; None where it did not come so far."""
+        match = next((m for m in map(_START.search, said) if m), None)
+        return None if match is None else (match.group(1), int(match.group(2)))
 
 
 class UnfitParentError(RefusedError):
@@ -292,16 +303,22 @@ def take(
     tablespaces: Callable[[], Sequence[Tablespace]],
     *,
     parent_list: Optional[Path] = None,
+    with_wal: bool = True,
+    said: Optional[list[str]] = None,
 ) -> Taken:
     """Take a base backup into the folder of `sink`, and return what it is: what changed since `parent_list`, the parent's
     backup_manifest, or all. `tablespaces` tells, when it is done, which the server has: some may be younger than the plan.
+
+    Without `with_wal` the WAL that makes it consistent is not in it, nor known which that is; the server waits until it is archived.
+    `said` gets what pg_basebackup says.
 
     Raise DamagedError when the server found damaged blocks (details: `damaged`, a list of {file, block}), CommandError,
     UnfitParentError, RefusedError or UnreachableError; what was written so far lies there then.
     """
     taken = Taken(Payload("%s/base.tar%s" % (FOLDER, codec.suffix(way.layers)), "tar", way.method, way.layers), way)
+    taken.said = [] if said is None else said
     try:
-        _run(context, programs, sink, taken, parent_list)
+        _run(context, programs, sink, taken, parent_list, with_wal)
     except CommandError as error:
         if parent_list is not None and _UNFIT.search(error.stderr):
             raise UnfitParentError(
@@ -311,8 +328,9 @@ def take(
             raise _told(error, taken) from None
         context.warn("The compression cannot work with several threads here, so it has one.")
         alone = replace(way, workers=0)
-        return take(context, programs, sink, alone, tablespaces, parent_list=parent_list)
-    _read_range(taken)
+        return take(context, programs, sink, alone, tablespaces, parent_list=parent_list, with_wal=with_wal, said=said)
+    if with_wal:
+        _read_range(taken)
     if not way.piped:
         taken.listing = Payload("%s/%s" % (FOLDER, base_list.NAME), "backup_manifest")
         suffix = codec.suffix(way.layers)
@@ -339,31 +357,45 @@ def _brought(folder: Path, suffix: str, known: Sequence[Tablespace]) -> list[Tab
     return [t for t in known if t.oid in there]
 
 
-def _run(context: Context, programs: Programs, sink: Sink, taken: Taken, parent_list: Optional[Path]) -> None:
-    command = _command(context, programs, sink.folder, taken.way, parent_list)
+def _run(
+    context: Context, programs: Programs, sink: Sink, taken: Taken, parent_list: Optional[Path], with_wal: bool
+) -> None:
+    command = _command(context, programs, sink.folder, taken.way, parent_list, with_wal)
+
+    def hear(line: str) -> None:
+        taken.said.append(line)
+        if _WAITS in line:
+            context.reporter.note(
+                "warning: the server waits until the WAL of the base backup is archived: pgops wal status"
+            )
+
     if taken.way.piped:
         recipients = context.config.backup.recipients
         wrappers = codec.wrap(
             context.runner, taken.way.layers, level=context.config.base.compression_level, recipients=recipients
         )
-        if taken.way.encrypted or taken.way.streamed or taken.way.apart:
-            _pick_list(context, sink, taken, command, wrappers)
+        if taken.way.encrypted or taken.way.streamed or taken.way.apart or not with_wal:
+            _pick_list(context, sink, taken, command, wrappers, hear)
         else:
-            sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=taken.said.append)
+            sink.stream(taken.payload.path, [command, *wrappers], watch=sink.check_space, on_line=hear)
         return
     watch = DirectoryWatch(context, sink, sink.folder / FOLDER, lambda: None)
-    context.runner.run(command, watch=watch, on_line=taken.said.append)
+    context.runner.run(command, watch=watch, on_line=hear)
 
 
-def _pick_list(context: Context, sink: Sink, taken: Taken, command: Command, wrappers: list[Command]) -> None:
+def _pick_list(
+    context: Context, sink: Sink, taken: Taken, command: Command, wrappers: list[Command], hear: Callable[[str], None]
+) -> None:
     """Let the tar go by on its way to the `wrappers`, and keep PostgreSQL's list from it."""
     picker = Picker(base_list.NAME)
-    with flow(context.runner, [command], watch=sink.check_space, on_line=taken.said.append) as chunks:
+    with flow(context.runner, [command], watch=sink.check_space, on_line=hear) as chunks:
         sink.stream(taken.payload.path, wrappers, source=picker.through(chunks))
     taken.inner_list = picker.content or b""
 
 
-def _command(context: Context, programs: Programs, folder: Path, way: Way, parent_list: Optional[Path]) -> Command:
+def _command(
+    context: Context, programs: Programs, folder: Path, way: Way, parent_list: Optional[Path], with_wal: bool
+) -> Command:
     settings = context.config.base
     upon = ("--incremental=%s" % parent_list,) if parent_list is not None else ()
     rate = ("--max-rate=%dk" % (parse_size(settings.max_rate) // 1024),) if settings.max_rate else ()
@@ -372,7 +404,7 @@ def _command(context: Context, programs: Programs, folder: Path, way: Way, paren
             programs.path("pg_basebackup"),
             "--pgdata=%s" % ("-" if way.piped else folder / FOLDER),
             "--format=tar",
-            "--wal-method=fetch",
+            "--wal-method=%s" % ("fetch" if with_wal else "none"),
             "--checkpoint=%s" % settings.checkpoint,
             "--label=pgops",
             "--manifest-checksums=%s" % settings.manifest_checksums,
@@ -387,6 +419,11 @@ def _command(context: Context, programs: Programs, folder: Path, way: Way, paren
     )
 
 
+def was_removed(said: str) -> bool:
+    """Tell whether the server says, in English, that WAL is not there any more."""
+    return any(text in said for text in _REMOVED)
+
+
 def may_be_unfit(error: PgopsError) -> bool:
     """Tell whether an incremental base backup failed for what may be the parent's sake: a full one may go then.
 
@@ -397,7 +434,12 @@ def may_be_unfit(error: PgopsError) -> bool:
     if error.__class__ is not CommandError or "pg_basebackup" not in error.message:
         return False
     said = "%s %s" % (error.message, error.stderr)
-    return not any(text in said for text in (*(text for text, _key in _HINTS), *_OTHER_CAUSES))
+    return not any(text in said for text, _key in _HINTS) and not has_other_cause(error)
+
+
+def has_other_cause(error: CommandError) -> bool:
+    """Tell whether pg_basebackup failed for want of the server, of room, or because it was ended."""
+    return any(text in "%s %s" % (error.message, error.stderr) for text in _OTHER_CAUSES)
 
 
 def _told(error: CommandError, taken: Taken) -> PgopsError:
@@ -417,14 +459,14 @@ def _told(error: CommandError, taken: Taken) -> PgopsError:
 
 
 def _read_range(taken: Taken) -> None:
-    start = next((m for m in map(_START.search, taken.said) if m), None)
+    start = Taken.start_of(taken.said)
     end = next((m for m in map(_END.search, taken.said) if m), None)
     if start is None or end is None:
         raise PgopsError(
             "pg_basebackup did not tell which WAL the base backup needs: %s." % " / ".join(taken.said[-3:]),
             hint="Update the client programs of PostgreSQL.",
         )
-    taken.start, taken.timeline, taken.end = start.group(1), int(start.group(2)), end.group(1)
+    (taken.start, taken.timeline), taken.end = start, end.group(1)
 
 
 __all__ = (
@@ -436,8 +478,10 @@ __all__ = (
     "Way",
     "check_replication",
     "choose_way",
+    "has_other_cause",
     "may_be_unfit",
     "replication_refused",
     "take",
     "wal_kept",
+    "was_removed",
 )

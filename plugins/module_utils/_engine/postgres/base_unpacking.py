@@ -50,6 +50,8 @@ def unpack(source: Source, base: Base, data: Path, account: str, locations: Mapp
     UnreachableError (no tar); what was unpacked stays then.
     """
     _extract(source, base.payload, data, account)
+    if base.wal is not None:
+        _extract(source, base.wal, data / "pg_wal", account)
     for tablespace in base.tablespaces:
         place = locations[tablespace.oid]
         _extract(source, tablespace.payload, place, account)
@@ -180,6 +182,7 @@ def _combine(
             *(str(part) for part in parts),
         ),
         user=account,
+        ends_with_us=True,
     )
     try:
         context.runner.run(command)
@@ -206,7 +209,8 @@ def _extract(source: Source, payload: Payload, folder: Path, account: str) -> No
     folder.chmod(0o700)
     give(account, folder)
     context.reporter.phase("unpacking %s" % payload.path, source.size(payload))
-    command = Command((tar, "--extract", "--file=-", "--directory=%s" % folder, "--no-same-owner"), user=account)
+    words = (tar, "--extract", "--file=-", "--directory=%s" % folder, "--no-same-owner")
+    command = Command(words, user=account, ends_with_us=True)
     try:
         for _nothing in source.script(payload, command):
             pass
@@ -246,7 +250,7 @@ def verify_unpacked(
         raise UnreachableError("pg_verifybackup %s does not run here." % programs.version, hint="Reinstall it.")
     options: tuple[str, ...] = () if programs.has("pg_waldump") else ("--no-parse-wal",)
     options += tuple("--ignore=%s" % path for path in ignored)
-    command = Command((tool, "--quiet", *options, str(data)), user=account)
+    command = Command((tool, "--quiet", *options, str(data)), user=account, ends_with_us=True)
     try:
         context.runner.run(command)
     except CommandError as error:

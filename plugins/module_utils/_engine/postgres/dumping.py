@@ -75,6 +75,10 @@ class Sink:
         self.hashes: dict[Path, tuple[int, str]] = {}  # of files that are complete: bytes, SHA-256
         self._context, self._floor = context, floor
 
+    def begin_anew(self, path: str) -> None:
+        """Forget the folder `path`, which an attempt that failed has begun."""
+        shutil.rmtree(self.folder / path, ignore_errors=True)
+
     def check_space(self) -> None:
         """Raise RefusedError when the file system is down to the floor."""
         free = free_bytes(self.folder)

@@ -77,7 +77,7 @@ def fence_copy(data: Path, account: str) -> dict[str, str]:
     forget_signals(data)
     for name in ("postgresql.conf", "postgresql.auto.conf"):
         write_file(data / name, "", account)
-    return {**_logins(data, account), "primary_conninfo": "", "primary_slot_name": ""}
+    return {**logins(data, account), "primary_conninfo": "", "primary_slot_name": ""}
 
 
 def fence_beside(data: Path, account: str) -> dict[str, str]:
@@ -88,7 +88,7 @@ def fence_beside(data: Path, account: str) -> dict[str, str]:
     major = int((data / "PG_VERSION").read_text(encoding="utf-8").split(".")[0])
     # io_uring, for one, is not to be had on each host.
     more = {"io_method": "worker"} if major >= _IO_METHOD_MAJOR else {}
-    return {**ALONE, **more, **_logins(data, account), "external_pid_file": str(data / PID)}
+    return {**ALONE, **more, **logins(data, account), "external_pid_file": str(data / PID)}
 
 
 def forget_signals(data: Path) -> None:
@@ -97,11 +97,11 @@ def forget_signals(data: Path) -> None:
         (data / name).unlink(missing_ok=True)
 
 
-def _logins(data: Path, account: str) -> dict[str, str]:
-    """Let everybody in who can reach the private socket; nobody else can."""
-    write_file(data / HBA, "local all all trust\n", account)
-    write_file(data / IDENT, "", account)
-    return {"hba_file": str(data / HBA), "ident_file": str(data / IDENT)}
+def logins(folder: Path, account: str) -> dict[str, str]:
+    """Let everybody in who can reach the private socket, by files in `folder`; nobody else can. Return the settings that say so."""
+    write_file(folder / HBA, "local all all trust\n", account)
+    write_file(folder / IDENT, "", account)
+    return {"hba_file": str(folder / HBA), "ident_file": str(folder / IDENT)}
 
 
 def append_settings(data: Path, account: str, settings: Mapping[str, str]) -> None:
@@ -134,6 +134,7 @@ __all__ = (
     "fence_beside",
     "fence_copy",
     "forget_signals",
+    "logins",
     "no_event_triggers",
     "write_file",
 )

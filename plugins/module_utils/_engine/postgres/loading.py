@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from pathlib import Path
 from typing import Optional
@@ -15,11 +16,11 @@ from ..core.manifest import Database
 from ..core.naming import quote_ident, split_qualified
 from ..source import Source
 from ..system import codec
-from ..system.runner import Command
 from .inventory import MORE_LOCKS, NO_LOCKS
-from .pg_restore import Loaded, Options, listing_of_file, listing_of_stream, restore_arguments, run_restore, seekable
-from .sections import Work, load_in_sections
+from .pg_restore import Loaded, Options, listing_of_file, listing_of_stream, run_restore, seekable
+from .sections import load_in_sections
 from .target import Target, as_transaction
+from .workers import Work
 
 _WITH_NEEDS = "--verbose"  # with what each entry depends on
 _NO_ROLE = re.compile(r'\brole ".*" does not exist')
@@ -65,13 +66,12 @@ def _load(source: Source, database: Database, target: Target, into: str, options
         return _load_plain(source, database, target, into, options)
     loaded = Loaded()
     parallel = options.jobs > 1 and not options.single_transaction
+    work = Work(source, database, target, into, options, folder, loaded)
     # By section, privileges come before the rows: only a superuser can do without those that are not granted.
-    if parallel and options.wanted is None and target.server.superuser:
-        work = Work(source, database, target, into, options, folder, loaded)
-        if load_in_sections(work):
-            return loaded
+    if parallel and options.wanted is None and target.server.superuser and load_in_sections(work):
+        return loaded
     path = seekable(source, database, options, folder, loaded)
-    arguments = restore_arguments(target, into, options)
+    only: tuple[str, ...] = ()
     soft: set[str] = set()
     if options.wanted is not None:
         chosen = _chosen(source, database, target, path, options.wanted)
@@ -79,17 +79,17 @@ def _load(source: Source, database: Database, target: Target, into: str, options
         soft = chosen.soft
         listed = folder / "use-list"
         listed.write_text("\n".join(chosen.lines) + "\n", encoding="utf-8", errors="surrogateescape")
-        arguments.append("--use-list=%s" % listed)
+        only = ("--use-list=%s" % listed,)
+    if path is not None and parallel:
+        work.restore_by_workers(path, *only, soft=soft)
+        return loaded
+    alone = dataclasses.replace(work, options=dataclasses.replace(options, jobs=1))
     if path is not None:
-        loaded.jobs = options.jobs if parallel else 1
-        arguments += ["--jobs=%d" % loaded.jobs] if parallel else []
-        command = Command((*arguments, str(path)), env=target.loading_environment(into, loaded.jobs, database))
-        run_restore(source, [command], None, loaded, soft)
+        alone.restore(path, *only, soft=soft)
     else:
-        command = Command(tuple(arguments), env=target.loading_environment(into, 1, database))
         unwrap = codec.unwrap(source.context.runner, database.dump.layers, identity_file=source.identity_file)
         file = source.manifest.files_of(database.dump)[0]
-        run_restore(source, [*unwrap, command], source.chunks(file), loaded, soft)
+        run_restore(source, [*unwrap, alone.command(*only)], source.chunks(file), loaded, soft)
     return loaded
 
 

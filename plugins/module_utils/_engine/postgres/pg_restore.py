@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -32,16 +32,6 @@ BENIGN = (
 )
 
 
-# What parallel workers can do to each other, and one alone cannot: block each other (partitions, foreign keys), grant on a
-# table before another has granted the use of its schema to who grants, or read through a function, which nobody sees in
-# advance, a materialized view that another is about to fill.
-_SELF_MADE = (
-    ("deadlock detected", "deadlocked with itself"),
-    ("permission denied for schema", "granted out of order"),
-    ("has not been populated", "filled materialized views out of order"),
-)
-
-
 @dataclass
 class Options:
     """How to load: parallel jobs, owners and privileges or not, one transaction or not, and a part if not all is wanted.
@@ -61,12 +51,14 @@ class Options:
 class Loaded:
     """What a load reports: benign errors that were passed over, what was left out, how the data came (`file`, `stream`).
 
+    `again` says what several workers did to each other, and that one has loaded it again.
     `frozen`: no vacuum has to visit the rows again. `analyzed`: the planner's statistics are there, but for what needs
     indexes (statistics.complete()).
     """
 
     benign: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
     way: str = ""
     jobs: int = 1
     frozen: bool = False
@@ -111,13 +103,6 @@ def seekable(source: Source, database: Database, options: Options, folder: Path,
         return source.at_hand(dump, folder) if not layers else None
     loaded.way = "stream"
     return None
-
-
-def self_made(error: CommandError, options: Options) -> str:
-    """Return what a load with `options` did to itself if that is why it failed, and one with a single job may not; else ""."""
-    if options.jobs < 2:
-        return ""
-    return next((what for said, what in _SELF_MADE if said in error.message), "")
 
 
 def restore_arguments(target: Target, into: str, options: Options) -> list[str]:
@@ -176,39 +161,67 @@ def _drain(chunks: Iterable[bytes], sink: Head) -> None:
         sink(chunk)
 
 
+def _nothing(_said: str) -> bool:
+    return False
+
+
 def run_restore(
-    source: Source, commands: list[Command], chunks: Optional[Iterable[bytes]], loaded: Loaded, soft: set[str]
-) -> None:
-    listener = _ErrorListener(loaded, soft)
+    source: Source,
+    commands: list[Command],
+    chunks: Optional[Iterable[bytes]],
+    loaded: Loaded,
+    soft: set[str],
+    forgives: Callable[[str], bool] = _nothing,
+) -> set[str]:
+    """Run pg_restore and what feeds it; `soft` are the numbers of entries that may fail.
+
+    `forgives` is asked about each other error of a statement by what pg_restore said: the statement is undone, and the rest goes
+    on. Return the numbers of the entries that failed, the soft ones not among them.
+    Raise CommandError with the first error that is neither benign, nor about a soft entry, nor forgiven.
+    """
+    listener = _ErrorListener(loaded, soft, forgives)
     try:
         source.context.runner.pipe(commands, source=chunks, on_line=listener)
     except CommandError as error:
-        # pg_restore ends with status 1 after errors that were passed over, too.
-        if listener.stopped or error.returncode != 1 or not listener.passed_over:
+        # pg_restore ends with status 1 after errors that were passed over, too, and then says at its end how many.
+        if listener.stopped or error.returncode != 1 or not listener.passed_over or not listener.complete:
             raise
+    return listener.failed - soft
+
+
+# Workers write at the same time: what one says is in one piece, but not in one with the words before it.
+_WORDS_BEFORE = re.compile(r"(?:pg_restore:|error:|warning:|detail:|hint:| )*")
+_OF_A_STATEMENT = ("could not execute query: ", "COPY failed for table ")
 
 
 class _ErrorListener:
-    """Stops pg_restore at its first error that is neither benign nor about an entry that may fail."""
+    """Stops pg_restore at its first error that is neither benign, nor about an entry that may fail, nor forgiven."""
 
-    def __init__(self, loaded: Loaded, soft: set[str]) -> None:
-        self._loaded, self._soft, self._where = loaded, soft, ""
-        self.stopped, self.passed_over = False, 0
+    def __init__(self, loaded: Loaded, soft: set[str], forgives: Callable[[str], bool]) -> None:
+        self._loaded, self._soft, self._forgives, self._where = loaded, soft, forgives, ""
+        self.stopped, self.complete, self.passed_over = False, False, 0
+        # Each that is named, and not only the last one: two workers may name theirs before either says why.
+        self.failed: set[str] = set()
 
     def __call__(self, line: str) -> None:
-        if "from TOC entry" in line:
-            self._where = line.split("from TOC entry", 1)[1].strip()
-        if not line.startswith("pg_restore: error: "):
+        at = _WORDS_BEFORE.match(line)
+        before = at[0] if at else ""
+        said = line[len(before) :]
+        if said.startswith("from TOC entry "):
+            self._where = said[len("from TOC entry ") :].strip()
+            self.failed.add(self._where.split(";")[0])
+        self.complete = self.complete or said.startswith("errors ignored on restore: ")
+        of_a_statement = said.startswith(_OF_A_STATEMENT)
+        if not of_a_statement and before != "pg_restore: error: ":
             return
-        said = line[len("pg_restore: error: ") :]
         if said.startswith("input file"):
             return  # what comes before it in the pipe may be the cause; the exit statuses tell
-        reason = next((why for pattern, why in BENIGN if re.search(pattern, line)), None)
+        reason = next((why for pattern, why in BENIGN if re.search(pattern, said)), None)
         if reason is not None:
             self._loaded.benign.append("%s: %s" % (said, reason))
         elif self._where.split(";")[0] in self._soft:
             self._loaded.left_out.append("%s: %s" % (self._where.split(" ", 3)[-1], said))
-        else:
+        elif not (of_a_statement and self.failed and self._forgives(said)):
             self.stopped = True
             where = " (entry %s)" % self._where if self._where else ""
             raise CommandError("pg_restore stopped at its first error: %s%s." % (said.rstrip("."), where), stderr=line)
@@ -225,5 +238,4 @@ __all__ = (
     "restore_arguments",
     "run_restore",
     "seekable",
-    "self_made",
 )

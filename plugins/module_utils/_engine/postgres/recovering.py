@@ -8,20 +8,21 @@ import contextlib
 import dataclasses
 import os
 import re
+import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Optional
 
 from ..context import Context
 from ..core.errors import CommandError, PgopsError, UnreachableError
-from ..core.recovery_end import Stopped, paused_at_the_end, said_at_the_end
+from ..core.recovery_end import Stopped, paused_at_the_end, prefix_of, said_at_the_end, spoken
 from ..core.segments import parse_lsn
 from ..core.times import human_span
 from ..settings import Postgres
-from ..system.durable import write_bytes
+from ..system.durable import free_bytes, write_bytes
 from ..system.runner import Command
 from .connection import Session, connect_any
 from .throwaway import give
@@ -36,6 +37,12 @@ _STOP_SECONDS = 120
 _SERVERS = ("postgres", "postmaster")
 _GOES_ON, _PAUSES, _PROMOTED = "goes on", "pauses", "promoted"
 _NOT_RUNNING = 3
+_NO_FILE = "could not open configuration "
+_LACKING = (
+    "Its configuration includes what this host does not have: make those files and directories (for a copy empty ones do), readable for"
+    " the server's account, and run this again. "
+)
+_LEAST_FREE = 1024 * 1024
 # In English, and where we can read it: what the server says is a part of the proof.
 _HEARD = (
     "-c lc_messages=C",
@@ -43,6 +50,7 @@ _HEARD = (
     "-c logging_collector=off",
     "-c log_destination=stderr",
 )
+_LINES = ("-c log_error_verbosity=default",)
 _GRAVE = ("FATAL:", "PANIC:", "WARNING:", "HINT:")
 _MORE = "DETAIL:"  # of the line before
 _OURS = "pgops wal:"  # what the restore_command says, before the server says that it failed
@@ -61,7 +69,8 @@ _TIMELINE = """
 SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT min_recovery_end_timeline FROM pg_control_recovery())
   ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END
 """
-_REDONE = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
+_REDONE = re.compile(r"LOG:  redo done at ([0-9A-F]+/[0-9A-F]+)")
+_SHORT = "FATAL:  recovery ended before configured recovery target was reached"
 
 
 class ShortError(PgopsError):
@@ -70,11 +79,17 @@ class ShortError(PgopsError):
     last: Optional[int] = None
 
 
+class ShutOutError(UnreachableError):
+    """The server runs, and does not let us in."""
+
+
 @dataclass(frozen=True)
 class Recovery:
     """A server on its way: its programs, data directory and account, how to log in, and more options of its command line.
 
-    `databases` are others to log in to, where that of `postgres` is not there or takes no logins.
+    `second` is who logs in where the login of `postgres` does not exist at that moment: the first superuser may have been renamed.
+    `databases` are others to log in to, where that of `postgres` is not there or takes no logins. `token` marks the lines of its
+    log: the server's configuration may have a prefix that reads like a part of the proof.
     """
 
     context: Context
@@ -84,6 +99,8 @@ class Recovery:
     postgres: Postgres
     options: Sequence[str] = ()
     databases: Sequence[str] = ()
+    second: str = ""
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def log(self) -> Path:
@@ -95,7 +112,7 @@ class Recovery:
         with self.log.open("wb"):
             self.log.chmod(0o600)
         give(self.account, self.log)
-        options = " ".join((*_HEARD, *self.options))
+        options = " ".join((*_HEARD, *_LINES, "-c log_line_prefix='%s'" % prefix_of(self.token), *self.options))
         command = Command(
             (
                 self.programs.path("pg_ctl"),
@@ -153,7 +170,8 @@ class Recovery:
         """Return what the server said last that tells why it ended."""
         lines: list[str] = []
         with contextlib.suppress(OSError):
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+            lines = text.replace(" %s " % self.token, " ").splitlines()
         grave: list[str] = []
         ours: list[str] = []
         why: list[str] = []
@@ -203,7 +221,7 @@ class Recovery:
             elif refused is None:
                 refused = time.monotonic()
             elif time.monotonic() - refused > _REFUSED_SECONDS:
-                raise UnreachableError(
+                raise ShutOutError(
                     "The server recovers, but does not let us in: %s" % error,
                     hint="See %s." % self.kept_log
                     if "could not access file" in error
@@ -243,16 +261,25 @@ class Recovery:
 
     def _ended(self) -> PgopsError:
         said = self.last_words()
-        if "before configured recovery target was reached" in said:
+        lines = self._spoken()
+        if any(line.startswith(_SHORT) for line in lines):
             short = ShortError("The WAL ended before the target: %s" % said)
-            redone = _REDONE.findall(self.log.read_text(encoding="utf-8", errors="replace"))
+            redone = [match.group(1) for match in map(_REDONE.match, lines) if match is not None]
             short.last = parse_lsn(redone[-1]) if redone else None
             return short
-        return UnreachableError("The server ended before it had recovered: %s" % said, hint="See %s." % self.kept_log)
+        if not said and free_bytes(self.data) < _LEAST_FREE:  # its log lies on the same disk
+            return UnreachableError(
+                "The server ended before it had recovered, and could not say why: the disk of %s is full." % self.data,
+                hint="Make room there, or recover to a larger disk.",
+            )
+        lacking = _LACKING if _NO_FILE in said else ""
+        return UnreachableError(
+            "The server ended before it had recovered: %s" % said, hint="%sSee %s." % (lacking, self.kept_log)
+        )
 
     def _stopped(self, *, promoted: bool) -> Stopped:
-        log = self.log.read_text(encoding="utf-8", errors="replace")
-        if not promoted and not paused_at_the_end(log):
+        lines = self._spoken()
+        if not promoted and not paused_at_the_end(lines):
             raise PgopsError(
                 "The recovery paused before it came to its end: %s" % self.last_words(),
                 hint="Where a setting is too low, begin with a base backup that was made after it had been raised on the "
@@ -265,13 +292,22 @@ class Recovery:
             None if position is None else parse_lsn(position),
             None if epoch is None else datetime.fromtimestamp(epoch, timezone.utc),
             None if timeline is None else timeline[0][0],
-            said_at_the_end(log),
+            said_at_the_end(lines),
             promoted,
         )
 
+    def _spoken(self) -> list[str]:
+        return spoken(self.log.read_text(encoding="utf-8", errors="replace"), self.token)
+
     def session(self) -> Session:
         """Return a session in it. Raise UnreachableError while it lets nobody in."""
-        return connect_any(self._where(), self.databases)
+        where = self._where()
+        try:
+            return connect_any(where, self.databases)
+        except UnreachableError as error:
+            if not self.second or 'role "%s" does not exist' % where.login_user not in str(error):
+                raise
+            return connect_any(dataclasses.replace(where, login_user=self.second), self.databases)
 
     def _where(self) -> Postgres:
         """Return how to log in: by the port and the socket that the server itself has written down."""
@@ -317,4 +353,4 @@ def is_served(data: Path) -> bool:
         return False
 
 
-__all__ = ("LOG", "Recovery", "ShortError", "is_served", "started_here")
+__all__ = ("LOG", "Recovery", "ShortError", "ShutOutError", "is_served", "started_here")

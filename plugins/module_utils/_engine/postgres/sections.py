@@ -5,49 +5,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from ..core import archive_toc, row_script
-from ..core.manifest import Database
-from ..source import Source
-from ..system.runner import Command, Runner
+from ..system.runner import Command
 from . import rows, statistics
-from .pg_restore import Head, Loaded, Options, listing_of_file, restore_arguments, run_restore, seekable
-from .target import Target
-
-
-@dataclass
-class Work:
-    """One archive on its way into one database."""
-
-    source: Source
-    database: Database
-    target: Target
-    into: str
-    options: Options
-    folder: Path
-    loaded: Loaded
-
-    @property
-    def runner(self) -> Runner:
-        """What runs the programs."""
-        return self.source.context.runner
-
-    @functools.cached_property
-    def environment(self) -> dict[str, str]:
-        """What each program gets."""
-        return self.target.loading_environment(self.into, self.options.jobs, self.database)
-
-    def restore(self, path: Path, *arguments: str) -> None:
-        """Run pg_restore on the archive `path`. Raise CommandError with the first error that is not benign."""
-        command = Command(
-            (*restore_arguments(self.target, self.into, self.options), *arguments, str(path)), env=self.environment
-        )
-        run_restore(self.source, [command], None, self.loaded, set())
+from .pg_restore import Head, listing_of_file, seekable
+from .workers import Work
 
 
 def load_in_sections(work: Work) -> bool:
@@ -57,7 +23,6 @@ def load_in_sections(work: Work) -> bool:
     Each row is then checked on its own, which takes five times as long, and the workers can block each other. Without
     statistics, what checks a foreign key afterwards may take five times as long, too.
     """
-    jobs = "--jobs=%d" % work.options.jobs
     if work.database.dump.layers:
         path = _head(work)
         if path is None or not _stream(work, path):
@@ -67,12 +32,12 @@ def load_in_sections(work: Work) -> bool:
         if path is None:
             return False
         with _freezing(work, path) as archive:
-            work.restore(archive, "--section=pre-data", "--section=data", jobs)
+            work.restore_by_workers(archive, "--section=pre-data", "--section=data")
     work.loaded.jobs = work.options.jobs
     if work.options.analyze:
         statistics.gather(work.runner, work.target.programs, work.target.environment, work.into, work.options.jobs)
         work.loaded.analyzed = True
-    work.restore(path, "--section=post-data", jobs)
+    work.restore_by_workers(path, "--section=post-data")
     return True
 
 
@@ -148,4 +113,4 @@ def _head(work: Work) -> Optional[Path]:
     return path
 
 
-__all__ = ("Work", "load_in_sections")
+__all__ = ("load_in_sections",)

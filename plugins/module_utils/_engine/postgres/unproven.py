@@ -9,9 +9,11 @@ comes before everything else in its directory, and goes after everything else.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from .fencing import write_file
 from .throwaway import give
 
 MARK = "pgops_unproven"
+_POLL_SECONDS = 0.2
 _KEPT = re.compile(r"\.before-([0-9]{8}T[0-9]{6}Z)(?:-([0-9]{1,3}))?")
 _STARTED = "postmaster.opts"  # no base backup holds it
 _RECOVERS = "recovery.signal"  # PostgreSQL removes it with the promotion, before anybody can write
@@ -78,16 +81,34 @@ def condemn(path: Path) -> None:
     sync_dir(path)
 
 
-def clear(path: Path) -> None:
-    """Remove what is in `path`, its mark last, and so that this can be begun anew at any moment."""
-    condemn(path)
+def clear(path: Path, *, whole: bool = False, patience: float = 0.0) -> None:
+    """Remove what is in `path`, its mark last, and so that this can be begun anew at any moment; `whole` with the directory itself.
+
+    A program of the run that was killed may still write into it: for `patience` seconds that is waited for. Raise OSError.
+    """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            condemn(path)
+            _empty(path)
+            sync_dir(path)
+            (path / MARK).unlink(missing_ok=True)
+            if whole:
+                path.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > end or not path.is_dir():
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def _empty(path: Path) -> None:
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         elif entry.name != MARK:
             entry.unlink()
-    sync_dir(path)
-    (path / MARK).unlink(missing_ok=True)
 
 
 def size_of(path: Path) -> int:

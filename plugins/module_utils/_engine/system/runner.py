@@ -62,12 +62,16 @@ Watch = Callable[[], None]
 
 @dataclass(frozen=True)
 class Command:
-    """A program to run: `argv` (no shell), `env` added to a small clean environment, and the account when root runs it."""
+    """A program to run: `argv` (no shell), `env` added to a small clean environment, and the account when root runs it.
+
+    `ends_with_us`: whether it would go on for long when we are killed, and must not: it writes where the next run begins.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     cwd: str = "/"
+    ends_with_us: bool = False
 
     def with_arguments(self, arguments: Iterable[str]) -> Command:
         """Return the same command with more arguments."""
@@ -400,7 +404,12 @@ def _argv(command: Command) -> list[str]:
     """Return the arguments of a process that ends with us where that matters, and else those of the command itself."""
     argv = list(command.argv)
     # What cannot be run is for Popen to tell. Another account may be unable to run this Python.
-    if not command.at_server or command.user or not sys.executable or not os.access(argv[0], os.X_OK):
+    if (
+        not (command.at_server or command.ends_with_us)
+        or command.user
+        or not sys.executable
+        or not os.access(argv[0], os.X_OK)
+    ):
         return argv
     return [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), *argv]
 

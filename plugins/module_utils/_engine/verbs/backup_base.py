@@ -20,10 +20,12 @@ from ..core.errors import CommandError, PgopsError, RefusedError
 from ..core.manifest import NAME, Base, Manifest, Payload, Tablespace, content_hash
 from ..core.sizes import parse_size
 from ..core.times import iso
+from ..places.base import Place
 from ..places.catalog import Catalog
 from ..places.s3 import S3Place
 from ..postgres import inventory, wal_directory
 from ..postgres.base_taking import (
+    FOLDER,
     INCREMENTAL_MAJOR,
     LEAST_MAJOR,
     Taken,
@@ -34,10 +36,12 @@ from ..postgres.base_taking import (
     take,
     wal_kept,
 )
+from ..postgres.base_wal import archive_with, bring_wal, is_gone, without_archive
 from ..postgres.connection import LostError, Server, Session, connect, server_facts
 from ..postgres.dumping import Sink
 from ..postgres.throwaway import claimed, clear_abandoned
 from ..postgres.tools import Programs, pick
+from ..system import codec
 from ..system.durable import create_private
 from .making import check_room, files_of, free_id, server_files
 from .parents import AUTO, NEVER, Parent, check_history, find_parent, keep_list, wanted_parent
@@ -294,6 +298,7 @@ def _fill(context: Context, session: Session, plan: _Plan, sink: Sink, *, name: 
         own_bytes=sum(own.values()) if plan.parent is not None else 0,
         list_sha256=keep_list(context, name, taken.inner_list),
         wal_directory=_wal_directory(context, plan.server),
+        wal=taken.wal,
     )
     return _manifest(context, session, plan, sink, taken, base=base, name=name, started=started)
 
@@ -301,6 +306,7 @@ def _fill(context: Context, session: Session, plan: _Plan, sink: Sink, *, name: 
 def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
     """Take it into the folder of `sink`; the list of what it builds on is at hand for that long."""
     context.reporter.phase("%sbase backup" % ("" if plan.parent is None else "incremental "), plan.estimate)
+    said = list[str]()
     with contextlib.ExitStack() as stack:
         upon: Optional[Path] = None
         if plan.parent is not None:
@@ -315,16 +321,51 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
             now = {t.oid: t for t in (*plan.tablespaces, *_tablespaces(session))}
             return [now[oid] for oid in sorted(now, key=int)]
 
-        taken = take(context, plan.programs, sink, plan.way, present, parent_list=upon)
+        def once(*, with_wal: bool) -> Taken:
+            return take(context, plan.programs, sink, plan.way, present, parent_list=upon, with_wal=with_wal, said=said)
+
+        try:
+            taken = once(with_wal=True)
+        except CommandError as error:
+            if not is_gone(session, error, said, plan.segment_bytes):
+                raise
+            place, why = archive_with(context, plan.server.system_identifier, said, plan.segment_bytes)
+            if place is None:
+                raise without_archive(error, why) from None
+            context.warn(_FROM_ARCHIVE % place.root)
+            sink.begin_anew(FOLDER)
+            taken = once(with_wal=False)
+            _bring_wal(context, plan, sink, taken, place)
     context.reporter.done()
     if plan.parent is not None:  # the server may have been promoted since it was asked
         check_history(context, session, plan.parent, taken.timeline)
     return taken
 
 
+_FROM_ARCHIVE = (
+    "The server removed WAL that the base backup needs before it was whole, so it is taken a second time, and that WAL comes from the"
+    " archive in %s. To need that no more, raise max_slot_wal_keep_size or wal_keep_size at the server."
+)
+
+
+def _bring_wal(context: Context, plan: _Plan, sink: Sink, taken: Taken, place: Place) -> None:
+    """Add the WAL that the base backup needs out of the archive in `place`."""
+    context.reporter.phase("WAL of the base backup, from %s" % place.root, 0)
+    listed = parse_list(_list_of(sink, taken))
+    taken.wal, chunks = bring_wal(context, place, taken, plan.server.system_identifier, listed, plan.segment_bytes)
+    level, recipients = context.config.base.compression_level, context.config.backup.recipients
+    commands = codec.wrap(context.runner, taken.wal.layers, level=level, recipients=recipients)
+    sink.stream(taken.wal.path, commands, source=chunks)
+
+
+def _list_of(sink: Sink, taken: Taken) -> bytes:
+    """Return PostgreSQL's own list of the base backup, empty where it lies in a tar that is not read again."""
+    return taken.inner_list if taken.listing is None else (sink.folder / taken.listing.path).read_bytes()
+
+
 def _own_sizes(sink: Sink, taken: Taken) -> dict[str, int]:
     """Return what the files take unpacked, as their list says, of each tablespace by its number, and the rest by an empty one."""
-    raw = taken.inner_list if taken.listing is None else (sink.folder / taken.listing.path).read_bytes()
+    raw = _list_of(sink, taken)
     found: dict[str, int] = {}
     for path, file in parse_list(raw).files.items() if raw else ():
         parts = path.split("/", 2)

@@ -33,11 +33,12 @@ from ..postgres.fencing import (
     append_settings,
     fence_beside,
     forget_signals,
+    logins,
     no_event_triggers,
     write_file,
 )
 from ..postgres.prepared import prepared
-from ..postgres.recovering import Recovery, ShortError, is_served
+from ..postgres.recovering import Recovery, ShortError, ShutOutError, is_served
 from ..postgres.throwaway import give, socket_directory
 from ..postgres.unproven import (
     MARK,
@@ -69,6 +70,8 @@ from .recovery_plan import (
     prepare,
 )
 from .settling import forget_dropped, lay_missing
+
+_PATIENCE_SECONDS = 60.0
 
 
 def recover(context: Context, request: Request) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
         shutil.rmtree(done.alone, ignore_errors=True)
     if done.alone is not None and running:
         tick = time.monotonic()
-        _open(context, work, done.kept)
+        left += _open(context, work, done.kept)
         phases["open"] = round(time.monotonic() - tick, 3)
     for remark in left:
         context.warn(remark)
@@ -157,7 +160,7 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
         "kept_wal_directory": wal_directory.outside(done.kept) if done.kept else "",
         "socket_directory": str(done.sockets) if done.sockets else "",
         "port": work.request.port if done.sockets else None,
-        "superuser": done.recovery.postgres.login_user,
+        "superuser": (context.config.postgres if done.alone is not None else done.recovery.postgres).login_user,
         "service": work.service,
         "running": running,
         "databases": done.databases,
@@ -233,9 +236,14 @@ def _clear_rests(context: Context, work: Work) -> None:
                 "The server in %s was promoted meanwhile." % path, hint="Nothing was removed. Look at it first."
             )
     for path in work.rests:
-        clear(path)
-        if path in (unfinished(work.data), work.data) and not is_fixed(path):
-            path.rmdir()
+        whole = path in (unfinished(work.data), work.data) and not is_fixed(path)
+        try:
+            clear(path, whole=whole, patience=_PATIENCE_SECONDS)
+        except OSError as error:
+            raise PgopsError(
+                "What a recovery that was cut short left in %s could not be removed: %s" % (path, error),
+                hint="If a program of that run still writes there, end it; then run this again.",
+            ) from error
 
 
 def _clear(path: Path, existed: bool) -> None:
@@ -396,20 +404,26 @@ def _recovery(
     superuser = (work.source.manifest.roles or {}).get("bootstrap") or "postgres"
     # One of them takes logins, also where a hardened template1 does not.
     databases = ["postgres", "template1", *(str(one["name"]) for one in work.base.databases)]
+    postgres, second = context.config.postgres, ""
     # postgresql.conf may name another one, as on Debian, which -D does not outdo.
     options = ["-c data_directory=%s" % _quoted(str(work.data))]
     if sockets is not None:
         postgres = CopyLogin(login_unix_socket=str(sockets), login_user=superuser, login_db="template1")
         postgres = postgres.of_version(work.programs.major)
-        return Recovery(context, work.programs, work.data, work.account, postgres, options, databases)
+        second = context.config.postgres.login_user
+        return Recovery(context, work.programs, work.data, work.account, postgres, options, databases, second)
     if alone is not None:  # until it is proven nobody writes into it: that would be lost if it is not
-        shut = {**UNPROVEN, **no_event_triggers(work.programs.major)}
+        # Not by its own rules: the login of the configuration may not have existed at that moment, or had another password.
+        postgres = CopyLogin(login_unix_socket=str(alone), login_user=superuser, login_db="template1")
+        postgres = postgres.of_version(work.programs.major)
+        second = context.config.postgres.login_user
+        shut = {**UNPROVEN, **no_event_triggers(work.programs.major), **logins(alone, work.account)}
         options += ["-c %s=%s" % (name, _quoted(value)) for name, value in shut.items()]
         options.append("-c unix_socket_directories=%s" % _quoted(str(alone)))
     options += ["-c %s=%s" % one for one in least.items()]
     if work.config_file:
         options.append("-c config_file=%s" % _quoted(work.config_file))
-    return Recovery(context, work.programs, work.data, work.account, context.config.postgres, options, databases)
+    return Recovery(context, work.programs, work.data, work.account, postgres, options, databases, second)
 
 
 def _quoted(path: str) -> str:
@@ -516,13 +530,19 @@ def _quiet(work: Work, stopped: Stopped) -> list[str]:
     ]
 
 
-def _open(context: Context, work: Work, kept: Optional[Path]) -> None:
-    """Start the server, which is proven, once more: as its own configuration says, so that clients come in."""
+def _open(context: Context, work: Work, kept: Optional[Path]) -> list[str]:
+    """Start the server, which is proven, once more: as its own configuration says, so that clients come in. Return what to tell."""
     server = _recovery(context, work, None, None, {})
     context.reporter.phase("opening the server")
     try:
         server.start()
         server.wait()
+    except ShutOutError as error:
+        context.reporter.done()
+        return [
+            "The server runs, and does not let the login of the configuration in (postgres.login_user): %s"
+            % error.message
+        ]
     except PgopsError as error:
         error.message = (
             "The server is recovered and proven, in %s, but it does not run as its configuration says: %s"
@@ -538,6 +558,7 @@ def _open(context: Context, work: Work, kept: Optional[Path]) -> None:
         )
         raise
     context.reporter.done()
+    return []
 
 
 # --- settle -----------------------------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ from ..postgres.connection import Session, connect
 from ..postgres.databases import comment_on_database, create_database, finish_database, without_refused
 from ..postgres.globals import ALL_ROLES, choose_globals, load_globals
 from ..postgres.loading import load_database
-from ..postgres.pg_restore import Loaded, Options, self_made
+from ..postgres.pg_restore import Loaded, Options
 from ..postgres.target import Target
 from ..postgres.throwaway import room_for_server, throwaway
+from ..postgres.workers import self_made
 from ..settings import Assertion
 from ..source import Source
 
@@ -202,6 +203,7 @@ def _one(stage: Stage, database: Database, number: int) -> None:
         context.reporter.done()
         tick = lap(result, "load", tick)
     result.remarks += ["%s: %s" % (database.name, text) for text in loaded.benign]
+    result.remarks += ["The parallel restore of %r %s." % (database.name, met) for met in loaded.again]
     _compare(database, target, options, result)
     tick = lap(result, "compare", tick)
     if context.config.verify.amcheck:

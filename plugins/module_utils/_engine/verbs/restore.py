@@ -21,8 +21,9 @@ from ..postgres.connection import Session
 from ..postgres.databases import create_database, finish_database
 from ..postgres.globals import choose_globals, load_globals
 from ..postgres.loading import load_database
-from ..postgres.pg_restore import Options, self_made
+from ..postgres.pg_restore import Options
 from ..postgres.throwaway import claimed, clear_abandoned
+from ..postgres.workers import self_made
 from .restore_leftovers import discard, drop_abandoned, maintenance_session, mark_of, reopen_closed
 from .restore_plan import Job, Request, Work, check, chosen_databases, plan, prepare, source_of
 
@@ -112,6 +113,8 @@ def _load(context: Context, work: Work, job: Job, session: Session) -> None:
         _fill(context, work, job, session, dataclasses.replace(work.options, jobs=1))
     context.reporter.done()
     job.phases["load"] = round(time.monotonic() - tick, 3)
+    for met in job.loaded.again:
+        context.warn("The parallel restore of %r %s." % (job.name, met))
     for left_out in job.loaded.left_out:
         context.warn("Left out of %r: %s" % (job.name, left_out))
     job.done = work.request.mode == "into_empty"

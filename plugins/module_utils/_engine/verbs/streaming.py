@@ -36,6 +36,12 @@ class StreamSink(Sink):
         self._place, self._set_id, self._expected, self._room = place, set_id, expected, room
         self.sent: list[File] = []
 
+    def begin_anew(self, path: str) -> None:
+        """Do as Sink.begin_anew() does; what was sent of an upload that failed is given up, and its parts here go."""
+        super().begin_anew(path)
+        for part in self._room.iterdir():
+            part.unlink()
+
     def stream(
         self,
         path: str,

@@ -72,6 +72,22 @@ def test_only_the_required_questions_count() -> None:
     assert not judged({"off-site place": "critical"}, require=["off-site copy"])["protected"]
 
 
+@pytest.mark.parametrize(
+    ("found", "protected"),
+    [
+        ({"wal archive": "critical"}, False),
+        ({"wal history": "critical"}, False),
+        ({"wal archive": "warning", "wal gap": "warning"}, True),  # a backlog of some minutes passes
+        ({"wal archive": "ok"}, True),
+        ({}, True),
+    ],
+)
+def test_the_wal_archive_counts_where_that_is_required(found: dict[str, str], protected: bool) -> None:
+    assert judged(found)["protected"], "not by itself: a server may wait for its restart"
+    required = judged(found, require=["backup", "WAL archive"])
+    assert (required["protected"], required["needs"]) == (protected, [])
+
+
 def sets(*described: tuple[str, dict[str, str]], complete: bool = True) -> list[dict[str, Any]]:
     """Return sets as status describes them, of (id, {level: outcome})."""
     return [

@@ -18,6 +18,7 @@ ROOT = ENGINE.parents[2]
 # What goes up on purpose, file and room.
 UPWARDS = {
     ("host/program.py", "cli"),  # it lays down the completion and the manual page, which are made from the options
+    ("postgres/base_wal.py", "wal"),  # what the server no longer has of a base backup's WAL comes from the archive
     ("postgres/wal_directory.py", "wal"),  # whose data directory it is; `wal archive` asks it too, and must load little
     ("verbs/wal_ship.py", "runs"),  # each batch of its loop is a run
 }

@@ -345,20 +345,6 @@ def test_where_the_next_copy_is_near_it_may_come_first(machine: Machine) -> None
     assert [text for text in result["warnings"] if "random_delay" in text] == []
 
 
-def test_each_line_of_the_hardening_has_its_reason(machine: Machine) -> None:
-    machine.lay(machine.request("systemd"))
-    lines = machine.unit("pgops-backup@db1-main.service").splitlines()
-    body = lines[lines.index("SyslogIdentifier=pgops-backup") + 1 :]
-    explained = False
-    for line in body:
-        if not line:
-            explained = False
-        elif line.startswith("#"):
-            explained = True
-        else:
-            assert explained, line
-
-
 @pytest.mark.skipif(not SYSTEMD, reason="there is no systemd-analyze")
 def test_systemd_finds_the_units_right_and_safe(machine: Machine, tmp_path: Path) -> None:
     odd = machine.root / "etc" / "a b%c'd\"e$f;.yml"

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
 from typing import Any
@@ -229,3 +230,24 @@ def test_names_do_not_steer_the_terminal(text: str, shown: str) -> None:
 
 def test_colours_of_our_own_stay() -> None:
     assert printable("\033[31mred\033[0m \033[2J", keep_colours=True) == "\033[31mred\033[0m \\x1b[2J"
+
+
+def test_the_journal_hears_how_loud_a_line_is_and_nobody_else_does(tmp_path: Any) -> None:
+    with (tmp_path / "journal").open("w+") as stream:
+        found = os.fstat(stream.fileno())
+        for named in ("%d:%d" % (found.st_dev, found.st_ino), "%d:%d" % (found.st_dev, found.st_ino + 1), ""):
+            told = ProgressReporter(stream, verbose=True, environ={"JOURNAL_STREAM": named})
+            told.note("warning: a name with\n<0>a second line")
+            told.note("a note")
+            told.close()
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    # What somebody wrote into a name makes no line louder.
+    assert lines[:3] == ["<4>warning: a name with", "<4><0>a second line", "<6>a note"]
+    assert lines[3:] == ["warning: a name with", "<0>a second line", "a note"] * 2
+
+
+def test_who_writes_to_no_file_has_no_journal() -> None:
+    screen, clock = Screen(), Clock()
+    reporter(screen, clock, environ={"JOURNAL_STREAM": "8:1"}).note("warning: here")
+    assert screen.getvalue() == "warning: here\n"

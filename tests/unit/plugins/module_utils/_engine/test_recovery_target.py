@@ -19,7 +19,9 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery
     Stopped,
     doubts,
     paused_at_the_end,
+    prefix_of,
     said_at_the_end,
+    spoken,
     transaction_ahead,
     why_short,
 )
@@ -245,6 +247,23 @@ def test_the_transaction_before_which_it_stopped_is_read_from_its_words() -> Non
         ("", ""),
     ]:
         assert transaction_ahead(log) == xid
+
+
+def test_a_moment_that_came_twice_as_the_clock_was_set_back_is_told() -> None:
+    """PostgreSQL stops at the first commit behind it, and nothing that it says afterwards shows that more came before the target."""
+    bases = [base(10, 30), base(20, 20)]
+    # From segment 15 on the clock was five hours ahead, and with segment 18 it was right again.
+    hours = {n: 40.0 - n for n in range(10, 30)} | {n: 35.0 - n for n in range(15, 18)}
+    held = archive(bases, hours)
+    for hour, told in [(20.5, True), (18.5, True), (23.0, False), (17.5, False), (24.0, False)]:
+        chosen = choose_base(Target("time", at(hour)), bases[:1], held, NOW)
+        (remark,) = [text for text in chosen.remarks if "came twice" in text] or [""]
+        assert ("near the LSN %s" % show_lsn(18 * SIZE) in remark) is told, hour
+    assert not any("came twice" in text for text in choose_base(Target("end"), bases[:1], held, NOW).remarks)
+    # What S3 alone has tells when it came there, and a base backup behind that is none the worse.
+    there = archive(bases, hours, arrived=True)
+    assert not any("twice" in text for text in choose_base(Target("time", at(20.5)), bases[:1], there, NOW).remarks)
+    assert not any("twice" in text for text in choose_base(Target("time", at(18.5)), bases, held, NOW).remarks)
 
 
 def test_where_wal_may_end_because_nothing_was_committed_any_more() -> None:
@@ -522,9 +541,9 @@ def test_no_base_backup_that_ended_later_is_ever_taken(ended: list[float], wante
 # --- did it stop there ------------------------------------------------------------------------------------------------
 
 LOG = """\
-2026-11-22 07:00:00 UTC [1] LOG:  starting point-in-time recovery
-2026-11-22 07:00:01 UTC [1] LOG:  %s
-2026-11-22 07:00:01 UTC [1] LOG:  pausing at the end of recovery
+LOG:  starting point-in-time recovery
+LOG:  %s
+LOG:  pausing at the end of recovery
 """
 BEFORE = "recovery stopping before commit of transaction 759, time 2026-11-22 05:00:00.5+00"
 AT_LSN = 'recovery stopping %s WAL location (LSN) "%X/%08X"'
@@ -532,13 +551,52 @@ AT_LSN = 'recovery stopping %s WAL location (LSN) "%X/%08X"'
 
 def stopped(log: str = BEFORE, **others: Any) -> Stopped:
     return Stopped(
-        **{"position": 25 * SIZE, "moment": at(3.5), "timeline": 2, "log": said_at_the_end(LOG % log), **others}
+        **{
+            "position": 25 * SIZE,
+            "moment": at(3.5),
+            "timeline": 2,
+            "log": said_at_the_end((LOG % log).split("\n")),
+            **others,
+        }
     )
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "LOG:  %s" % BEFORE,
+        "2026-11-22 07:00:01 UTC [1] other startup: LOG:  %s" % BEFORE,
+        "2026-11-22 07:00:01 UTC [1] t0ken client backend: LOG:  %s" % BEFORE,
+        "2026-11-22 07:00:01 UTC [1] t0ken startup: \tLOG:  %s" % BEFORE,
+        "2026-11-22 07:00:01 UTC [1] t0ken startup: LOG:  restored log file LOG:  %s" % BEFORE,
+        "2026-11-22 07:00:01 UTC [1] t0ken startup: DETAIL:  LOG:  pausing at the end of recovery",
+        # The name of a restore point that is passed; no newline of it comes without a tab.
+        *("2026 [1] t0ken startup: LOG:  x%sLOG:  %s" % (end, BEFORE) for end in "\r\v\f\x1c\x85\u2028"),
+    ],
+)
+def test_only_the_process_that_replays_tells_where_it_stopped(lie: str) -> None:
+    """And only in lines of its own: a prefix, a restore point or a restore_command may say the same words."""
+    words = spoken(lie + "\n", "t0ken")
+    assert said_at_the_end(words) == ""
+    assert not paused_at_the_end(words)
+    mark = prefix_of("t0ken").replace("%b", "startup")
+    words = spoken("%s\n%sLOG:  %s\n%s\n" % (lie, mark, BEFORE.replace("759", "7"), lie), "t0ken")
+    assert said_at_the_end(words) == BEFORE.replace("759", "7")
+    assert paused_at_the_end(words)
+
+
+def test_a_restore_point_may_have_any_name() -> None:
+    name = 'x", time 1\rLOG:  %s' % BEFORE
+    assert said_at_the_end(
+        spoken('p t0ken startup: LOG:  recovery stopping at restore point "%s", time 2\n' % name, "t0ken")
+    )
+    end = Stopped(25 * SIZE, at(3.5), 2, 'recovery stopping at restore point "%s", time 2' % name.partition("\r")[0])
+    assert doubts(Target("name", name='x", time 1'), base(10, 30), end) == []
+
+
 def test_the_last_words_are_found() -> None:
-    assert said_at_the_end(LOG % BEFORE) == BEFORE
-    assert said_at_the_end("nothing") == ""
+    assert said_at_the_end((LOG % BEFORE).split("\n")) == BEFORE
+    assert said_at_the_end(["nothing"]) == ""
     assert stopped().as_data()["lsn"] == show_lsn(25 * SIZE)
     assert Stopped(None, None, None).as_data() == {"lsn": None, "time": None, "timeline": None, "log": ""}
 
@@ -633,12 +691,13 @@ def test_the_end_of_a_quiet_archive_is_an_end_for_a_moment() -> None:
 
 
 def test_a_pause_is_an_end_only_when_the_server_says_so() -> None:
-    midway = (
-        "WARNING:  hot standby is not possible because of insufficient parameter settings\nLOG:  recovery has paused\n"
-    )
+    midway = [
+        "WARNING:  hot standby is not possible because of insufficient parameter settings",
+        "LOG:  recovery has paused",
+    ]
     assert not paused_at_the_end(midway)
-    assert paused_at_the_end("LOG:  %s\nLOG:  recovery has paused\n" % BEFORE)
-    assert paused_at_the_end("LOG:  pausing at the end of recovery\n")
+    assert paused_at_the_end(["LOG:  %s" % BEFORE, "LOG:  recovery has paused"])
+    assert paused_at_the_end(["LOG:  pausing at the end of recovery"])
 
 
 def test_the_end_lies_in_the_last_segment_that_the_archive_has() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -157,6 +158,27 @@ def test_children_of_the_program_are_stopped_with_it(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="did not end"):
         RUNNER.run(shell("sleep 60 & echo $! > %s; wait" % note), timeout=3)
     assert soon(lambda: not alive(int(note.read_text())))
+
+
+_WORKS = """
+import sys
+sys.path[:0] = %r
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Command, Runner
+Runner().run(Command(("/bin/sh", "-c", "echo $$ > %s; exec sleep 600"), ends_with_us=True))
+"""
+
+
+def test_a_program_that_must_not_go_on_ends_with_us(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    ours = subprocess.Popen([sys.executable, "-c", _WORKS % (sys.path, told)])
+    try:
+        assert soon(lambda: told.is_file() and told.read_text().endswith("\n"))
+        ours.kill()
+        ours.wait(60)
+        assert soon(lambda: not alive(int(told.read_text())))
+    finally:
+        ours.kill()
+        ours.wait(60)
 
 
 def test_a_program_that_ignores_the_request_to_end_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

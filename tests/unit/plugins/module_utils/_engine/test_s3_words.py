@@ -53,7 +53,7 @@ def said(error: Exception, operation: str = "put_object") -> PgopsError:
         (RefusedError("AccessDenied", 403), PgopsError, "s3:PutObject"),
         (RefusedError("403", 403), PgopsError, "access denied"),
         (RefusedError("InvalidAccessKeyId", 403), PgopsError, "does not accept the credentials"),
-        (RefusedError("ExpiredToken", 400), PgopsError, "does not accept the credentials"),
+        (RefusedError("ExpiredToken", 400), PgopsError, "the credentials have expired"),
         (RefusedError("RequestTimeTooSkewed", 403), PgopsError, "clock"),
         (RefusedError("InvalidObjectState", 403), PgopsError, "RestoreObject"),
         (RefusedError("NoSuchBucket", 404), MissingError, "bucket bucket does not exist"),

@@ -42,6 +42,24 @@ def test_a_moment_is_read_whatever_its_offset(text: str) -> None:
     assert moment.utcoffset() == timedelta(0)
 
 
+@pytest.mark.parametrize(
+    ("text", "fraction"),
+    [
+        ("2026-11-22 02:00:07.5+00", 500_000),
+        ("2026-11-22 03:00:07.50123+01", 501_230),
+        ("2026-11-22T03:00:07.1+01:00", 100_000),
+        ("2026-11-22T03:00:07,123456+0100", 123_456),
+        ("2026-11-22T02:00:07.123456789Z", 123_456),
+        ("2026-11-22 07:30:07+05:30", 0),
+        ("2026-11-21 22:30:07-0330", 0),
+        ("2026-11-22 02:53:35+00:53:28", 0),
+    ],
+)
+def test_a_moment_is_read_as_postgresql_prints_it(text: str, fraction: int) -> None:
+    """As psql and the server's log have it, with each Python: before 3.11 its own parser knows three or six digits alone."""
+    assert parse_iso(text) == datetime(2026, 11, 22, 2, 0, 7, fraction, tzinfo=UTC)
+
+
 @pytest.mark.parametrize("text", ["2026-11-22T02:00:00", "2026-11-22", "2026-11-22 02:00"])
 def test_a_moment_without_an_offset_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="no offset from UTC"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,38 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unpr
     unfinished,
     unmark,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Postgres
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover, recovery_plan
+
+
+def test_a_program_of_a_killed_run_that_still_writes_is_waited_for(tmp_path: Path) -> None:
+    """As tar does for a moment, until it hears that nothing comes any more."""
+    folder, over = tmp_path / "unfinished", threading.Event()
+    mark(folder, tmp_path / "data", "")
+
+    def write() -> None:
+        number = 0
+        while not over.wait(0.001):
+            number += 1
+            with contextlib.suppress(OSError):
+                (folder / "base" / str(number)).mkdir(parents=folder.is_dir())
+                (folder / "base" / str(number) / "file").touch()
+                (folder / str(number)).touch()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    stop = threading.Timer(1.0, over.set)
+    stop.start()
+    try:
+        while folder.is_dir():  # it may succeed in a moment between two files
+            clear(folder, whole=True, patience=60)
+    finally:
+        over.set()
+        writer.join(60)
+        stop.cancel()
+    assert not folder.exists()
+    with pytest.raises(FileNotFoundError):
+        clear(folder, whole=True, patience=60)
 
 
 def test_a_mark_names_the_data_directory_and_goes_when_it_is_proven(tmp_path: Path) -> None:
@@ -223,6 +255,58 @@ def test_a_login_that_is_refused_for_good_ends_the_wait(
     if raised:
         assert answer in str(caught.value)
         assert raised in caught.value.hint
+
+
+def test_what_a_configuration_includes_and_this_host_lacks(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovering.Recovery, "runs", lambda _recovery: False)
+    monkeypatch.setattr(recovering, "_BEGIN_SECONDS", 0.0)
+    waiting = recovering.Recovery(world.context(), None, tmp_path, "", None)  # type: ignore[arg-type]
+    waiting.log.write_text(
+        'LOG:  could not open configuration directory "/etc/more": No such file or directory\n'
+        'FATAL:  configuration file "/srv/copy/postgresql.conf" contains errors\n'
+    )
+    with pytest.raises(UnreachableError, match='directory "/etc/more"') as caught:
+        waiting.wait()
+    assert "for a copy empty ones do" in caught.value.hint
+
+
+def test_a_first_superuser_that_was_renamed(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "postmaster.pid").write_text("1\n%s\n0\n5432\n/s\n\n1 2\nready   \n" % tmp_path)
+    asked: list[str] = []
+
+    def connect(where: Postgres, _databases: Any) -> Any:
+        asked.append(where.login_user)
+        if where.login_user != "admin":
+            raise UnreachableError('FATAL:  role "%s" does not exist' % where.login_user)
+        return where
+
+    monkeypatch.setattr(recovering, "connect_any", connect)
+    known: Any = (world.context(), None, tmp_path, "", Postgres(login_user="postgres"))
+    assert recovering.Recovery(*known, second="admin").session().login_user == "admin"  # type: ignore[attr-defined]
+    assert asked == ["postgres", "admin"]
+    with pytest.raises(UnreachableError, match='role "gone" does not exist'):
+        recovering.Recovery(*known, second="gone").session()
+    with pytest.raises(UnreachableError, match='role "postgres" does not exist'):
+        recovering.Recovery(*known).session()
+
+
+def test_a_server_that_cannot_even_write_why_it_ended(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log lies on the disk that is full."""
+    monkeypatch.setattr(recovering.Recovery, "runs", lambda _recovery: False)
+    monkeypatch.setattr(recovering, "_BEGIN_SECONDS", 0.0)
+    monkeypatch.setattr(recovering, "_POLL_SECONDS", 0.001)
+    waiting = recovering.Recovery(world.context(), None, tmp_path, "", None)  # type: ignore[arg-type]
+    waiting.log.touch()
+    monkeypatch.setattr(recovering, "free_bytes", lambda _path: 4096)
+    with pytest.raises(UnreachableError, match=r"could not say why: the disk of .* is full"):
+        waiting.wait()
+    monkeypatch.setattr(recovering, "free_bytes", lambda _path: 1 << 30)
+    with pytest.raises(UnreachableError, match="before it had recovered: "):
+        waiting.wait()
 
 
 def test_a_file_that_goes_meanwhile_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,10 @@ def test_a_base_without_its_own_wal_is_no_start():
 def test_wal_without_a_base_and_another_cluster_give_nothing():
     (window,) = windows(SYSTEM, [], segments([3, 4]), {}, SIZE)
     assert (window.stretches, window.timeline) == ((), 1)
+    # The first timeline began with no switch, of which a history could be missing.
+    assert not window.is_stranded
+    (later,) = windows(SYSTEM, [], segments([3], timeline=2), {}, SIZE)
+    assert later.is_stranded
     assert windows("17", [base(3.1, 3.5)], {}, {}, SIZE) == []
 
 
