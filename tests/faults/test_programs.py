@@ -52,6 +52,7 @@ exec "%s/pg_restore" "$@"
     [
         ("deadlock detected", "deadlocked with itself"),
         ("permission denied for schema sales", "granted out of order"),
+        ("tuple concurrently updated", "changed one thing twice at once"),
     ],
 )
 def test_workers_of_pg_restore_in_each_others_way_are_followed_by_one(

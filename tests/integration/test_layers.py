@@ -10,15 +10,18 @@ import shutil
 import subprocess
 import sys
 import venv
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Schedule, base_calendar
 from tests.benchmarks import arrived
 from tests.benchmarks.table import OURS, Measure, file_name, judge, versions
 from tests.tools.bench import FAILED, NOT_RUN, PASSED, Bench, Outcome, collect_less
 from tests.tools.collection_tree import ROOT
 from tests.tools.layers import Layer, Row, count_layers, in_memory, judge_coverage, own_var_tmp
+from tests.tools.scenarios import JOBS_BEGIN, ON_SUNDAYS, own_jobs_ahead
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,32 @@ from tests.tools.layers import Layer, Row, count_layers, in_memory, judge_covera
 def test_the_limit_holds_for_branches_alone_and_for_both(taken: int, ran: int, status: str, words: str) -> None:
     totals = {"covered_branches": taken, "num_branches": 100, "covered_lines": ran, "num_statements": 1000}
     assert judge_coverage(totals) == Outcome(status, words)
+
+
+@pytest.mark.parametrize(
+    ("now", "minutes"),
+    [
+        ("2026-11-27T12:00", 0),
+        ("2026-11-27T00:39", 0),
+        ("2026-11-27T00:50", 11),  # 01:50 in Berlin
+        ("2026-11-27T01:01", 0),
+        ("2026-07-03T00:20", 11),  # in summer it is 02:20 there
+        ("2026-07-03T01:50", 11),
+        ("2026-07-03T03:01", 0),
+        ("2026-11-27T23:50", 0),
+        ("2026-11-28T23:50", 11),  # base backups are of Sundays
+    ],
+)
+def test_the_hosts_do_not_begin_a_job_of_their_own_while_they_are_tested(now: str, minutes: int) -> None:
+    assert own_jobs_ahead(datetime.fromisoformat(now + "+00:00")) == timedelta(minutes=minutes)
+
+
+def test_the_times_of_their_jobs_are_those_of_the_defaults() -> None:
+    defaults = Schedule()
+    daily = [defaults.backup, defaults.sync, defaults.verify]
+    assert sorted(daily) == sorted("%d %d * * *" % (minute, hour) for hour, minute in JOBS_BEGIN)
+    weekly = [base_calendar(defaults.base, archived=True), defaults.prune]
+    assert sorted(weekly) == sorted("%d %d * * 0" % (minute, hour) for hour, minute in ON_SUNDAYS)
 
 
 def test_a_run_without_a_branch_proves_nothing() -> None:

@@ -118,7 +118,7 @@ class Story:
     def settle(self) -> None:
         """Let everything so far be archived."""
         (name,) = run_sql(self.server, "postgres", "SELECT pg_walfile_name(pg_switch_wal())")[0]
-        wait_for((self.archive / name).exists)
+        archived_up_to(self.server, name)  # while cp is at it, the file is there, but not whole
 
     def folder(self) -> Path:
         """A new directory for a copy and its tablespace, which the server's account can reach."""

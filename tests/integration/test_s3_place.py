@@ -502,7 +502,7 @@ def test_probe_finds_what_works_and_leaves_nothing(kit: Kit) -> None:
     assert [c["name"] for c in result["checks"] if not c["ok"]] == []
     assert result["capabilities"]["put_checksum"] == "read"
     assert result["capabilities"]["versioning"] == "Off"
-    assert abs(result["capabilities"]["clock_difference_seconds"]) < 5
+    assert abs(result["capabilities"]["clock_difference_seconds"]) < 30
     assert result["changed"]
     assert not probe(kit.context())["changed"]
     assert kit.raw_paths() == []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -483,16 +484,17 @@ def test_wrong_and_erroneous_assertions_fail(mine: tuple[Site, str]) -> None:
 
 
 def throwaways(site: Site) -> list[int]:
-    """Return the postmasters of throwaway servers of this site, by their command lines."""
-    found = []
+    """Return the postmasters of throwaway servers of this site, by their command lines, which their children have at first, too."""
+    found: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             line = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
         if line[0].endswith("/postgres") and any(site.instance in part for part in line):
-            found.append(int(entry.name))
-    return found
+            found[int(entry.name)] = parent
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def remains(site: Site) -> list[Path]:
@@ -511,7 +513,10 @@ def listening_inodes() -> set[str]:
 
 
 def sockets_of(pid: int) -> set[str]:
-    links = [os.readlink(link) for link in Path("/proc/%d/fd" % pid).iterdir()]
+    links = []
+    for link in Path("/proc/%d/fd" % pid).iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed just now
+            links.append(os.readlink(link))
     return {link[8:-1] for link in links if link.startswith("socket:[")}
 
 

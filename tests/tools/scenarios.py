@@ -20,9 +20,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from datetime import time as clock_time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Optional
+from zoneinfo import ZoneInfo
 
 from tests.tools import cores
 from tests.tools.bench import VENV, Bench, LayerError, stop_group
@@ -40,6 +43,13 @@ _SLOW_FIRST = ("timers", "baddays", "default", "upgrade", "patroni", "ha")
 _BASE = ROOT / "molecule" / "base.yml"
 _LOCK = Path("/run/pgops-scenarios.lock")
 _LIMIT_SECONDS = 1500
+# The zones of the hosts, and when on their clocks the jobs begin that every host has: the tests count what ran.
+_ZONES = ("UTC", "Europe/Berlin")
+JOBS_BEGIN = ((2, 0), (2, 30), (3, 0))
+ON_SUNDAYS = ((0, 0), (1, 0))
+# All scenarios together take less, and between two of those times there is more.
+_LASTS, _JUST_BEGUN = timedelta(minutes=20), timedelta(minutes=1)
+_SUNDAY = 6
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,20 @@ def run(name: str, *, keep: bool, controller: Optional[Controller] = None) -> En
     return ended
 
 
+def own_jobs_ahead(now: datetime) -> timedelta:
+    """Return how long it takes until no job of the hosts' own schedule begins within a run of the scenarios; mostly nothing."""
+    begins = []
+    for zone in map(ZoneInfo, _ZONES):
+        for day in (now.astimezone(zone).date() + timedelta(days=days) for days in (0, 1)):
+            times = (*JOBS_BEGIN, *ON_SUNDAYS) if day.weekday() == _SUNDAY else JOBS_BEGIN
+            begins += [datetime.combine(day, clock_time(*one), zone).astimezone(ZoneInfo("UTC")) for one in times]
+    then = now
+    for moment in sorted(begins):
+        if then - _JUST_BEGUN < moment < then + _LASTS:
+            then = moment + _JUST_BEGUN
+    return then - now
+
+
 def run_all(names: Sequence[str], *, jobs: int, keep: bool) -> list[Ended]:
     """Run scenarios, `jobs` at a time, on machines of their own and with one store."""
     lab = Lab()
@@ -163,6 +187,10 @@ def run_all(names: Sequence[str], *, jobs: int, keep: bool) -> list[Ended]:
         # Before the clock of a scenario runs, and once for all.
         prepare_all()
         other = another_controller() if _ON_ANOTHER_CORE in names else None
+        ahead = own_jobs_ahead(datetime.now(ZoneInfo("UTC")))
+        if ahead:
+            print(f"waiting for {ahead}: on the clocks of the hosts their own jobs are about to begin", flush=True)
+            time.sleep(ahead.total_seconds())
         rest = [name for name in names if name != HOSTS]
         if HOSTS in names:
             ended.append(run(HOSTS, keep=keep))

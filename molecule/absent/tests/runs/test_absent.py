@@ -87,11 +87,14 @@ def test_while_a_job_runs_nothing_goes(host: Any, ansible_play: Any) -> None:
     job, timer = "pgops-backup@gone13-main.service", "pgops-backup@gone13-main.timer"
     holds = "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(300)"
     host.check_output("systemd-run --quiet --unit holder --uid postgres psql -X -d shop -c %s", holds)
+    held = "SELECT 'is so' FROM pg_locks WHERE granted AND locktype = 'relation' AND mode = 'AccessExclusiveLock'"
+    waiting = "SELECT 'is so' FROM pg_locks WHERE NOT granted"
+    until = 'until sudo -u postgres psql -XAtc "%s" | grep -q "is so"; do sleep 1; done'
     try:
+        # Else the job might be the first.
+        host.check_output("timeout 120 sh -c %s", until % held)
         host.check_output("systemctl start --no-block %s", job)
-        waiting = "SELECT 'waits' FROM pg_locks WHERE NOT granted"
-        begun = f'until sudo -u postgres psql -XAtc "{waiting}" | grep -q waits; do sleep 1; done'
-        host.check_output("timeout 60 sh -c %s", begun)
+        host.check_output("timeout 120 sh -c %s", until % waiting)
         said = ansible_play("absent.yml")
         assert said.returncode != 0
         assert "Somebody runs pgops from" in said.stdout + said.stderr
@@ -101,7 +104,7 @@ def test_while_a_job_runs_nothing_goes(host: Any, ansible_play: Any) -> None:
         ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK %'"
         host.check_output("sudo -u postgres psql -XAtc %s", ends)
     waits = f"while [ $(systemctl is-active {job}) = activating ]; do sleep 1; done"
-    host.check_output("timeout 60 sh -c %s", waits)
+    host.check_output("timeout 120 sh -c %s", waits)
     assert host.check_output("systemctl show --property Result --value %s", job) == "success"
 
 

@@ -29,6 +29,8 @@ def test_a_backup_that_lost_its_power_is_none(lab: Lab, host: Any) -> None:
     # A lock holds pg_dump for as long as we like.
     sql = "BEGIN; LOCK TABLE orders; SELECT pg_sleep(600)"
     host.check_output("systemd-run --quiet --unit=lab-lock sudo -u postgres psql -d shop -c %s", sql)
+    held = "SELECT 'held' FROM pg_locks WHERE granted AND locktype = 'relation' AND mode = 'AccessExclusiveLock'"
+    assert until(lambda: "held" in host.run("sudo -u postgres psql -XAtc %s", held).stdout, 90) is not None
     host.check_output("systemctl start --no-block %s.service", JOB)
     assert until(lambda: "pg_dump" in host.run("pgrep -a pg_dump").stdout, 90) is not None
     power(lab, cut=True)

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Container, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -27,6 +29,8 @@ _TRASH = ".trash-"
 REPAIR = ".repair"
 # So long what a pull had fetched when it broke waits for the next one.
 PULLED_FOR = timedelta(days=7)
+# So long the programs of a killed run have for their end.
+_END_SECONDS = 10.0
 
 
 class LocalPlace(Place):
@@ -199,10 +203,7 @@ class LocalPlace(Place):
         """Remove what leftovers() lists and return it. Only for a run that holds the backup lock; `repairs` only without a sync."""
         found = self.leftovers(now, repairs=repairs)
         for path in map(Path, found):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            _remove(path)
         return found
 
     def clear_pulls(self, now: datetime, there: Container[str]) -> dict[str, int]:
@@ -215,19 +216,20 @@ class LocalPlace(Place):
             if path.name[len(_PULLED) :] not in there or not self._waits(path, now):
                 gone[path] = _room_of(path)
         for path in gone:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            _remove(path)
         return {str(path): size for path, size in sorted(gone.items())}
 
     def _repairs(self) -> dict[Path, int]:
-        found: dict[Path, int] = {}
-        for path in sorted((self._home / SETS).glob("[!.]*/**/.*" + REPAIR)):
-            with contextlib.suppress(FileNotFoundError):  # a repair that has ended just now
-                if path.is_file():
-                    found[path] = path.lstat().st_size
-        return found
+        top, found = self._home / SETS, dict[Path, int]()
+        for folder, names, files in os.walk(top):
+            if Path(folder) == top:
+                names[:], files[:] = [name for name in names if not name.startswith(".")], []
+            for name in files:
+                path = Path(folder) / name
+                if name.startswith(".") and name.endswith(REPAIR):
+                    with contextlib.suppress(FileNotFoundError):  # a repair that has ended just now
+                        found[path] = path.lstat().st_size
+        return {path: found[path] for path in sorted(found)}
 
     def _waits(self, pulled: Path, now: datetime) -> bool:
         """Tell whether a later pull may go on with the folder `pulled`."""
@@ -275,9 +277,30 @@ def _compare(file: File, size: int, sha256: str, where: str) -> None:
         raise DamagedError("%s in %s is not what the manifest says (SHA-256 differs)." % (file.path, where))
 
 
-def _room_of(folder: Path) -> int:
+def _room_of(top: Path) -> int:
     """Return the bytes that the files in it hold; of a large file that was fetched in part, that part."""
-    return sum(min(allocated(f), f.lstat().st_size) for f in folder.rglob("*") if not f.is_dir())
+    total = 0
+    for folder, _names, files in os.walk(top):
+        for file in files:
+            path = Path(folder) / file
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes it, too
+                total += min(allocated(path), path.lstat().st_size)
+    return total
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, again while a program of the killed run, which ends by itself, still writes in it."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    end = time.monotonic() + _END_SECONDS
+    while path.exists():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or time.monotonic() >= end:
+                raise
+            time.sleep(0.1)
 
 
 __all__ = ("PULLED_FOR", "REPAIR", "LocalPlace")

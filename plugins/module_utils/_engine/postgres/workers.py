@@ -16,11 +16,13 @@ from ..system.runner import Command, Runner
 from .pg_restore import Loaded, Options, listing_of_file, restore_arguments, run_restore
 from .target import Target
 
-# What several workers can do to each other, and one alone cannot: block each other (partitions, foreign keys), grant on a
-# table before another has granted the use of its schema to who grants, or read through a function, which nobody sees in
-# advance, a materialized view that another is about to fill.
+# What several workers can do to each other, and one alone cannot: block each other (partitions, foreign keys), change one row
+# of the catalog at once (older tools grant on a table and on its columns so), grant on a table before another has granted the
+# use of its schema to who grants, or read through a function, which nobody sees in advance, a materialized view that another
+# is about to fill.
 _SELF_MADE = (
     ("deadlock detected", "deadlocked with itself"),
+    ("tuple concurrently updated", "changed one thing twice at once"),
     ("permission denied for schema", "granted out of order"),
     ("has not been populated", "filled materialized views out of order"),
 )

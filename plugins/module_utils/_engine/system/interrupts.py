@@ -8,12 +8,15 @@ import contextlib
 import math
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+# A signal that Python dropped is sent once more when what dropped it is over. Seconds.
+_AGAIN_SECONDS = 0.05
 # How long the clean-up waits for the cancelling of what ran before it, which asks the server. Seconds.
 _HUSH_SECONDS = 5
 
@@ -49,17 +52,29 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    count = [0]
+    count, last, again = [0], [signal.SIGINT.value], list[threading.Timer]()
     _heard.at = 0.0
 
     def stop(number: int, frame: Any) -> None:
-        del number, frame
+        del frame
+        last[0] = number
         count[0] += 1
         if count[0] == 1:
             _heard.at = time.monotonic()  # what begins from now on is the clean-up's
         if count[0] != 2:
             raise KeyboardInterrupt
 
+    def dropped(unraisable: Any) -> None:
+        if count[0] != 1 or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            hook(unraisable)
+            return
+        count[0] = 0
+        again.append(threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), last[0])))
+        again[-1].daemon = True
+        again[-1].start()
+
+    # Python drops what is raised in a destructor, or while it lets go the lock of a module that it has imported.
+    hook, sys.unraisablehook = sys.unraisablehook, dropped
     before: dict[int, Any] = {}
     for number in map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
         # What our creator had us ignore (nohup) stays ignored.
@@ -68,6 +83,9 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        for timer in again:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

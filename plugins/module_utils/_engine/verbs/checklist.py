@@ -152,9 +152,9 @@ def _alert_secrets(alerts: Alerts) -> Iterator[str]:
 def _exported(directory: str, processes: Path = Path("/proc")) -> Optional[bool]:
     """Tell whether a node_exporter runs here that reads `directory`; None where the processes of others cannot be seen."""
     found = False
-    for entry in processes.glob("[0-9]*/cmdline"):
+    for entry in processes.glob("[0-9]*"):
         try:
-            words = entry.read_bytes().decode("utf-8", "replace").split("\0")
+            words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         except OSError:
             continue
         found = True

@@ -341,6 +341,29 @@ def test_a_node_exporter_is_known_by_what_it_reads(tmp_path: Path) -> None:
     assert verb._exported("/srv/numbers", tmp_path) is False
 
 
+def test_a_process_that_ends_while_it_is_looked_at_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says then that there is no such process, not that there is no such file."""
+    for number, words in ((1, b"/sbin/init\0"), (7, b"ends\0"), (9, b"node_exporter\0")):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "cmdline").write_bytes(words)
+    really = {name: getattr(os, name) for name in ("stat", "open")}
+
+    def looking(name: str) -> Any:
+        def look(path: Any, *others: Any, **options: Any) -> Any:
+            if not isinstance(path, int) and os.fspath(path).endswith("/7/cmdline"):
+                raise ProcessLookupError(3, "No such process")
+            return really[name](path, *others, **options)
+
+        return look
+
+    for name in really:
+        monkeypatch.setattr(os, name, looking(name))
+    assert verb._exported("/srv/numbers", tmp_path) is False
+    assert verb._exported("/var/lib/prometheus/node-exporter", tmp_path) is True
+
+
 def test_a_schedule_that_starts_nothing_is_no_schedule(world: Any) -> None:
     ran(world, "backup")
     assert lines(world)["deployment.schedule"]["ticked"], "nothing has been due yet"

@@ -82,10 +82,10 @@ def test_whoever_kills_a_writer_finds_the_old_or_a_new_file_never_half_of_one(tm
         import sys; sys.path.insert(0, %r)
         from _engine.system.durable import write_bytes
         from pathlib import Path
-        print("ready", flush=True)
         while True:
             for letter in (b"a", b"b"):
                 write_bytes(Path(%r), letter * 3000000)
+                print("written", flush=True)
         """
     ) % (str(source.parent), str(tmp_path / "x"))
     for _unused in range(3):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -163,6 +164,74 @@ def test_clearing_leftovers_touches_no_set(place: LocalPlace) -> None:
     write_set(place)
     assert place.clear_leftovers(NOW) == {}
     assert len(visible(place)) == 2
+
+
+def test_what_a_program_of_a_killed_run_still_writes_is_no_obstacle(
+    place: LocalPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pg_dump that writes a directory learns of the kill by a signal, and the next run can be there before it has ended."""
+    dump = place.home / "sets" / (".unfinished-" + ID) / "databases" / "orders"
+    dump.mkdir(parents=True)
+    (dump / "1.dat").write_bytes(b"12345")
+    rmdir, late = os.rmdir, iter(["2.dat", "3.dat"])
+
+    def written_meanwhile(path: Any, **options: Any) -> None:
+        name = next(late, "") if os.path.basename(path) == "orders" else ""
+        if name:
+            (dump / name).write_bytes(b"x")
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", written_meanwhile)
+    assert list(place.clear_leftovers(NOW).values()) == [5]
+    assert next(late, "") == ""
+    assert list((place.home / "sets").iterdir()) == []
+
+
+@pytest.mark.parametrize("which", ["the folder", "a folder in it", "a file"])
+def test_what_somebody_else_removes_while_it_is_looked_at_is_no_leftover(
+    place: LocalPlace, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """As when a removal is planned while another one is at work."""
+    trash = place.home / "sets" / (".trash-" + ID)
+    (trash / "databases" / "orders").mkdir(parents=True)
+    (trash / "databases" / "orders" / "1.dat").write_bytes(b"12345")
+    held, lstat = local_module._is_held, Path.lstat
+
+    def then_removed(path: Path) -> bool:
+        found = held(path)
+        if which == "the folder":
+            shutil.rmtree(trash)
+        return found
+
+    def vanish(path: Path) -> os.stat_result:
+        if which == "a file" and path.name == "1.dat":
+            path.unlink(missing_ok=True)
+        return lstat(path)
+
+    def reading(path: Any) -> Any:
+        if which == "a folder in it" and str(path).endswith("databases"):
+            shutil.rmtree(trash / "databases", ignore_errors=True)
+        return scandir(path)
+
+    scandir = os.scandir
+    monkeypatch.setattr(local_module, "_is_held", then_removed)
+    monkeypatch.setattr(Path, "lstat", vanish)
+    monkeypatch.setattr(os, "scandir", reading)
+    assert list(place.leftovers(NOW).values()) == [0]
+
+
+def test_a_repair_whose_set_goes_is_none(place: LocalPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(place)
+    folder = place.home / "sets" / ID
+    scandir = os.scandir
+
+    def reading(path: Any) -> Any:
+        if str(path) == str(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", reading)
+    assert place.leftovers(NOW, repairs=True) == {}
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "sets/../../x", "", "a//b", "a/."])

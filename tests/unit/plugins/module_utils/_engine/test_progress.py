@@ -204,7 +204,7 @@ def test_the_ticker_redraws_by_itself_and_ends(monkeypatch: pytest.MonkeyPatch) 
     screen = Screen(terminal=True)
     told = ProgressReporter(screen, environ={"TERM": "xterm"})
     told.phase("lock")
-    for _unused in range(500):
+    for _unused in range(6000):
         if "lock" in screen.getvalue():
             break
         threading.Event().wait(0.01)

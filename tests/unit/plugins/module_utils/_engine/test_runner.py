@@ -153,10 +153,24 @@ def test_a_program_that_takes_too_long_is_stopped_and_told_so() -> None:
     assert time.monotonic() - started < 50
 
 
+class EnoughError(Exception):
+    """What the program was started for has happened."""
+
+
+def until_written(note: Path) -> Callable[[], None]:
+    """Return a watch that ends a program as soon as its note is there."""
+
+    def watch() -> None:
+        if note.exists() and note.read_text():
+            raise EnoughError
+
+    return watch
+
+
 def test_children_of_the_program_are_stopped_with_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    with pytest.raises(CommandError, match="did not end"):
-        RUNNER.run(shell("sleep 60 & echo $! > %s; wait" % note), timeout=3)
+    with pytest.raises(EnoughError):
+        RUNNER.run(shell("sleep 60 & echo $! > %s; wait" % note), watch=until_written(note))
     assert soon(lambda: not alive(int(note.read_text())))
 
 
@@ -185,8 +199,8 @@ def test_a_program_that_ignores_the_request_to_end_is_killed(monkeypatch: pytest
     monkeypatch.setattr(sys.modules[Runner.__module__], "_GRACE_SECONDS", 0.3)
     note = tmp_path / "pid"
     script = "trap '' TERM; (trap '' TERM; echo $$ > %s; while :; do sleep 1; done) & while :; do sleep 1; done" % note
-    with pytest.raises(CommandError, match="did not end"):
-        RUNNER.run(shell(script), timeout=3)
+    with pytest.raises(EnoughError):
+        RUNNER.run(shell(script), watch=until_written(note))
     assert soon(lambda: not alive(int(note.read_text())))
 
 
