@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write docs/reference/ from the code: the configuration, the modules, the command line.
 
-Run it without arguments after a change of settings.py, options.py or of the documentation in a module. With --check
-it writes nothing and exits with 1 when a page is not what the code says, naming it; also when a row of docs/faults.md
-has no test.
+Run it without arguments after a change of the settings, of the command line's options or of the documentation in a
+module. With --check it writes nothing and exits with 1 when a page is not what the code says, naming it; also when a
+row of docs/faults.md has no test.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ sys.path.insert(0, str(PLUGINS / "module_utils"))
 
 from _engine import reference  # noqa: E402 - the engine has no name of its own in a checkout
 from _engine.cli import options  # noqa: E402 - as above
+from _engine.cli.parser import CONFIG_VARIABLE, DEFAULT_CONFIG  # noqa: E402 - as above
 from _engine.core import severities  # noqa: E402 - as above
 
 NOTE = "<!-- Written by docs/generate.py from the code. Change the code, then run: make docs -->\n\n"
@@ -96,7 +97,7 @@ def configuration() -> str:
     lines = [
         "# Configuration\n",
         "`pgops` reads one YAML or JSON file, `%s` unless `--config` or the environment variable `%s` names another."
-        % (options.DEFAULT_CONFIG, options.CONFIG_VARIABLE),
+        % (DEFAULT_CONFIG, CONFIG_VARIABLE),
         "The modules read it where their option `config` names it; their other options are laid over it. A file that holds a",
         "secret must have mode 0600; better, let it name files that hold them.\n",
         "Every key with its default or an example: [config.example.yml](config.example.yml). All keys are optional, but a section",

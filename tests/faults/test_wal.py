@@ -30,6 +30,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.wal_sta
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.archive import archive
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.brief import Brief, values_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.pack import unpack
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.shipping import last_state
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.spool import sha256
 from demo.servers import RcloneS3
 from tests.faults.small_disk import fill, small_disk
@@ -271,10 +272,10 @@ def test_an_hour_without_s3_is_told_and_so_is_its_end_and_no_segment_is_lost(
         server.end()
         host.minutes(60, write=True, down=True)
         assert (len(host.told("WARNING", waiting)), len(host.told("WARNING", room))) == (1, 1)
-        assert wal_ship.last_state(host.context)["pending"] == 60
+        assert last_state(host.context)["pending"] == 60
         server.begin()
         host.minutes(5, write=False)
-        assert wal_ship.last_state(host.context)["pending"] == 0
+        assert last_state(host.context)["pending"] == 0
         assert len(host.told("RECOVERED", waiting)) == 1
         there = [path for path in kit.raw_paths() if path.startswith("wal/")]
         assert [parse_stored(path.rpartition("/")[2])[0] for path in there] == host.archived, "none is lost"

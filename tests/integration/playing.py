@@ -10,11 +10,13 @@ from pathlib import Path
 
 from tests.tools.collection_tree import ROOT
 
+COLLECTIONS = ROOT / ".venv" / "collections"
+
 
 def played(
     words: Sequence[str], home: Path, *, seconds: float = 240, **environ: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `words` in `home`, with `environ` beside what each needs, and return how that ended."""
+    """Run `words` in `home`, with `environ` beside what each needs or instead of it, and return how that ended."""
     return subprocess.run(
         words,
         cwd=home,
@@ -22,7 +24,7 @@ def played(
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "LANG": "C.UTF-8",
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".venv" / "collections"),
+            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
             "ANSIBLE_NOCOLOR": "1",
             **environ,
         },

@@ -26,7 +26,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UsageError,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.freshness import Finding
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.run_records import history
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.lock import Holder, hold, holder
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import (
     alert,

@@ -17,6 +17,7 @@ import pytest
 from demo.servers import MotoS3
 from tests.integration.cli_fixtures import ENGINE
 from tests.integration.conftest import BUCKET, Servers, create_shop, empty
+from tests.integration.playing import played
 from tests.integration.test_modules import CHECK, Played, Site, Task, assert_silent, task
 
 # Blanks, quotes and all else that a shell, YAML, INI or cron takes for its own.
@@ -254,7 +255,8 @@ def test_ansible_doc_renders_the_modules_of_the_host(site: Site) -> None:
     names = ["pgops.backup.%s" % name for name in ("pgops_config", "pgops_program", "pgops_schedule")]
     tool = Path(sys.executable).with_name("ansible-doc")
     command = [str(tool), "-t", "module", "--json", *names]
-    done = subprocess.run(command, env=site.environment, capture_output=True, text=True, check=True)
+    done = played(command, site.root)
+    assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert sorted(told) == names
     for name in names:

@@ -36,6 +36,7 @@ from tests.integration.conftest import (
     flip,
     run_sql,
 )
+from tests.integration.playing import played
 
 # Those that take the options of the connection and the places; test_host_modules.py has the others.
 MODULES = sorted(yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text())["action_groups"]["pgops"])
@@ -85,9 +86,6 @@ class Site:
     interpreter: str = sys.executable
 
     def __post_init__(self) -> None:
-        place = self.root / "collections" / "ansible_collections" / "pgops"
-        place.mkdir(parents=True)
-        (place / "backup").symlink_to(ROOT)
         self.instance = "modules-%s" % hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
         self.backups, self.state, self.log = self.root / "backups", self.root / "state", self.root / "log"
         self.options = {
@@ -117,19 +115,6 @@ class Site:
             "pg_password": self.server.password,
             "s3_access_key": self.store.access_key,
             "s3_secret_key": self.store.secret_key,
-        }
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Of Ansible: nothing of the developer's."""
-        return {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "HOME": str(self.root),
-            "LANG": "C.UTF-8",
-            "ANSIBLE_COLLECTIONS_PATH": str(self.root / "collections"),
-            "ANSIBLE_HOME": str(self.root / "ansible"),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_PYTHON_INTERPRETER": self.interpreter,
         }
 
     def play(self, *tasks: Task, flags: tuple[str, ...] = (), **secrets: str) -> Played:
@@ -164,7 +149,7 @@ class Site:
         told.write_text(json.dumps({**self.secrets, **secrets}))
         program = Path(sys.executable).with_name("ansible-playbook")
         command = [str(program), "-i", "db1,", "-e", "@%s" % told, *flags, str(book)]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        done = played(command, self.root, seconds=600, ANSIBLE_PYTHON_INTERPRETER=self.interpreter)
         told.unlink()
         output = done.stdout + done.stderr
         assert answer.is_file(), output
@@ -536,12 +521,7 @@ def assert_silent(site: Site, played: Played, *more: str, keep: tuple[Path, ...]
     for secret in secrets:
         assert secret not in said
     for path in site.root.rglob("*"):
-        if (
-            path.is_file()
-            and not path.is_symlink()
-            and path not in keep
-            and site.root / "collections" not in path.parents
-        ):
+        if path.is_file() and not path.is_symlink() and path not in keep:
             content = path.read_bytes()
             for secret in secrets:
                 assert secret.encode() not in content, path
@@ -561,7 +541,8 @@ def test_ansible_doc_renders_every_module(site: Site) -> None:
     program = Path(sys.executable).with_name("ansible-doc")
     names = ["pgops.backup.%s" % module for module in MODULES]
     command = [str(program), "-t", "module", "--json", *names]
-    done = subprocess.run(command, env=site.environment, capture_output=True, text=True, check=True)
+    done = played(command, site.root)
+    assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert sorted(told) == names
     for name in names:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import uuid
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import yaml
 
 from demo.servers import MotoS3
 from tests.integration.conftest import ROOT
+from tests.integration.playing import COLLECTIONS, played
 from tests.tools import amazon
 
 ROLE = ROOT / "roles" / "storage"
@@ -61,9 +61,6 @@ class Controller:
     collections: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        place = self.root / "collections" / "ansible_collections" / "pgops"
-        place.mkdir(parents=True)
-        (place / "backup").symlink_to(ROOT)
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         hosts = {"db1": {"pgops_instances": [{"name": "db1-main"}]}, "db2": {}}
         inventory = {"databases": {"hosts": hosts, "vars": local}}
@@ -98,20 +95,9 @@ class Controller:
         told.write_text(json.dumps({**self.variables, **variables}))
         program = Path(sys.executable).with_name("ansible-playbook")
         inventory = str(self.root / "inventory.yml")
-        done = subprocess.run(
-            [str(program), "-i", inventory, "-e", "@%s" % told, *flags, str(book)],
-            env={
-                "PATH": os.pathsep.join([str(program.parent), os.environ["PATH"]]),
-                "HOME": str(self.root),
-                "LANG": "C.UTF-8",
-                "ANSIBLE_COLLECTIONS_PATH": os.pathsep.join(map(str, [self.root / "collections", *self.collections])),
-                "ANSIBLE_HOME": str(self.root / "ansible"),
-                "ANSIBLE_NOCOLOR": "1",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        collections = os.pathsep.join(map(str, [COLLECTIONS, *self.collections]))
+        words = [str(program), "-i", inventory, "-e", "@%s" % told, *flags, str(book)]
+        done = played(words, self.root, ANSIBLE_COLLECTIONS_PATH=collections)
         output = done.stdout + done.stderr
         for secret in self.variables["pgops_secrets"].values():
             assert secret not in output

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import yaml
 
 from demo.servers import PostgresServer
 from tests.integration.conftest import ROOT, Servers, run_sql
+from tests.integration.playing import played
 
 RECAP = re.compile(r"changed=(\d+)\s+unreachable=0\s+failed=(\d+)")
 
@@ -25,9 +24,6 @@ class Controller:
 
     def __init__(self, root: Path, server: PostgresServer) -> None:
         self.root = root
-        place = root / "collections" / "ansible_collections" / "pgops"
-        place.mkdir(parents=True)
-        (place / "backup").symlink_to(ROOT)
         host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
         (root / "inventory.yml").write_text(yaml.safe_dump({"databases": {"hosts": {"db1": host}}}))
         # The program itself, by a configuration that lies here.
@@ -59,20 +55,8 @@ class Controller:
         )
         told.write_text(json.dumps({**self.variables, **variables}))
         program = Path(sys.executable).with_name("ansible-playbook")
-        done = subprocess.run(
-            [str(program), "-i", str(self.root / "inventory.yml"), "-e", "@%s" % told, *flags, str(book)],
-            env={
-                "PATH": os.pathsep.join([str(program.parent), os.environ["PATH"]]),
-                "HOME": str(self.root),
-                "LANG": "C.UTF-8",
-                "ANSIBLE_COLLECTIONS_PATH": str(self.root / "collections"),
-                "ANSIBLE_HOME": str(self.root / "ansible"),
-                "ANSIBLE_NOCOLOR": "1",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = [str(program), "-i", str(self.root / "inventory.yml"), "-e", "@%s" % told, *flags, str(book)]
+        done = played(words, self.root)
         output = done.stdout + done.stderr
         found = RECAP.search(output)
         assert found is not None, output

@@ -20,6 +20,7 @@ from tests.integration.cli_fixtures import (  # noqa: F401  # pylint: disable=un
     shop_program,
 )
 from tests.integration.conftest import ROOT, flip
+from tests.integration.playing import played
 from tests.tools.prometheus import promtool
 
 
@@ -115,9 +116,6 @@ def test_a_server_that_is_gone_leaves_the_metrics_of_the_failure(
 def test_the_playbook_shows_the_checklist_and_writes_it_for_a_wiki(shop: Program, tmp_path: Path) -> None:
     shop("backup")
     shop("checklist", "sign", "before.people", "--name", "Ada")
-    place = tmp_path / "collections" / "ansible_collections" / "pgops"
-    place.mkdir(parents=True)
-    (place / "backup").symlink_to(ROOT)
     wiki = tmp_path / "wiki"
     wiki.mkdir()
     # The program of the site takes the place of the one that the role agent lays down.
@@ -135,20 +133,8 @@ def test_the_playbook_shows_the_checklist_and_writes_it_for_a_wiki(shop: Program
         "markdown": str(wiki),
     }
     playbook = Path(sys.executable).with_name("ansible-playbook")
-    done = subprocess.run(
-        [str(playbook), "-i", str(tmp_path / "hosts.yml"), "-e", json.dumps(told), "pgops.backup.checklist"],
-        env={
-            "PATH": os.pathsep.join([str(playbook.parent), os.environ["PATH"]]),
-            "HOME": str(tmp_path / "home"),
-            "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
-            "ANSIBLE_NOCOLOR": "1",
-            "LC_ALL": "C.UTF-8",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    words = [str(playbook), "-i", str(tmp_path / "hosts.yml"), "-e", json.dumps(told), "pgops.backup.checklist"]
+    done = played(words, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[x] There is a recent backup (operator)" in done.stdout
     (page,) = wiki.iterdir()
@@ -158,9 +144,6 @@ def test_the_playbook_shows_the_checklist_and_writes_it_for_a_wiki(shop: Program
 
 
 def test_checks_are_offered_where_there_is_something_to_check(tmp_path: Path) -> None:
-    place = tmp_path / "collections" / "ansible_collections" / "pgops"
-    place.mkdir(parents=True)
-    (place / "backup").symlink_to(ROOT)
     role = ROOT / "roles" / "monitoring"
     instances = [
         {"name": "plain"},
@@ -188,23 +171,8 @@ def test_checks_are_offered_where_there_is_something_to_check(tmp_path: Path) ->
         ],
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "ansible.cli.playbook", "-i", "localhost,", str(tmp_path / "play.yml")),
-            *("-e", json.dumps({"monitoring_sudo_accounts": ["icinga"]})),
-        ],
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path / "home"),
-            "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
-            "ANSIBLE_NOCOLOR": "1",
-            "LC_ALL": "C.UTF-8",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    words = [sys.executable, "-m", "ansible.cli.playbook", "-i", "localhost,", str(tmp_path / "play.yml")]
+    done = played([*words, "-e", json.dumps({"monitoring_sudo_accounts": ["icinga"]})], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     always = {"all", "backup", "sync", "verify", "space", "size", "restore"}
     for name in ("nrpe.cfg", "sudoers"):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection pgops.backup: no promise of a stable interface to anyone else.
-"""The configuration, explained: every key with its facts, and the commented example, both made from settings.py."""
+"""The configuration, explained: every key with its facts, and the commented example, both made from settings/."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ from typing import Any, Optional
 
 from ..core.errors import UsageError
 from ..core.incidents import Incident
+from ..core.json_text import to_json
 from ..core.notices import Notice
 from ..core.times import compact, iso, parse_iso
-from ..system.durable import make_dirs, to_json, write_bytes
+from ..system.durable import make_dirs, write_bytes
 from .channel import Beat
 
 NAME = "alerts.json"

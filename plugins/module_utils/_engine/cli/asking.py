@@ -14,8 +14,9 @@ from ..context import Context
 from ..core.errors import PgopsError, RefusedError, UsageError
 from ..postgres.preflight import Findings
 from ..verbs import restore as verb
+from ..verbs.restore_leftovers import let_in_again
 from . import show
-from .invocation import Answer, Result, Run
+from .invocation import Answer, Result, Run, each_once
 from .progress import printable
 
 
@@ -57,7 +58,7 @@ def _record(run: Run, error: PgopsError) -> NoReturn:
     """Record a restore that ended with its plan, and raise why."""
 
     def end(context: Context) -> Result:
-        verb.let_in_again(context)
+        let_in_again(context)
         raise error
 
     run.perform(end)
@@ -65,18 +66,13 @@ def _record(run: Run, error: PgopsError) -> NoReturn:
 
 
 def _request(options: argparse.Namespace) -> verb.Request:
-    rename: dict[str, str] = {}
-    for old, new in options.rename:
-        if rename.get(old, new) != new:
-            raise UsageError("--rename gives %r two new names." % old)
-        rename[old] = new
     return verb.Request(
         place=options.place,
         set=options.set_id,
         databases=tuple(options.database),
         schemas=tuple(options.schema),
         tables=tuple(options.table),
-        rename=rename,
+        rename=each_once(options.rename, "--rename gives %r two new names."),
         mode=options.mode,
         globals=options.globals,
         ownership=not options.no_owner,

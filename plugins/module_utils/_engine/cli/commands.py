@@ -223,7 +223,7 @@ def _config(run: Run) -> Answer:
         "alerts": loaded.alerts.channels(),
     }
     if options.show:
-        from .masking import masked
+        from ..masking import masked
 
         shown = masked(loaded)
         return Answer({**facts, "config": shown}, lambda: json.dumps(shown, indent=2, ensure_ascii=False) + "\n")

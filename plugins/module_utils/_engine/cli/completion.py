@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from .options import VERBS, Parser, build
+from .options import VERBS, build
+from .parser import Parser
 
 _SET_WORDS = {
     "sync": ("latest", "latest_verified", "all"),

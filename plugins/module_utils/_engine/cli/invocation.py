@@ -9,14 +9,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable
 
 from ..core.errors import UsageError
-from .options import CONFIG_VARIABLE, DEFAULT_CONFIG
+from .parser import CONFIG_VARIABLE, DEFAULT_CONFIG
 
 Result = dict[str, Any]
 
@@ -150,6 +150,15 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def each_once(pairs: Iterable[tuple[str, str]], twice: str) -> dict[str, str]:
+    """Return the (name, value) `pairs` of an option. Raise UsageError, in the words `twice`, where one name has two values."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise UsageError(twice % name)
+    return found
+
+
 def _value(text: str) -> Any:
     """Return what `text` means as JSON or YAML; what is neither (or no JSON type, such as a date) means itself."""
     try:
@@ -170,7 +179,7 @@ def _value(text: str) -> Any:
 
 def _refuse_secret(key: str, value: Mapping[str, Any]) -> None:
     """Every account of the host can read the arguments of a program."""
-    from .masking import holds_secret
+    from ..masking import holds_secret
 
     if holds_secret(value):
         raise UsageError(
@@ -179,4 +188,4 @@ def _refuse_secret(key: str, value: Mapping[str, Any]) -> None:
         )
 
 
-__all__ = ("RECORDED", "Answer", "Result", "Run", "config_path", "host_name", "load_config", "overrides")
+__all__ = ("RECORDED", "Answer", "Result", "Run", "config_path", "each_once", "host_name", "load_config", "overrides")

@@ -8,7 +8,8 @@ import argparse
 from collections.abc import Iterator
 
 from .. import __version__
-from .options import ALIASES, CONFIG_VARIABLE, DEFAULT_CONFIG, VERBS, build
+from .options import ALIASES, VERBS, build
+from .parser import CONFIG_VARIABLE, DEFAULT_CONFIG
 
 _FILES = (
     (DEFAULT_CONFIG, "The configuration, unless --config or %s names another." % CONFIG_VARIABLE),

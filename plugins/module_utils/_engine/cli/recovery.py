@@ -9,7 +9,7 @@ import dataclasses
 import sys
 
 from .. import runs
-from ..core.errors import RefusedError, UsageError
+from ..core.errors import RefusedError
 from ..core.recovery_target import KINDS, Target, parse_target
 from ..core.sizes import human_size
 from ..core.times import human_span
@@ -17,7 +17,7 @@ from ..system.zones import named_zone
 from ..verbs import recover as verb
 from ..verbs import rescue as rescuing
 from .asking import ask
-from .invocation import Answer, Result, Run
+from .invocation import Answer, Result, Run, each_once
 from .progress import printable
 
 
@@ -42,11 +42,6 @@ def recover(run: Run) -> Answer:
 
 def request_of(options: argparse.Namespace) -> verb.Request:
     """Return what `options` ask for. Raise UsageError."""
-    tablespaces: dict[str, str] = {}
-    for name, path in options.tablespace:
-        if tablespaces.get(name, path) != path:
-            raise UsageError("--tablespace gives %r two directories." % name)
-        tablespaces[name] = path
     return verb.Request(
         target=_target_of(options, options.action),
         data_directory=options.data_directory,
@@ -55,7 +50,7 @@ def request_of(options: argparse.Namespace) -> verb.Request:
         mode=options.mode,
         port=options.port,
         socket_directory=options.socket_directory,
-        tablespaces=tablespaces,
+        tablespaces=each_once(options.tablespace, "--tablespace gives %r two directories."),
         wal_directory=options.waldir,
         config_file=options.config_file,
         leave=options.leave,

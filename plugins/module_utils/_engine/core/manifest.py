@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Optional
 
-from ..system.durable import to_json
 from .errors import DamagedError, UsageError
+from .json_text import to_json
 from .naming import is_physical, is_set_id
 from .segments import is_size, parse_lsn
 from .times import parse_iso

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import re
+from collections.abc import Container
 from datetime import datetime, timezone
 
 from .errors import UsageError
@@ -12,6 +15,7 @@ from .times import CLOCK_TOLERANCE, compact
 
 _SET_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-(logical|base|incremental)")
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME_BYTES = 63  # of a name in PostgreSQL
 _PLAIN_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
 
 
@@ -113,6 +117,22 @@ def database_argument(name: str) -> str:
     return "--dbname=dbname=%s" % conninfo_value(name)
 
 
+def kept_name(name: str, stamp: str, since: str = "before", *, taken: Container[str] = ()) -> str:
+    """Return the name, none of `taken`, under which a database that was called `name` stays beside its successor.
+
+    Of a name that is too long there is the beginning, and a few digits by which it differs from others that begin so.
+    """
+    whole = name.encode("utf-8", "surrogateescape")
+    for count in itertools.count(1):
+        tail = "_%s_%s" % (since, stamp if count == 1 else "%s_%d" % (stamp, count))
+        if len(whole) + len(tail) > _NAME_BYTES:
+            tail = "_%s%s" % (hashlib.sha256(whole).hexdigest()[:8], tail)
+        found = whole[: _NAME_BYTES - len(tail)].decode("utf-8", "ignore") + tail
+        if found not in taken:
+            break
+    return found
+
+
 __all__ = (
     "check_instance",
     "conninfo_value",
@@ -122,6 +142,7 @@ __all__ = (
     "is_physical",
     "is_plain_path",
     "is_set_id",
+    "kept_name",
     "qualified",
     "quote_ident",
     "quote_literal",

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from .. import config as configuration
-from ..cli.masking import holds_secret, masked
 from ..core.errors import PgopsError, RefusedError, UsageError
 from ..core.naming import check_instance
+from ..masking import holds_secret, masked
 from ..reference import describe
 from ..settings import Config
 from . import archiving, changes

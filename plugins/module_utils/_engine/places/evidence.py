@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Optional
 
+from ..core.json_text import to_json
 from ..core.times import compact, parse_iso
-from ..system.durable import to_json
 from .base import EVIDENCE, Place
 
 FORMAT = 1

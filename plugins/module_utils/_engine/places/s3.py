@@ -23,8 +23,9 @@ from ..core.sizes import parse_size
 from .base import SETS, Entry, Place, Progress
 from .s3_client import Capabilities, Store, code_of, not_offered
 from .s3_download import Reader, compare
+from .s3_sending import label
 from .s3_trial import Modes, abort, checksum_modes, same_composite
-from .s3_upload import Small, Unproven, Writer, label
+from .s3_upload import Small, Unproven, Writer
 from .transfer import Bandwidth, Patience, Slots, StoppedError, b64, composite, part_size_for, parts_of, stretch
 
 _BATCH = 1000
@@ -170,14 +171,14 @@ class S3Place(Place):
 
     def abort_stale_uploads(self, older_than: datetime) -> list[str]:
         """Give up multipart uploads of this instance that began before the moment `older_than`; return their paths."""
-        self.writer.forget_unfinished()
+        self.writer.unfinished.forget()
         given_up = [
             key[len(self._home) :]
-            for key, uploads in sorted(self.writer.unfinished().items())
+            for key, uploads in sorted(self.writer.unfinished.by_key().items())
             for upload in uploads
             if upload["Initiated"] < older_than and abort(self.store, key, str(upload["UploadId"]))
         ]
-        self.writer.forget_unfinished()
+        self.writer.unfinished.forget()
         return given_up
 
     # --- payload ---

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..core.errors import MissingError, PgopsError, UnreachableError, UsageError
+from ..core.json_text import to_json
 from ..core.times import parse_span
 from ..settings import S3
-from ..system.durable import make_dirs, to_json, write_bytes
+from ..system.durable import make_dirs, write_bytes
 from .s3_wire import Wire
 from .transfer import Patience, Slice
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import globals_sql
-from ..core.naming import database_argument
 from ..source import Source
-from ..system.runner import Command
 from . import inventory
 from .connection import Server, Session
 from .databases import known_settings, refused_settings, setting_text
@@ -101,18 +99,7 @@ def load_globals(source: Source, target: Target, chosen: Globals) -> None:
     """Give the server what was `chosen`, as one transaction. Raise CommandError on the first error."""
     if source.manifest.globals is None:
         return
-    command = Command(
-        (
-            target.programs.path("psql"),
-            "--no-psqlrc",
-            "--no-password",
-            "--quiet",
-            "--set=ON_ERROR_STOP=1",
-            "--file=-",
-            database_argument(target.postgres.login_db),
-        ),
-        env=target.environment,
-    )
+    command = target.psql(target.postgres.login_db, "--file=-")
     text = chosen.sql.encode("utf-8", "surrogateescape")
     source.context.runner.run(command, stdin=b"".join(as_transaction([text])))
 

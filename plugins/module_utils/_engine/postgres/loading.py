@@ -13,10 +13,9 @@ from typing import Optional
 from ..core import selection
 from ..core.errors import CommandError, PgopsError, UsageError
 from ..core.manifest import Database
-from ..core.naming import database_argument, quote_ident, split_qualified
+from ..core.naming import quote_ident, split_qualified
 from ..source import Source
 from ..system import codec
-from ..system.runner import Command
 from .inventory import MORE_LOCKS, NO_LOCKS
 from .pg_restore import Loaded, Options, listing_of_file, listing_of_stream, run_restore, seekable
 from .sections import load_in_sections
@@ -152,15 +151,7 @@ def _load_plain(source: Source, database: Database, target: Target, into: str, o
             "The dump of %r is plain SQL: it can only be restored whole, with owners and privileges." % database.name,
             hint="Use format custom or directory for backups whose parts you may need.",
         )
-    arguments = [
-        "--no-psqlrc",
-        "--no-password",
-        "--quiet",
-        "--set=ON_ERROR_STOP=1",
-        "--file=-",
-        database_argument(into),
-    ]
-    psql = Command((target.programs.path("psql"), *arguments), env=target.loading_environment(into, 1, database))
+    psql = target.psql(into, "--file=-", environment=target.loading_environment(into, 1, database))
     plain = source.plain(database.dump)
     source.context.runner.pipe([psql], source=as_transaction(plain) if options.single_transaction else plain)
     return Loaded(way="stream")

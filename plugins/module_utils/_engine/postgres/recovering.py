@@ -18,7 +18,7 @@ from typing import Optional
 
 from ..context import Context
 from ..core.errors import CommandError, PgopsError, UnreachableError
-from ..core.recovery_target import Stopped, paused_at_the_end, prefix_of, said_at_the_end, spoken
+from ..core.recovery_end import Stopped, paused_at_the_end, prefix_of, said_at_the_end, spoken
 from ..core.segments import parse_lsn
 from ..core.times import human_span
 from ..settings import Postgres

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Optional
 
 from ..core import archive_toc, row_script
-from ..core.naming import database_argument
 from ..system.runner import Command
 from . import rows, statistics
 from .pg_restore import Head, listing_of_file, seekable
@@ -85,8 +84,7 @@ def _noted(work: Work, tables: Iterable[rows.Rows]) -> Iterator[rows.Rows]:
 
 
 def _psql(work: Work) -> Command:
-    options = ("--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1")
-    return Command((work.target.programs.path("psql"), *options, database_argument(work.into)), env=work.environment)
+    return work.target.psql(work.into, environment=work.environment)
 
 
 def _use_list(work: Work, name: str, entries: Iterable[int]) -> str:

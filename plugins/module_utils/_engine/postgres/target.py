@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Optional
 
 from ..core.manifest import Database
+from ..core.naming import database_argument
 from ..settings import Postgres
+from ..system.runner import Command
 from .connection import Server, Session, as_options, connect, program_environment, with_options, without_limits
 from .tools import Programs
 
@@ -44,6 +47,12 @@ class Target:
     def session(self, database: str) -> Session:
         """Return a session in the restored `database`. Raise what connect() raises."""
         return connect(self.postgres, database, options=as_options(self._unheard))
+
+    def psql(self, database: str, *options: str, environment: Optional[Mapping[str, str]] = None) -> Command:
+        """Return the command that gives `database` the SQL that it reads, and ends with the first error; nobody's psqlrc counts."""
+        always = ("--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1")
+        words = (self.programs.path("psql"), *always, *options, database_argument(database))
+        return Command(words, env=self.environment if environment is None else environment)
 
     def loading_environment(self, into: str, jobs: int, database: Database) -> dict[str, str]:
         """What a program gets that fills the database `into` by `jobs` workers: settings that make loading faster.

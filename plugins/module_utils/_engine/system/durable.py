@@ -6,27 +6,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Callable
+from typing import BinaryIO, Callable
 
 CHUNK = 1024 * 1024
 
 
 def sync_dir(path: Path) -> None:
     """Make renames in the directory `path` durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _sync(path, os.O_DIRECTORY)
 
 
 def sync_file(path: Path) -> None:
     """Make the content of the file `path` durable."""
-    handle = os.open(path, os.O_RDONLY)
+    _sync(path)
+
+
+def _sync(path: Path, more: int = 0) -> None:
+    handle = os.open(path, os.O_RDONLY | more)
     try:
         os.fsync(handle)
     finally:
@@ -104,11 +103,6 @@ def _writes(temporary: Path) -> bool:
     return True
 
 
-def to_json(value: Any) -> bytes:
-    """Return `value` as the JSON text that we store: sorted keys, indented, UTF-8; lone surrogates as escapes."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-
 def chunks(path: Path, offset: int = 0) -> Iterator[bytes]:
     """Yield the content of `path` from `offset` on, a chunk at a time."""
     with path.open("rb") as stream:
@@ -173,6 +167,5 @@ __all__ = (
     "sha256_file",
     "sync_dir",
     "sync_file",
-    "to_json",
     "write_bytes",
 )

@@ -20,7 +20,7 @@ from ..core.commands import addressed, as_account
 from ..core.errors import UsageError
 from ..core.notices import EACH, Notice
 from ..core.times import iso
-from ..runs import append_log
+from ..run_records import append_log
 from ..system.account import own_name
 from ..system.lock import hold
 

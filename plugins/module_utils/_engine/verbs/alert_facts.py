@@ -23,7 +23,7 @@ from ..core.sizes import parse_size
 from ..core.times import iso, parse_iso, parse_span
 from ..core.wal_health import Holding
 from ..host.schedule import Places, laid_down, started_by
-from ..runs import BASE_BACKUP, first_run, history
+from ..run_records import BASE_BACKUP, first_run, history
 from ..system import durable
 from ..system.durable import free_bytes
 from ..system.lock import holder

@@ -19,7 +19,7 @@ from ..core.alerting import Facts
 from ..core.calendar import next_after
 from ..core.errors import PgopsError
 from ..core.times import iso, parse_iso
-from ..runs import BASE_BACKUP, history
+from ..run_records import BASE_BACKUP, history
 from ..system.zones import named_zone
 from .alert_delivery import Result, log, opened
 from .info import calendars

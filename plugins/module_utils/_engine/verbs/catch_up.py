@@ -16,7 +16,7 @@ from ..core.catch_up import Missed, missed
 from ..core.errors import PgopsError, UnreachableError
 from ..core.times import parse_iso
 from ..postgres.connection import connect
-from ..runs import BASE_BACKUP, history
+from ..run_records import BASE_BACKUP, history
 from ..system.zones import named_zone
 
 if TYPE_CHECKING:

@@ -19,10 +19,11 @@ from ..context import Context
 from ..core.checklist import check_name, judge, line_of
 from ..core.checklist_proofs import Facts
 from ..core.errors import PgopsError
+from ..core.json_text import to_json
 from ..core.times import iso
-from ..runs import history
+from ..run_records import history
 from ..settings import Alerts
-from ..system.durable import make_dirs, to_json, write_bytes
+from ..system.durable import make_dirs, write_bytes
 from .bucket import look
 from .metrics import path_of
 from .status import status

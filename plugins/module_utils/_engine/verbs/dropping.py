@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..core.errors import DamagedError, PgopsError
-from ..core.recovery_target import Stopped, transaction_ahead
+from ..core.recovery_end import Stopped, transaction_ahead
 from ..core.segments import SEGMENT, kind, number_before, number_of, start_of
 from ..core.wal_records import last_end
 from ..postgres.connection import Session

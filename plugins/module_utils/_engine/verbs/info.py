@@ -20,7 +20,7 @@ from ..core.naming import is_physical
 from ..core.times import CLOCK_TOLERANCE, iso, parse_iso, parse_span
 from ..places.catalog import Catalog
 from ..places.chains import broken, chain_of
-from ..runs import BASE_BACKUP
+from ..run_records import BASE_BACKUP
 from ..settings import base_calendar
 from .pins import read_pin
 from .survey import Surveyed, configured, decide, survey

@@ -14,12 +14,13 @@ from typing import Optional
 from ..context import Context
 from ..core.errors import RefusedError
 from ..core.group import may_name
+from ..core.json_text import to_json
 from ..core.manifest import File, Payload
 from ..core.naming import set_id
 from ..core.sizes import human_size, parse_size
 from ..postgres.connection import Session
 from ..postgres.dumping import Sink, write_payload
-from ..system.durable import free_bytes, no_inode, sha256_file, sync_file, to_json
+from ..system.durable import free_bytes, no_inode, sha256_file, sync_file
 
 
 def free_id(context: Context, kind: str) -> str:

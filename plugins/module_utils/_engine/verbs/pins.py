@@ -12,11 +12,11 @@ from typing import Any, Optional
 
 from ..context import Context
 from ..core.errors import MissingError, UsageError
+from ..core.json_text import to_json
 from ..core.naming import is_set_id
 from ..core.times import iso
 from ..places.base import PINS, Place
 from ..places.catalog import Catalog
-from ..system.durable import to_json
 
 
 def pin(context: Context, place: str, set_id: str, reason: str, *, dry_run: bool = False) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from ..context import Context
 from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError
-from ..core.recovery_target import Stopped, doubts, why_short
+from ..core.recovery_end import Stopped, doubts, why_short
 from ..core.times import compact, iso
 from ..postgres import wal_directory
 from ..postgres.base_unpacking import (
@@ -112,10 +113,66 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
 # --- perform ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Recovered:
+    """A server that was recovered and is proven: how it is reached, what came of it, and where the old one is kept."""
+
+    recovery: Recovery
+    stopped: Stopped
+    databases: list[str]
+    kept: Optional[Path]
+    sockets: Optional[Path]
+    alone: Optional[Path]
+    remarks: list[str]
+
+
 def _perform(context: Context, work: Work) -> dict[str, Any]:
     phases: dict[str, float] = {}
+    done = _recovered(context, work, phases)
+    left = [
+        *done.remarks,
+        *_made(work),
+        *_proven(work),
+        *_quiet(work, done.stopped),
+        *_settle(work, done.recovery, done.stopped),
+    ]
+    running = work.request.leave == "running"
+    if done.alone is not None or not running:
+        done.recovery.stop()
+    if done.alone is not None:
+        shutil.rmtree(done.alone, ignore_errors=True)
+    if done.alone is not None and running:
+        tick = time.monotonic()
+        left += _open(context, work, done.kept)
+        phases["open"] = round(time.monotonic() - tick, 3)
+    for remark in left:
+        context.warn(remark)
+    return {
+        "changed": True,
+        "set": work.source.set_id,
+        "chain": [source.set_id for source in work.chain[:-1]],
+        "place": work.source.place.name,
+        "target": work.request.target.as_data(),
+        "stopped": done.stopped.as_data(),
+        "data_directory": str(work.data),
+        "kept": str(done.kept) if done.kept else "",
+        "wal_directory": wal_directory.outside(work.data),
+        "kept_wal_directory": wal_directory.outside(done.kept) if done.kept else "",
+        "socket_directory": str(done.sockets) if done.sockets else "",
+        "port": work.request.port if done.sockets else None,
+        "superuser": (context.config.postgres if done.alone is not None else done.recovery.postgres).login_user,
+        "service": work.service,
+        "running": running,
+        "databases": done.databases,
+        "system_identifier": work.source.manifest.system_identifier,
+        "phases": phases,
+        "remarks": [*work.chosen.remarks, *work.remarks, *left],
+    }
+
+
+def _recovered(context: Context, work: Work, phases: dict[str, float]) -> _Recovered:
+    """Recover the server and prove that it is where it was to go; else all is as it was before. Add to `phases` what took how long."""
     tick = time.monotonic()
-    data = work.data
     _clear_rests(context, work)
     with contextlib.ExitStack() as undo:
         unpacked = _unpack(context, work, undo)
@@ -139,47 +196,10 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
             broken = check_dropped(work, session, stopped)
         undo.pop_all()
     if kept is None and work.replaces:  # the one that was cut short had kept it
-        kept = next(reversed(kept_of(data)), None)
-    left = [
-        *broken,
-        *map(_RAISED.__mod__, sorted(least.items())),
-        *_made(work),
-        *_proven(work),
-        *_quiet(work, stopped),
-        *_settle(work, recovery, stopped),
-    ]
-    running = work.request.leave == "running"
-    if alone is not None or not running:
-        recovery.stop()
-    if alone is not None:
-        shutil.rmtree(alone, ignore_errors=True)
-    if alone is not None and running:
-        tick = time.monotonic()
-        left += _open(context, work, kept)
-        phases["open"] = round(time.monotonic() - tick, 3)
-    for remark in left:
-        context.warn(remark)
-    return {
-        "changed": True,
-        "set": work.source.set_id,
-        "chain": [source.set_id for source in work.chain[:-1]],
-        "place": work.source.place.name,
-        "target": work.request.target.as_data(),
-        "stopped": stopped.as_data(),
-        "data_directory": str(data),
-        "kept": str(kept) if kept else "",
-        "wal_directory": wal_directory.outside(data),
-        "kept_wal_directory": wal_directory.outside(kept) if kept else "",
-        "socket_directory": str(sockets) if sockets else "",
-        "port": work.request.port if sockets else None,
-        "superuser": (context.config.postgres if alone is not None else recovery.postgres).login_user,
-        "service": work.service,
-        "running": running,
-        "databases": databases,
-        "system_identifier": work.source.manifest.system_identifier,
-        "phases": phases,
-        "remarks": [*work.chosen.remarks, *work.remarks, *left],
-    }
+        kept = next(reversed(kept_of(work.data)), None)
+    return _Recovered(
+        recovery, stopped, databases, kept, sockets, alone, [*broken, *map(_RAISED.__mod__, sorted(least.items()))]
+    )
 
 
 def _unpack(context: Context, work: Work, undo: contextlib.ExitStack) -> Path:

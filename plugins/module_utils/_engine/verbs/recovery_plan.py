@@ -6,25 +6,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Optional
 
-from .. import config
 from ..context import Context
+from ..core.base_choice import Candidate, Chosen, choose_base
 from ..core.errors import DamagedError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.manifest import Base, Manifest
 from ..core.naming import is_physical, is_plain_path, is_set_id
-from ..core.recovery_target import Candidate, Chosen, Target, choose_base
+from ..core.recovery_target import Target
 from ..core.segments import parse_lsn
 from ..core.sizes import human_size
 from ..core.times import parse_iso
 from ..core.window import Base as WalBase
-from ..host.client import client_of
 from ..places.catalog import Catalog
 from ..places.chains import chain_of, failed, refuse_entwined
 from ..postgres import wal_directory
@@ -45,11 +42,10 @@ from ..postgres.unproven import (
     size_of,
     unfinished,
 )
-from ..settings import Config, Restore
 from ..source import Source
-from ..system.runner import Command
 from ..wal.holdings import base_of
 from ..wal.tablespaces import made_by_wal
+from .restore_command import command_of, own_command
 from .windows import windows_of
 
 MODES = ("beside", "in_place")
@@ -177,7 +173,7 @@ def check(request: Request) -> None:
 def prepare(context: Context, request: Request) -> Work:
     catalog, manifests = _begins(context, request)
     windows, bases = None, [base for base in map(base_of, manifests.values()) if base is not None]
-    if request.target.kind != "immediate" and _own_command(context):
+    if request.target.kind != "immediate" and own_command(context):
         windows = windows_of(context, bases)
     wanted = "" if request.set == "auto" else request.set
     candidates = [_candidate(m, m.base) for m in manifests.values() if m.base is not None]
@@ -192,23 +188,13 @@ def prepare(context: Context, request: Request) -> Work:
     if manifest.base is None:
         raise DamagedError("The manifest of %s describes no base backup." % manifest.id)
     programs = server_programs(context, manifest.server_version_num // 10000, exactly=True)
-    command, refusals, blind, account = "", list[str](), False, account_of(context)
-    if request.target.kind != "immediate":  # up to its own end a base backup has all WAL inside
-        command = context.config.restore.restore_command
-        if command == Restore().restore_command:
-            command = _our_command(context, manifest, refusals, local=local)
-            refusals += _key_is_shut(context, manifest, account)
-        elif command and "wal fetch" not in command:  # which looks by itself
-            looked = _looked_into(context, command)
-            command, blind = looked or command, not looked
-    elif context.config.restore.restore_command == Restore().restore_command:
-        unsaid = list[str]()
-        ours = _our_command(context, manifest, unsaid, local=local)
-        command = "" if unsaid else _histories_alone(ours)
+    account = account_of(context)
+    immediate = request.target.kind == "immediate"
+    command, refusals, blind = command_of(context, manifest, account, immediate=immediate, local=local)
     if len(chain) > 1:
         check_combine(programs)
     work = Work(request, chain, manifest.base, chosen, programs, account, {}, command, False, refusals)
-    work.remarks = [_BLIND] if blind else []
+    work.remarks = blind
     _check_directories(context, work)
     return work
 
@@ -252,52 +238,6 @@ def _elsewhere(context: Context, asked: str) -> str:
     return ""
 
 
-def _our_command(context: Context, manifest: Manifest, refusals: list[str], *, local: bool) -> str:
-    """Return how our own program fetches WAL by this very configuration, as the server is to call it; `local`: from this host alone."""
-    path = context.config_file
-    key = context.config.restore.identity_file
-    why, more = "", list[str]()
-    unfit = [word for word in (path, context.program, key) if "\n" in word]
-    if not path:
-        why = "this run has none"
-    elif unfit:
-        why = "%r cannot stand in a setting of PostgreSQL" % unfit[0]
-    else:
-        written = config.load(Path(path), environ=os.environ, host=context.host)
-        if written.instance != context.config.instance:
-            more = ["--instance", context.config.instance]
-        if _archive_of(written) != _archive_of(context.config):
-            why = "%s leads to another archive than what the options lay over it" % path
-        if key and key != written.restore.identity_file:  # brought for this recovery alone
-            more += ["--identity-file", key]
-    if why:
-        refusals.append(
-            "The server would fetch its WAL by pgops wal fetch, which reads a configuration file, and %s. Name one (config) that"
-            " says it all, or give restore.restore_command." % why
-        )
-    # Its service may start it, too, with another PATH.
-    program = shutil.which(context.program) or context.program
-    client = str(client_of(Path(program)))
-    if os.access(client, os.X_OK):  # the same, and sooner
-        program = client
-    more += ["--place", "local"] if local else []
-    words = [program, "wal", "fetch", "--config", path, "--system-identifier", manifest.system_identifier, *more]
-    return "%s %%f %%p" % " ".join(shlex.quote(word).replace("%", "%%") for word in words)
-
-
-def _key_is_shut(context: Context, manifest: Manifest, account: str) -> Iterator[str]:
-    """Yield that the server cannot read the private key, with which its own calls open the WAL, where it has an `account` of its own."""
-    key = context.config.restore.identity_file
-    if not account or not key or manifest.encryption == "none":
-        return
-    if context.runner.run(Command(("test", "-r", key), user=account), check=False).returncode:
-        yield (
-            "The account %s, as which the server fetches its WAL, cannot read the private key %s: give it a copy for as long as it"
-            " takes, and name that (install -m 600 -o %s %s /run/pgops-key.txt)."
-            % (account, key, account, shlex.quote(key))
-        )
-
-
 def _is_here(
     context: Context, target: Target, candidates: Sequence[Candidate], bases: Sequence[WalBase], chosen: Chosen
 ) -> bool:
@@ -313,34 +253,6 @@ def _is_here(
     except RefusedError:
         return False
     return alone.timeline == chosen.timeline and alone.reach >= chosen.reach
-
-
-def _looked_into(context: Context, command: str) -> str:
-    """Return `command`, which is not ours, with a look into what it brings behind it; empty where the program is not found."""
-    program = shutil.which(context.program) if context.program else None
-    if program is None:
-        return ""
-    return "sh -c %s && %s wal fetch --look %%f %%p" % (shlex.quote(command), shlex.quote(program))
-
-
-_BLIND = (
-    "Nobody looks into the WAL for tablespaces that it makes, as the program pgops is not found on this host: each would lie in its"
-    " original directory, also if a server uses that. Do not go on where it may have made one."
-)
-
-
-def _histories_alone(command: str) -> str:
-    """Return what fetches the histories of timelines by `command`, and nothing else.
-
-    The server looks for them to begin a timeline that is new to the archive. Where that cannot be read it goes on without.
-    """
-    return "case %%f in *.history) %s || exit 1;; *) exit 1;; esac" % command
-
-
-def _archive_of(known: Config) -> tuple[Any, ...]:
-    """Return where WAL is looked for, but for the instance, which can be named."""
-    s3 = known.s3
-    return (known.local.path, s3 and (s3.bucket, s3.prefix, s3.endpoint_url, s3.region))
 
 
 def _manifests(
@@ -385,11 +297,6 @@ def _candidate(manifest: Manifest, base: Base) -> Candidate:
         base.next_xid,
         base.wal_segment_bytes,
     )
-
-
-def _own_command(context: Context) -> bool:
-    """Tell whether the WAL comes from our own archive, of which we know what it holds."""
-    return "wal fetch" in context.config.restore.restore_command
 
 
 def _check_directories(context: Context, work: Work) -> None:

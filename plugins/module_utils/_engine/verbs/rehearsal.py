@@ -16,7 +16,7 @@ from ..context import Context
 from ..core.errors import NO_SPACE, CommandError, PgopsError, RefusedError, UnreachableError, UsageError
 from ..core.fingerprint import Rules, compare_roles
 from ..core.manifest import Database
-from ..core.naming import database_argument, quote_ident
+from ..core.naming import quote_ident
 from ..core.sizes import human_size
 from ..postgres import inventory, swapping
 from ..postgres.comparison import compare_database
@@ -30,7 +30,6 @@ from ..postgres.throwaway import room_for_server, throwaway
 from ..postgres.workers import self_made
 from ..settings import Assertion
 from ..source import Source
-from ..system.runner import Command
 
 
 @dataclass
@@ -348,20 +347,7 @@ def check_indexes(database: str, target: Target, result: Rehearsal) -> None:
 def ask(stage: Stage, assertion: Assertion) -> None:
     """Ask the restored database as psql would, so that the answer looks as the user has seen it."""
     target, result = stage.target, stage.result
-    command = Command(
-        (
-            target.programs.path("psql"),
-            "--no-psqlrc",
-            "--no-password",
-            "--quiet",
-            "--tuples-only",
-            "--no-align",
-            "--set=ON_ERROR_STOP=1",
-            "--file=-",
-            database_argument(assertion.database),
-        ),
-        env=target.environment,
-    )
+    command = target.psql(assertion.database, "--tuples-only", "--no-align", "--file=-")
     result.checked["assertions"] = result.checked.get("assertions", 0) + 1
     try:
         said = stage.context.runner.run(command, stdin=assertion.sql.encode()).stdout.decode("utf-8", "replace").strip()

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..context import Context
 from ..core.errors import MissingError, RefusedError, UsageError
-from ..core.naming import qualified, split_qualified
+from ..core.naming import kept_name, qualified, split_qualified
 from ..core.recovery_target import Target
 from ..core.times import compact
 from ..postgres.connection import connect, connect_any
@@ -41,8 +41,9 @@ from .backup import Request as BackupRequest
 from .backup import backup
 from .recover import Request as RecoverRequest
 from .recover import recover
-from .restore import GLOBALS, kept_name, restore
-from .restore import Request as RestoreRequest
+from .restore import restore
+from .restore_plan import GLOBALS
+from .restore_plan import Request as RestoreRequest
 
 _LABEL = "rescue"
 # What there is of a table, its partitions and what inherits from it: they hold rows of it; and what those inherit from,

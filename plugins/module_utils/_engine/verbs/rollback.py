@@ -11,10 +11,10 @@ from typing import Any
 
 from ..context import Context
 from ..core.errors import MissingError, RefusedError, UsageError
+from ..core.naming import kept_name
 from ..core.times import compact
 from ..postgres import swapping
 from ..postgres.connection import Session, connect
-from .restore import kept_name
 
 _KEPT = re.compile(r"_before_(([0-9]{8}T[0-9]{6}Z)(?:_([0-9]+))?)$")
 

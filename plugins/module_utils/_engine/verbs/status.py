@@ -24,7 +24,7 @@ from ..core.naming import is_physical
 from ..core.sizes import human_size, parse_size
 from ..core.times import human_span, iso, parse_iso, parse_span
 from ..host.schedule import Places, started_by
-from ..runs import BASE_BACKUP, first_run, history
+from ..run_records import BASE_BACKUP, first_run, history
 from ..system.durable import free_bytes
 from ..system.zones import named_zone
 from ..wal.newest import ARRIVAL

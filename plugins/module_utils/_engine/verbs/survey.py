@@ -18,6 +18,7 @@ from typing import Any, Callable, Optional
 
 from ..context import Context
 from ..core.errors import PgopsError, UnreachableError, UsageError
+from ..core.json_text import to_json
 from ..core.naming import is_set_id
 from ..core.retention import Plan, SetFacts, plan
 from ..core.times import iso, parse_iso
@@ -25,7 +26,7 @@ from ..places.base import Place
 from ..places.catalog import Catalog
 from ..places.evidence import PASSED, Proof, proofs
 from ..settings import Retention
-from ..system.durable import make_dirs, to_json, write_bytes
+from ..system.durable import make_dirs, write_bytes
 from ..wal.holdings import Held, compare, look
 from ..wal.proofs import remembered
 

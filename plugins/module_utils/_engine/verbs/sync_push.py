@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from ..context import Context
 from ..core.errors import DamagedError, MissingError, PgopsError, UnreachableError, UsageError
+from ..core.json_text import to_json
 from ..core.manifest import NAME, Manifest, content_hash, decode
 from ..core.naming import is_physical
 from ..core.retention import SetFacts, plan
@@ -24,8 +25,8 @@ from ..places.catalog import Catalog, readable
 from ..places.chains import problem
 from ..places.evidence import is_verified, proofs, standing
 from ..places.s3 import S3Place, SourceError
-from ..runs import BASE_BACKUP, history
-from ..system.durable import make_dirs, to_json, write_bytes
+from ..run_records import BASE_BACKUP, history
+from ..system.durable import make_dirs, write_bytes
 from .sync_steps import Done, Step, partly, wanted_sets, whole
 
 _STALE = timedelta(days=7)

@@ -50,8 +50,8 @@ def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: boo
     if not needed:
         return None
     _compare(context, place, held)
-    identity = context.config.restore.identity_file
-    sealed = {path for path in needed if path.endswith(".age") and not identity}
+    keyless = not context.config.restore.identity_file
+    sealed = {path for path in needed if keyless and path.endswith(".age")}
     marks = {path: mark_of(entry) for path, entry in needed.items() if path not in sealed}
     known = {path: read for path, read in remembered(context.state, place.name, place.root).items() if path in needed}
     chosen = choose(marks, known, most)
@@ -62,23 +62,10 @@ def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: boo
     before = {path for path, mark in marks.items() if problem_of(path, mark, known)}
     context.reporter.phase("WAL archive of %s" % place.root, size)
     largest = max(segment_size(place, lineage) or USUAL_SIZE for lineage in held.values())
-    threads = max(1, min(_AT_ONCE, _ROOM // largest))
-    done: list[str] = []
-    troubles: list[PgopsError] = []
-    try:
-        wanted = {path: needed[path] for path in chosen}
-        for path, problem in _read(context, place, wanted, decryption(identity), threads, troubles):
-            done.append(path)
-            known[path] = Read(marks[path], int(context.clock().timestamp()), problem)
-    finally:
-        context.reporter.done()
-        _keep(context, place, known)
+    done, troubles = _learn(context, place, {path: needed[path] for path in chosen}, marks, known, largest)
     damaged = {path: problem_of(path, mark, known) for path, mark in marks.items()}
     damaged = {path: problem for path, problem in sorted(damaged.items()) if problem}
-    seen = look(place, catalog, context.warn, known=known) if damaged else Held()
-    if seen.error:
-        context.warn("Which damaged WAL a recovery needs is unknown, so all of it counts: %s" % seen.error)
-    urgent = [path for path in damaged if path not in before or seen.error or _name(path) in seen.open_damage]
+    urgent = _urgent(context, place, catalog, damaged, before, known)
     for trouble in troubles[:1]:
         if not urgent:
             raise trouble
@@ -99,6 +86,44 @@ def verify_wal(context: Context, place: Place, catalog: Catalog, *, dry_run: boo
         seconds=round(time.monotonic() - tick, 3),
     )
     return result
+
+
+def _learn(
+    context: Context,
+    place: Place,
+    wanted: dict[str, Entry],
+    marks: dict[str, str],
+    known: dict[str, Read],
+    largest: int,
+) -> tuple[list[str], list[PgopsError]]:
+    """Read the `wanted` files, and keep in `known` how each was; return which were read, and what kept it from others."""
+    threads = max(1, min(_AT_ONCE, _ROOM // largest))
+    done: list[str] = []
+    troubles: list[PgopsError] = []
+    try:
+        decrypt = decryption(context.config.restore.identity_file)
+        for path, problem in _read(context, place, wanted, decrypt, threads, troubles):
+            done.append(path)
+            known[path] = Read(marks[path], int(context.clock().timestamp()), problem)
+    finally:
+        context.reporter.done()
+        _keep(context, place, known)
+    return done, troubles
+
+
+def _urgent(
+    context: Context,
+    place: Place,
+    catalog: Catalog,
+    damaged: dict[str, str],
+    before: set[str],
+    known: dict[str, Read],
+) -> list[str]:
+    """Return what of the `damaged` a recovery to now needs, or was not damaged `before`; all of it where nobody can tell."""
+    seen = look(place, catalog, context.warn, known=known) if damaged else Held()
+    if seen.error:
+        context.warn("Which damaged WAL a recovery needs is unknown, so all of it counts: %s" % seen.error)
+    return [path for path in damaged if path not in before or seen.error or _name(path) in seen.open_damage]
 
 
 def _compare(context: Context, place: Place, held: dict[str, Lineage]) -> None:

@@ -24,9 +24,9 @@ from ..places.base import Entry
 from ..places.catalog import Catalog
 from ..places.s3 import S3Place
 from ..runs import perform
-from ..system.durable import make_dirs, to_json, write_bytes
 from ..wal.holdings import bases_of, lineages, spare
 from ..wal.proofs import mark_of, problem_in, remember, remembered
+from ..wal.shipping import keep_state, last_state
 from ..wal.spool import TREE, opened, read_file, sha256
 from ..wal.spool import lineages as local_lineages
 from ..wal.spool import names as local_names
@@ -36,7 +36,6 @@ Result = dict[str, Any]
 _BATCH = 32
 # What somebody else removed from the bucket is sent again at the latest after this.
 _LOOK_AGAIN = timedelta(hours=1)
-_STATE = "wal-ship.json"
 _NAMED = 10
 
 
@@ -413,8 +412,7 @@ class _Shipping:
         if not sent and same and _recent(before.get("when"), self.context):
             return
         try:
-            make_dirs(self.context.state)
-            write_bytes(self.context.state / _STATE, to_json(self.context.redactor.data(state)))
+            keep_state(self.context, state)
         except OSError as trouble:
             self.context.warn("The state of the shipping could not be kept: %s." % trouble)
 
@@ -437,17 +435,6 @@ def _recent(when: Optional[str], context: Context) -> bool:
         return timedelta(0) <= context.clock() - datetime.fromisoformat(when) < timedelta(seconds=30)
     except ValueError:
         return False
-
-
-def last_state(context: Context) -> dict[str, Any]:
-    """Return how the newest shipping went, as it said itself; empty if there was none."""
-    import json
-
-    try:
-        found = json.loads((context.state / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _changed_ns(path: Path) -> int:
@@ -514,4 +501,4 @@ def render(result: Result) -> str:
     return "%s (%s).\n" % (said, human_span(result.get("seconds", 0.0)))
 
 
-__all__ = ("Request", "Result", "last_state", "render", "ship")
+__all__ = ("Request", "Result", "render", "ship")

@@ -20,15 +20,15 @@ from ..core.times import human_span, iso, parse_iso, parse_span
 from ..core.wal_health import Bounds, Holding, Room, ServerWal, Shipping, behind, judge
 from ..postgres.archiver import ask
 from ..postgres.connection import connect
-from ..runs import history
+from ..run_records import history
 from ..system.durable import free_bytes
 from ..wal.asking import staying
 from ..wal.fetch import decryption
 from ..wal.holdings import Held
 from ..wal.newest import ARRIVAL, TRANSACTION, Newest, Reach
+from ..wal.shipping import last_state
 from .settling import unsettled
 from .survey import Surveyed, survey
-from .wal_ship import last_state
 
 _HOUR = timedelta(hours=1)
 # A burst of a few seconds is no pace.

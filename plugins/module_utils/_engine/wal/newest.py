@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from ..core.errors import PgopsError
+from ..core.json_text import to_json
 from ..core.segments import parse_stored
 from ..core.times import iso, parse_iso
 from ..core.wal_records import newest_commit
 from ..core.window import Stretch, Window
 from ..places.base import Place
-from ..system.durable import make_dirs, to_json, write_bytes
+from ..system.durable import make_dirs, write_bytes
 from .holdings import Held
 from .proofs import Decrypt
 from .spool import opened, read_file, sha256

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from ..core.errors import CommandError, DamagedError, PgopsError, UsageError
+from ..core.json_text import to_json
 from ..core.segments import parse_stored
 from ..core.times import iso
 from ..core.wal_proof import Known, Read, decode, encode
 from ..places.base import Entry, Place
-from ..system.durable import make_dirs, to_json, write_bytes
+from ..system.durable import make_dirs, write_bytes
 from .origin import check_segment
 from .spool import opened
 

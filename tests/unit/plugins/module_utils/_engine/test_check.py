@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import checking, options
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import checking, options, options_watch
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import check, wal_health
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, UsageError
@@ -560,7 +560,7 @@ def test_a_reader_that_has_gone_is_unknown(config: Path, monkeypatch: pytest.Mon
 
 
 def test_the_checks_of_the_options_are_those_of_the_engine() -> None:
-    assert options.CHECKS == check.CHECKS
+    assert options_watch.CHECKS == check.CHECKS
 
 
 # --- base backups -----------------------------------------------------------------------------------------------------

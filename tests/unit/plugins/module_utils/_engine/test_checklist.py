@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts import state as alert_state
 from ansible_collections.pgops.backup.plugins.module_utils._engine.alerts.state import Health
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options_watch
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import checklist as core
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import checklist_proofs as proofs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import checklist_text as text
@@ -471,7 +471,7 @@ def test_the_lines_are_named_by_stage_and_each_has_its_proof_or_a_person() -> No
 
 
 def test_the_stages_of_the_options_are_those_of_the_engine() -> None:
-    assert tuple(core.STAGES) == options.STAGES
+    assert tuple(core.STAGES) == options_watch.STAGES
 
 
 def test_text_and_markdown_show_each_line(world: Any) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine import __version__
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import commands, invocation, options
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import commands, invocation, options, parser
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import main as cli
-from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.masking import holds_secret, masked
 from ansible_collections.pgops.backup.plugins.module_utils._engine.config import DEFAULT_PATH, build
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Reporter
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import errors
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import MASK
+from ansible_collections.pgops.backup.plugins.module_utils._engine.masking import holds_secret, masked
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.account import become_owner
 
 
@@ -65,7 +65,7 @@ def test_every_example_of_the_help_can_be_parsed() -> None:
 
 
 def test_the_default_configuration_is_the_documented_one() -> None:
-    assert options.DEFAULT_CONFIG == DEFAULT_PATH
+    assert parser.DEFAULT_CONFIG == DEFAULT_PATH
 
 
 def test_every_context_of_a_run_knows_its_file(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

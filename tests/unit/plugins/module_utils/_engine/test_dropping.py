@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Stopped, Target
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_end import Stopped
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.dropping import (
     DroppedError,
     check_dropped,

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.json_text import to_json
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system import durable
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.durable import (
     adopt,
@@ -25,7 +26,6 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.system.durabl
     free_bytes,
     make_dirs,
     sha256_file,
-    to_json,
     write_bytes,
 )
 

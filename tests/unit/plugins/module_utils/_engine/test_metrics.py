@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core import metrics as core
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, UsageError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.run_records import history
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.durable import publish
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.metrics import metrics
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.status import status

@@ -19,7 +19,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.tools import Programs
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Config, Restore
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system.runner import Runner
-from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover, recovery_plan
+from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover, recovery_plan, restore_command
 
 
 def work_of(data: Path, locations: dict[str, Path], **asked: Any) -> recovery_plan.Work:
@@ -110,7 +110,7 @@ def test_a_private_key_that_the_account_of_the_server_cannot_read_is_told() -> N
         manifest: Any = SimpleNamespace(encryption="age")
 
         def said(account: str) -> list[str]:
-            return [*recovery_plan._key_is_shut(context, manifest, account)]
+            return [*restore_command.key_is_shut(context, manifest, account)]
 
         assert said("") == []  # the server has our own account, and check_key() has read it
         (refusal,) = said("nobody")

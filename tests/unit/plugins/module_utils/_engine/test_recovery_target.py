@@ -13,14 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.base_choice import Candidate, choose_base
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import (
-    Candidate,
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_end import (
     Stopped,
-    Target,
-    choose_base,
     doubts,
-    parse_target,
     paused_at_the_end,
     prefix_of,
     said_at_the_end,
@@ -28,6 +25,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery
     transaction_ahead,
     why_short,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target, parse_target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.segments import segment_name, show_lsn
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import Base, windows
 

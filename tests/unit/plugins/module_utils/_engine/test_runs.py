@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.pgops.backup.plugins.module_utils._engine import runs
+from ansible_collections.pgops.backup.plugins.module_utils._engine import run_records
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     PgopsError,
@@ -18,7 +18,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
     UnreachableError,
     UsageError,
 )
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import first_run, history, perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.run_records import first_run, history
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 
 
 def records(world: Any, verb: str = "") -> list[dict[str, Any]]:
@@ -182,7 +183,7 @@ def test_the_first_run_is_the_oldest_that_can_be_read(world: Any) -> None:
 
 
 def test_old_records_are_forgotten(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_KEPT", 3)
+    monkeypatch.setattr(run_records, "_KEPT", 3)
     for _unused in range(5):
         perform(world.context(), "backup", lambda context: {})
         world.now += timedelta(minutes=1)

@@ -21,8 +21,9 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_cli
     not_offered,
     translate,
 )
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_sending import label
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_trial import same_composite
-from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_upload import label, same_part
+from ansible_collections.pgops.backup.plugins.module_utils._engine.places.s3_unfinished import same_part
 from ansible_collections.pgops.backup.plugins.module_utils._engine.places.transfer import Part, b64
 
 

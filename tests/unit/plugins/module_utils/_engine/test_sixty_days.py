@@ -46,13 +46,13 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.alerting
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.calendar import Calendar, next_after, parse
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.incidents import Incident, Policy, advance
+from ansible_collections.pgops.backup.plugins.module_utils._engine.core.json_text import to_json
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.lineages import Taken
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.notices import Notice, Origin, notice
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.quiet import RANK, parse_quiet
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.redaction import Redactor
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.times import iso, parse_iso
 from ansible_collections.pgops.backup.plugins.module_utils._engine.settings import Alerts, Config, PagerDuty
-from ansible_collections.pgops.backup.plugins.module_utils._engine.system.durable import to_json
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 DAYS, STEP, TOOK = 60, 15 * MINUTE, 10 * MINUTE

@@ -10,7 +10,8 @@ import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import PgopsError, UnreachableError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.group import Member
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.run_records import history
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import backup, prune, sync, turn, verify
 
 WHY = "host2 backs up this group: it is the primary."

@@ -16,7 +16,8 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine import contex
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import options
 from ansible_collections.pgops.backup.plugins.module_utils._engine.context import Context, Reporter
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import BusyError, UsageError
-from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import history, perform
+from ansible_collections.pgops.backup.plugins.module_utils._engine.run_records import history
+from ansible_collections.pgops.backup.plugins.module_utils._engine.runs import perform
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system import lock as lock_module
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import prune, verify
 

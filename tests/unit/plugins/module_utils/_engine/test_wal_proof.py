@@ -28,6 +28,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.wal_proo
     left,
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.window import made_up_for
+from ansible_collections.pgops.backup.plugins.module_utils._engine.run_records import history
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import verify as verify_verb
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import verify_wal as reading
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import survey
@@ -132,7 +133,7 @@ def test_one_altered_byte_fails_the_verification_and_cuts_the_window(archive, pl
     assert held.gaps == [], "what is damaged is not told as missing, too"
     (window,) = survey(archive.world.context(), (place,))[0].held(pytest.fail).windows
     assert window.stretches[0].end == 3 * SIZE
-    (record,) = runs.history(archive.world.context().state, "verify")
+    (record,) = history(archive.world.context().state, "verify")
     assert (record["outcome"], record["wal"]["found"]) == ("failed", 1)
 
 

@@ -45,6 +45,7 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.prune i
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.survey import survey
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs.windows import windows_of
 from ansible_collections.pgops.backup.plugins.module_utils._engine.wal import holdings, pack, spool
+from ansible_collections.pgops.backup.plugins.module_utils._engine.wal.shipping import last_state
 
 SYSTEM = "7300000000000000001"
 SIZE = 1 << 20
@@ -100,7 +101,7 @@ class Archive:
         return sorted(path for path in self.world.memory.stored if path.startswith("wal/"))
 
     def state(self) -> dict[str, Any]:
-        return wal_ship.last_state(self.world.context())
+        return last_state(self.world.context())
 
     def records(self) -> list[str]:
         folder = self.world.context().state / "runs"

@@ -8,10 +8,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..config import secrets_of
-from ..core.redaction import MASK, Redactor
-from ..reference import describe
-from ..settings import Config
+from .config import secrets_of
+from .core.redaction import MASK, Redactor
+from .reference import describe
+from .settings import Config
 
 
 def _secret_keys() -> Iterator[tuple[str, ...]]:
