@@ -53,7 +53,7 @@ _OTHER_CAUSES = (
     "killed",
 )
 # So the server says, in English, that WAL is not there any more.
-_REMOVED = ("WAL segment", "could not find any WAL files", "could not find WAL file")
+_REMOVED = ("requested WAL segment", "could not find any WAL files", "could not find WAL file")
 _WAITS = "still waiting for all required WAL segments"
 # What to do next, by what the server says to who wants to replicate.
 _HINTS = (
@@ -143,8 +143,8 @@ class Taken:
 
     @staticmethod
     def start_of(said: Sequence[str]) -> Optional[tuple[str, int]]:
-        """Return where the WAL begins, and on which timeline, as pg_basebackup said; None where it did not come so far."""
-        match = next((m for m in map(_START.search, said) if m), None)
+        """Return where the WAL begins, and on which timeline, as pg_basebackup said last; None where it did not come so far."""
+        match = next((m for m in map(_START.search, reversed(said)) if m), None)
         return None if match is None else (match.group(1), int(match.group(2)))
 
 
@@ -460,7 +460,7 @@ def _told(error: CommandError, taken: Taken) -> PgopsError:
 
 def _read_range(taken: Taken) -> None:
     start = Taken.start_of(taken.said)
-    end = next((m for m in map(_END.search, taken.said) if m), None)
+    end = next((m for m in map(_END.search, reversed(taken.said)) if m), None)
     if start is None or end is None:
         raise PgopsError(
             "pg_basebackup did not tell which WAL the base backup needs: %s." % " / ".join(taken.said[-3:]),

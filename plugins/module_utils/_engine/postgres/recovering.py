@@ -55,6 +55,7 @@ _GRAVE = ("FATAL:", "PANIC:", "WARNING:", "HINT:")
 _MORE = "DETAIL:"  # of the line before
 _OURS = "pgops wal:"  # what the restore_command says, before the server says that it failed
 _RESUME = "pg_wal_replay_resume()"  # bad advice
+_NO_LOGIN = ('role "%s" does not exist', 'role "%s" is not permitted to log in')
 _OUR_OWN = "the database system is "  # starting up, or not ready yet: so it answers while we wait
 _REFUSED_SECONDS = 60.0
 # Answers of a server that will let us in, or is too busy to: for the others nothing changes by waiting.
@@ -87,7 +88,8 @@ class ShutOutError(UnreachableError):
 class Recovery:
     """A server on its way: its programs, data directory and account, how to log in, and more options of its command line.
 
-    `second` is who logs in where the login of `postgres` does not exist at that moment: the first superuser may have been renamed.
+    `second` is who logs in where the login of `postgres` does not exist at that moment, or may not log in: the first superuser may have
+    been renamed, or locked.
     `databases` are others to log in to, where that of `postgres` is not there or takes no logins. `token` marks the lines of its
     log: the server's configuration may have a prefix that reads like a part of the proof.
     """
@@ -305,7 +307,7 @@ class Recovery:
         try:
             return connect_any(where, self.databases)
         except UnreachableError as error:
-            if not self.second or 'role "%s" does not exist' % where.login_user not in str(error):
+            if not self.second or not any(said % where.login_user in str(error) for said in _NO_LOGIN):
                 raise
             return connect_any(dataclasses.replace(where, login_user=self.second), self.databases)
 

@@ -115,9 +115,10 @@ def recover(context: Context, request: Request) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Recovered:
-    """A server that was recovered and is proven: how it is reached, what came of it, and where the old one is kept."""
+    """A server that was recovered and is proven: how and by whom it is reached, what came of it, and where the old one is kept."""
 
     recovery: Recovery
+    login: str
     stopped: Stopped
     databases: list[str]
     kept: Optional[Path]
@@ -160,7 +161,7 @@ def _perform(context: Context, work: Work) -> dict[str, Any]:
         "kept_wal_directory": wal_directory.outside(done.kept) if done.kept else "",
         "socket_directory": str(done.sockets) if done.sockets else "",
         "port": work.request.port if done.sockets else None,
-        "superuser": (context.config.postgres if done.alone is not None else done.recovery.postgres).login_user,
+        "superuser": context.config.postgres.login_user if done.alone is not None else done.login,
         "service": work.service,
         "running": running,
         "databases": done.databases,
@@ -193,13 +194,13 @@ def _recovered(context: Context, work: Work, phases: dict[str, float]) -> _Recov
         phases["recover"] = round(time.monotonic() - tick, 3)
         databases = _prove(work, recovery, stopped)
         with recovery.session() as session:
+            login = str(session.value("SELECT session_user"))
             broken = check_dropped(work, session, stopped)
         undo.pop_all()
     if kept is None and work.replaces:  # the one that was cut short had kept it
         kept = next(reversed(kept_of(work.data)), None)
-    return _Recovered(
-        recovery, stopped, databases, kept, sockets, alone, [*broken, *map(_RAISED.__mod__, sorted(least.items()))]
-    )
+    raised = map(_RAISED.__mod__, sorted(least.items()))
+    return _Recovered(recovery, login, stopped, databases, kept, sockets, alone, [*broken, *raised])
 
 
 def _unpack(context: Context, work: Work, undo: contextlib.ExitStack) -> Path:

@@ -15,11 +15,13 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors i
 )
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.manifest import Payload, Tablespace
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.base_taking import (
+    Taken,
     UnfitParentError,
     Way,
     _brought,
     may_be_unfit,
     replication_refused,
+    was_removed,
 )
 
 
@@ -99,3 +101,21 @@ def test_the_set_has_the_tablespaces_that_came(tmp_path: Path) -> None:
     (tmp_path / "16500.tar.gz").touch()
     with pytest.raises(PgopsError, match=r"made and dropped while the base backup was taken \(number 16500\)"):
         _brought(tmp_path, ".gz", known)
+
+
+def test_what_is_said_of_waiting_for_the_archive_is_no_wal_that_is_gone() -> None:
+    """pg_basebackup hears it of a base backup without WAL, and may fail for something else after that."""
+    for said in (
+        "WARNING:  still waiting for all required WAL segments to be archived (60 seconds elapsed)",
+        "NOTICE:  all required WAL segments have been archived",
+    ):
+        assert not was_removed(said)
+        assert "wal_keep_size" not in replication_refused(CommandError("pg_basebackup failed", stderr=said)).hint
+
+
+def test_the_wal_begins_where_the_last_attempt_says() -> None:
+    """One that is made anew without threads has told where the first one began, too."""
+    begins = "pg_basebackup: write-ahead log start point: %s on timeline %d"
+    said = [begins % ("0/2000028", 1), "could not set compression worker count", begins % ("0/4000028", 2)]
+    assert Taken.start_of(said) == ("0/4000028", 2)
+    assert Taken.start_of(said[1:2]) is None

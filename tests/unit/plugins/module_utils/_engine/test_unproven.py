@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +30,28 @@ from ansible_collections.pgops.backup.plugins.module_utils._engine.settings impo
 from ansible_collections.pgops.backup.plugins.module_utils._engine.verbs import recover, recovery_plan
 
 
-def test_a_program_of_a_killed_run_that_still_writes_is_waited_for(tmp_path: Path) -> None:
+def test_a_program_of_a_killed_run_that_still_writes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As tar does for a moment, until it hears that nothing comes any more."""
-    folder, over = tmp_path / "unfinished", threading.Event()
+    folder = tmp_path / "unfinished"
     mark(folder, tmp_path / "data", "")
+    (folder / "base").mkdir()
+    rmdir, late = os.rmdir, iter(["base/1", "base/2", "3"])
 
-    def write() -> None:
-        number = 0
-        while not over.wait(0.001):
-            number += 1
-            with contextlib.suppress(OSError):
-                (folder / "base" / str(number)).mkdir(parents=folder.is_dir())
-                (folder / "base" / str(number) / "file").touch()
-                (folder / str(number)).touch()
+    def written_meanwhile(path: Any, **options: Any) -> None:
+        name = next(late, "")
+        if name:
+            (folder / name).write_bytes(b"x")
+        rmdir(path, **options)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    stop = threading.Timer(1.0, over.set)
-    stop.start()
-    try:
-        while folder.is_dir():  # it may succeed in a moment between two files
-            clear(folder, whole=True, patience=60)
-    finally:
-        over.set()
-        writer.join(60)
-        stop.cancel()
+    monkeypatch.setattr(os, "rmdir", written_meanwhile)
+    monkeypatch.setattr(unproven, "_POLL_SECONDS", 0.001)
+    with pytest.raises(OSError, match="not empty"):
+        clear(folder, whole=True)
+    assert is_marked(folder, tmp_path / "data")
+    clear(folder, whole=True, patience=60)
+    assert next(late, "") == ""
     assert not folder.exists()
     with pytest.raises(FileNotFoundError):
         clear(folder, whole=True, patience=60)
@@ -272,23 +268,26 @@ def test_what_a_configuration_includes_and_this_host_lacks(
     assert "for a copy empty ones do" in caught.value.hint
 
 
-def test_a_first_superuser_that_was_renamed(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("why", ["does not exist", "is not permitted to log in"])
+def test_a_first_superuser_that_was_renamed_or_locked(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
     (tmp_path / "postmaster.pid").write_text("1\n%s\n0\n5432\n/s\n\n1 2\nready   \n" % tmp_path)
     asked: list[str] = []
 
     def connect(where: Postgres, _databases: Any) -> Any:
         asked.append(where.login_user)
         if where.login_user != "admin":
-            raise UnreachableError('FATAL:  role "%s" does not exist' % where.login_user)
+            raise UnreachableError('FATAL:  role "%s" %s' % (where.login_user, why))
         return where
 
     monkeypatch.setattr(recovering, "connect_any", connect)
     known: Any = (world.context(), None, tmp_path, "", Postgres(login_user="postgres"))
     assert recovering.Recovery(*known, second="admin").session().login_user == "admin"  # type: ignore[attr-defined]
     assert asked == ["postgres", "admin"]
-    with pytest.raises(UnreachableError, match='role "gone" does not exist'):
+    with pytest.raises(UnreachableError, match='role "gone" %s' % why):
         recovering.Recovery(*known, second="gone").session()
-    with pytest.raises(UnreachableError, match='role "postgres" does not exist'):
+    with pytest.raises(UnreachableError, match='role "postgres" %s' % why):
         recovering.Recovery(*known).session()
 
 
