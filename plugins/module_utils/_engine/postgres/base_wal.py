@@ -7,6 +7,7 @@ It comes into the set as a tar of its own, pg_wal.tar, as pg_basebackup itself w
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
@@ -116,7 +117,7 @@ def _awaited(context: Context, place: Place, system_identifier: str, name: str) 
     begun = time.monotonic()
     while True:
         try:
-            return _content(context, place, system_identifier, name)
+            return _from_any(context, place, system_identifier, name)
         except UnreachableError as error:
             waited = time.monotonic() - begun
             if waited > _WAIT_SECONDS:
@@ -128,6 +129,18 @@ def _awaited(context: Context, place: Place, system_identifier: str, name: str) 
             if waited > _TELL_SECONDS:
                 context.reporter.note("warning: waiting for the WAL of the base backup, %s, in %s" % (name, place.root))
             time.sleep(_POLL_SECONDS)
+
+
+def _from_any(context: Context, place: Place, system_identifier: str, name: str) -> bytes:
+    """Return what a WAL file in `place` holds, or in another one: this host keeps it for a while, and S3 gets it later."""
+    try:
+        return _content(context, place, system_identifier, name)
+    except UnreachableError:
+        for other in context.places():
+            with contextlib.suppress(PgopsError):
+                if other.root != place.root:
+                    return _content(context, other, system_identifier, name)
+        raise
 
 
 def _content(context: Context, place: Place, system_identifier: str, name: str) -> bytes:
