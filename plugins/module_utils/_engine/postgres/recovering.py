@@ -25,6 +25,7 @@ from ..settings import Postgres
 from ..system.durable import free_bytes, write_bytes
 from ..system.runner import Command
 from .connection import Session, connect_any
+from .fencing import CopyLogin
 from .throwaway import give
 from .tools import Programs
 
@@ -56,6 +57,8 @@ _MORE = "DETAIL:"  # of the line before
 _OURS = "pgops wal:"  # what the restore_command says, before the server says that it failed
 _RESUME = "pg_wal_replay_resume()"  # bad advice
 _NO_LOGIN = ('role "%s" does not exist', 'role "%s" is not permitted to log in')
+# So a login hears that is no superuser, of what a CopyLogin asks for.
+_NOT_ITS_TO_SET = "permission denied to set parameter"
 _OUR_OWN = "the database system is "  # starting up, or not ready yet: so it answers while we wait
 _REFUSED_SECONDS = 60.0
 # Answers of a server that will let us in, or is too busy to: for the others nothing changes by waiting.
@@ -309,7 +312,13 @@ class Recovery:
         except UnreachableError as error:
             if not self.second or not any(said % where.login_user in str(error) for said in _NO_LOGIN):
                 raise
-            return connect_any(dataclasses.replace(where, login_user=self.second), self.databases)
+            where = dataclasses.replace(where, login_user=self.second)
+        try:
+            return connect_any(where, self.databases)
+        except UnreachableError as error:
+            if not isinstance(where, CopyLogin) or _NOT_ITS_TO_SET not in str(error):
+                raise
+            return connect_any(dataclasses.replace(where, options=""), self.databases)
 
     def _where(self) -> Postgres:
         """Return how to log in: by the port and the socket that the server itself has written down."""

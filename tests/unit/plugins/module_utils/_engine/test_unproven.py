@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import RefusedError, UnreachableError
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.recovery_target import Target
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres import recovering, unproven
+from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.fencing import CopyLogin
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.recovering import started_here
 from ansible_collections.pgops.backup.plugins.module_utils._engine.postgres.unproven import (
     MARK,
@@ -289,6 +290,23 @@ def test_a_first_superuser_that_was_renamed_or_locked(
         recovering.Recovery(*known, second="gone").session()
     with pytest.raises(UnreachableError, match='role "postgres" %s' % why):
         recovering.Recovery(*known).session()
+
+
+def test_a_second_login_that_is_no_superuser(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may not choose what its sessions load, and need not."""
+    (tmp_path / "postmaster.pid").write_text("1\n%s\n0\n5432\n/s\n\n1 2\nready   \n" % tmp_path)
+
+    def connect(where: Postgres, _databases: Any) -> Any:
+        if where.login_user != "backup":
+            raise UnreachableError('FATAL:  role "%s" is not permitted to log in' % where.login_user)
+        if where.options:
+            raise UnreachableError('FATAL:  permission denied to set parameter "session_preload_libraries"')
+        return where
+
+    monkeypatch.setattr(recovering, "connect_any", connect)
+    known: Any = (world.context(), None, tmp_path, "", CopyLogin(login_user="postgres"))
+    found: Any = recovering.Recovery(*known, second="backup").session()
+    assert (found.login_user, found.options) == ("backup", "")
 
 
 def test_a_server_that_cannot_even_write_why_it_ended(
