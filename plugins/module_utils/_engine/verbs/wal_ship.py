@@ -89,7 +89,8 @@ def _forever(context: Context, shipping: _Shipping, sleep: Callable[[float], obj
                 result = {**result, **error.details}
                 if str(error) != failed:
                     _record(context, error, {})
-                    context.reporter.note("%s" % error)
+                    # In the journal of the service, too; the next time as well.
+                    context.reporter.alarm("warning: %s" % context.redactor.text(str(error)))
                 failed = str(error)
             else:
                 if failed:
