@@ -238,6 +238,22 @@ def test_a_service_that_cannot_send_says_so_once_each_time_that_begins(archive):
     assert first.startswith("warning: ")
 
 
+def test_a_service_that_begins_in_the_midst_of_that_says_so_too(archive):
+    archive.segment(1)
+    archive.world.memory.down = True
+    with pytest.raises(UnreachableError):
+        archive.ship()
+
+    def sleep(_seconds):
+        raise KeyboardInterrupt
+
+    context, screen = archive.world.context(), io.StringIO()
+    context.reporter = ProgressReporter(screen, environ={})
+    wal_ship.ship(context, wal_ship.Request(loop=True), sleep=sleep)
+    assert screen.getvalue().startswith("warning: ")
+    assert len(archive.records()) == 1, "it is the same trouble"
+
+
 def test_only_one_ships_at_a_time(archive):
     context = archive.world.context()
     with context.lock("wal-ship"), pytest.raises(BusyError):
