@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Writes one table for cron, or a timer and a hardened service of systemd for each job, named C(pgops-<verb>@<instance>). The
     other kind and what is no longer wanted are removed.
+  - A unit that somebody masked stays so. While one is wanted, the module fails, before it writes anything, and names it.
   - A job that meets another one of its instance waits for it, as long as O(wait) says.
   - Jobs run nicely, with idle priority at the disk, as O(account).
 extends_documentation_fragment:

@@ -27,7 +27,7 @@ set -e
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/journal /run/log/journal
 "$JOURNALD" 2>/dev/null &
-journald=$!
+trap 'kill $!' EXIT
 tries=0
 until test -S /run/systemd/journal/stdout; do tries=$((tries + 1)); test $tries -lt 1200; sleep 0.05; done
 systemd-cat -t pgops-test sh -c 'export JOURNAL_STREAM="$(stat -L -c %d:%i /proc/self/fd/2)"; exec "$@"' sh "$@" || echo "ended with $?"
@@ -36,7 +36,6 @@ for level in debug warning err; do
     echo "-- $level"
     journalctl --quiet --no-pager -D /run/log/journal -t pgops-test -o cat -p "$level"
 done
-kill "$journald"
 """
 
 

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +25,9 @@ RECAP = re.compile(r"changed=(\d+)\s+unreachable=0\s+failed=(\d+)")
 class Controller:
     """Ansible with this collection, and the server as a host of it."""
 
-    def __init__(self, root: Path, server: PostgresServer) -> None:
+    def __init__(self, root: Path, server: PostgresServer | SimpleNamespace) -> None:
         self.root = root
+        self.through: list[str] = []
         host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
         (root / "inventory.yml").write_text(yaml.safe_dump({"databases": {"hosts": {"db1": host}}}))
         # The program itself, by a configuration that lies here.
@@ -56,6 +60,7 @@ class Controller:
         told.write_text(json.dumps({**self.variables, **variables}))
         program = Path(sys.executable).with_name("ansible-playbook")
         words = [str(program), "-i", str(self.root / "inventory.yml"), "-e", "@%s" % told, *flags, str(book)]
+        words = [*self.through, *words]
         done = played(words, self.root)
         output = done.stdout + done.stderr
         found = RECAP.search(output)
@@ -129,6 +134,24 @@ def test_the_role_sets_what_differs_and_says_what_waits_for_a_restart(servers: S
     _changed, said = ansible.play(failed=1, wal_archive_timeout=120)
     assert "%s: there is no such file" % (tmp_path / "config.yml") in " ".join(said.split())
     assert settings(server) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="units of its own need root")
+def test_a_service_that_somebody_masked_stays_so(tmp_path: Path) -> None:
+    ansible = Controller(tmp_path, SimpleNamespace(port=5432, bindir=tmp_path, socket_dir=tmp_path))
+    (units := tmp_path / "units").mkdir()
+    script = 'mount --bind "$0" /etc/systemd/system && exec "$@"'
+    ansible.through = ["unshare", "--mount", "--propagation=private", "sh", "-c", script, str(units)]
+    flags, told = ("--check", "--tags", "wal_archive_ship"), {"wal_archive_ship": True, "pgops_s3": {"bucket": "b"}}
+    changed, _said = ansible.play(*flags, **told)
+    assert changed == 1
+    name = "pgops_wal_ship@db1-main.service"
+    (units / name).symlink_to("/dev/null")
+    changed, said = ansible.play(*flags, failed=1, **told)
+    assert changed == 0
+    assert "Somebody masked %s" % name in " ".join(said.split())
+    assert "systemctl unmask %s" % name in " ".join(said.split())
 
 
 @pytest.mark.slow

@@ -38,10 +38,11 @@ def test_it_counts_as_protected_but_for_who_requires_the_archive(playbook: Any) 
 
 def test_once_it_is_allowed_the_server_is_restarted_and_archives(playbook: Any, host: Any) -> None:
     before, other = asked(host, "postgres", BEGAN), asked(host, "postgres", BEGAN, 5433)
-    said = playbook("site", "--tags", "wal_archive_configure", target="rb", wal_archive_restart=True)
+    required = {"pgops_require": ["backup", "WAL archive"]}
+    said = playbook("site", "--tags", "wal_archive_configure", target="rb", wal_archive_restart=True, **required)
     assert "rb-main does not archive yet: archive_mode need a restart" in " ".join(said.stdout.split())
     assert "It is restarted now." in " ".join(said.stdout.split())
-    assert said.returncode == 0
+    assert said.returncode == 0, "it is asked again after that"
     assert float(asked(host, "postgres", BEGAN)) > float(before)
     assert asked(host, "postgres", "SHOW archive_mode") == "on"
     assert asked(host, "postgres", BEGAN, 5433) == other, "the other cluster is none of its business"

@@ -32,7 +32,7 @@ def test_a_backup_that_fails_is_told_by_both_ways(host: Any, told: Listener) -> 
     assert job(host, "backup").rc != 0
     # Whoever looks for errors in the journal finds it, too.
     errors = "journalctl --quiet --no-pager --boot --output=cat --priority=err --identifier=pgops-backup"
-    assert until(lambda: host.run(errors).stdout.startswith("pgops: "), 30) is not None
+    assert until(lambda: host.run(errors).stdout.startswith("pgops: "), 90) is not None
     told.hear(CAUSE, "The last backup failed", "opened")
     (only,) = told.posted(CAUSE)
     assert (only["level"], only["host"]) == ("critical", "db13")

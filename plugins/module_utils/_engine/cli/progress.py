@@ -153,6 +153,7 @@ class ProgressReporter(Reporter):
         if self._quiet:
             self.line(text, level=WARNING)  # the journal, or cron's mail, is where it is heard then
         else:
+            self._warned.discard(text)  # it begins once more
             self.note(text)
 
     def phase(self, name: str, total: int = 0) -> None:

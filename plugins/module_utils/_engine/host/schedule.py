@@ -78,7 +78,8 @@ def lay_down(host: Host, request: Request, *, name: str) -> dict[str, Any]:
     jobs = _jobs(host, request, name)
     _check_host(host, request)
     wanted = _table(request, jobs) if request.kind == CRON else _units(request, jobs)
-    _check_masked(wanted)
+    if request.kind == SYSTEMD:
+        _check_masked(wanted)
     _check_told(host, request, jobs)
     _check_delays(host, jobs)
     found = _Units(host, request.places)

@@ -68,7 +68,7 @@ def interruptible() -> Iterator[None]:
         if count[0] != 1 or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             hook(unraisable)
             return
-        count[0] = 0
+        count[0], _heard.at = 0, 0.0
         again.append(threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), last[0])))
         again[-1].daemon = True
         again[-1].start()
@@ -121,7 +121,7 @@ def cancelling_queries() -> Iterator[None]:
     os.set_blocking(writing, False)
 
     def listen() -> None:
-        if os.read(reading, 1):
+        while os.read(reading, 1):  # more than once, as Python drops one now and then
             _heard.hushed.clear()
             try:
                 _cancel(_heard.at or math.inf)

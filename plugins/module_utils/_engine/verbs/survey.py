@@ -4,7 +4,7 @@
 
 A proof made in one place counts in the others, as the content is the same. So what a place that is out of reach has
 proven must not be forgotten: the proofs of each place are remembered in the state directory while it answers. Nor what was
-proven in the bucket, or at the path, that was the place before.
+proven in the bucket, or at the path, that was the place before, also where none took its turn.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def survey(
     """
     names = chosen(context, wanted)
     found: list[Surveyed] = []
-    known: dict[str, list[Proof]] = {}
+    # What was proven in a place that the configuration has no more counts on.
+    known = {name: _remembered(context.state, name) for name in NAMES if name not in configured(context)}
     earlier: list[Proof] = []
     for name in configured(context):
         surveyed = Surveyed(name, _root(context, name), state=context.state)

@@ -77,7 +77,7 @@ def ship(context: Context, request: Request, *, sleep: Callable[[float], object]
 
 
 def _forever(context: Context, shipping: _Shipping, sleep: Callable[[float], object], failed: str) -> Result:
-    every = parse_span(context.config.wal.ship_every).total_seconds()
+    every, said = parse_span(context.config.wal.ship_every).total_seconds(), ""
     total: Result = {"sent": 0, "sent_bytes": 0, "removed": 0, "removed_bytes": 0}
     result: Result = {"pending": 0, "pending_bytes": 0, "pending_since": None}
     try:
@@ -89,13 +89,14 @@ def _forever(context: Context, shipping: _Shipping, sleep: Callable[[float], obj
                 result = {**result, **error.details}
                 if str(error) != failed:
                     _record(context, error, {})
-                    context.reporter.note("%s" % error)
-                failed = str(error)
+                if str(error) != said:  # the journal of a service that has just begun is to have it, too
+                    context.reporter.alarm("warning: %s" % context.redactor.text(str(error)))
+                failed = said = str(error)
             else:
                 if failed:
                     _record(context, None, result)
                     context.reporter.note("S3 takes WAL again.")
-                failed = ""
+                failed = said = ""
             context.warnings.clear()
             for key in total:
                 total[key] += result.get(key, 0)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Archive = Callable[..., bool]
     Fetch = Callable[..., str]
 
-# The same as in options.py, which imports a whole parser.
+# The same as in cli/parser.py, which imports a whole parser.
 CONFIG_VARIABLE, DEFAULT_CONFIG = "PGOPS_CONFIG", "/etc/pgops/config.yml"
 ABORTS_RECOVERY = 200
 # Between the client, the program and the process that stays; for nobody to type.

@@ -469,6 +469,13 @@ def test_what_an_administrator_masked_stays_and_is_told_before_anything_is_touch
     assert os.readlink(machine.places.units / "pgops-prune@db1-main.timer") == "/dev/null"
 
 
+def test_a_table_of_cron_is_no_unit_that_could_be_masked(machine: Machine) -> None:
+    machine.places.cron_table.parent.mkdir(parents=True, exist_ok=True)
+    machine.places.cron_table.symlink_to("/dev/null")
+    machine.lay(machine.request("cron"))
+    assert "pgops" in machine.places.cron_table.read_text()
+
+
 def test_what_an_administrator_adds_to_a_unit_stays(machine: Machine) -> None:
     machine.boot()
     machine.lay(machine.request("systemd"))

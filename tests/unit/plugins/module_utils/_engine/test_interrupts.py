@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.system import interrupts
-from ansible_collections.pgops.backup.plugins.module_utils._engine.system.interrupts import interruptible
+from ansible_collections.pgops.backup.plugins.module_utils._engine.system.interrupts import (
+    cancelled_at_a_signal,
+    cancelling_queries,
+    interruptible,
+)
 
 
 class Thing:
@@ -73,3 +77,35 @@ def test_a_run_that_ends_before_the_signal_comes_again_has_ended(monkeypatch: py
         (timer,) = [t for t in threading.enumerate() if isinstance(t, threading.Timer) and t not in others]
     timer.join(60)
     assert not timer.is_alive()
+
+
+class Query:
+    """A query that began now, and runs until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.began, self.cancelled = time.monotonic(), threading.Event()
+        cancelled_at_a_signal(self)
+
+    def runs_since(self, moment: float) -> bool:
+        return self.began < moment
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+def test_what_began_after_a_dropped_signal_is_cancelled_at_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might last for hours, and Python hears of no signal before it ends."""
+    monkeypatch.setattr(interrupts, "_AGAIN_SECONDS", 600.0)
+    begun: list[Query] = []
+    with pytest.raises(KeyboardInterrupt), interruptible(), cancelling_queries():
+        begun.append(Query())
+        in_a_destructor(signal.SIGINT)
+        assert begun[0].cancelled.wait(60)
+        begun.append(Query())
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            assert begun[1].cancelled.wait(60)
+            begun.append(Query())
+            signal.raise_signal(signal.SIGINT)
+    assert not begun[2].cancelled.is_set(), "it is of the clean-up"

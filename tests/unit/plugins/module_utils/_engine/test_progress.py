@@ -137,6 +137,9 @@ def test_an_alarm_is_for_the_quiet_too(quiet: bool) -> None:
     shown = reporter(screen, Clock(), quiet=quiet)
     shown.alarm("warning: process 7 waits")
     assert screen.getvalue() == "warning: process 7 waits\n"
+    # It waits once more.
+    shown.alarm("warning: process 7 waits")
+    assert screen.getvalue() == "warning: process 7 waits\n" * 2
 
 
 def test_a_warning_makes_the_line_go_and_come_back() -> None:

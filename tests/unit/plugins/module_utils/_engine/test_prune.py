@@ -338,6 +338,19 @@ def test_what_an_earlier_bucket_has_proven_counts_on_in_the_next_one(world: Any,
     assert [f.id for f in survey(world.context())[0].facts if f.verified] == [ids[20]]
 
 
+def test_what_a_place_has_proven_counts_on_when_the_configuration_has_it_no_more(world: Any) -> None:
+    ids = fill(world, [20, 1], ("local", "s3"))
+    world.prove("s3", ids[20])
+    prune(world.context(), Request())
+    world.config = replace(world.config, s3=None)
+    for _night in range(3):
+        world.now += DAY
+        prune(world.context(), Request())
+        assert ids[20] in world.ids("local"), "the only set that is proven"
+        (local,) = survey(world.context())
+        assert [f.id for f in local.facts if f.verified] == [ids[20]]
+
+
 def test_what_an_earlier_bucket_has_proven_is_not_kept_without_end(world: Any) -> None:
     ids = [world.add("s3", world.NOW - timedelta(hours=hours)) for hours in range(400)]
     for set_id in ids:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.pgops.backup.plugins.module_utils._engine.cli import show
+from ansible_collections.pgops.backup.plugins.module_utils._engine.cli.progress import ProgressReporter
 from ansible_collections.pgops.backup.plugins.module_utils._engine.core.errors import (
     BusyError,
     DamagedError,
@@ -214,6 +216,42 @@ def test_a_service_whose_credentials_were_refused_reads_them_again(archive, monk
 
     assert wal_ship.ship(context, wal_ship.Request(loop=True), sleep=sleep)["sent"] == 1
     assert rounds[0] == 2
+
+
+def test_a_service_that_cannot_send_says_so_once_each_time_that_begins(archive):
+    archive.segment(1)
+    context, screen, rounds = archive.world.context(), io.StringIO(), []
+    context.reporter = ProgressReporter(screen, environ={})
+    archive.world.memory.down = True
+
+    def sleep(_seconds):
+        rounds.append(screen.getvalue().count("warning: "))
+        archive.world.memory.down = len(rounds) in (1, 3)
+        archive.segment(1 + len(rounds))
+        if len(rounds) == 5:
+            raise KeyboardInterrupt
+
+    wal_ship.ship(context, wal_ship.Request(loop=True), sleep=sleep)
+    assert rounds == [1, 1, 1, 2, 2]
+    first, second = screen.getvalue().splitlines()
+    assert first == second
+    assert first.startswith("warning: ")
+
+
+def test_a_service_that_begins_in_the_midst_of_that_says_so_too(archive):
+    archive.segment(1)
+    archive.world.memory.down = True
+    with pytest.raises(UnreachableError):
+        archive.ship()
+
+    def sleep(_seconds):
+        raise KeyboardInterrupt
+
+    context, screen = archive.world.context(), io.StringIO()
+    context.reporter = ProgressReporter(screen, environ={})
+    wal_ship.ship(context, wal_ship.Request(loop=True), sleep=sleep)
+    assert screen.getvalue().startswith("warning: ")
+    assert len(archive.records()) == 1, "it is the same trouble"
 
 
 def test_only_one_ships_at_a_time(archive):
