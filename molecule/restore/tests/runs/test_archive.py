@@ -27,7 +27,8 @@ def test_site_left_the_server_running_and_said_what_waits(host: Any, ansible_sai
     assert "Set wal_archive_restart to true to have it done, or restart it when that suits." in told
 
 
-def test_it_counts_as_protected_but_for_who_requires_the_archive(playbook: Any) -> None:
+def test_it_counts_as_protected_but_for_who_requires_the_archive(playbook: Any, host: Any) -> None:
+    assert asked(host, "postgres", "SHOW archive_mode") == "off"
     assert playbook("status", target="rb", pgops_require=["backup"]).returncode == 0
     said = playbook("status", target="rb", pgops_require=["backup", "WAL archive"])
     assert said.returncode != 0

@@ -38,7 +38,9 @@ def imports() -> Iterator[tuple[str, str]]:
                 module = above / (statement.module or "").replace(".", "/")
                 for name in [alias.name for alias in statement.names]:
                     candidates = (module / f"{name}.py", Path(f"{module}.py"), module / "__init__.py")
-                    yield file, next(str(found) for found in candidates if str(found) in files)
+                    found = next((str(one) for one in candidates if str(one) in files), "")
+                    assert found, (file, name)
+                    yield file, found
 
 
 @pytest.fixture(scope="module")
