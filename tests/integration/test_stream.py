@@ -125,7 +125,7 @@ def test_a_server_whose_blocks_are_damaged_leaves_nothing_there(
     with damaged_table(server) as path, pytest.raises(DamagedError, match="block 1 of %s" % path):
         take(site)
     assert in_s3(site) == {}
-    assert site.engine().s3().writer.unfinished() == {}
+    assert site.engine().s3().writer.unfinished.by_key() == {}
 
 
 def test_one_that_is_killed_is_no_set_and_its_parts_go(
@@ -173,8 +173,8 @@ def test_one_that_is_interrupted_ends_at_once(
     writer = program.site.engine().s3().writer
 
     def begun() -> bool:
-        writer.forget_unfinished()
-        return bool(writer.unfinished()) and (slow == "server" or bool(list(work.glob("backup-*/parts/part-2"))))
+        writer.unfinished.forget()
+        return bool(writer.unfinished.by_key()) and (slow == "server" or bool(list(work.glob("backup-*/parts/part-2"))))
 
     process = program.start("backup", "--kind", "base", "--to", "s3")
     try:
@@ -228,4 +228,4 @@ def test_the_moments_at_which_a_signal_could_leave_something(
         take(site)
     assert time.monotonic() - began < parse_span(S3().retry_for).total_seconds() / 2
     assert in_s3(site) == {}
-    assert site.engine().s3().writer.unfinished() == {}
+    assert site.engine().s3().writer.unfinished.by_key() == {}
