@@ -105,7 +105,7 @@ CREATE INDEX orders_i ON public.orders (public.at_first(id));
 @pytest.mark.parametrize(
     ("times", "met"),
     [
-        (1, "deadlocked with itself at 2 entries, which one worker loaded again."),
+        (1, "deadlocked with itself; what failed by that (entries: 2) was loaded again by one worker."),
         (3, "deadlocked with itself; it was begun anew with one job."),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_verification_tells_what_workers_did_to_each_other(shop: Program) -> N
     create_database(shop.site.server, "often", FAILS_AT_FIRST % 1)
     shop("backup", "--set", "backup.databases=[often]")
     run_sql(shop.site.server, "postgres", "DROP DATABASE often")
-    said = "The parallel restore of 'often' deadlocked with itself at 2 entries, which one worker loaded again."
+    said = "The parallel restore of 'often' deadlocked with itself; what failed by that (entries: 2) was loaded again by one worker."
     assert said in json.dumps(shop.json("verify", "latest", "--level", "restore"))
 
 

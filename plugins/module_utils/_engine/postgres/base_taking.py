@@ -366,7 +366,7 @@ def _run(
         taken.said.append(line)
         if _WAITS in line:
             context.reporter.note(
-                "warning: the server waits until the WAL of the base backup is archived: pgops wal status"
+                "warning: the server waits until the WAL of the base backup is archived; 'pgops wal status' tells how that goes"
             )
 
     if taken.way.piped:

@@ -7,7 +7,6 @@ It comes into the set as a tar of its own, pg_wal.tar, as pg_basebackup itself w
 
 from __future__ import annotations
 
-import contextlib
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
@@ -44,10 +43,9 @@ def is_gone(session: Session, error: CommandError, said: Sequence[str], segment_
     """Tell whether a base backup failed because the server had removed WAL: as it says, in English, or else as its pg_wal shows."""
     if was_removed(error.stderr):
         return True
-    start = Taken.start_of(said)
-    if start is None or has_other_cause(error):
+    name = _first(said, segment_bytes)
+    if not name or has_other_cause(error):
         return False
-    name = segment_name(start[1], number_at(parse_lsn(start[0]), segment_bytes), segment_bytes)
     try:
         found = session.allowed(_THERE, (name,))
     except PgopsError:  # the server is gone, too
@@ -59,19 +57,19 @@ def archive_with(
     context: Context, system_identifier: str, said: Sequence[str], segment_bytes: int
 ) -> tuple[Optional[Place], str]:
     """Return the place whose archive has the first WAL of a base backup that failed, and can be read here; or why none has."""
-    start = Taken.start_of(said)
-    if start is None:
+    name = _first(said, segment_bytes)
+    if not name:
         return None, "pg_basebackup did not say where its WAL begins"
-    name = segment_name(start[1], number_at(parse_lsn(start[0]), segment_bytes), segment_bytes)
-    why = list[str]()
-    for place in context.places():
-        try:
-            _content(context, place, system_identifier, name)
-        except PgopsError as error:
-            why.append(error.message.rstrip("."))
-        else:
-            return place, ""
-    return None, "; ".join(why)
+    try:
+        return _found(context, system_identifier, name)[0], ""
+    except PgopsError as error:
+        return None, error.message.rstrip(".")
+
+
+def _first(said: Sequence[str], segment_bytes: int) -> str:
+    """Return the first WAL file that a base backup needs, as pg_basebackup said; empty where it did not come so far."""
+    start = Taken.start_of(said)
+    return "" if start is None else segment_name(start[1], number_at(parse_lsn(start[0]), segment_bytes), segment_bytes)
 
 
 def without_archive(error: PgopsError, why: str) -> PgopsError:
@@ -81,7 +79,7 @@ def without_archive(error: PgopsError, why: str) -> PgopsError:
 
 
 def bring_wal(
-    context: Context, place: Place, taken: Taken, system_identifier: str, listed: BaseList, segment_bytes: int
+    context: Context, taken: Taken, system_identifier: str, listed: BaseList, segment_bytes: int
 ) -> tuple[Payload, Iterator[bytes]]:
     """Return the payload of the WAL that PostgreSQL's list of the base backup names, and its tar, which is made as it is read.
 
@@ -97,13 +95,13 @@ def bring_wal(
     inner = tuple(layer for layer in taken.way.layers if layer == "age" or context.runner.find(layer) is not None)
     method = inner[0] if inner[:1] != ("age",) and inner else "none"
     payload = Payload("%s/%s.tar%s" % (FOLDER, NAME, codec.suffix(inner)), "tar", method, inner)
-    return payload, _tar(context, place, system_identifier, names)
+    return payload, _tar(context, system_identifier, names)
 
 
-def _tar(context: Context, place: Place, system_identifier: str, names: Sequence[str]) -> Iterator[bytes]:
+def _tar(context: Context, system_identifier: str, names: Sequence[str]) -> Iterator[bytes]:
     size = 0
     for name in names:
-        content = _awaited(context, place, system_identifier, name)
+        content = _awaited(context, system_identifier, name)
         head = tarfile.TarInfo(name)
         head.size, head.mode = len(content), 0o600
         parts = (head.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % _BLOCK))
@@ -112,12 +110,12 @@ def _tar(context: Context, place: Place, system_identifier: str, names: Sequence
     yield bytes(2 * _BLOCK + -(size + 2 * _BLOCK) % _RECORD)
 
 
-def _awaited(context: Context, place: Place, system_identifier: str, name: str) -> bytes:
+def _awaited(context: Context, system_identifier: str, name: str) -> bytes:
     """Return the content of a segment, once it is in the archive: the last ones may be on their way."""
     begun = time.monotonic()
     while True:
         try:
-            return _from_any(context, place, system_identifier, name)
+            return _found(context, system_identifier, name)[1]
         except UnreachableError as error:
             waited = time.monotonic() - begun
             if waited > _WAIT_SECONDS:
@@ -127,20 +125,23 @@ def _awaited(context: Context, place: Place, system_identifier: str, name: str) 
                     hint="Look at 'pgops wal status'. Of a standby, its primary must archive to the same place.",
                 ) from error
             if waited > _TELL_SECONDS:
-                context.reporter.note("warning: waiting for the WAL of the base backup, %s, in %s" % (name, place.root))
+                context.reporter.note("warning: waiting for the WAL of the base backup: %s" % error.message)
             time.sleep(_POLL_SECONDS)
 
 
-def _from_any(context: Context, place: Place, system_identifier: str, name: str) -> bytes:
-    """Return what a WAL file in `place` holds, or in another one: this host keeps it for a while, and S3 gets it later."""
-    try:
-        return _content(context, place, system_identifier, name)
-    except UnreachableError:
-        for other in context.places():
-            with contextlib.suppress(PgopsError):
-                if other.root != place.root:
-                    return _content(context, other, system_identifier, name)
-        raise
+def _found(context: Context, system_identifier: str, name: str) -> tuple[Place, bytes]:
+    """Return the first place that has a WAL file whole, and what it holds: this host keeps it for a while, and S3 gets it later.
+
+    Raise UnreachableError where none has it yet, DamagedError where it lies there damaged alone.
+    """
+    why: list[PgopsError] = []
+    for place in context.places():
+        try:
+            return place, _content(context, place, system_identifier, name)
+        except PgopsError as error:
+            why.append(error)
+    damaged = next((error for error in why if isinstance(error, DamagedError)), None)
+    raise damaged or UnreachableError("; ".join(error.message.rstrip(".") for error in why) + ".")
 
 
 def _content(context: Context, place: Place, system_identifier: str, name: str) -> bytes:

@@ -100,10 +100,12 @@ class Work:
         try:
             self.restore(archive, "--use-list=%s" % again, soft=soft)
         except CommandError as error:
-            both = "pg_restore by %d workers: %s One worker, after them: %s"
-            text = both % (self.options.jobs, hindered.first, error.message)
+            both = "pg_restore by %d workers: %s. One worker, after them: %s"
+            text = both % (self.options.jobs, hindered.first.rstrip("."), error.message)
             raise CommandError(text, hint=error.hint, stderr=error.stderr, returncode=error.returncode) from error
-        self.loaded.again.append("%s at %d entries, which one worker loaded again" % (hindered.met, len(lines)))
+        self.loaded.again.append(
+            "%s; what failed by that (entries: %d) was loaded again by one worker" % (hindered.met, len(lines))
+        )
 
 
 def _number(line: str) -> str:

@@ -20,7 +20,6 @@ from ..core.errors import CommandError, PgopsError, RefusedError
 from ..core.manifest import NAME, Base, Manifest, Payload, Tablespace, content_hash
 from ..core.sizes import parse_size
 from ..core.times import iso
-from ..places.base import Place
 from ..places.catalog import Catalog
 from ..places.s3 import S3Place
 from ..postgres import inventory, wal_directory
@@ -335,7 +334,7 @@ def _take(context: Context, session: Session, plan: _Plan, sink: Sink) -> Taken:
             context.warn(_FROM_ARCHIVE % place.root)
             sink.begin_anew(FOLDER)
             taken = once(with_wal=False)
-            _bring_wal(context, plan, sink, taken, place)
+            _bring_wal(context, plan, sink, taken)
     context.reporter.done()
     if plan.parent is not None:  # the server may have been promoted since it was asked
         check_history(context, session, plan.parent, taken.timeline)
@@ -348,11 +347,11 @@ _FROM_ARCHIVE = (
 )
 
 
-def _bring_wal(context: Context, plan: _Plan, sink: Sink, taken: Taken, place: Place) -> None:
-    """Add the WAL that the base backup needs out of the archive in `place`."""
-    context.reporter.phase("WAL of the base backup, from %s" % place.root, 0)
+def _bring_wal(context: Context, plan: _Plan, sink: Sink, taken: Taken) -> None:
+    """Add the WAL that the base backup needs out of the archive."""
+    context.reporter.phase("WAL of the base backup, from the archive", 0)
     listed = parse_list(_list_of(sink, taken))
-    taken.wal, chunks = bring_wal(context, place, taken, plan.server.system_identifier, listed, plan.segment_bytes)
+    taken.wal, chunks = bring_wal(context, taken, plan.server.system_identifier, listed, plan.segment_bytes)
     level, recipients = context.config.base.compression_level, context.config.backup.recipients
     commands = codec.wrap(context.runner, taken.wal.layers, level=level, recipients=recipients)
     sink.stream(taken.wal.path, commands, source=chunks)
