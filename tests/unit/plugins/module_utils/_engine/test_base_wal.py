@@ -35,12 +35,12 @@ def keep(world: Any, place: str, number: int) -> bytes:
     return content
 
 
-def bring(world: Any, place: str, last: int) -> tuple[Taken, dict[str, bytes]]:
-    """Have the segments from 4 to `last` brought from `place`; return what is known of the base backup then, and the files of the tar."""
+def bring(world: Any, last: int) -> tuple[Taken, dict[str, bytes]]:
+    """Have the segments from 4 to `last` brought; return what is known of the base backup then, and the files of the tar."""
     context = world.context()
     taken = Taken(Payload("base/base.tar", "tar"), Way("none", "nobody"))
     listed = BaseList({}, ((1, show_lsn(4 * SIZE + 40), show_lsn(last * SIZE + 500)),))
-    payload, chunks = base_wal.bring_wal(context, context.place(place), taken, SYSTEM, listed, SIZE)
+    payload, chunks = base_wal.bring_wal(context, taken, SYSTEM, listed, SIZE)
     assert payload.path == "base/pg_wal.tar"
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
         found = {member.name: tar.extractfile(member) for member in tar}
@@ -51,9 +51,17 @@ def bring(world: Any, place: str, last: int) -> tuple[Taken, dict[str, bytes]]:
 def test_each_segment_comes_from_where_it_is(world: Any, place: str, other: str) -> None:
     """One that this host has dropped meanwhile is in S3; one that S3 does not have yet is here."""
     wanted = [keep(world, place, 4), keep(world, other, 5), keep(world, place, 6)]
-    taken, found = bring(world, place, 6)
+    taken, found = bring(world, 6)
     assert found == {segment_name(1, 4 + n, SIZE): content for n, content in enumerate(wanted)}
     assert (taken.timeline, taken.start, taken.end) == (1, show_lsn(4 * SIZE + 40), show_lsn(6 * SIZE + 500))
+
+
+def test_one_that_is_damaged_here_comes_from_the_other_place(world: Any) -> None:
+    content = keep(world, "s3", 4)
+    keep(world, "local", 4)
+    (file,) = (world.context().local.home / "wal").rglob("*-*")
+    file.write_bytes(b"damaged")
+    assert bring(world, 4)[1] == {segment_name(1, 4, SIZE): content}
 
 
 def test_what_comes_nowhere_is_not_waited_for_without_an_end(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,5 +69,5 @@ def test_what_comes_nowhere_is_not_waited_for_without_an_end(world: Any, monkeyp
     keep(world, "local", 4)
     world.memory.down = True
     with pytest.raises(UnreachableError, match="did not come into the archive") as caught:
-        bring(world, "local", 5)
-    assert segment_name(1, 5, SIZE) in caught.value.message, "of the place that had the others"
+        bring(world, 5)
+    assert segment_name(1, 5, SIZE) in caught.value.message
