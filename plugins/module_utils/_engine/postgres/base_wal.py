@@ -141,7 +141,9 @@ def _found(context: Context, system_identifier: str, name: str) -> tuple[Place, 
         except PgopsError as error:
             why.append(error)
     damaged = next((error for error in why if isinstance(error, DamagedError)), None)
-    raise damaged or UnreachableError("; ".join(error.message.rstrip(".") for error in why) + ".")
+    if damaged is not None:
+        raise damaged
+    raise UnreachableError("; ".join(error.message.rstrip(".") for error in why) + ".")
 
 
 def _content(context: Context, place: Place, system_identifier: str, name: str) -> bytes:
